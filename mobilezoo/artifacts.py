@@ -1,0 +1,244 @@
+"""The frozen records that pass between verbs, and the atomic writes that keep them whole.
+
+A record is saved beside what it describes: `shvit_s1.fp32.tflite` has `shvit_s1.fp32.tflite.json`.
+"""
+
+import hashlib
+import importlib.metadata
+import json
+import os
+import shutil
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+from typing import Literal, TypeVar
+
+from mobilezoo.config import Record
+from mobilezoo.errors import MobilezooError, existing_path
+
+R = TypeVar("R", bound=Record)
+
+Kind = Literal["host", "phone", "board", "browser", "emulated"]
+
+
+class Preprocessing(Record):
+    """How an image becomes the model's input: resize, centre crop, scale to 0..1, then (x - mean) / std."""
+
+    mean: tuple[float, ...]
+    std: tuple[float, ...]
+    interpolation: str = "bicubic"
+    crop_pct: float = 0.875
+
+
+class InputSpec(Record):
+    """The input tensor of a model or file."""
+
+    shape: tuple[int, ...]
+    """Tensor shape in the order of `layout`, batch included."""
+    layout: Literal["NCHW", "NHWC"] = "NCHW"
+    dtype: Literal["float32", "float16", "int8", "uint8"] = "float32"
+
+    @property
+    def resolution(self) -> tuple[int, int]:
+        """(height, width) in pixels."""
+        h, w = self.shape[2:4] if self.layout == "NCHW" else self.shape[1:3]
+        return h, w
+
+
+class Parity(Record):
+    """How far a file's logits are from PyTorch's on the same inputs; measured, then judged."""
+
+    inputs: str
+    """Where the inputs came from."""
+    images: int
+    max_abs: float
+    relative: float
+    """Maximum absolute difference over the standard deviation of PyTorch's logits."""
+    snr_db: float
+    top1_agreement: float
+    """Share of images with the same top-1 class, 0..1."""
+    tolerance: float
+    """Largest accepted `relative`."""
+    ran_in: str
+    """What computed the file's logits: the runtime's name and version."""
+
+    @property
+    def passed(self) -> bool:
+        return self.relative <= self.tolerance
+
+
+class Checkpoint(Record):
+    """Trained weights (`path`, safetensors) and what they are."""
+
+    schema_version: Literal[1] = 1
+    path: str
+    sha256: str
+    model: str
+    """A model name, or the path of its YAML."""
+    num_classes: int
+    in_chans: int = 3
+    resolution: int
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] = ()
+    dataset: str = ""
+    epoch: int | None = None
+    top1: float | None = None
+    """Validation top-1 in percent, of these very weights."""
+
+
+class Artifact(Record):
+    """One exported file (or `.mlpackage` folder) and the proof that comes with it."""
+
+    schema_version: Literal[1] = 1
+    path: str
+    """File name, relative to the record's folder."""
+    target: str
+    precision: str
+    model: str
+    input: InputSpec
+    preprocessing: Preprocessing
+    labels: tuple[str, ...] = ()
+    sha256: str
+    size_bytes: int
+    parity: Parity | None
+    """None where the file was not run; `not_run` then says why."""
+    not_run: str | None = None
+    zero_gammas: tuple[str, ...] = ()
+    """Norm or LayerScale tensors that are all zero: converters fold their branches away, so latency lies."""
+    tools: dict[str, str]
+    """Toolchain versions."""
+
+
+class DeviceInfo(Record):
+    """What a latency was measured on."""
+
+    name: str
+    kind: Kind
+    runtime: str
+    """Runtime and version, for example `LiteRT 2.3.0 (XNNPACK)`."""
+    cpu: str = ""
+    os: str = ""
+    threads: int = 1
+    details: dict[str, str] = {}
+
+
+class Protocol(Record):
+    """How samples were taken; part of a result's identity."""
+
+    name: str = "screen"
+    warmup_runs: int = 10
+    warmup_s: float = 0.5
+    min_runs: int = 64
+    min_s: float = 1.0
+    threads: int = 1
+    max_repeats: int = 3
+    """How often a noisy measurement is repeated before it is reported as noisy."""
+    sentinel_tolerance: float = 0.03
+
+
+class LatencyReport(Record):
+    """Raw latency samples of one artefact on one device; summaries are computed from them."""
+
+    schema_version: Literal[1] = 1
+    artifact_sha256: str
+    artifact: str
+    target: str
+    precision: str
+    model: str
+    device: DeviceInfo
+    protocol: Protocol
+    samples_ms: tuple[float, ...]
+    load_ms: float
+    first_run_ms: float
+    sentinel_before_ms: float
+    sentinel_after_ms: float
+    noisy: tuple[str, ...] = ()
+    """Why this result is not to be trusted; empty when it is."""
+    repeats: int = 1
+    measured_at: str
+    """ISO 8601, UTC."""
+
+
+def atomic_write(path: Path, write: Callable[[Path], None]) -> Path:
+    """Call `write(temporary)` in the target's folder, flush to disk, rename to `path`. Nothing partial is left behind.
+
+    Works for files and folders. Raises MobilezooError when the folder cannot be written or the disk is full.
+    """
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+    except OSError as error:
+        raise MobilezooError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
+    temporary = scratch / path.name
+    try:
+        write(temporary)
+        if temporary.is_file():
+            with temporary.open("rb") as handle:
+                os.fsync(handle.fileno())
+        elif path.is_dir():
+            shutil.rmtree(path)
+        temporary.replace(path)
+    except OSError as error:
+        raise MobilezooError(f"cannot write {str(path)!r}: {error.strerror or error}; nothing was replaced") from error
+    finally:
+        shutil.rmtree(scratch, ignore_errors=True)
+    return path
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 text atomically."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    return atomic_write(path, write)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's relative names and contents in sorted order."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def record_path(path: Path) -> Path:
+    """Where the record of a file lies: beside it, `.json` appended."""
+    return path.with_name(path.name + ".json")
+
+
+def load_record_of(cls: type[R], path: str | Path) -> R:
+    """The record beside a file. Raises MobilezooError when either is missing or the record is damaged."""
+    beside = record_path(existing_path(path, "file"))
+    try:
+        return cls.parse(json.loads(beside.read_text(encoding="utf-8")), str(beside))
+    except FileNotFoundError:
+        raise MobilezooError(f"{str(path)!r} has no record {beside.name!r} beside it: export or train it again") from None
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise MobilezooError(f"{str(beside)!r} is damaged: {error}") from None
+
+
+def save_record(path: Path, record: Record) -> Path:
+    """Save `record` beside the file it describes; returns the record's path."""
+    return write_text(record_path(path), record.model_dump_json(indent=2) + "\n")
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Installed versions of the named distributions; absent ones are left out."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found

@@ -1,0 +1,157 @@
+"""YAML files and dotted overrides → frozen, typed records.
+
+A config is named by path (`my/model.yaml`) or by bare name (`shvit_s1`), looked up in the configs shipped with the
+package. Every record rejects unknown keys and wrong types; the message names file, key path, value and what was
+expected.
+"""
+
+import difflib
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Self, TypeVar
+
+from pydantic import BaseModel, ConfigDict, ValidationError
+
+from mobilezoo.errors import ConfigError, UnknownNameError
+
+KINDS = ("models", "train", "export", "devices", "search")
+
+
+class Record(BaseModel):
+    """A frozen, strictly typed record; unknown keys are errors."""
+
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+
+    @classmethod
+    def parse(cls, data: Mapping[str, Any], source: str = "<record>") -> Self:
+        """Validate plain data (as YAML or JSON gives it). Raises ConfigError with one line per fault."""
+        try:
+            return cls.model_validate_json(json.dumps(data))
+        except ValidationError as error:
+            raise ConfigError(_explain(error, cls, source)) from None
+        except TypeError as error:
+            raise ConfigError(f"{source}: {error}") from None
+
+
+R = TypeVar("R", bound=Record)
+
+
+def config_root() -> Path:
+    """The folder of shipped configs: inside the installed package, or beside it in a source checkout."""
+    package = Path(__file__).parent
+    return package / "configs" if (package / "configs").is_dir() else package.parent / "configs"
+
+
+def config_names(kind: str) -> list[str]:
+    """Bare names of all shipped configs of a kind (a folder of `configs/`)."""
+    return sorted(p.stem for p in (config_root() / kind).glob("*.yaml"))
+
+
+def find_config(kind: str, name: str | Path) -> Path:
+    """The file behind a path or a bare name. Raises UnknownNameError (near names offered)."""
+    text = str(name)
+    if text.endswith((".yaml", ".yml")):
+        path = Path(text).expanduser()
+        if not path.is_file():
+            path = config_root() / kind / path.name if "/" not in text else path
+        if not path.is_file():
+            raise ConfigError(f"config file not found: {text!r}")
+        return path
+    path = config_root() / kind / f"{text}.yaml"
+    if not path.is_file():
+        noun = kind if kind in ("train", "export", "search") else kind.removesuffix("s")
+        raise UnknownNameError(f"{noun} config" if kind != "models" else "model", text, config_names(kind))
+    return path
+
+
+def read_yaml(path: str | Path) -> dict[str, Any]:
+    """A YAML 1.2 mapping as plain data, safely loaded. Raises ConfigError."""
+    from ruamel.yaml import YAML
+    from ruamel.yaml.error import YAMLError
+
+    try:
+        data = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
+    except OSError as error:
+        raise ConfigError(f"{path}: {error.strerror or error}") from None
+    except (YAMLError, UnicodeDecodeError) as error:
+        first = " ".join(str(error).split())
+        raise ConfigError(f"{path}: not valid YAML: {first}") from None
+    if not isinstance(data, dict):
+        raise ConfigError(f"{path}: expected a mapping of keys, got {type(data).__name__}")
+    return data
+
+
+def write_yaml(path: str | Path, data: Mapping[str, Any], header: Sequence[str] = ()) -> Path:
+    """Write plain data as block-style YAML below comment lines, atomically."""
+    import io
+
+    from ruamel.yaml import YAML
+
+    from mobilezoo.artifacts import write_text
+
+    yaml = YAML()
+    yaml.default_flow_style = None
+    yaml.width = 110
+    out = io.StringIO()
+    yaml.dump(json.loads(json.dumps(data)), out)
+    return write_text(Path(path), "".join(f"# {line}\n" for line in header) + out.getvalue())
+
+
+def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
+    """Plain data with dotted overrides (`train.epochs=5`) applied; values are parsed as YAML scalars."""
+    from ruamel.yaml import YAML
+
+    result: dict[str, Any] = json.loads(json.dumps(data))
+    for item in overrides:
+        key, sep, value = item.partition("=")
+        if not sep or not key:
+            raise ConfigError(f"override {item!r}: expected KEY=VALUE, for example train.epochs=5")
+        node = result
+        *parents, last = key.split(".")
+        for part in parents:
+            node = node.setdefault(part, {})
+            if not isinstance(node, dict):
+                raise ConfigError(f"override {item!r}: {part!r} is a value, not a group of keys")
+        node[last] = YAML(typ="safe", pure=True).load(value) if value else None
+    return result
+
+
+def load_record(cls: type[R], path: str | Path, overrides: Iterable[str] = ()) -> R:
+    """Read one YAML file into a record, overrides applied. Raises ConfigError."""
+    return cls.parse(apply_overrides(read_yaml(path), overrides), str(path))
+
+
+def _explain(error: ValidationError, cls: type[BaseModel], source: str) -> str:
+    lines = []
+    for item in error.errors():
+        where = ".".join(str(part) for part in item["loc"]) or "<top>"
+        if item["type"] == "extra_forbidden":
+            known = _fields_at(cls, item["loc"][:-1])
+            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=3, cutoff=0.5)
+            hint = f"did you mean {', '.join(near)}?" if near else f"known keys: {', '.join(known)}"
+            lines.append(f"{source}: unknown key {where!r}: {hint}")
+        elif item["type"] == "missing":
+            lines.append(f"{source}: missing key {where!r}")
+        else:
+            expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            lines.append(f"{source}: {where} = {item['input']!r}: expected {expected}")
+    return "; ".join(lines)
+
+
+def _fields_at(cls: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    """Field names of the record at a key path, as far as it can be followed through annotations."""
+    from typing import get_args
+
+    current: type[BaseModel] = cls
+    for part in loc:
+        if not isinstance(part, str) or part not in current.model_fields:
+            continue
+        queue = [current.model_fields[part].annotation]
+        while queue:
+            candidate = queue.pop()
+            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
+                current = candidate
+                break
+            queue.extend(get_args(candidate))
+    return sorted(current.model_fields)

@@ -1,0 +1,65 @@
+"""Errors that a user can mend: one line that names the value, the reason and the remedy."""
+
+import difflib
+from collections.abc import Iterable
+from pathlib import Path
+
+
+class MobilezooError(Exception):
+    """A mistake in the input or the set-up. The CLI prints it as one line and exits with code 2."""
+
+
+class ConfigError(MobilezooError):
+    """A config file, key or value that cannot be used."""
+
+
+class UnknownNameError(MobilezooError):
+    """A name that no registry knows; near names are offered."""
+
+    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+        near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
+        hint = f"did you mean {', '.join(near)}?" if near else f"see `mobilezoo list` for every {kind}"
+        super().__init__(f"unknown {kind} {name!r}: {hint}")
+
+
+class CheckpointError(MobilezooError):
+    """A checkpoint that cannot be read safely or does not fit the model."""
+
+
+class DataError(MobilezooError):
+    """A dataset that is missing, empty or broken."""
+
+
+class ExportError(MobilezooError):
+    """A model that a target cannot represent, or an artefact that is wrong."""
+
+
+class DeviceError(MobilezooError):
+    """A device that is missing or cannot run an artefact."""
+
+
+class MissingToolError(MobilezooError):
+    """An optional toolchain that is not installed."""
+
+    def __init__(self, module: str, extra: str) -> None:
+        super().__init__(f"{module} is not installed: run `pip install 'mobilezoo[{extra}]'`")
+
+
+def require(module: str, extra: str) -> None:
+    """Raise MissingToolError unless `module` can be imported; imports nothing heavy by itself."""
+    import importlib.util
+
+    try:
+        found = importlib.util.find_spec(module) is not None
+    except ModuleNotFoundError:
+        found = False
+    if not found:
+        raise MissingToolError(module, extra)
+
+
+def existing_path(path: str | Path, what: str) -> Path:
+    """`path` as a Path, or a MobilezooError naming `what` is missing."""
+    found = Path(path).expanduser()
+    if not found.exists():
+        raise MobilezooError(f"{what} not found: {str(path)!r}")
+    return found

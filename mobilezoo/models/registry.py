@@ -1,0 +1,81 @@
+"""Names → networks: the zoo's YAML files, and their entry points in timm's registry."""
+
+import fnmatch
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilezoo.config import apply_overrides, config_names, config_root, find_config, read_yaml
+from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo.models.base import ModelConfig, family_module
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+def list_models(pattern: str = "*") -> list[str]:
+    """Names of the zoo's models that match a shell pattern."""
+    return fnmatch.filter(config_names("models"), pattern)
+
+
+def load_model_config(model: str | Path, overrides: tuple[str, ...] = ()) -> ModelConfig:
+    """The config behind a name, an official alias or a YAML path. Raises ConfigError or UnknownNameError."""
+    try:
+        path = find_config("models", model)
+    except UnknownNameError:
+        path = _find_alias(str(model))
+    data = apply_overrides(read_yaml(path), overrides)
+    if "family" not in data:
+        raise ConfigError(f"{path}: missing key 'family'")
+    config_class: type[ModelConfig] = family_module(str(data["family"])).Config
+    return config_class.parse({**data, "name": path.stem}, str(path))
+
+
+def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None = None, **kwargs: Any) -> "nn.Module":
+    """Build a network by zoo name, official alias, YAML path or config, in eval-agnostic fresh state.
+
+    `checkpoint` takes an official or own file (see `mobilezoo.models.checkpoint.load_checkpoint`); other arguments are
+    timm's: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`, `features_only`, `out_indices`.
+    Raises ConfigError, UnknownNameError, CheckpointError.
+    """
+    config = model if isinstance(model, ModelConfig) else load_model_config(model)
+    if kwargs.pop("pretrained", False):
+        raise ConfigError(f"{config.name}: the zoo hosts no weights: pass checkpoint=PATH with an official file")
+    for ours in ("pretrained_cfg_overlay", "cache_dir", "pretrained_cfg", "scriptable", "exportable", "no_jit"):
+        kwargs.pop(ours, None)
+    reset_head = bool(kwargs.pop("reset_head", False))
+    network: nn.Module = family_module(config.family).build(config, **kwargs)
+    if checkpoint is not None:
+        from mobilezoo.models.checkpoint import load_checkpoint
+
+        load_checkpoint(network, config, checkpoint, reset_head=reset_head)
+    return network
+
+
+def register_with_timm() -> None:
+    """Give every model of the zoo an entry point in timm's registry, unless timm has one of that name itself."""
+    from timm.models import is_model, register_model
+
+    for name in config_names("models"):
+        if not is_model(name):
+            register_model(_entrypoint(name))
+
+
+def _entrypoint(name: str) -> Any:
+    def entrypoint(pretrained: bool = False, **kwargs: Any) -> "nn.Module":
+        return create_model(name, pretrained=pretrained, **kwargs)
+
+    entrypoint.__name__ = entrypoint.__qualname__ = name
+    entrypoint.__doc__ = f"The zoo's `{name}`, defined by configs/models/{name}.yaml."
+    return entrypoint
+
+
+def _find_alias(alias: str) -> Path:
+    known = {}
+    for name in config_names("models"):
+        path = config_root() / "models" / f"{name}.yaml"
+        known[name] = path
+        for other in read_yaml(path).get("aliases", ()):
+            known[other] = path
+    if alias in known:
+        return known[alias]
+    raise UnknownNameError("model", alias, known)
