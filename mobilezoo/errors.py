@@ -26,6 +26,10 @@ class CheckpointError(MobilezooError):
     """A checkpoint that cannot be read safely or does not fit the model."""
 
 
+class InputSizeError(MobilezooError, ValueError):
+    """An input whose height or width a network cannot take."""
+
+
 class DataError(MobilezooError):
     """A dataset that is missing, empty or broken."""
 

@@ -1,0 +1,1 @@
+"""Blocks and attention modules that more than one family uses."""
