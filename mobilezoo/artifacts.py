@@ -128,12 +128,77 @@ class Protocol(Record):
     name: str = "screen"
     warmup_runs: int = 10
     warmup_s: float = 0.5
+    warmup_max_s: float = 20.0
+    """Warm-up that has not settled by then ends, and the result is marked as noisy."""
+    stable_tolerance: float = 0.05
+    """Warm-up has settled when the medians of its last two windows differ by less than this share."""
     min_runs: int = 64
     min_s: float = 1.0
+    """Time spent in timed runs; `min_runs` and `min_s` are totals over all restarts."""
+    restarts: int = 1
+    """Fresh processes the samples are spread over."""
+    slice_s: float = 0.0
+    """The sentinel runs after every slice of this length; 0 runs it before and after all samples only."""
     threads: int = 1
     max_repeats: int = 3
     """How often a noisy measurement is repeated before it is reported as noisy."""
     sentinel_tolerance: float = 0.03
+    drift_tolerance: float | None = 0.05
+    """Largest accepted shift between the first and last quarter of the samples; None where drift is the subject."""
+    max_other_load: float = 0.25
+    """Share of all CPU cores that other processes may use meanwhile."""
+
+
+class Slice(Record):
+    """An unbroken stretch of timed runs inside a measurement, and the machine's state after it."""
+
+    start_s: float
+    """Seconds since the process began its first timed run."""
+    samples: int
+    sentinel_ms: float
+    temperature_c: float | None = None
+    frequency_mhz: float | None = None
+
+
+class ProcessRun(Record):
+    """One fresh process of a measurement: costs before the first timed run, and its slices in order."""
+
+    load_ms: float
+    first_run_ms: float
+    warmup_runs: int
+    warmup_settled: bool
+    runs_per_sample: int
+    """Runs timed together because the clock is coarse; each sample is their mean."""
+    memory_bytes: int | None = None
+    """Growth of the peak resident memory from before loading to the end."""
+    cpu_share: float | None = None
+    """CPU seconds per second of timed runs; below the thread count when the process had to wait for a core."""
+    other_load: float | None = None
+    """Share of all CPU cores that other processes kept busy meanwhile."""
+    sentinel_before_ms: float
+    slices: tuple[Slice, ...]
+
+
+class Counts(Record):
+    """What an emulated core executed in one warm run."""
+
+    instructions: int
+    cycles: float
+    """Cycles from the static model of the core; not real time before calibration."""
+    dram_lines: int | None = None
+    macs: int | None = None
+    """Multiply-adds found among the executed instructions."""
+
+
+class Estimate(Record):
+    """A latency that was not measured, with the error it is known to have."""
+
+    latency_ms: float
+    low_ms: float
+    high_ms: float
+    error_percent: float
+    """Mean absolute percentage error on the networks named in `basis`."""
+    basis: str
 
 
 class LatencyReport(Record):
@@ -148,7 +213,9 @@ class LatencyReport(Record):
     device: DeviceInfo
     protocol: Protocol
     samples_ms: tuple[float, ...]
+    """Empty where the device counts instead of timing (`counts`, `estimate`)."""
     load_ms: float
+    """Median over `processes`, like `first_run_ms`."""
     first_run_ms: float
     sentinel_before_ms: float
     sentinel_after_ms: float
@@ -157,6 +224,15 @@ class LatencyReport(Record):
     repeats: int = 1
     measured_at: str
     """ISO 8601, UTC."""
+    requested: dict[str, str] = {}
+    """Threads, delegate and so on as asked for."""
+    obtained: dict[str, str] = {}
+    """The same as the runtime gave them."""
+    processes: tuple[ProcessRun, ...] = ()
+    counts: Counts | None = None
+    estimate: Estimate | None = None
+    cached: bool = False
+    """Read from the results store, not measured now."""
 
 
 def atomic_write(path: Path, write: Callable[[Path], None]) -> Path:
@@ -223,7 +299,9 @@ def load_record_of(cls: type[R], path: str | Path) -> R:
     try:
         return cls.parse(json.loads(beside.read_text(encoding="utf-8")), str(beside))
     except FileNotFoundError:
-        raise MobilezooError(f"{str(path)!r} has no record {beside.name!r} beside it: export or train it again") from None
+        raise MobilezooError(
+            f"{str(path)!r} has no record {beside.name!r} beside it: export or train it again"
+        ) from None
     except (json.JSONDecodeError, UnicodeDecodeError) as error:
         raise MobilezooError(f"{str(beside)!r} is damaged: {error}") from None
 
@@ -231,6 +309,11 @@ def load_record_of(cls: type[R], path: str | Path) -> R:
 def save_record(path: Path, record: Record) -> Path:
     """Save `record` beside the file it describes; returns the record's path."""
     return write_text(record_path(path), record.model_dump_json(indent=2) + "\n")
+
+
+def save_json(path: Path, record: Record) -> Path:
+    """Save a record under a name of its own."""
+    return write_text(path, record.model_dump_json(indent=2) + "\n")
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

@@ -1,0 +1,289 @@
+"""The verbs of `mobilezoo`. Each imports what it needs when it runs, so that `--help` answers at once."""
+
+import json
+import sys
+from pathlib import Path
+from typing import Annotated, Any
+
+import click
+import typer
+
+from mobilezoo.errors import MobilezooError
+
+app = typer.Typer(
+    name="mobilezoo",
+    no_args_is_help=True,
+    rich_markup_mode="markdown",
+    pretty_exceptions_enable=False,
+    context_settings={"help_option_names": ["-h", "--help"]},
+    help="""Mobile vision backbones, from a paper to a phone: train, export, profile and search.
+
+A first walk:
+
+    mobilezoo demo                                     everything below on a small data set, in minutes
+    mobilezoo list                                     the backbones, their cost and published accuracy
+    mobilezoo train digits                             train from a config in configs/train/
+    mobilezoo export runs/digits/best.safetensors      ONNX, LiteRT and Core ML files, each checked
+    mobilezoo profile runs/digits/export/*.tflite      latency on this machine, raw samples kept
+""",
+)
+
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+DataArg = Annotated[str, typer.Option("--data", help="digits, folder:PATH, or a timm name: hfds/…, wds/…, torch/…")]
+
+
+def _print_json(value: Any) -> None:
+    print(json.dumps(value, indent=2, default=str))
+
+
+@app.command("list")
+def list_(
+    pattern: Annotated[str, typer.Argument(help="Shell pattern, for example 'shvit*'.")] = "*",
+    as_json: Json = False,
+) -> None:
+    """The zoo: parameters, MACs, resolution, published top-1 with its source, licence of the official weights.
+
+    Examples:
+
+        mobilezoo list
+        mobilezoo list 'mnasnet*' --json
+    """
+    from mobilezoo.verbs.listing import model_rows, print_models
+
+    rows = model_rows(pattern)
+    _print_json(rows) if as_json else print_models(rows)
+
+
+@app.command()
+def show(
+    model: Annotated[str, typer.Argument(help="A zoo name, an official alias, or the path of a model YAML.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Changes such as resolution=192.")] = None,
+    as_json: Json = False,
+) -> None:
+    """One network stage by stage: shapes, parameters and MACs.
+
+    Examples:
+
+        mobilezoo show mobilenetv2_ca_100
+        mobilezoo show my_variant.yaml resolution=160
+    """
+    from mobilezoo.verbs.listing import print_stages, stage_table
+
+    table = stage_table(model, tuple(overrides or ()))
+    _print_json(table) if as_json else print_stages(table)
+
+
+@app.command()
+def train(
+    config: Annotated[str, typer.Argument(help="A recipe: path of a YAML, or a bare name in configs/train/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: train.epochs=5 data.workers=4")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole checkpoint.")] = False,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/NAME.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a backbone; checkpoints, metrics and the best weights land in the run folder.
+
+    Examples:
+
+        mobilezoo train digits
+        mobilezoo train digits model=shvit_s1 train.epochs=5 name=shvit
+        mobilezoo train digits --resume
+        mobilezoo train digits data.source=folder:~/my_photos model_args.drop_path_rate=0.1
+    """
+    from mobilezoo.verbs.training import run_training
+
+    record = run_training(config, tuple(overrides or ()), out, resume, progress=not quiet)
+    _print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")
+
+
+@app.command("eval")
+def eval_(
+    subject: Annotated[str, typer.Argument(help="Zoo name, checkpoint (.safetensors), exported file, or timm:NAME.")],
+    data: DataArg = "digits",
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Official or own weights for a name.")] = None,
+    batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
+    workers: Annotated[int, typer.Option("--workers", min=0)] = 2,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Top-1 and top-5 of a network, a checkpoint, or an exported file run in its own runtime.
+
+    Examples:
+
+        mobilezoo eval shvit_s1 --checkpoint shvit_s1.pth --data folder:/data/imagenet
+        mobilezoo eval runs/digits/best.safetensors
+        mobilezoo eval runs/digits/export/mobilenetv2_ca_100.fp32.tflite
+    """
+    from mobilezoo.verbs.evaluation import evaluate_subject, print_result
+
+    result = evaluate_subject(subject, data, checkpoint, batch_size, workers, progress=not quiet)
+    _print_json(result) if as_json else print_result(result)
+
+
+@app.command()
+def convert(
+    official: Annotated[Path, typer.Argument(help="An official checkpoint: .pth, .pth.tar, .safetensors.")],
+    model: Annotated[str, typer.Option("--model", help="The zoo model it belongs to.")],
+    out: Annotated[Path | None, typer.Option("--out", help="Default: the same name, .safetensors.")] = None,
+) -> None:
+    """Turn an official checkpoint into safetensors with the zoo's keys, checked against the network.
+
+    Example:
+
+        mobilezoo convert shvit_s1.pth --model shvit_s1
+    """
+    from mobilezoo.verbs.evaluation import convert_checkpoint
+
+    print(convert_checkpoint(official, model, out))
+
+
+@app.command()
+def export(
+    subject: Annotated[str, typer.Argument(help="Checkpoint, zoo name, model YAML, or timm:NAME.")],
+    to: Annotated[
+        str, typer.Option("--to", help="Comma-separated: onnx, litert, coreml, executorch.")
+    ] = "onnx,litert,coreml",
+    precision: Annotated[str, typer.Option("--precision", help="Comma-separated: fp32, fp16, int8.")] = "fp32",
+    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Official or own weights for a name.")] = None,
+    calib: Annotated[
+        str | None, typer.Option("--calib", help="Data for calibration and parity; default: the training data.")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; default: export/ beside the checkpoint.")] = None,
+    overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Phone formats, each run in its own runtime and compared with PyTorch before it gets its name.
+
+    Examples:
+
+        mobilezoo export runs/digits/best.safetensors
+        mobilezoo export shvit_s1 --checkpoint shvit_s1.pth --to litert,onnx --out files/
+        mobilezoo export timm:mobilenetv4_conv_small --to litert
+    """
+    from mobilezoo.verbs.exporting import export_subject, print_exports
+
+    results = export_subject(
+        subject, to.split(","), precision.split(","), checkpoint, calib, out, overwrite=overwrite, progress=not quiet
+    )
+    _print_json([r.model_dump() for r in results]) if as_json else print_exports(results)
+    if not all(r.ok for r in results):
+        raise typer.Exit(2)
+
+
+@app.command()
+def profile(
+    subjects: Annotated[list[str], typer.Argument(help="Exported files, checkpoints, zoo names or timm:NAME.")],
+    device: Annotated[
+        str, typer.Option("--device", help="A name in configs/devices/ or the path of a device YAML.")
+    ] = "host",
+    to: Annotated[str, typer.Option("--to", help="Formats to export names and checkpoints to.")] = "litert",
+    protocol: Annotated[str, typer.Option("--protocol", help="screen, report or sustained.")] = "screen",
+    compare: Annotated[bool, typer.Option("--compare", help="Interleave two files and report their ratio.")] = False,
+    no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure again even if a stored result fits.")] = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Latency of exported files by a stated protocol; raw samples are kept, noisy runs are marked.
+
+    Examples:
+
+        mobilezoo profile runs/digits/export/*.tflite runs/digits/export/*.onnx
+        mobilezoo profile shvit_s1 timm:mobilenetv4_conv_small --to litert,onnx
+        mobilezoo profile a.tflite b.tflite --compare
+    """
+    from mobilezoo.verbs import profiling as verb
+
+    if compare:
+        ratio = verb.compare_files(subjects, device, protocol)
+        _print_json(ratio.model_dump()) if as_json else verb.print_comparison(ratio)
+        return
+    reports = verb.profile_subjects(
+        subjects, device, to.split(","), protocol, use_cache=not no_cache, progress=not quiet
+    )
+    _print_json([verb.report_dict(r) for r in reports]) if as_json else verb.print_reports(reports)
+
+
+@app.command()
+def search(
+    config: Annotated[str, typer.Argument(help="A search: path of a YAML, or a bare name in configs/search/.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: trials=20 engine=tpe")] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Folder; default runs/search-NAME.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Latency-aware architecture search: each candidate is trained, exported and timed; the study resumes by itself.
+
+    Examples:
+
+        mobilezoo search digits
+        mobilezoo search digits trials=20 engine=evolution
+        mobilezoo train digits model=runs/search-digits/best.yaml
+    """
+    from mobilezoo.verbs.searching import print_search, run_search
+
+    result = run_search(config, tuple(overrides or ()), out, progress=not quiet)
+    _print_json(result.model_dump()) if as_json else print_search(result)
+
+
+@app.command()
+def report(
+    runs: Annotated[list[Path], typer.Argument(help="Run folders: what lies in them decides what the page shows.")],
+    out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
+) -> None:
+    """One self-contained HTML page: training curves, parity, latency with spread, the search front.
+
+    Examples:
+
+        mobilezoo report runs/digits
+        mobilezoo report runs/a runs/b --out compare.html
+    """
+    from mobilezoo.verbs.reporting import write_report
+
+    print(write_report(runs, out))
+
+
+@app.command()
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where everything is left.")] = Path("runs/demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Train, export, check, time and search on real scanned digits, ending in one page; about five minutes on 2 cores.
+
+    Example:
+
+        mobilezoo demo
+    """
+    from mobilezoo.verbs.demo import run_demo
+
+    run_demo(out, progress=not quiet)
+
+
+def main(args: list[str] | None = None) -> None:
+    """Run the CLI; a user's mistake is one line on stderr and exit code 2."""
+    try:
+        code = app(args=args, standalone_mode=False)
+    except MobilezooError as error:
+        print(f"error: {_one_line(error)}", file=sys.stderr)
+        code = 2
+    except click.ClickException as error:
+        error.show()
+        code = 2
+    except (KeyboardInterrupt, click.Abort):
+        print("interrupted", file=sys.stderr)
+        code = 130
+    sys.exit(code if isinstance(code, int) else 0)
+
+
+def _one_line(error: MobilezooError) -> str:
+    """The message, without the traceback that a loader process wraps around it."""
+    text = str(error)
+    if "Original Traceback" in text:
+        text = text.strip().splitlines()[-1].partition(": ")[2]
+    return text
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,42 @@
+"""What to train and evaluate on, and how images are varied."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mobilezoo.config import Record
+
+
+class Augment(Record):
+    """Training-time variation; names and meaning follow timm's `create_transform`, `Mixup` and loader."""
+
+    scale: tuple[float, float] = Field(default=(0.08, 1.0), description="area of the random crop, share of the image")
+    ratio: tuple[float, float] = Field(default=(0.75, 1.3333333333333333), description="aspect ratio of the crop")
+    hflip: float = Field(default=0.5, ge=0, le=1, description="probability of a horizontal flip")
+    color_jitter: float = Field(
+        default=0.4, ge=0, description="brightness, contrast, saturation; unused with RandAugment"
+    )
+    auto_augment: str | None = Field(default=None, description="timm policy, for example rand-m9-mstd0.5-inc1")
+    interpolation: str = Field(default="random", description="bilinear, bicubic or random per image")
+    random_erasing: float = Field(default=0.0, ge=0, le=1, description="probability per image")
+    erasing_mode: Literal["const", "rand", "pixel"] = "pixel"
+    mixup: float = Field(default=0.0, ge=0, description="alpha of mixup; 0 turns it off")
+    cutmix: float = Field(default=0.0, ge=0, description="alpha of CutMix; 0 turns it off")
+    mix_prob: float = Field(default=1.0, ge=0, le=1, description="probability that a batch is mixed at all")
+    mix_switch_prob: float = Field(default=0.5, ge=0, le=1, description="probability of CutMix where both are on")
+    repeats: int = Field(default=0, ge=0, description="repeated augmentation: views of an image per epoch; 0 is off")
+    sizes: tuple[int, ...] = Field(default=(), description="multi-scale training: input sizes in pixels, one per batch")
+
+
+class DataConfig(Record):
+    """A dataset by name, its splits and its loader."""
+
+    source: str = Field(description="digits, folder:PATH, or a name timm reads: hfds/…, wds/…, tfds/…, torch/…")
+    root: str | None = Field(default=None, description="cache or data folder of hfds/wds/tfds/torch sources")
+    train_split: str = "train"
+    val_split: str = "validation"
+    num_classes: int | None = Field(default=None, gt=0, description="needed where the reader cannot tell")
+    batch_size: int = Field(default=128, gt=0, description="images per step and process")
+    workers: int = Field(default=2, ge=0, description="loader processes; 0 loads in the training process")
+    on_bad_image: Literal["stop", "skip"] = Field(default="stop", description="what to do with unreadable images")
+    augment: Augment = Augment()

@@ -1,0 +1,144 @@
+"""Sources of images: the embedded digits, ImageNet-style folders, and whatever timm's reader factory knows."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from PIL import Image, UnidentifiedImageError
+from torch.utils.data import Dataset
+
+from mobilezoo.data.config import DataConfig
+from mobilezoo.errors import DataError, UnknownNameError
+
+TIMM_PREFIXES = ("hfds/", "hfids/", "tfds/", "wds/", "torch/")
+Sample = tuple[Any, int]
+
+
+@dataclass
+class ImageData:
+    """One split: a dataset whose items are (image, class index), its class names, and its unreadable files."""
+
+    dataset: Any
+    labels: tuple[str, ...]
+    bad_images: torch.Tensor
+    """int64 scalar in shared memory: loader processes count unreadable images here."""
+
+
+class DigitImages(Dataset[Sample]):
+    """scikit-learn's 1,797 scanned digits (UCI Optical Recognition of Handwritten Digits), 8×8 pixels, 16 greys.
+
+    A stratified fifth (fixed seed) is the validation split, never trained on.
+    """
+
+    def __init__(self, train: bool) -> None:
+        from sklearn.datasets import load_digits
+        from sklearn.model_selection import train_test_split
+
+        digits = load_digits()
+        fit, held_out = train_test_split(
+            range(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=0
+        )
+        self.indices = fit if train else held_out
+        self.pixels = (digits.images * (255 / 16)).round().astype("uint8")
+        self.targets = digits.target.tolist()
+        self.transform: Callable[[Image.Image], Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.indices)
+
+    def __getitem__(self, position: int) -> Sample:
+        index = self.indices[position]
+        image = Image.fromarray(self.pixels[index]).convert("RGB")
+        return (self.transform(image) if self.transform else image), self.targets[index]
+
+
+class FolderImages(Dataset[Sample]):
+    """Images in one folder per class; an unreadable file stops the run or is replaced by the next readable one."""
+
+    def __init__(self, folder: Path, on_bad_image: str, bad_images: torch.Tensor) -> None:
+        from timm.data.readers.reader_image_folder import find_images_and_targets
+
+        self.samples, self.class_to_idx = find_images_and_targets(str(folder))
+        self.on_bad_image = on_bad_image
+        self.bad_images = bad_images
+        self.transform: Callable[[Image.Image], Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitem__(self, index: int) -> Sample:
+        for step in range(len(self.samples)):
+            path, target = self.samples[(index + step) % len(self.samples)]
+            try:
+                with Image.open(path) as handle:
+                    image = handle.convert("RGB")
+            except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
+                if self.on_bad_image == "stop":
+                    raise DataError(
+                        f"unreadable image {str(path)!r} ({error}): remove it, or set data.on_bad_image=skip"
+                    ) from None
+                self.bad_images += 1
+                continue
+            return (self.transform(image) if self.transform else image), target
+        raise DataError(f"no readable image among {len(self.samples)} files, the last was {str(path)!r}")
+
+
+def open_data(config: DataConfig, train: bool) -> ImageData:
+    """Open one split of a source. Raises DataError or UnknownNameError."""
+    bad_images = torch.zeros((), dtype=torch.int64).share_memory_()
+    if config.source == "digits":
+        return ImageData(DigitImages(train), tuple(str(i) for i in range(10)), bad_images)
+    if config.source.startswith("folder:"):
+        return _open_folder(config, train, bad_images)
+    if config.source.lower().startswith(TIMM_PREFIXES):
+        return _open_timm(config, train, bad_images)
+    raise UnknownNameError("data source", config.source, ("digits", "folder:PATH", *TIMM_PREFIXES))
+
+
+def _open_folder(config: DataConfig, train: bool, bad_images: torch.Tensor) -> ImageData:
+    root = Path(config.source.removeprefix("folder:")).expanduser()
+    if not root.is_dir():
+        raise DataError(f"dataset folder not found: {str(root)!r}")
+    split = config.train_split if train else config.val_split
+    names = (split, *(("val", "valid", "test") if split == "validation" else ()))
+    folder = next((root / name for name in names if (root / name).is_dir()), None)
+    if folder is None:
+        raise DataError(
+            f"{str(root)!r} has no split folder {' or '.join(names)}: set data.{'train' if train else 'val'}_split"
+        )
+    classes = sorted(p.name for p in folder.iterdir() if p.is_dir())
+    if len(classes) < 2:
+        raise DataError(f"{str(folder)!r} holds {len(classes)} class folder(s): at least two are needed, one per class")
+    dataset = FolderImages(folder, config.on_bad_image, bad_images)
+    if not dataset.samples:
+        raise DataError(f"{str(folder)!r} holds no images in its {len(classes)} class folders")
+    labels = tuple(sorted(dataset.class_to_idx, key=dataset.class_to_idx.__getitem__))
+    return ImageData(dataset, labels, bad_images)
+
+
+def _open_timm(config: DataConfig, train: bool, bad_images: torch.Tensor) -> ImageData:
+    from timm.data import create_dataset
+
+    split = config.train_split if train else config.val_split
+    try:
+        dataset = create_dataset(
+            config.source, root=config.root, split=split, is_training=train, batch_size=config.batch_size
+        )
+    except Exception as error:  # timm's readers raise whatever their library raises
+        raise DataError(f"cannot open {config.source!r} split {split!r}: {type(error).__name__}: {error}") from error
+    labels = _timm_labels(dataset)
+    if not labels and config.num_classes is None:
+        raise DataError(f"{config.source!r} does not tell its classes: set data.num_classes")
+    return ImageData(dataset, labels or tuple(str(i) for i in range(config.num_classes or 0)), bad_images)
+
+
+def _timm_labels(dataset: Any) -> tuple[str, ...]:
+    """Class names where the reader or the torchvision dataset knows them."""
+    reader = getattr(dataset, "reader", dataset)
+    features = getattr(getattr(reader, "dataset", None), "features", None)
+    if features is not None and hasattr(features.get("label"), "names"):
+        return tuple(features["label"].names)
+    mapping = getattr(reader, "class_to_idx", None)
+    return tuple(sorted(mapping, key=mapping.__getitem__)) if mapping else ()

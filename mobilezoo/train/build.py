@@ -1,0 +1,129 @@
+"""Config → the parts of a run: device, network, optimizer, schedule, losses, mixing, averaging."""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from torch import nn
+
+from mobilezoo.data.config import DataConfig
+from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.train.config import Optimizer, TrainConfig, TrainSettings
+
+Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
+
+
+def pick_device(name: str) -> torch.device:
+    """`auto` takes CUDA, then Apple's MPS, then the CPU. Raises MobilezooError for a device that is not there."""
+    if name == "auto":
+        if torch.cuda.is_available():
+            return torch.device("cuda")
+        return torch.device("mps" if torch.backends.mps.is_available() else "cpu")
+    try:
+        device = torch.device(name)
+    except RuntimeError:
+        raise ConfigError(f"train.device={name!r} is no device: use auto, cpu, cuda, cuda:N or mps") from None
+    present = {"cpu": True, "cuda": torch.cuda.is_available(), "mps": torch.backends.mps.is_available()}
+    if not present.get(device.type, False):
+        raise MobilezooError(f"train.device={name!r} is not available on this machine: set train.device=auto")
+    return device
+
+
+def build_network(config: TrainConfig, num_classes: int) -> nn.Module:
+    """The network with a head for `num_classes`, weights from `config.checkpoint` where given."""
+    from mobilezoo.models import create_model
+
+    try:
+        return create_model(
+            config.model,
+            checkpoint=config.checkpoint,
+            num_classes=num_classes,
+            reset_head=config.reset_head,
+            **config.model_args,
+        )
+    except TypeError as error:
+        raise ConfigError(f"model_args of {config.model!r}: {error}") from error
+
+
+def build_optimizer(network: nn.Module, config: Optimizer, global_batch: int) -> torch.optim.Optimizer:
+    """timm's optimizer with the learning rate scaled to `global_batch` images per step."""
+    from timm.optim import create_optimizer_v2, list_optimizers
+
+    if config.name not in list_optimizers():
+        from mobilezoo.errors import UnknownNameError
+
+        raise UnknownNameError("optimizer", config.name, list_optimizers())
+    lr = config.lr * (global_batch / config.lr_batch if config.lr_batch else 1.0)
+    extra: dict[str, Any] = {k: getattr(config, k) for k in ("eps", "betas") if getattr(config, k) is not None}
+    optimizer: torch.optim.Optimizer = create_optimizer_v2(
+        network,
+        opt=config.name,
+        lr=lr,
+        weight_decay=config.weight_decay,
+        momentum=config.momentum,
+        filter_bias_and_bn=not config.decay_norms,
+        layer_decay=config.layer_decay,
+        **extra,
+    )
+    return optimizer
+
+
+def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, updates_per_epoch: int) -> Any:
+    """timm's scheduler, stepped by update number."""
+    from timm.scheduler import create_scheduler_v2
+
+    schedule = settings.schedule
+    scheduler, _ = create_scheduler_v2(
+        optimizer,
+        sched=schedule.name,
+        num_epochs=settings.epochs,
+        warmup_epochs=schedule.warmup_epochs,
+        warmup_lr=schedule.warmup_lr,
+        min_lr=schedule.min_lr,
+        cooldown_epochs=schedule.cooldown_epochs,
+        decay_epochs=schedule.decay_epochs,
+        decay_rate=schedule.decay_rate,
+        noise=list(schedule.noise) if schedule.noise else None,
+        step_on_epochs=False,
+        updates_per_epoch=updates_per_epoch,
+    )
+    return scheduler
+
+
+def build_mixing(data: DataConfig, settings: TrainSettings, num_classes: int) -> Any | None:
+    """timm's Mixup over whole batches, or None where neither mixup nor CutMix is on."""
+    from timm.data import Mixup
+
+    augment = data.augment
+    if augment.mixup == 0 and augment.cutmix == 0:
+        return None
+    return Mixup(
+        mixup_alpha=augment.mixup,
+        cutmix_alpha=augment.cutmix,
+        prob=augment.mix_prob,
+        switch_prob=augment.mix_switch_prob,
+        label_smoothing=settings.smoothing,
+        num_classes=num_classes,
+    )
+
+
+def build_loss(settings: TrainSettings, mixed: bool) -> Loss:
+    """Cross entropy or binary cross entropy; soft targets where batches are mixed."""
+    from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
+
+    if settings.loss == "bce":
+        loss: Loss = BinaryCrossEntropy(smoothing=0.0 if mixed else settings.smoothing)
+    elif mixed:
+        loss = SoftTargetCrossEntropy()
+    else:
+        loss = LabelSmoothingCrossEntropy(settings.smoothing)
+    return loss
+
+
+def build_ema(network: nn.Module, settings: TrainSettings) -> Any | None:
+    """timm's ModelEmaV3, or None."""
+    from timm.utils import ModelEmaV3
+
+    if settings.ema is None:
+        return None
+    return ModelEmaV3(network, decay=settings.ema.decay, use_warmup=settings.ema.warmup)

@@ -1,0 +1,86 @@
+"""Checkpoints of a run: one folder per epoch, complete or absent, its files' checksums inside.
+
+`checkpoints/epoch-0007/` holds `model.safetensors`, `ema.safetensors` (where averaging is on), `state.pt` (optimizer,
+scheduler, history; read with weights_only=True) and `sums.json`. A folder is written under a temporary name and
+renamed, so a kill leaves the one before it.
+"""
+
+import json
+import shutil
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from safetensors.torch import load_file, save_file
+
+from mobilezoo.artifacts import atomic_write, sha256_of, write_text
+
+
+@dataclass
+class RunState:
+    """All that a run needs to go on as if it had never stopped."""
+
+    epoch: int
+    """Epochs completed."""
+    model: dict[str, torch.Tensor]
+    ema: dict[str, torch.Tensor] | None
+    optimizer: dict[str, Any]
+    scaler: dict[str, Any]
+    history: list[dict[str, float]]
+
+
+def save_checkpoint(folder: Path, state: RunState, keep: int) -> Path:
+    """Write one checkpoint folder atomically, then remove all but the `keep` newest. Raises MobilezooError."""
+
+    def write(temporary: Path) -> None:
+        temporary.mkdir()
+        save_file(_plain(state.model), temporary / "model.safetensors")
+        if state.ema is not None:
+            save_file(_plain(state.ema), temporary / "ema.safetensors")
+        rest = {k: getattr(state, k) for k in ("epoch", "optimizer", "scaler", "history")}
+        torch.save(rest, temporary / "state.pt")
+        sums = {p.name: sha256_of(p) for p in sorted(temporary.iterdir())}
+        write_text(temporary / "sums.json", json.dumps(sums, indent=2) + "\n")
+
+    path = atomic_write(folder / f"epoch-{state.epoch:04d}", write)
+    for old in _folders(folder)[:-keep]:
+        shutil.rmtree(old, ignore_errors=True)
+    return path
+
+
+def latest_checkpoint(folder: Path) -> tuple[RunState | None, list[str]]:
+    """The newest whole checkpoint, and one line for each damaged one that was passed over."""
+    passed_over: list[str] = []
+    for path in reversed(_folders(folder)):
+        fault = _fault(path)
+        if fault is None:
+            return _read(path), passed_over
+        passed_over.append(f"{path} is damaged ({fault}): using the checkpoint before it")
+    return None, passed_over
+
+
+def _read(path: Path) -> RunState:
+    rest = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+    ema = path / "ema.safetensors"
+    return RunState(model=load_file(path / "model.safetensors"), ema=load_file(ema) if ema.exists() else None, **rest)
+
+
+def _fault(path: Path) -> str | None:
+    try:
+        sums = json.loads((path / "sums.json").read_text(encoding="utf-8"))
+        for name, expected in sums.items():
+            if sha256_of(path / name) != expected:
+                return f"{name} has another checksum"
+    except (OSError, ValueError) as error:
+        return f"{type(error).__name__}: {error}"
+    return None
+
+
+def _folders(folder: Path) -> list[Path]:
+    return sorted(p for p in folder.glob("epoch-*") if p.is_dir())
+
+
+def _plain(state: dict[str, torch.Tensor]) -> dict[str, torch.Tensor]:
+    """Contiguous CPU copies, as safetensors wants them (shared storage is not allowed)."""
+    return {k: v.detach().cpu().contiguous().clone() for k, v in state.items()}

@@ -1,0 +1,96 @@
+"""A training run as data: model, images, optimizer, schedule, losses, averaging, hardware."""
+
+from typing import Any, Literal
+
+from pydantic import Field, model_validator
+
+from mobilezoo.config import Record
+from mobilezoo.data.config import DataConfig
+
+
+class Optimizer(Record):
+    """Passed to timm's `create_optimizer_v2`."""
+
+    name: str = Field(default="adamw", description="any of timm's: adamw, sgd, rmsproptf, lion, ...")
+    lr: float = Field(default=1e-3, gt=0, description="learning rate at `lr_batch` images per step")
+    lr_batch: int | None = Field(default=None, gt=0, description="scale lr linearly by batch / lr_batch; none keeps it")
+    weight_decay: float = Field(default=0.05, ge=0)
+    decay_norms: bool = Field(default=False, description="weight decay on biases and norms too")
+    momentum: float = Field(default=0.9, ge=0, lt=1)
+    eps: float | None = Field(default=None, gt=0)
+    betas: tuple[float, float] | None = None
+    layer_decay: float | None = Field(
+        default=None, gt=0, le=1, description="learning rate factor per layer from the top"
+    )
+    clip: float | None = Field(default=None, gt=0, description="gradient clipping threshold")
+    clip_mode: Literal["norm", "value", "agc"] = "norm"
+
+
+class Schedule(Record):
+    """Passed to timm's `create_scheduler_v2`; stepped every update."""
+
+    name: Literal["cosine", "step", "multistep", "poly", "constant"] = "cosine"
+    warmup_epochs: int = Field(default=5, ge=0)
+    warmup_lr: float = Field(default=1e-6, ge=0)
+    min_lr: float = Field(default=1e-5, ge=0)
+    cooldown_epochs: int = Field(default=0, ge=0)
+    decay_epochs: float | None = Field(default=None, gt=0, description="step: epochs between decays")
+    decay_rate: float = Field(default=0.1, gt=0, le=1)
+    noise: tuple[float, float] | None = Field(default=None, description="share of the run with learning rate noise")
+
+
+class Ema(Record):
+    """Exponential moving average of the weights (timm's ModelEmaV3)."""
+
+    decay: float = Field(default=0.9999, gt=0, lt=1)
+    warmup: bool = Field(default=True, description="smaller decay in the first steps")
+
+
+class Distill(Record):
+    """Learn from a teacher's logits as well: loss + weight × KL(teacher ‖ student) × T²."""
+
+    teacher: str = Field(description="timm model name, its pretrained weights unless a checkpoint is named")
+    checkpoint: str | None = None
+    weight: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0)
+    resolution: int | None = Field(
+        default=None, gt=0, description="teacher's input in pixels; none feeds the student's"
+    )
+    normalised: bool = Field(default=True, description="false: the teacher wants plain 0..1 pixels")
+
+
+class TrainSettings(Record):
+    """Length, batch, losses, averaging and hardware of a run."""
+
+    epochs: int = Field(default=300, gt=0)
+    seed: int = Field(default=0, ge=0)
+    resolution: int | None = Field(default=None, gt=0, description="pixels; none takes the model's own")
+    accumulate: int = Field(default=1, gt=0, description="batches per optimizer step")
+    loss: Literal["ce", "bce"] = "ce"
+    smoothing: float = Field(default=0.1, ge=0, lt=1, description="label smoothing")
+    device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
+    amp: Literal["none", "bf16", "fp16"] = "none"
+    channels_last: bool = False
+    keep: int = Field(default=2, gt=0, description="how many last checkpoints stay")
+    optimizer: Optimizer = Optimizer()
+    schedule: Schedule = Schedule()
+    ema: Ema | None = None
+    distill: Distill | None = None
+
+    @model_validator(mode="after")
+    def _warmup_fits(self) -> "TrainSettings":
+        if self.schedule.warmup_epochs >= self.epochs:
+            raise ValueError(f"schedule.warmup_epochs ({self.schedule.warmup_epochs}) below epochs ({self.epochs})")
+        return self
+
+
+class TrainConfig(Record):
+    """One YAML in configs/train/."""
+
+    model: str = Field(description="zoo name, official alias or path of a model YAML")
+    model_args: dict[str, Any] = Field(default={}, description="timm arguments: drop_rate, drop_path_rate, ...")
+    checkpoint: str | None = Field(default=None, description="start from these weights instead of random ones")
+    reset_head: bool = Field(default=False, description="new classifier where the checkpoint's classes differ")
+    data: DataConfig
+    train: TrainSettings = TrainSettings()
+    name: str | None = Field(default=None, description="run folder below `runs/`; none takes the model's name")

@@ -1,0 +1,40 @@
+"""Top-1, top-5 and loss of anything that maps image batches to logits."""
+
+from collections.abc import Callable, Iterable
+
+import torch
+import torch.nn.functional as F
+
+from mobilezoo.config import Record
+
+
+class EvalResult(Record):
+    """Scores over a split."""
+
+    images: int
+    top1: float
+    """Percent."""
+    top5: float
+    """Percent."""
+    loss: float
+    """Mean cross entropy in nats."""
+
+
+@torch.inference_mode()
+def evaluate(
+    logits_of: Callable[[torch.Tensor], torch.Tensor], batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
+) -> EvalResult:
+    """Score `logits_of` (x [B, 3, H, W] → logits [B, K]) over batches (x, y [B])."""
+    from mobilezoo.errors import DataError
+
+    images, top1, top5, loss = 0, 0, 0, 0.0
+    for x, y in batches:
+        logits = logits_of(x).float()
+        ranked = logits.topk(min(5, logits.shape[1])).indices == y[:, None]
+        images += len(y)
+        top1 += int(ranked[:, 0].sum())
+        top5 += int(ranked.any(dim=1).sum())
+        loss += float(F.cross_entropy(logits, y, reduction="sum"))
+    if images == 0:
+        raise DataError("the split to evaluate on holds no images")
+    return EvalResult(images=images, top1=100 * top1 / images, top5=100 * top5 / images, loss=loss / images)

@@ -1,0 +1,94 @@
+"""`mobilezoo eval` and `mobilezoo convert`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import Any
+
+from mobilezoo.artifacts import Artifact, load_record_of, record_path
+from mobilezoo.data.config import DataConfig
+from mobilezoo.errors import ConfigError
+
+
+def evaluate_subject(
+    subject: str, data: str, checkpoint: Path | None, batch_size: int, workers: int, progress: bool
+) -> dict[str, Any]:
+    """Scores of a network in PyTorch, or of an exported file in its own runtime, on the validation split."""
+    from mobilezoo.data import eval_loader, open_data
+    from mobilezoo.train.build import pick_device
+    from mobilezoo.train.evaluate import evaluate
+
+    source = DataConfig(source=data, batch_size=batch_size, workers=workers)
+    split = open_data(source, train=False)
+    device = pick_device("auto")
+    if _is_artifact(subject):
+        return _evaluate_file(Path(subject), source, split, progress)
+    from mobilezoo.verbs.subject import load_subject
+
+    loaded = load_subject(subject, checkpoint)
+    if loaded.fresh:
+        raise ConfigError(f"{subject!r} has random weights here: pass --checkpoint PATH")
+    _same_classes(loaded.labels, split.labels, subject)
+    loader = eval_loader(source, split, loaded.resolution, loaded.preprocessing, device)
+    network = loaded.network.to(device)
+    scores = evaluate(network, _tracked(loader, device, progress))
+    return {"subject": subject, "data": data, "runs_in": f"PyTorch ({device.type})", **scores.model_dump()}
+
+
+def convert_checkpoint(official: Path, model: str, out: Path | None) -> Path:
+    """Write an official checkpoint as safetensors with our keys; returns the path written."""
+    from mobilezoo.models.checkpoint import convert
+
+    return convert(official, out or official.with_suffix(".safetensors"), model)
+
+
+def print_result(result: dict[str, Any]) -> None:
+    print(
+        f"{result['subject']} on {result['data']} ({result['images']} images, {result['runs_in']}): "
+        f"top-1 {result['top1']:.2f}%  top-5 {result['top5']:.2f}%  loss {result['loss']:.4f}"
+    )
+
+
+def _evaluate_file(path: Path, source: DataConfig, split: Any, progress: bool) -> dict[str, Any]:
+    import torch
+
+    from mobilezoo.data import eval_loader
+    from mobilezoo.train.evaluate import evaluate
+    from mobilezoo_export import load_runner
+
+    record = load_record_of(Artifact, path)
+    runner = load_runner(path)
+    device = torch.device("cpu")
+    _same_classes(record.labels, split.labels, str(path))
+    loader = eval_loader(source, split, record.input.resolution[0], record.preprocessing, device)
+
+    def logits_of(x_bchw: torch.Tensor) -> torch.Tensor:
+        return torch.from_numpy(runner.run(x_bchw.numpy()))
+
+    scores = evaluate(logits_of, _tracked(loader, device, progress))
+    return {"subject": str(path), "data": source.source, "runs_in": runner.runtime, **scores.model_dump()}
+
+
+def _is_artifact(subject: str) -> bool:
+    path = Path(subject)
+    return path.suffix in (".onnx", ".tflite", ".mlpackage", ".pte") or (
+        path.suffix != ".safetensors" and path.exists() and record_path(path).exists()
+    )
+
+
+def _same_classes(ours: tuple[str, ...], theirs: tuple[str, ...], subject: str) -> None:
+    if ours and ours != theirs:
+        raise ConfigError(f"{subject!r} knows {len(ours)} classes, the data has {len(theirs)} (or other names)")
+
+
+def _tracked(loader: Any, device: Any, progress: bool) -> Iterator[Any]:
+    from rich.console import Console
+    from rich.progress import track
+
+    from mobilezoo.data.loaders import batches_on
+
+    batches = batches_on(loader, device)
+    return iter(
+        track(
+            batches, "evaluating", total=len(loader), console=Console(stderr=True), disable=not progress, transient=True
+        )
+    )

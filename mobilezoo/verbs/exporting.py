@@ -1,0 +1,130 @@
+"""`mobilezoo export`."""
+
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from rich.console import Console
+
+from mobilezoo.data.config import DataConfig
+from mobilezoo.verbs.subject import Subject, load_subject
+from mobilezoo.verbs.tables import print_table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mobilezoo_export import ExportResult
+
+PARITY_IMAGES = 64
+
+
+def export_subject(
+    what: str,
+    targets: list[str],
+    precisions: list[str],
+    checkpoint: Path | None,
+    calib: str | None,
+    out: Path | None,
+    *,
+    overwrite: bool,
+    progress: bool,
+) -> "list[ExportResult]":
+    """Export what the user named to every target and precision; each cell ends in a file or a reason."""
+    from mobilezoo_export import load_exporter
+
+    for target in targets:
+        load_exporter(target)  # an unknown target is told before anything heavy happens
+    subject = load_subject(what, checkpoint)
+    if subject.fresh:
+        Console(stderr=True).print(f"{subject.name}: random weights, norms randomised: good for latency, not for use")
+    folder = out or (subject.folder or Path()) / "export"
+    return export_network(subject, targets, precisions, folder, calib=calib, overwrite=overwrite, progress=progress)
+
+
+def export_network(
+    subject: Subject,
+    targets: list[str],
+    precisions: list[str],
+    out: Path,
+    *,
+    calib: str | None = None,
+    overwrite: bool = True,
+    progress: bool = False,
+    isolate: bool = True,
+    images: int = PARITY_IMAGES,
+) -> "list[ExportResult]":
+    """The same for a network at hand; norms of fresh networks are randomised, so that nothing folds away."""
+    from mobilezoo_export import ExportSpec, export_model
+
+    if subject.fresh:
+        import torch
+
+        from mobilezoo.models.randomize import randomize_norms
+
+        randomize_norms(subject.network, torch.Generator().manual_seed(0))
+    batch, name = parity_images(subject, calib, images)
+    spec = ExportSpec(
+        model=subject.name,
+        resolution=(subject.resolution, subject.resolution),
+        in_chans=subject.in_chans,
+        preprocessing=subject.preprocessing,
+        labels=subject.labels,
+    )
+    with _status(progress) as status:
+        return export_model(
+            subject.network,
+            spec,
+            targets,
+            precisions,
+            out,
+            images=[batch],
+            images_name=name,
+            calibration=[batch] if "int8" in precisions else [],
+            overwrite=overwrite,
+            isolate=isolate,
+            progress=lambda target, precision: status(f"{subject.name}: {target} {precision}"),
+        )
+
+
+@contextmanager
+def _status(enabled: bool) -> Iterator[Callable[[str], None]]:
+    """A spinner with a line of text; converters tell no share of their work."""
+    if not enabled:
+        yield lambda _text: None
+        return
+    with Console(stderr=True).status("preparing") as status:
+        yield lambda text: status.update(text)
+
+
+def parity_images(subject: Subject, calib: str | None, count: int = PARITY_IMAGES) -> "tuple[np.ndarray, str]":
+    """Real images for parity and calibration: named ones, else the training data's, else the embedded digits."""
+    from mobilezoo.data import sample_batch
+
+    source = calib or subject.dataset or "digits"
+    images = sample_batch(DataConfig(source=source), subject.resolution, subject.preprocessing, count)
+    return images[:, : subject.in_chans], f"{count} images of {source} (validation split)"
+
+
+def print_exports(results: "list[ExportResult]") -> None:
+    rows = []
+    for r in results:
+        a = r.artifact
+        p = a.parity if a else None
+        rows.append(
+            (
+                r.target,
+                r.precision,
+                r.status,
+                r.path or "",
+                f"{a.size_bytes / 1e6:.2f}" if a else "",
+                f"{p.relative:.1e}" if p else "",
+                f"{p.snr_db:.0f}" if p else "",
+                f"{100 * p.top1_agreement:.1f}" if p else "",
+                (p.ran_in if p else a.not_run) if a else r.reason,
+            )
+        )
+    columns = ("target", "precision", "status", "file", "MB", "max diff / std", "SNR dB", "top-1 agreement %", "run by")
+    print_table("difference from PyTorch on real images", columns, rows)
+    for warning in dict.fromkeys(w for r in results for w in r.warnings):
+        print(f"warning: {warning}")

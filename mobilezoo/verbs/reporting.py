@@ -1,0 +1,75 @@
+"""`mobilezoo report`: gathers the records that lie in run folders and writes one page."""
+
+from pathlib import Path
+from typing import Any
+
+from mobilezoo.artifacts import Artifact, Checkpoint, LatencyReport, load_record_of, record_path
+from mobilezoo.errors import MobilezooError, existing_path
+
+SUFFIXES = (".onnx", ".tflite", ".mlpackage", ".pte")
+
+
+def write_report(folders: list[Path], out: Path) -> Path:
+    """One page over all records found below the folders. Raises MobilezooError where there is nothing to show."""
+    from mobilezoo.report import build_report
+    from mobilezoo.search.records import load_search_result
+
+    roots = [existing_path(folder, "run folder") for folder in folders]
+    runs = [
+        metrics.parent
+        for root in roots
+        for metrics in sorted(root.rglob("metrics.csv"))
+        if "trials" not in metrics.parts
+    ]
+    files = [p for p in _found(roots, "*") if p.suffix in SUFFIXES and record_path(p).exists()]
+    artifacts = [load_record_of(Artifact, file) for file in files]
+    latencies = [
+        LatencyReport.parse(_json(path), str(path)) for root in roots for path in sorted(root.rglob("*.latency.json"))
+    ]
+    searches = [path for root in roots for path in sorted(root.rglob("search_result.json"))]
+    if not (runs or artifacts or latencies or searches):
+        raise MobilezooError(
+            f"nothing to report in {', '.join(map(str, folders))}: no run, file, latency or search in it"
+        )
+    return build_report(
+        out,
+        title="mobilezoo report",
+        models=[_model_row(run) for run in runs],
+        runs=runs,
+        artifacts=artifacts,
+        latencies=latencies,
+        search=load_search_result(searches[0]) if searches else None,
+    )
+
+
+def _found(roots: list[Path], pattern: str) -> list[Path]:
+    """Files below the folders, without those of a search's single candidates."""
+    return [p for root in roots for p in sorted(root.rglob(pattern)) if "trials" not in p.relative_to(root).parts]
+
+
+def _model_row(run: Path) -> dict[str, Any]:
+    from mobilezoo.models import create_model, load_model_config
+    from mobilezoo.models.macs import count
+
+    record = load_record_of(Checkpoint, run / "best.safetensors")
+    network = create_model(
+        load_model_config(record.model), num_classes=record.num_classes, in_chans=record.in_chans
+    ).eval()
+    return {
+        "name": Path(record.model).stem,
+        "run": run.name,
+        "resolution": record.resolution,
+        **count(network, record.resolution),
+        "top1": record.top1,
+        "dataset": record.dataset,
+        "epoch": record.epoch,
+    }
+
+
+def _json(path: Path) -> Any:
+    import json
+
+    try:
+        return json.loads(path.read_text(encoding="utf-8"))
+    except ValueError as error:
+        raise MobilezooError(f"{str(path)!r} is damaged: {error}") from None

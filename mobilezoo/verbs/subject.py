@@ -1,0 +1,100 @@
+"""What a verb is about: a zoo name, a model YAML, a checkpoint of ours, or any timm model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobilezoo.artifacts import Checkpoint, Preprocessing, load_record_of
+from mobilezoo.errors import CheckpointError, UnknownNameError
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+@dataclass
+class Subject:
+    """A network in eval mode with all that its files need to carry."""
+
+    network: "nn.Module"
+    name: str
+    resolution: int
+    in_chans: int
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    dataset: str
+    fresh: bool
+    """True where the weights are random: fine for latency, meaningless for accuracy."""
+    folder: Path | None
+    """Where the checkpoint lies."""
+
+
+def load_subject(what: str, checkpoint: Path | None = None) -> Subject:
+    """Resolve what the user named. Raises UnknownNameError, CheckpointError, ConfigError."""
+    if what.endswith(".safetensors"):
+        return _from_checkpoint(Path(what))
+    if what.startswith("timm:"):
+        return _from_timm(what.removeprefix("timm:"), checkpoint)
+    from mobilezoo.models import create_model, load_model_config
+
+    config = load_model_config(what)
+    network = create_model(config, checkpoint=checkpoint).eval()
+    return Subject(
+        network=network,
+        name=config.name,
+        resolution=config.resolution,
+        in_chans=3,
+        preprocessing=config.preprocessing(),
+        labels=(),
+        dataset="",
+        fresh=checkpoint is None,
+        folder=checkpoint.parent if checkpoint else None,
+    )
+
+
+def _from_checkpoint(path: Path) -> Subject:
+    from mobilezoo.models import create_model, load_model_config
+
+    record = load_record_of(Checkpoint, path)
+    config = load_model_config(record.model)
+    network = create_model(config, checkpoint=path, num_classes=record.num_classes, in_chans=record.in_chans).eval()
+    return Subject(
+        network=network,
+        name=config.name,
+        resolution=record.resolution,
+        in_chans=record.in_chans,
+        preprocessing=record.preprocessing,
+        labels=record.labels,
+        dataset=record.dataset,
+        fresh=False,
+        folder=path.parent,
+    )
+
+
+def _from_timm(name: str, checkpoint: Path | None) -> Subject:
+    import timm
+
+    import mobilezoo  # noqa: F401  (its models join timm's registry)
+
+    if not timm.is_model(name):
+        raise UnknownNameError("timm model", name, timm.list_models())
+    network = timm.create_model(name).eval()
+    if checkpoint is not None:
+        from mobilezoo.models.checkpoint import read_state_dict
+
+        try:
+            network.load_state_dict(read_state_dict(checkpoint))
+        except RuntimeError as error:
+            raise CheckpointError(
+                f"{str(checkpoint)!r} does not fit timm:{name}: {str(error).splitlines()[1].strip()}"
+            ) from error
+    config = timm.data.resolve_model_data_config(network)
+    channels, height, _width = config["input_size"]
+    prep = Preprocessing(
+        mean=tuple(config["mean"]),
+        std=tuple(config["std"]),
+        interpolation=config["interpolation"],
+        crop_pct=config["crop_pct"],
+    )
+    return Subject(
+        network, name, height, channels, prep, (), "", checkpoint is None, checkpoint.parent if checkpoint else None
+    )

@@ -1,0 +1,97 @@
+"""YAML and overrides become typed records; every fault is one line that names file, key, value and remedy."""
+
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobilezoo.config import KINDS, apply_overrides, config_names, find_config, load_record, read_yaml, write_yaml
+from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo.models import load_model_config
+from mobilezoo.train.config import TrainConfig
+
+GOOD = "model: shvit_s1\ndata: {source: digits}\ntrain: {epochs: 7, optimizer: {lr: 1e-3}}\n"
+
+
+@pytest.fixture
+def recipe(tmp_path: Path) -> Path:
+    path = tmp_path / "recipe.yaml"
+    path.write_text(GOOD)
+    return path
+
+
+def test_yaml_1_2_numbers_and_nested_records(recipe: Path) -> None:
+    config = load_record(TrainConfig, recipe)
+    assert config.train.optimizer.lr == 0.001
+    assert config.train.epochs == 7
+
+
+def test_dotted_overrides_reach_nested_keys(recipe: Path) -> None:
+    config = load_record(TrainConfig, recipe, ["train.epochs=9", "data.augment.scale=[0.5, 1.0]", "name=other"])
+    assert (config.train.epochs, config.data.augment.scale, config.name) == (9, (0.5, 1.0), "other")
+
+
+@pytest.mark.parametrize(
+    ("override", "expected"),
+    [
+        ("train.epoch=5", ["train.epoch", "did you mean epochs"]),
+        ("train.epochs=many", ["train.epochs", "'many'", "valid integer"]),
+        ("train.epochs=0", ["train.epochs", "greater than 0"]),
+        ("train.optimizer.clip_mode=soft", ["clip_mode", "'soft'", "'agc'"]),
+        ("train.epochs", ["KEY=VALUE"]),
+        ("model.name=x", ["is a value, not a group"]),
+        ("train.epochs=3", ["warmup_epochs"]),
+    ],
+)
+def test_a_wrong_key_or_value_is_one_line(recipe: Path, override: str, expected: list[str]) -> None:
+    with pytest.raises(ConfigError) as caught:
+        load_record(TrainConfig, recipe, [override])
+    text = str(caught.value)
+    assert "\n" not in text
+    assert all(part in text for part in expected), text
+
+
+@pytest.mark.parametrize("text", ["a: [1", "- 1\n- 2\n", "\x00", "!!python/object:os.system {}"])
+def test_unusable_yaml_is_a_config_error(tmp_path: Path, text: str) -> None:
+    path = tmp_path / "bad.yaml"
+    path.write_text(text)
+    with pytest.raises(ConfigError, match=r"bad\.yaml"):
+        read_yaml(path)
+
+
+def test_near_names_are_offered() -> None:
+    with pytest.raises(UnknownNameError, match="shvit_s1"):
+        load_model_config("shvit_s")
+    with pytest.raises(UnknownNameError, match="digits"):
+        find_config("train", "digit")
+
+
+@given(
+    st.dictionaries(
+        st.from_regex(r"[a-z]{1,8}", fullmatch=True),
+        st.one_of(st.integers(), st.booleans(), st.text(max_size=20), st.lists(st.integers(), max_size=3), st.none()),
+        min_size=1,
+    )
+)
+def test_written_yaml_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, data: dict[str, object]) -> None:
+    path = write_yaml(tmp_path_factory.mktemp("yaml") / "x.yaml", data, ["header"])
+    assert read_yaml(path) == data
+
+
+def test_overrides_leave_the_original_untouched() -> None:
+    data = {"train": {"epochs": 1}}
+    apply_overrides(data, ["train.epochs=2"])
+    assert data == {"train": {"epochs": 1}}
+
+
+def test_every_shipped_config_opens_with_a_comment() -> None:
+    for kind in KINDS:
+        for name in config_names(kind):
+            assert find_config(kind, name).read_text().startswith("# "), (kind, name)
+
+
+@pytest.mark.parametrize("name", config_names("train"))
+def test_every_recipe_is_valid(name: str) -> None:
+    config = load_record(TrainConfig, find_config("train", name))
+    assert load_model_config(config.model).resolution > 0
