@@ -1,0 +1,82 @@
+"""What a device is. A new kind is one file, one line in `registry.py`, one YAML, one subclass of the conformance test.
+
+Kinds (`DeviceInfo.kind`) are never mixed: a host, a phone, a browser and an emulated core give different numbers.
+"""
+
+from abc import ABC, abstractmethod
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import ClassVar
+
+from pydantic import Field
+
+from mobilezoo.artifacts import Artifact, DeviceInfo, LatencyReport, Protocol, load_record_of, sha256_of
+from mobilezoo.config import Record
+from mobilezoo.errors import DeviceError
+
+
+class DeviceConfig(Record):
+    """One YAML of `configs/devices/`."""
+
+    type: str = Field(description="which device class measures; a key of the registry")
+    name: str = Field(default="", description="taken from the file name; never written in a YAML")
+    description: str = Field(default="", description="one line for listings")
+
+
+@dataclass(frozen=True)
+class ArtifactFile:
+    """An exported file and its record."""
+
+    path: Path
+    record: Artifact
+
+
+class Device(ABC):
+    """Measures artefacts. `measure` takes one measurement; repeating noisy ones and caching are done around it."""
+
+    Config: ClassVar[type[DeviceConfig]] = DeviceConfig
+
+    def __init__(self, config: DeviceConfig) -> None:
+        self.config = config
+
+    def for_artifact(self, artifact: ArtifactFile) -> "Device":
+        """The device that really measures this artefact: itself, unless it stands for several."""
+        return self
+
+    @abstractmethod
+    def check(self) -> None:
+        """Raise DeviceError or MissingToolError, with the remedy, unless measuring can start now."""
+
+    @abstractmethod
+    def describe(self) -> DeviceInfo:
+        """What results are filed under. The same device gives an equal answer every time."""
+
+    @abstractmethod
+    def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
+        """One measurement with all raw samples. Raises DeviceError."""
+
+
+def load_artifact(path: str | Path) -> ArtifactFile:
+    """A file with its record; the file must still be the one that was exported. Raises MobilezooError."""
+    record = load_record_of(Artifact, path)
+    file = Path(path).expanduser()
+    if sha256_of(file) != record.sha256:
+        raise DeviceError(f"{str(path)!r} changed after its record was written: export it again")
+    return ArtifactFile(file.resolve(), record)
+
+
+def refuse_folded(artifact: ArtifactFile) -> None:
+    """Raise DeviceError for a network whose zero gammas let the converter drop whole branches."""
+    zero = artifact.record.zero_gammas
+    if zero:
+        raise DeviceError(
+            f"{artifact.path.name} has {len(zero)} all-zero norm weights ({zero[0]}, ...): the converter folds their "
+            "branches away and the time would lie; export a trained model or randomise its norms (or allow it by "
+            "allow_folded / --allow-folded)"
+        )
+
+
+def utc_now() -> str:
+    """ISO 8601, to the second."""
+    return datetime.now(UTC).isoformat(timespec="seconds")

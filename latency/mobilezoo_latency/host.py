@@ -1,0 +1,129 @@
+"""This machine's processor, through the runtimes that phones use: ONNX Runtime, LiteRT/XNNPACK, ExecuTorch/XNNPACK.
+
+Each measurement runs in fresh processes (`worker.py`), one thread unless the protocol asks for more.
+"""
+
+from typing import ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, versions
+from mobilezoo.errors import DeviceError, require
+from mobilezoo_latency import machine
+from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
+from mobilezoo_latency.protocol import judge, slices_of
+from mobilezoo_latency.session import WorkerSession
+from mobilezoo_latency.stats import median
+
+
+class Runtime(NamedTuple):
+    """What times artefacts of one target."""
+
+    title: str
+    delegate: str
+    """What the runner must report having used."""
+    module: str
+    package: str
+    extra: str
+
+
+RUNTIMES = {
+    "onnx": Runtime("ONNX Runtime", "CPUExecutionProvider", "onnxruntime", "onnxruntime", "onnx"),
+    "litert": Runtime("LiteRT", "XNNPACK", "ai_edge_litert", "ai-edge-litert", "litert"),
+    "executorch": Runtime("ExecuTorch", "XNNPACK", "executorch", "executorch", "executorch"),
+}
+"""By artefact target."""
+
+
+class HostConfig(DeviceConfig):
+    """`auto` takes the runtime that the artefact is for."""
+
+    type: Literal["host"] = "host"
+    runtime: Literal["auto", "onnx", "litert", "executorch"] = Field(description="artefact target, or auto")
+
+
+class HostDevice(Device):
+    """The machine this runs on."""
+
+    Config: ClassVar[type[DeviceConfig]] = HostConfig
+    config: HostConfig
+
+    def for_artifact(self, artifact: ArtifactFile) -> Device:
+        """The same device with the artefact's runtime. Raises DeviceError where this machine has none for it."""
+        target = artifact.record.target
+        if target not in RUNTIMES:
+            raise DeviceError(
+                f"{artifact.path.name}: no runtime for {target!r} on this machine: export to {', '.join(RUNTIMES)}"
+            )
+        if self.config.runtime not in ("auto", target):
+            raise DeviceError(
+                f"{artifact.path.name} is for {target!r}, and device {self.config.name!r} runs "
+                f"{self.config.runtime!r} only: use --device host"
+            )
+        return HostDevice(self.config.model_copy(update={"runtime": target}))
+
+    def check(self) -> None:
+        """Raise MissingToolError unless the runtime is installed; `auto` needs at least one of them."""
+        if self.config.runtime != "auto":
+            runtime = RUNTIMES[self.config.runtime]
+            require(runtime.module, runtime.extra)
+        elif not versions([runtime.package for runtime in RUNTIMES.values()]):
+            require("onnxruntime", "onnx")
+
+    def describe(self) -> DeviceInfo:
+        """Named by processor, system and runtime version."""
+        if self.config.runtime == "auto":
+            runtime = "the artefact's own"
+        else:
+            title, delegate, _, package, _ = RUNTIMES[self.config.runtime]
+            runtime = f"{title} {versions([package]).get(package, '(not installed)')} ({delegate})"
+        return DeviceInfo(name="host", kind="host", runtime=runtime, cpu=machine.cpu_name(), os=machine.os_name())
+
+    def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
+        """Samples from `protocol.restarts` fresh processes, judged together."""
+        runs: list[ProcessRun] = []
+        samples: list[float] = []
+        obtained: dict[str, str] = {}
+        for _ in range(protocol.restarts):
+            with WorkerSession(artifact.path, protocol) as session:
+                for min_samples, min_s in slices_of(protocol):
+                    session.sample(min_samples, min_s)
+                run, obtained = session.close()
+                runs.append(run)
+                samples += session.samples_ms
+        return report_of(self, artifact, protocol, runs, samples, obtained)
+
+
+def report_of(
+    device: Device,
+    artifact: ArtifactFile,
+    protocol: Protocol,
+    runs: list[ProcessRun],
+    samples_ms: list[float],
+    obtained: dict[str, str],
+) -> LatencyReport:
+    """The record of one measurement. Raises DeviceError when the runtime used something else than asked for."""
+    requested = {"threads": str(protocol.threads), "delegate": RUNTIMES[artifact.record.target].delegate}
+    for what, wanted in requested.items():
+        if obtained.get(what, wanted) != wanted:
+            raise DeviceError(f"{artifact.path.name}: requested {what} {wanted}, the runtime used {obtained[what]}")
+    record = artifact.record
+    return LatencyReport(
+        artifact_sha256=record.sha256,
+        artifact=artifact.path.name,
+        target=record.target,
+        precision=record.precision,
+        model=record.model,
+        device=device.describe().model_copy(update={"threads": protocol.threads}),
+        protocol=protocol,
+        samples_ms=tuple(samples_ms),
+        load_ms=median([r.load_ms for r in runs]),
+        first_run_ms=median([r.first_run_ms for r in runs]),
+        sentinel_before_ms=runs[0].sentinel_before_ms,
+        sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,
+        noisy=judge(protocol, runs, samples_ms),
+        measured_at=utc_now(),
+        requested=requested,
+        obtained=obtained,
+        processes=tuple(runs),
+    )

@@ -1,0 +1,122 @@
+"""The two things people do: `profile` one artefact, `compare` two; and `summarize` what came out."""
+
+from pathlib import Path
+
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
+from mobilezoo.config import Record
+from mobilezoo.errors import DeviceError
+from mobilezoo_latency import stats
+from mobilezoo_latency.contract import Device, load_artifact, refuse_folded
+from mobilezoo_latency.protocol import load_protocol, until_quiet
+from mobilezoo_latency.registry import load_device
+from mobilezoo_latency.store import Store
+
+
+def profile(
+    artifact: str | Path,
+    device: str | Path | Device = "host",
+    protocol: str | Protocol = "screen",
+    use_cache: bool = True,
+    store: Store | None = None,
+    allow_folded: bool = False,
+    threads: int | None = None,
+) -> LatencyReport:
+    """Latency of one exported file on one device; a quiet result of the same three keys is not measured again.
+
+    The report is kept in `store` (by default the user's) and says `cached=True` when it comes from there; a noisy
+    measurement is repeated up to `protocol.max_repeats` and then marked. Raises MobilezooError.
+    """
+    file = load_artifact(artifact)
+    if not allow_folded:
+        refuse_folded(file)
+    protocol = load_protocol(protocol, threads=threads)
+    chosen = load_device(device).for_artifact(file)
+    chosen.check()
+    store = store or Store()
+    info = chosen.describe().model_copy(update={"threads": protocol.threads})
+    if use_cache and (known := store.find(file.record.sha256, info, protocol)) is not None:
+        return known
+    report = until_quiet(lambda: chosen.measure(file, protocol), protocol.max_repeats)
+    store.add(report)
+    return report
+
+
+class Comparison(Record):
+    """Two artefacts timed in turns on one device: how many times as long B takes as A."""
+
+    a: str
+    b: str
+    device_a: DeviceInfo
+    device_b: DeviceInfo
+    a_median_ms: float
+    b_median_ms: float
+    ratio: float
+    """Median over turns of B's median over A's."""
+    ratio_low: float
+    ratio_high: float
+    """95% interval of `ratio`."""
+    ratios: tuple[float, ...]
+    """One per turn (A B B A)."""
+
+
+def compare(
+    a: str | Path,
+    b: str | Path,
+    device: str | Path | Device = "host",
+    protocol: str | Protocol = "screen",
+    turns: int = 15,
+    allow_folded: bool = False,
+) -> Comparison:
+    """Time two artefacts in turns (A B B A, so that a steady drift cancels), each in a process of its own.
+
+    Each turn holds the protocol's samples divided by `turns`. Raises DeviceError where the device cannot interleave.
+    """
+    from mobilezoo_latency.host import HostDevice
+    from mobilezoo_latency.session import WorkerSession
+
+    files = [load_artifact(path) for path in (a, b)]
+    if not allow_folded:
+        for file in files:
+            refuse_folded(file)
+    protocol = load_protocol(protocol)
+    devices = [load_device(device).for_artifact(file) for file in files]
+    for chosen in devices:
+        if not isinstance(chosen, HostDevice):
+            raise DeviceError(f"device {chosen.config.name!r} cannot interleave two artefacts: profile each by itself")
+        chosen.check()
+    per_slice = max(4, -(-protocol.min_runs // (2 * turns))), protocol.min_s / (2 * turns)
+    ratios = []
+    with WorkerSession(files[0].path, protocol) as first, WorkerSession(files[1].path, protocol) as second:
+        for _ in range(turns):
+            times = [session.sample(*per_slice) for session in (first, second, second, first)]
+            ratios.append(stats.median(times[1] + times[2]) / stats.median(times[0] + times[3]))
+        medians = [stats.median(session.samples_ms) for session in (first, second)]
+    ratio, low, high = stats.ratio_interval(ratios)
+    infos = [chosen.describe().model_copy(update={"threads": protocol.threads}) for chosen in devices]
+    return Comparison(
+        a=files[0].path.name,
+        b=files[1].path.name,
+        device_a=infos[0],
+        device_b=infos[1],
+        a_median_ms=medians[0],
+        b_median_ms=medians[1],
+        ratio=ratio,
+        ratio_low=low,
+        ratio_high=high,
+        ratios=tuple(ratios),
+    )
+
+
+def summarize(report: LatencyReport) -> dict[str, float]:
+    """median_ms, p90_ms, p99_ms, mad_ms, ci_low_ms, ci_high_ms of the raw samples.
+
+    Where a device counts instead of timing, the estimate's value and interval stand for median and interval, and the
+    spread is 0: check `report.device.kind`. Raises DeviceError for counts without calibration.
+    """
+    if report.samples_ms:
+        return stats.summary(report.samples_ms)
+    if report.estimate is None:
+        raise DeviceError(f"{report.artifact}: counted on {report.device.name}, which has no calibration to ms yet")
+    ms = report.estimate.latency_ms
+    spread = {"median_ms": ms, "p90_ms": ms, "p99_ms": ms, "mad_ms": 0.0}
+    return {**spread, "ci_low_ms": report.estimate.low_ms, "ci_high_ms": report.estimate.high_ms}

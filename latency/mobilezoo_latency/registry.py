@@ -1,0 +1,40 @@
+"""Device types by name. Classes are named as text, so that listing devices imports none of them."""
+
+import importlib
+from pathlib import Path
+from typing import Any
+
+from mobilezoo.config import apply_overrides, config_names, config_root, find_config, read_yaml
+from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo_latency.contract import Device
+
+DEVICES = {
+    "host": "mobilezoo_latency.host:HostDevice",
+}
+
+
+def list_devices() -> dict[str, str]:
+    """Name → one-line description of every shipped device."""
+    folder = config_root() / "devices"
+    return {name: str(read_yaml(folder / f"{name}.yaml").get("description", "")) for name in config_names("devices")}
+
+
+def load_device(device: str | Path | Device, overrides: tuple[str, ...] = ()) -> Device:
+    """A device by name or YAML path; a Device is returned as it is. Raises ConfigError or UnknownNameError."""
+    if isinstance(device, Device):
+        return device
+    path = find_config("devices", device)
+    data = apply_overrides(read_yaml(path), overrides)
+    kind = data.get("type")
+    if kind is None:
+        raise ConfigError(f"{path}: missing key 'type'")
+    if kind not in DEVICES:
+        raise UnknownNameError("device type", str(kind), DEVICES)
+    cls = _resolve(DEVICES[kind])
+    built: Device = cls(cls.Config.parse({**data, "name": path.stem}, str(path)))
+    return built
+
+
+def _resolve(place: str) -> Any:
+    module, _, name = place.partition(":")
+    return getattr(importlib.import_module(module), name)

@@ -1,0 +1,83 @@
+"""Summaries of raw latency samples. Randomness comes from a generator with a fixed seed, so a summary repeats."""
+
+import math
+from collections.abc import Sequence
+from statistics import median
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import numpy as np
+
+__all__ = ["bootstrap_interval", "mad", "median", "percentile", "ratio_interval", "summary"]
+
+SEED = 20240229
+CELLS = 20_000_000
+"""Bound on resamples times samples, so that a long measurement is summarised in seconds."""
+
+
+def percentile(samples: Sequence[float], q: float) -> float:
+    """The q-th percentile (0..100), interpolated linearly between samples."""
+    import numpy as np
+
+    return float(np.percentile(np.asarray(samples, dtype=np.float64), q))
+
+
+def mad(samples: Sequence[float]) -> float:
+    """Median absolute deviation from the median, unscaled."""
+    centre = median(samples)
+    return median([abs(x - centre) for x in samples])
+
+
+def bootstrap_interval(
+    samples: Sequence[float], confidence: float = 0.95, resamples: int = 1000
+) -> tuple[float, float]:
+    """Interval of the median by the circular block bootstrap (Politis and Romano, 1992).
+
+    Neighbouring samples share the machine's state, so blocks of n^(1/3) samples are drawn instead of single ones.
+    """
+    import numpy as np
+
+    values = np.asarray(samples, dtype=np.float64)
+    if len(values) < 2:
+        return float(values[0]), float(values[0])
+    medians = np.concatenate(_block_medians(values, resamples))
+    low, high = np.percentile(medians, [50 - 50 * confidence, 50 + 50 * confidence])
+    return float(low), float(high)
+
+
+def _block_medians(values: "np.ndarray", resamples: int) -> "list[np.ndarray]":
+    """Medians of bootstrap resamples, drawn in chunks that bound the memory."""
+    import numpy as np
+
+    n = len(values)
+    block = max(1, round(n ** (1 / 3)))
+    blocks = math.ceil(n / block)
+    resamples = min(resamples, max(200, CELLS // n))
+    chunk = max(1, min(resamples, 2_000_000 // n))
+    rng = np.random.default_rng(SEED)
+    medians = []
+    for start in range(0, resamples, chunk):
+        rows = min(chunk, resamples - start)
+        first = rng.integers(0, n, size=(rows, blocks, 1))
+        index = (first + np.arange(block)) % n
+        medians.append(np.median(values[index.reshape(rows, -1)[:, :n]], axis=1))
+    return medians
+
+
+def ratio_interval(ratios: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
+    """Median of paired ratios and its interval: (ratio, low, high)."""
+    low, high = bootstrap_interval(ratios, confidence)
+    return median(ratios), low, high
+
+
+def summary(samples_ms: Sequence[float]) -> dict[str, float]:
+    """median, p90, p99, MAD and the median's 95% interval, all in ms."""
+    low, high = bootstrap_interval(samples_ms)
+    return {
+        "median_ms": median(samples_ms),
+        "p90_ms": percentile(samples_ms, 90),
+        "p99_ms": percentile(samples_ms, 99),
+        "mad_ms": mad(samples_ms),
+        "ci_low_ms": low,
+        "ci_high_ms": high,
+    }

@@ -1,0 +1,186 @@
+"""Results kept in a database: raw reports by artefact hash × device × protocol, nothing ever overwritten.
+
+SQLite by default, PostgreSQL by URL (SQLAlchemy). Rows are only added, one transaction each, so writers that run at the
+same time lose nothing.
+"""
+
+import hashlib
+import json
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from sqlalchemy import Boolean, Column, Index, Integer, MetaData, String, Table, Text, create_engine, event, select
+from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.schema import CreateIndex, CreateTable
+
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
+from mobilezoo.errors import MobilezooError
+
+ENVIRONMENT = "MOBILEZOO_LATENCY_DB"
+LOCK_WAIT_S = 60
+METADATA = MetaData()
+REPORTS = Table(
+    "latency_reports",
+    METADATA,
+    Column("id", Integer, primary_key=True),
+    Column("artifact_sha256", String(64), nullable=False),
+    Column("device_key", String(64), nullable=False),
+    Column("protocol_key", String(64), nullable=False),
+    Column("content_key", String(64), nullable=False, unique=True),
+    Column("kind", String(16), nullable=False),
+    Column("device", String(200), nullable=False),
+    Column("runtime", String(200), nullable=False),
+    Column("model", String(500), nullable=False),
+    Column("target", String(32), nullable=False),
+    Column("precision", String(64), nullable=False),
+    Column("protocol", String(64), nullable=False),
+    Column("noisy", Boolean, nullable=False),
+    Column("measured_at", String(40), nullable=False),
+    Column("report", Text, nullable=False),
+    Index("latency_key", "artifact_sha256", "device_key", "protocol_key"),
+)
+
+
+def default_url() -> str:
+    """`$MOBILEZOO_LATENCY_DB` (a URL or a path), else a file below the user's data folder."""
+    given = os.environ.get(ENVIRONMENT)
+    if given:
+        return given
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return str(data / "mobilezoo" / "latency.db")
+
+
+def key_of(record: DeviceInfo | Protocol | LatencyReport) -> str:
+    """SHA-256 of a record's content; a device's free-form details do not count."""
+    skip = {"details"} if isinstance(record, DeviceInfo) else {"cached"} if isinstance(record, LatencyReport) else None
+    plain = json.dumps(record.model_dump(mode="json", exclude=skip), sort_keys=True)
+    return hashlib.sha256(plain.encode()).hexdigest()
+
+
+class Store:
+    """A results database. Raises MobilezooError for a bad address; a damaged file is set aside and named."""
+
+    def __init__(self, url: str | Path | None = None) -> None:
+        text = str(url or default_url())
+        self.file: Path | None = None
+        if "://" not in text:
+            self.file = Path(text).expanduser()
+            text = f"sqlite:///{self.file}"
+        elif text.startswith("sqlite:///"):
+            self.file = Path(text.removeprefix("sqlite:///"))
+        if self.file is not None:
+            _make_folder(self.file)
+        try:
+            wait = {"timeout": LOCK_WAIT_S} if self.file is not None else {}
+            self._engine = create_engine(make_url(text), connect_args=wait)
+        except (ArgumentError, NoSuchModuleError) as error:
+            raise MobilezooError(f"results database {text!r}: {error}") from None
+        except ModuleNotFoundError as error:
+            raise MobilezooError(f"results database {text!r}: install its driver, {error.name!r}") from None
+        if self.file is not None:
+            event.listen(self._engine, "connect", _sqlite_settings)
+        with self._connect() as connection:
+            connection.execute(CreateTable(REPORTS, if_not_exists=True))
+            for index in REPORTS.indexes:
+                connection.execute(CreateIndex(index, if_not_exists=True))
+
+    def add(self, report: LatencyReport) -> bool:
+        """Keep a report; False when this very report is there already."""
+        content = key_of(report)
+        row = {
+            "artifact_sha256": report.artifact_sha256,
+            "device_key": key_of(report.device),
+            "protocol_key": key_of(report.protocol),
+            "content_key": content,
+            "kind": report.device.kind,
+            "device": report.device.name,
+            "runtime": report.device.runtime,
+            "model": report.model,
+            "target": report.target,
+            "precision": report.precision,
+            "protocol": report.protocol.name,
+            "noisy": bool(report.noisy),
+            "measured_at": report.measured_at,
+            "report": report.model_dump_json(exclude={"cached"}),
+        }
+        with self._connect() as connection:
+            if connection.execute(select(REPORTS.c.id).where(REPORTS.c.content_key == content)).first():
+                return False
+            connection.execute(REPORTS.insert().values(row))
+        return True
+
+    def find(self, artifact_sha256: str, device: DeviceInfo, protocol: Protocol) -> LatencyReport | None:
+        """The newest report of exactly this artefact, device and protocol that is not noisy, marked as cached."""
+        query = (
+            select(REPORTS.c.report)
+            .where(
+                REPORTS.c.artifact_sha256 == artifact_sha256,
+                REPORTS.c.device_key == key_of(device),
+                REPORTS.c.protocol_key == key_of(protocol),
+                REPORTS.c.noisy.is_(False),
+            )
+            .order_by(REPORTS.c.measured_at.desc(), REPORTS.c.id.desc())
+            .limit(1)
+        )
+        with self._connect() as connection:
+            text = connection.execute(query).scalar()
+        return None if text is None else _report(text).model_copy(update={"cached": True})
+
+    def rows(self, **equals: str | bool) -> list[tuple[int, LatencyReport]]:
+        """(number, report) in the order they were added; arguments are columns (`model`, `kind`, `device`, ...)."""
+        query = select(REPORTS.c.id, REPORTS.c.report).order_by(REPORTS.c.id)
+        for name, value in equals.items():
+            query = query.where(REPORTS.c[name] == value)
+        with self._connect() as connection:
+            return [(number, _report(text)) for number, text in connection.execute(query)]
+
+    def get(self, number: int) -> LatencyReport:
+        """One report by its number. Raises MobilezooError."""
+        with self._connect() as connection:
+            text = connection.execute(select(REPORTS.c.report).where(REPORTS.c.id == number)).scalar()
+        if text is None:
+            raise MobilezooError(f"no latency result {number}: see `mobilezoo latency list`")
+        return _report(text)
+
+    @contextmanager
+    def _connect(self) -> Iterator[Connection]:
+        try:
+            with self._engine.begin() as connection:
+                yield connection
+        except OperationalError as error:
+            raise MobilezooError(f"results database {self._engine.url!s}: {error.orig}") from None
+        except DatabaseError as error:
+            raise MobilezooError(self._set_aside(str(error.orig))) from None
+
+    def _set_aside(self, reason: str) -> str:
+        if self.file is None or not self.file.is_file():
+            return f"results database {self._engine.url!s}: {reason}"
+        self._engine.dispose()
+        stamp = datetime.now(UTC).strftime("%Y%m%dT%H%M%S")
+        aside = self.file.with_name(f"{self.file.name}.damaged-{stamp}")
+        self.file.rename(aside)
+        return f"results database {str(self.file)!r} is damaged ({reason}): kept aside as {aside.name!r}; run again"
+
+
+def _report(text: str) -> LatencyReport:
+    return LatencyReport.parse(json.loads(text), "results database")
+
+
+def _make_folder(file: Path) -> None:
+    try:
+        file.parent.mkdir(parents=True, exist_ok=True)
+    except OSError as error:
+        raise MobilezooError(f"results database {str(file)!r}: {error.strerror or error}") from None
+
+
+def _sqlite_settings(connection: Any, _: Any) -> None:
+    """Readers do not block the writer; a power cut loses at most the last report."""
+    cursor = connection.cursor()
+    cursor.execute("PRAGMA journal_mode=WAL")
+    cursor.execute("PRAGMA synchronous=NORMAL")
+    cursor.close()

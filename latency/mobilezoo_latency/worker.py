@@ -1,0 +1,155 @@
+"""The fresh process in which one artefact is loaded and timed: `python -m mobilezoo_latency.worker`.
+
+Requests come as JSON lines on stdin, answers go as JSON lines to the original stdout; whatever a runtime prints is sent
+to stderr. Requests: {"op": "open", "artifact", "protocol"}, {"op": "sample", "min_samples", "min_s"}, {"op": "close"}.
+"""
+
+import contextlib
+import importlib
+import json
+import os
+import sys
+import time
+from typing import Any, TextIO
+
+from mobilezoo.artifacts import Protocol
+from mobilezoo.errors import MobilezooError
+from mobilezoo_latency import machine
+from mobilezoo_latency.protocol import WarmUp, runs_per_sample, sample, timer_step_s, warm_up
+from mobilezoo_latency.sentinel import Sentinel
+
+SEED = 0
+RUNTIME_MODULES = {
+    ".onnx": ("mobilezoo_export.targets.onnx", "onnxruntime"),
+    ".tflite": ("mobilezoo_export.targets.litert", "ai_edge_litert.interpreter"),
+    ".pte": ("mobilezoo_export.targets.executorch", "executorch.runtime", "torch"),
+}
+
+
+class Session:
+    """One loaded artefact and what has been counted since its first timed run."""
+
+    def __init__(self, artifact: str, protocol: Protocol) -> None:
+        from mobilezoo_export import load_runner
+
+        _import_runtime(artifact)
+        self.sentinel = Sentinel()
+        self.sentinel_before_ms = self.sentinel.measure()
+        memory = machine.peak_memory_bytes()
+        start = time.perf_counter()
+        self.runner = load_runner(artifact, threads=protocol.threads)
+        self.load_ms = (time.perf_counter() - start) * 1e3
+        self.runner.prepare(_input(self.runner.input))
+        self.first_run_ms = self.time_runs(1) * 1e3
+        self.warm: WarmUp = warm_up(self.time_runs, protocol, time.perf_counter)
+        self.runs_per_sample = runs_per_sample(self.warm.run_s, timer_step_s(time.perf_counter))
+        self.memory_before = memory
+        self.threads_before = machine.thread_times_ns()
+        self.began = time.perf_counter()
+        self.timed_s = self.own_s = 0.0
+
+    def time_runs(self, runs: int) -> float:
+        """Seconds that `runs` runs take together."""
+        invoke = self.runner.invoke
+        start = time.perf_counter()
+        for _ in range(runs):
+            invoke()
+        return time.perf_counter() - start
+
+    def opened(self) -> dict[str, Any]:
+        """What is known before the first timed run."""
+        return {
+            "runtime": self.runner.runtime,
+            "load_ms": self.load_ms,
+            "first_run_ms": self.first_run_ms,
+            "warmup_runs": self.warm.runs,
+            "warmup_settled": self.warm.settled,
+            "runs_per_sample": self.runs_per_sample,
+            "sentinel_before_ms": self.sentinel_before_ms,
+        }
+
+    def slice(self, min_samples: int, min_s: float) -> dict[str, Any]:
+        """One unbroken stretch of samples, then the sentinel; shares of CPU are over the stretch alone."""
+        start, own, before = time.perf_counter(), time.process_time(), machine.cpu_times()
+        samples = sample(self.time_runs, self.runs_per_sample, min_samples, min_s)
+        wall, own = time.perf_counter() - start, time.process_time() - own
+        load = machine.other_load(before, machine.cpu_times(), own)
+        return {
+            "samples_ms": samples,
+            "wall_s": wall,
+            "cpu_share": own / wall,
+            "other_load": load,
+            "slice": {
+                "start_s": start - self.began,
+                "samples": len(samples),
+                "sentinel_ms": self.sentinel.measure(),
+                "temperature_c": machine.temperature_c(),
+                "frequency_mhz": machine.frequency_mhz(),
+            },
+        }
+
+    def closed(self) -> dict[str, Any]:
+        """What is known after the last timed run."""
+        peak = machine.peak_memory_bytes()
+        grown = None if peak is None or self.memory_before is None else peak - self.memory_before
+        threads = machine.busy_threads(self.threads_before, machine.thread_times_ns())
+        obtained = {"threads": str(threads)} if threads is not None else {}
+        return {"memory_bytes": grown, "obtained": {**obtained, **self.runner.obtained()}}
+
+
+def _import_runtime(artifact: str) -> None:
+    """Import what the runner will need, so that `load_ms` is the file's loading and not Python's."""
+    for suffix, modules in RUNTIME_MODULES.items():
+        if artifact.endswith(suffix):
+            for module in modules:
+                with contextlib.suppress(ImportError):  # the runner itself says what to install
+                    importlib.import_module(module)
+
+
+def _input(spec: Any) -> Any:
+    """Seeded normal noise, float32 NCHW: zeros would let runtimes and processors take short cuts."""
+    import numpy as np
+
+    n, *rest = spec.shape
+    shape = (n, rest[2], rest[0], rest[1]) if spec.layout == "NHWC" else spec.shape
+    return np.random.default_rng(SEED).standard_normal(shape, dtype=np.float32)
+
+
+def serve(requests: TextIO, answers: TextIO) -> None:
+    """Answer requests until "close" or the end of input (the parent died)."""
+    session: Session | None = None
+    for line in requests:
+        request = json.loads(line)
+        try:
+            if request["op"] == "open":
+                session = Session(request["artifact"], Protocol.parse(request["protocol"], "request"))
+                answer = session.opened()
+            elif session is None:
+                raise MobilezooError(f"request {request['op']!r} before 'open'")
+            elif request["op"] == "sample":
+                answer = session.slice(request["min_samples"], request["min_s"])
+            else:
+                answer = session.closed()
+        except MobilezooError as error:
+            answer = {"error": str(error)}
+        except Exception as error:  # a runtime may raise anything: the parent turns it into one line
+            first = (str(error).strip().splitlines() or [""])[0]
+            answer = {"error": f"{type(error).__name__}: {first}"}
+        answers.write(json.dumps(answer) + "\n")
+        answers.flush()
+        if "error" in answer or request["op"] == "close":
+            return
+
+
+def main() -> None:
+    """Keep the original stdout for answers alone."""
+    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
+    os.dup2(2, 1)
+    serve(sys.stdin, answers)
+    answers.flush()
+    # Some runtimes crash while Python unloads them; everything that counts has been said.
+    os._exit(0)
+
+
+if __name__ == "__main__":
+    main()

@@ -1,0 +1,155 @@
+"""Real, tiny measurements on this machine. No test says how long anything took."""
+
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+from mobilezoo.artifacts import Protocol
+from mobilezoo.errors import DeviceError, MobilezooError, UnknownNameError
+from mobilezoo_latency import Store, compare, list_devices, load_artifact, load_device, profile, summarize
+from mobilezoo_latency.host import report_of
+from mobilezoo_latency.session import WorkerSession
+
+QUICK = Protocol(name="quick", warmup_runs=3, warmup_s=0.01, min_runs=8, min_s=0.01, max_repeats=1)
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "latency.db")
+
+
+@pytest.mark.parametrize("fixture", ["tiny_onnx", "tiny_tflite"])
+def test_an_artefact_is_timed_in_its_own_runtime(fixture, request, store):
+    path = request.getfixturevalue(fixture)
+    report = profile(path, protocol=QUICK, store=store)
+    assert report.device.kind == "host"
+    assert len(report.samples_ms) >= 8
+    assert report.repeats == 1
+    assert report.requested["threads"] == report.obtained["threads"] == "1"
+    assert report.requested["delegate"] == report.obtained["delegate"]
+    assert report.load_ms > 0
+    assert report.first_run_ms > 0
+    (run,) = report.processes
+    assert sum(s.samples for s in run.slices) == len(report.samples_ms)
+    summary = summarize(report)
+    assert summary["ci_low_ms"] <= summary["median_ms"] <= summary["ci_high_ms"]
+
+
+def test_the_runtime_a_device_names_is_the_one_that_computes(tiny_tflite, store):
+    info = load_device("host").for_artifact(load_artifact(tiny_tflite)).describe()
+    with WorkerSession(tiny_tflite, QUICK) as session:
+        assert session.runtime == info.runtime
+
+
+def test_a_quiet_result_answers_the_next_question(tiny_onnx, store):
+    calm = QUICK.model_copy(
+        update={"sentinel_tolerance": 100.0, "drift_tolerance": None, "max_other_load": 1.0, "stable_tolerance": 100.0}
+    )
+    first = profile(tiny_onnx, protocol=calm, store=store)
+    again = profile(tiny_onnx, protocol=calm, store=store)
+    fresh = profile(tiny_onnx, protocol=calm, store=store, use_cache=False)
+    assert (first.cached, fresh.cached) == (False, False)
+    assert again.cached or first.noisy
+    assert fresh.samples_ms != first.samples_ms
+
+
+def test_samples_come_from_as_many_fresh_processes_as_asked(tiny_onnx, store):
+    protocol = QUICK.model_copy(update={"restarts": 2, "slice_s": 0.005})
+    report = profile(tiny_onnx, protocol=protocol, store=store)
+    assert [len(run.slices) for run in report.processes] == [1, 1]
+    assert sum(s.samples for run in report.processes for s in run.slices) == len(report.samples_ms)
+
+
+def test_comparing_gives_a_ratio_inside_its_interval(tiny_onnx, bigger_onnx):
+    result = compare(tiny_onnx, bigger_onnx, protocol=QUICK, turns=3)
+    assert len(result.ratios) == 3
+    assert result.ratio_low <= result.ratio <= result.ratio_high
+    assert result.device_a.kind == "host"
+
+
+def test_folded_branches_are_refused_unless_asked_for(tiny_onnx, tmp_path, store):
+    path = tmp_path / "folded.onnx"
+    path.write_bytes(tiny_onnx.read_bytes())
+    beside = tiny_onnx.with_name(tiny_onnx.name + ".json").read_text()
+    path.with_name("folded.onnx.json").write_text(beside.replace('"zero_gammas": []', '"zero_gammas": ["bn.weight"]'))
+    with pytest.raises(DeviceError, match=r"bn\.weight.*folds"):
+        profile(path, protocol=QUICK, store=store)
+    assert profile(path, protocol=QUICK, store=store, allow_folded=True).samples_ms
+
+
+def test_a_file_that_changed_after_its_record_is_refused(tiny_onnx, tmp_path):
+    path = tmp_path / "changed.onnx"
+    path.write_bytes(tiny_onnx.read_bytes() + b"x")
+    path.with_name("changed.onnx.json").write_text(tiny_onnx.with_name(tiny_onnx.name + ".json").read_text())
+    with pytest.raises(DeviceError, match="changed after"):
+        load_artifact(path)
+
+
+def test_an_artefact_the_runtime_refuses_is_one_line(tiny_onnx, tmp_path):
+    path = tmp_path / "broken.onnx"
+    path.write_bytes(tiny_onnx.read_bytes()[:100])
+    with pytest.raises(DeviceError, match=r"broken\.onnx") as error, WorkerSession(path, QUICK):
+        pass
+    assert "\n" not in str(error.value)
+
+
+def test_a_runtime_for_another_target_is_refused(tiny_onnx, store):
+    with pytest.raises(DeviceError, match="host_litert"):
+        profile(tiny_onnx, device="host_litert", protocol=QUICK, store=store)
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("import os, signal; os.kill(os.getpid(), signal.SIGSEGV)", "SIGSEGV"),
+        ("import sys; print('out of fingers', file=sys.stderr); sys.exit(3)", "status 3: out of fingers"),
+    ],
+)
+def test_a_worker_that_dies_is_named_with_its_last_words(tiny_onnx, program, expected):
+    with (
+        pytest.raises(DeviceError, match=expected),
+        WorkerSession(tiny_onnx, QUICK, command=[sys.executable, "-c", program]),
+    ):
+        pass
+
+
+def test_threads_or_delegate_other_than_asked_for_fail(tiny_onnx):
+    artifact = load_artifact(tiny_onnx)
+    device = load_device("host").for_artifact(artifact)
+    for obtained in ({"threads": "2"}, {"delegate": "none"}):
+        with pytest.raises(DeviceError, match="requested"):
+            report_of(device, artifact, QUICK, [], [], obtained)
+
+
+def test_every_shipped_device_loads_and_describes_itself_twice_the_same():
+    names = list_devices()
+    assert {"host", "host_ort", "host_litert", "host_executorch"} <= set(names)
+    for name, description in names.items():
+        assert description
+        if name.startswith("host"):
+            device = load_device(name)
+            device.check()
+            assert device.describe() == device.describe()
+
+
+def test_an_unknown_device_offers_near_names():
+    with pytest.raises(UnknownNameError, match="host_litert"):
+        load_device("host_litrt")
+
+
+def test_a_device_file_with_a_wrong_key_is_one_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("type: host\nruntime: auto\nthreads: 3\n")
+    with pytest.raises(MobilezooError, match="unknown key 'threads'"):
+        load_device(path)
+
+
+def test_importing_the_package_loads_no_runtime():
+    program = (
+        "import sys, mobilezoo_latency; "
+        "print([m for m in ('torch', 'onnxruntime', 'sqlalchemy', 'numpy', 'timm') if m in sys.modules])"
+    )
+    said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
+    assert said.strip() == "[]"

@@ -1,0 +1,122 @@
+"""The results database: keys, cache, concurrent writers, damage."""
+
+import multiprocessing
+from pathlib import Path
+
+import pytest
+
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
+from mobilezoo.errors import MobilezooError
+from mobilezoo_latency import Store
+
+INFO = DeviceInfo(name="host", kind="host", runtime="LiteRT 2.3.0 (XNNPACK)", cpu="a cpu", os="an os")
+
+
+def made(sha: str = "a" * 64, at: str = "2024-01-01T00:00:00+00:00", **changes) -> LatencyReport:
+    fields = {
+        "artifact_sha256": sha,
+        "artifact": "a.tflite",
+        "target": "litert",
+        "precision": "fp32",
+        "model": "a",
+        "device": INFO,
+        "protocol": Protocol(),
+        "samples_ms": (1.0, 2.0, 3.0),
+        "load_ms": 1.0,
+        "first_run_ms": 1.0,
+        "sentinel_before_ms": 1.0,
+        "sentinel_after_ms": 1.0,
+        "measured_at": at,
+    }
+    return LatencyReport(**{**fields, **changes})
+
+
+@pytest.fixture
+def store(tmp_path: Path) -> Store:
+    return Store(tmp_path / "deep" / "latency.db")
+
+
+def test_a_report_comes_back_whole_and_is_marked_as_cached(store):
+    assert store.add(made())
+    found = store.find("a" * 64, INFO, Protocol())
+    assert found is not None
+    assert found.cached
+    assert found.model_copy(update={"cached": False}) == made()
+
+
+def test_another_artefact_device_or_protocol_is_another_key(store):
+    store.add(made())
+    assert store.find("b" * 64, INFO, Protocol()) is None
+    assert store.find("a" * 64, INFO.model_copy(update={"threads": 2}), Protocol()) is None
+    assert store.find("a" * 64, INFO, Protocol(min_s=2.0)) is None
+
+
+def test_details_of_a_device_do_not_change_its_key(store):
+    store.add(made())
+    assert store.find("a" * 64, INFO.model_copy(update={"details": {"temperature": "40"}}), Protocol()) is not None
+
+
+def test_a_noisy_result_is_kept_but_never_answers_for_a_measurement(store):
+    store.add(made(noisy=("drift",)))
+    assert store.find("a" * 64, INFO, Protocol()) is None
+    assert len(store.rows()) == len(store.rows(noisy=True)) == 1
+
+
+def test_the_newest_answer_wins_and_the_older_stays(store):
+    store.add(made(samples_ms=(9.0,)))
+    store.add(made(at="2024-02-01T00:00:00+00:00", samples_ms=(7.0,)))
+    assert store.find("a" * 64, INFO, Protocol()).samples_ms == (7.0,)
+    assert [r.samples_ms for _, r in store.rows()] == [(9.0,), (7.0,)]
+
+
+def test_adding_the_same_report_twice_keeps_one(store):
+    assert store.add(made())
+    assert not store.add(made())
+    assert len(store.rows()) == 1
+
+
+def test_an_unknown_number_is_one_clear_line(store):
+    with pytest.raises(MobilezooError, match=r"no latency result 7"):
+        store.get(7)
+
+
+def _write(path: str, worker: int, count: int) -> None:
+    store = Store(path)
+    for i in range(count):
+        store.add(made(sha=f"{worker:032d}{i:032d}"))
+
+
+def test_concurrent_writers_lose_nothing(tmp_path):
+    path = str(tmp_path / "shared.db")
+    context = multiprocessing.get_context("spawn")
+    workers = [context.Process(target=_write, args=(path, w, 25)) for w in range(3)]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+        assert worker.exitcode == 0
+    assert len({r.artifact_sha256 for _, r in Store(path).rows()}) == 75
+
+
+def test_a_damaged_database_is_kept_aside_and_named(tmp_path):
+    path = tmp_path / "latency.db"
+    path.write_bytes(b"this is no database, but it may hold somebody's work" * 100)
+    with pytest.raises(MobilezooError, match=r"damaged.*kept aside as 'latency\.db\.damaged-"):
+        Store(path)
+    (aside,) = tmp_path.glob("latency.db.damaged-*")
+    assert aside.read_bytes().startswith(b"this is no database")
+    assert Store(path).add(made())
+
+
+def test_a_bad_address_is_one_clear_line(tmp_path):
+    with pytest.raises(MobilezooError, match="results database"):
+        Store("nonsense://x")
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MobilezooError, match="results database"):
+        Store(tmp_path / "file" / "latency.db")
+
+
+def test_the_default_database_follows_the_environment(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOBILEZOO_LATENCY_DB", str(tmp_path / "mine.db"))
+    Store().add(made())
+    assert (tmp_path / "mine.db").is_file()
