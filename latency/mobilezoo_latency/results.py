@@ -1,0 +1,130 @@
+"""Kept results as tables and files: what `mobilezoo latency list | show | export | import` does.
+
+Export and import use JSON Lines, one whole report per line with its raw samples, so that results travel between
+machines without loss. CSV holds the summaries only and cannot be imported.
+"""
+
+import csv
+import io
+import json
+from pathlib import Path
+from typing import Any
+
+from mobilezoo.artifacts import LatencyReport, write_text
+from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo_latency import stats
+from mobilezoo_latency.measuring import summarize
+from mobilezoo_latency.store import Store
+
+MINUTE_MS = 60_000.0
+COLUMNS = ("kind", "device", "runtime", "model", "target", "precision", "protocol")
+"""What a listing can be filtered by."""
+
+
+def list_results(store: Store, **equals: str) -> list[dict[str, Any]]:
+    """One row per kept result, in the order they were added; `equals` filters by COLUMNS. Raises MobilezooError."""
+    unknown = sorted(set(equals) - set(COLUMNS))
+    if unknown:
+        raise MobilezooError(f"no column {unknown[0]!r} to filter by: choose from {', '.join(COLUMNS)}")
+    return [row(number, report) for number, report in store.rows(**equals)]
+
+
+def row(number: int, report: LatencyReport) -> dict[str, Any]:
+    """A result as one flat row; times are None where a device has counted but no calibration exists."""
+    timed = bool(report.samples_ms) or report.estimate is not None
+    summary = (
+        summarize(report) if timed else dict.fromkeys(("median_ms", "p90_ms", "p99_ms", "ci_low_ms", "ci_high_ms"))
+    )
+    return {
+        "id": number,
+        "kind": report.device.kind,
+        "device": report.device.name,
+        "runtime": report.device.runtime,
+        "model": report.model,
+        "target": report.target,
+        "precision": report.precision,
+        "protocol": report.protocol.name,
+        "threads": report.protocol.threads,
+        **{key: summary[key] for key in ("median_ms", "p90_ms", "p99_ms", "ci_low_ms", "ci_high_ms")},
+        "measured": bool(report.samples_ms),
+        "error_percent": report.estimate.error_percent if report.estimate else None,
+        "samples": len(report.samples_ms),
+        "load_ms": report.load_ms,
+        "first_run_ms": report.first_run_ms,
+        "noisy": "; ".join(report.noisy),
+        "measured_at": report.measured_at,
+        "artifact_sha256": report.artifact_sha256,
+    }
+
+
+def show_result(store: Store, number: int) -> dict[str, Any]:
+    """One result in full, with its summary and, for long ones, its first and last minute. Raises MobilezooError."""
+    report = store.get(number)
+    shown = {**row(number, report), **report.model_dump(mode="json")}
+    minutes = first_and_last_minute(report)
+    return {**shown, "minutes": minutes} if minutes else shown
+
+
+def first_and_last_minute(report: LatencyReport) -> dict[str, float] | None:
+    """Median of the first and of the last minute of a sustained measurement, and their ratio; None below 2 minutes."""
+    samples = report.samples_ms
+    runs = report.processes[0].runs_per_sample if report.processes else 1
+    if sum(samples) * runs < 2 * MINUTE_MS:
+        return None
+    first, last = _minute(samples, runs), _minute(samples[::-1], runs)
+    return {"first_minute_ms": first, "last_minute_ms": last, "slowdown": last / first}
+
+
+def _minute(samples: tuple[float, ...], runs: int) -> float:
+    """Median of the leading samples that fill a minute."""
+    total = 0.0
+    for count, sample in enumerate(samples, 1):
+        total += sample * runs
+        if total >= MINUTE_MS:
+            return stats.median(samples[:count])
+    return stats.median(samples)
+
+
+def export_results(store: Store, path: str | Path, **equals: str) -> int:
+    """Write results to a .jsonl (whole, with samples) or .csv (summaries) file; returns how many."""
+    target = Path(path).expanduser()
+    if target.suffix == ".jsonl":
+        reports = [report for _, report in store.rows(**equals)]
+        write_text(target, "".join(report.model_dump_json(exclude={"cached"}) + "\n" for report in reports))
+        return len(reports)
+    if target.suffix == ".csv":
+        rows = list_results(store, **equals)
+        write_text(target, to_csv(rows))
+        return len(rows)
+    raise MobilezooError(f"cannot export to {target.name!r}: use .jsonl (whole results) or .csv (summaries)")
+
+
+def to_csv(rows: list[dict[str, Any]]) -> str:
+    """Rows as CSV text with a header; empty for no rows."""
+    if not rows:
+        return ""
+    out = io.StringIO()
+    writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
+    writer.writeheader()
+    writer.writerows(rows)
+    return out.getvalue()
+
+
+def import_results(store: Store, path: str | Path) -> tuple[int, int]:
+    """Add the results of a .jsonl export; returns (added, already there). Nothing is added when a line is damaged."""
+    source = existing_path(path, "results file")
+    try:
+        lines = source.read_text(encoding="utf-8").splitlines()
+    except (OSError, UnicodeDecodeError) as error:
+        raise MobilezooError(f"{str(path)!r}: {error}") from None
+    reports = []
+    for number, line in enumerate(lines, 1):
+        try:
+            data = json.loads(line)
+        except json.JSONDecodeError as error:
+            raise MobilezooError(f"{source.name}, line {number}: not JSON ({error}); nothing was imported") from None
+        if not isinstance(data, dict):
+            raise MobilezooError(f"{source.name}, line {number}: not a latency result; nothing was imported")
+        reports.append(LatencyReport.parse(data, f"{source.name}, line {number}"))
+    added = sum(store.add(report) for report in reports)
+    return added, len(reports) - added

@@ -1,0 +1,102 @@
+"""Listing, exporting and importing kept results."""
+
+import csv
+import io
+
+import pytest
+
+from mobilezoo.artifacts import DeviceInfo, Estimate, LatencyReport, Protocol
+from mobilezoo.errors import MobilezooError
+from mobilezoo_latency import Store
+from mobilezoo_latency.results import (
+    export_results,
+    first_and_last_minute,
+    import_results,
+    list_results,
+    show_result,
+)
+
+
+def made(model: str = "a", kind: str = "host", **changes) -> LatencyReport:
+    fields = {
+        "artifact_sha256": "a" * 64,
+        "artifact": f"{model}.tflite",
+        "target": "litert",
+        "precision": "fp32",
+        "model": model,
+        "device": DeviceInfo(name=kind, kind=kind, runtime="LiteRT"),
+        "protocol": Protocol(),
+        "samples_ms": (1.0, 2.0, 3.0),
+        "load_ms": 1.0,
+        "first_run_ms": 1.0,
+        "sentinel_before_ms": 1.0,
+        "sentinel_after_ms": 1.0,
+        "measured_at": "2024-01-01T00:00:00+00:00",
+    }
+    return LatencyReport(**{**fields, **changes})
+
+
+@pytest.fixture
+def store(tmp_path) -> Store:
+    store = Store(tmp_path / "latency.db")
+    store.add(made("a"))
+    store.add(made("b", noisy=("drift of 9%",)))
+    store.add(made("c", kind="emulated", samples_ms=()))
+    estimate = Estimate(latency_ms=5.0, low_ms=4.0, high_ms=6.0, error_percent=8.0, basis="4 networks")
+    store.add(made("d", kind="emulated", samples_ms=(), estimate=estimate))
+    return store
+
+
+def test_a_listing_keeps_kinds_noise_and_estimates_apart(store):
+    rows = {row["model"]: row for row in list_results(store)}
+    assert rows["a"]["median_ms"] == 2.0
+    assert rows["b"]["noisy"] == "drift of 9%"
+    assert (rows["c"]["kind"], rows["c"]["median_ms"], rows["c"]["measured"]) == ("emulated", None, False)
+    assert (rows["d"]["median_ms"], rows["d"]["error_percent"], rows["d"]["measured"]) == (5.0, 8.0, False)
+    assert [row["model"] for row in list_results(store, kind="host")] == ["a", "b"]
+
+
+def test_filtering_by_an_unknown_column_is_one_line(store):
+    with pytest.raises(MobilezooError, match="no column 'colour'"):
+        list_results(store, colour="red")
+
+
+def test_showing_gives_raw_samples(store):
+    assert show_result(store, 1)["samples_ms"] == [1.0, 2.0, 3.0]
+
+
+def test_whole_results_travel_between_databases(store, tmp_path):
+    assert export_results(store, tmp_path / "all.jsonl") == 4
+    other = Store(tmp_path / "other.db")
+    assert import_results(other, tmp_path / "all.jsonl") == (4, 0)
+    assert import_results(other, tmp_path / "all.jsonl") == (0, 4)
+    assert [r for _, r in other.rows()] == [r for _, r in store.rows()]
+
+
+def test_csv_holds_one_summary_per_line(store, tmp_path):
+    assert export_results(store, tmp_path / "some.csv", kind="host") == 2
+    rows = list(csv.DictReader(io.StringIO((tmp_path / "some.csv").read_text())))
+    assert [row["model"] for row in rows] == ["a", "b"]
+    assert float(rows[0]["median_ms"]) == 2.0
+
+
+def test_a_damaged_line_imports_nothing(store, tmp_path):
+    export_results(store, tmp_path / "all.jsonl")
+    path = tmp_path / "broken.jsonl"
+    for tail, word in (("{", "not JSON"), ("[]", "not a latency result"), ('{"model": 1}', "missing key")):
+        path.write_text((tmp_path / "all.jsonl").read_text() + tail + "\n")
+        other = Store(tmp_path / "other.db")
+        with pytest.raises(MobilezooError, match=f"line 5.*{word}"):
+            import_results(other, path)
+        assert other.rows() == []
+
+
+def test_an_export_format_that_does_not_exist_is_one_line(store, tmp_path):
+    with pytest.raises(MobilezooError, match=r"\.jsonl"):
+        export_results(store, tmp_path / "all.xlsx")
+
+
+def test_a_sustained_result_tells_its_first_and_last_minute():
+    slow = made(samples_ms=(10.0,) * 6000 + (20.0,) * 6000)
+    assert first_and_last_minute(slow) == {"first_minute_ms": 10.0, "last_minute_ms": 20.0, "slowdown": 2.0}
+    assert first_and_last_minute(made()) is None
