@@ -1,0 +1,5 @@
+"""One self-contained HTML page from records: models, training, parity, latency, search."""
+
+from mobilezoo.report.page import build_report, runs_report
+
+__all__ = ["build_report", "runs_report"]

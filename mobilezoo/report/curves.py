@@ -1,0 +1,68 @@
+"""Metrics of training runs, read from their folders."""
+
+import csv
+import math
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilezoo.errors import MobilezooError, existing_path
+
+METRICS = "metrics.csv"
+
+
+@dataclass(frozen=True)
+class Curves:
+    """The metrics of one run by column; all columns have one value per row of the file."""
+
+    name: str
+    columns: dict[str, list[float | None]]
+
+    @property
+    def x(self) -> list[float | None]:
+        """Epochs; counted from 0 where the file has no such column."""
+        rows = len(next(iter(self.columns.values()), []))
+        return self.columns.get("epoch") or [float(i) for i in range(rows)]
+
+    def best(self, column: str, *, highest: bool) -> float | None:
+        values = [v for v in self.columns.get(column, []) if v is not None]
+        if not values:
+            return None
+        return max(values) if highest else min(values)
+
+    def last(self, column: str) -> float | None:
+        values = [v for v in self.columns.get(column, []) if v is not None]
+        return values[-1] if values else None
+
+
+def read_curves(run: Path) -> Curves:
+    """The metrics of a run folder. Raises MobilezooError when they are missing or not a table of numbers."""
+    file = existing_path(run, "run folder") / METRICS
+    try:
+        with file.open(newline="", encoding="utf-8") as handle:
+            rows = list(csv.DictReader(handle, restval=""))
+    except FileNotFoundError:
+        raise MobilezooError(f"{str(run)!r} holds no {METRICS}: is it the folder of a training run?") from None
+    except (OSError, UnicodeDecodeError, csv.Error) as error:
+        raise MobilezooError(f"{str(file)!r} cannot be read: {error}") from None
+    names = [name for name in (rows[0] if rows else {}) if name]
+    return Curves(run.name, {name: [_number(row[name]) for row in rows] for name in names})
+
+
+def _number(text: str | None) -> float | None:
+    """None for what is empty, no number or not finite: JSON has no NaN, and a chart leaves a gap."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        return None
+    return value if math.isfinite(value) else None
+
+
+def unique_names(runs: list[Curves]) -> list[Curves]:
+    """Runs of the same folder name get a number, so that a legend can tell them apart."""
+    seen: dict[str, int] = {}
+    result = []
+    for run in runs:
+        seen[run.name] = seen.get(run.name, 0) + 1
+        name = run.name if seen[run.name] == 1 else f"{run.name} ({seen[run.name]})"
+        result.append(Curves(name, run.columns))
+    return result

@@ -1,0 +1,198 @@
+"""Records → one HTML file that works offline: no request leaves the page, and its policy forbids any."""
+
+import json
+from collections.abc import Mapping, Sequence
+from datetime import UTC, datetime
+from pathlib import Path
+from typing import Any
+
+from mobilezoo.artifacts import Artifact, LatencyReport, write_text
+from mobilezoo.errors import MobilezooError, require
+from mobilezoo.report.curves import Curves, read_curves, unique_names
+from mobilezoo.report.figures import front_figure, latency_figure, reward_figure, training_figures
+from mobilezoo.report.picture import architecture_svg, describe
+from mobilezoo.report.tables import latency_groups, model_rows, parity_rows, tool_versions
+from mobilezoo.search.records import SearchResult, TrialRecord
+
+ASSETS = Path(__file__).parent / "assets"
+
+
+def build_report(
+    out_path: str | Path,
+    *,
+    title: str,
+    models: Sequence[Mapping[str, Any]] = (),
+    runs: Sequence[Path] = (),
+    artifacts: Sequence[Artifact] = (),
+    latencies: Sequence[LatencyReport] = (),
+    search: SearchResult | None = None,
+) -> Path:
+    """Write the page and return its path; sections without records are left out.
+
+    `models` are mappings with name, params, macs (both counts), resolution (pixels) and top1 (percent). Raises
+    MissingToolError without jinja2 or plotly, MobilezooError for a run folder without readable metrics.
+    """
+    require("jinja2", "report")
+    require("plotly", "report")
+    curves = unique_names([read_curves(Path(run)) for run in runs])
+    groups = latency_groups(latencies)
+    figures: dict[str, dict[str, Any]] = {}
+    training = [_add(figures, f"train-{i}", figure) for i, figure in enumerate(training_figures(curves))]
+    latency = [
+        {"heading": heading, "rows": rows, "figure": _add(figures, f"latency-{i}", latency_figure(rows))}
+        for i, (heading, rows) in enumerate(groups)
+    ]
+    page = _render(
+        title=title,
+        generated=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        cards=_cards(models, curves, artifacts, groups),
+        models=model_rows(models),
+        runs=[_run_row(run) for run in curves],
+        training=training,
+        parity=parity_rows(artifacts),
+        latency=latency,
+        search=None if search is None else _search_section(search, figures),
+        tools=tool_versions(artifacts),
+        figures=figures,
+    )
+    return write_text(Path(out_path), page)
+
+
+def runs_report(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
+    """Compare training runs on one page: curves and a table of best figures. Raises like `build_report`."""
+    if not run_dirs:
+        raise MobilezooError("no run folder given: `mobilezoo report runs/NAME [runs/OTHER …]`")
+    runs = [Path(run) for run in run_dirs]
+    title = "Training run " + runs[0].name if len(runs) == 1 else f"{len(runs)} training runs"
+    return build_report(out, title=title, runs=runs)
+
+
+def _add(figures: dict[str, dict[str, Any]], key: str, figure: dict[str, Any]) -> dict[str, Any]:
+    """Keep a chart for the script, return what the template needs of it."""
+    figures[key] = {"data": figure["data"], "layout": figure["layout"]}
+    return {"key": key, "title": figure["title"], "height": figure["height"], "note": figure.get("note", "")}
+
+
+def _cards(
+    models: Sequence[Mapping[str, Any]],
+    curves: Sequence[Curves],
+    artifacts: Sequence[Artifact],
+    groups: Sequence[tuple[str, list[Any]]],
+) -> list[dict[str, str]]:
+    """The figures a reader looks for first."""
+    cards = []
+    top1 = [m["top1"] for m in models if m.get("top1") is not None] or [
+        best for run in curves if (best := run.best("val_top1", highest=True)) is not None
+    ]
+    if top1:
+        cards.append({"value": f"{max(top1):.2f}", "unit": "%", "label": "best top-1"})
+    for heading, rows in groups:
+        fastest = rows[0]
+        cards.append(
+            {"value": f"{fastest.summary.median_ms:.3g}", "unit": "ms", "label": f"fastest, {heading.lower()}"}
+            | {"detail": fastest.label}
+        )
+    ran = [a for a in artifacts if a.parity is not None]
+    if ran:
+        passed = sum(a.parity.passed for a in ran if a.parity)
+        worst = max(a.parity.relative for a in ran if a.parity)
+        cards.append(
+            {"value": f"{passed}/{len(ran)}", "unit": "", "label": "files equal to PyTorch"}
+            | {"detail": f"largest relative difference {worst:.1e}"}
+        )
+    return cards
+
+
+def _run_row(run: Curves) -> dict[str, Any]:
+    return {
+        "name": run.name,
+        "epochs": len(run.x),
+        "best_top1": run.best("val_top1", highest=True),
+        "last_top1": run.last("val_top1"),
+        "best_loss": run.best("val_loss", highest=False),
+        "images_per_s": run.last("images_per_s"),
+    }
+
+
+def _search_section(search: SearchResult, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
+    done = [t for t in search.trials if t.state == "complete" and t.latency]
+    return {
+        "result": search,
+        "complete": len(done),
+        "ended": [t for t in search.trials if t.state != "complete"],
+        "front": _add(figures, "front", front_figure(search)) if done else None,
+        "reward": _add(figures, "reward", reward_figure(search)) if done else None,
+        "best": None if search.best is None else _member(search, search.trial(search.best)),
+        "members": [_member(search, search.trial(number)) for number in search.front],
+    }
+
+
+def _member(search: SearchResult, trial: TrialRecord) -> dict[str, Any]:
+    """A network of the front: figures, picture, and the words for its stages."""
+    assert trial.point is not None
+    number = search.front.index(trial.number) if trial.number in search.front else None
+    path = None if number is None or number >= len(search.front_yaml) else search.front_yaml[number]
+    words = [describe(stage) for stage in trial.point.stages]
+    return {
+        "trial": trial,
+        "svg": architecture_svg(trial.point, f"Architecture of trial {trial.number}"),
+        "stages": list(zip(words, trial.arch, strict=False)),
+        "yaml": path,
+    }
+
+
+def _render(*, figures: dict[str, dict[str, Any]], **context: Any) -> str:
+    import jinja2
+    from markupsafe import Markup
+
+    environment = jinja2.Environment(
+        loader=jinja2.FileSystemLoader(ASSETS),
+        autoescape=True,
+        undefined=jinja2.StrictUndefined,
+        trim_blocks=True,
+        lstrip_blocks=True,
+    )
+    environment.filters |= {"si": _si, "num": _num, "wbr": _breakable}
+    return environment.get_template("page.html.j2").render(
+        css=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),
+        script=Markup((ASSETS / "page.js").read_text(encoding="utf-8")),
+        plotly=Markup(_plotly() if figures else ""),
+        figures=Markup(_script_json(figures)),
+        svg=Markup,
+        **context,
+    )
+
+
+def _plotly() -> str:
+    from plotly.offline import get_plotlyjs
+
+    return str(get_plotlyjs())
+
+
+def _script_json(data: Any) -> str:
+    """JSON that cannot end its `<script>` element, whatever strings it holds."""
+    text = json.dumps(data, allow_nan=False, separators=(",", ":"))
+    for char in "<>&\u2028\u2029":
+        text = text.replace(char, f"\\u{ord(char):04x}")
+    return text
+
+
+def _si(value: float | None) -> str:
+    """A count with its SI prefix: 3.41 M."""
+    if value is None:
+        return "–"
+    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
+        if value >= factor:
+            return f"{value / factor:.3g}{prefix}"
+    return f"{value:g}"
+
+
+def _breakable(name: str) -> Any:
+    """A name, escaped, that may break after its underscores and dots."""
+    from markupsafe import Markup, escape
+
+    return Markup(str(escape(name)).replace("_", "_<wbr>").replace(".", ".<wbr>"))
+
+
+def _num(value: float | None, spec: str = ".3g") -> str:
+    return "–" if value is None else format(value, spec)

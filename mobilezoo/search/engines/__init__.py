@@ -1,0 +1,35 @@
+"""Search engines, each an Optuna sampler; one flag, `engine`, names it.
+
+Every engine is resumable: what it proposes for a trial depends on the seed, the trial's place and the finished trials
+before it, all of which the study holds. None keeps a random state that a killed process would lose.
+"""
+
+import importlib
+from typing import TYPE_CHECKING
+
+from mobilezoo.errors import UnknownNameError
+from mobilezoo.search.genes import GeneSpace
+
+if TYPE_CHECKING:
+    from optuna.samplers import BaseSampler
+
+    from mobilezoo.search.records import SearchConfig
+
+ENGINES = {
+    "random": "mobilezoo.search.engines.random:RandomSampler",
+    "evolution": "mobilezoo.search.engines.evolution:EvolutionSampler",
+    "tpe": "mobilezoo.search.engines.optuna_samplers:tpe",
+    "nsga2": "mobilezoo.search.engines.optuna_samplers:nsga2",
+}
+
+MULTI_OBJECTIVE = ("nsga2",)
+"""Engines that see (top-1, latency) instead of the reward."""
+
+
+def make_sampler(config: "SearchConfig", genes: GeneSpace) -> "BaseSampler":
+    """The sampler that `config.engine` names."""
+    if config.engine not in ENGINES:
+        raise UnknownNameError("engine", config.engine, ENGINES)
+    module, _, name = ENGINES[config.engine].partition(":")
+    sampler: BaseSampler = getattr(importlib.import_module(module), name)(config, genes)
+    return sampler

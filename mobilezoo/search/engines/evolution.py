@@ -1,0 +1,19 @@
+"""Regularised evolution (Real et al. 2019, arXiv:1802.01548, algorithm 1): the oldest dies, not the worst."""
+
+import numpy as np
+
+from mobilezoo.search.engines.base import GenomeSampler, Seen
+from mobilezoo.search.genes import Genome
+
+
+class EvolutionSampler(GenomeSampler):
+    """A random first population; then the best of a random tournament among the youngest is mutated."""
+
+    def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:
+        finished = [trial for trial in history if trial.value is not None]
+        if len(finished) < self.config.population:
+            return self.genes.sample(rng)
+        alive = finished[-self.config.population :]
+        chosen = rng.choice(len(alive), size=min(self.config.tournament, len(alive)), replace=False)
+        parent = max((alive[int(i)] for i in chosen), key=lambda trial: trial.value or 0.0)
+        return self.genes.mutate(parent.genome, rng)

@@ -1,0 +1,73 @@
+"""Rewards that trade accuracy against latency, and the Pareto front."""
+
+from collections.abc import Sequence
+from typing import Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from mobilezoo.config import Record
+
+RewardName = Literal["mnas_soft", "mnas_hard", "tunas"]
+
+WEIGHTS: dict[str, tuple[float, float]] = {"mnas_soft": (-0.07, -0.07), "mnas_hard": (0.0, -1.0)}
+"""MnasNet's (alpha, beta): the exponent below and above the target (section 3)."""
+
+TUNAS_BETA = -0.10
+"""Slope of the absolute reward; within the range Bender et al. 2020 found to work."""
+
+
+class Objective(Record):
+    """What a search maximises.
+
+    mnas_soft, mnas_hard: ACC * (LAT / T)^w, Tan et al. 2019 (arXiv:1807.11626), equation 2.
+    tunas: ACC + beta * |LAT / T - 1|, Bender et al. 2020 (arXiv:2008.06120), the absolute reward.
+    """
+
+    reward: RewardName = Field(default="mnas_soft", description="mnas_soft, mnas_hard or tunas")
+    target_ms: float = Field(gt=0, description="latency T the network should have, in milliseconds")
+    alpha: float | None = Field(default=None, le=0, description="exponent at or below the target; default: the paper's")
+    beta: float | None = Field(default=None, le=0, description="exponent above the target, or TuNAS's slope")
+
+    @model_validator(mode="after")
+    def _fitting(self) -> Self:
+        if self.reward == "tunas" and self.alpha is not None:
+            raise ValueError("no 'alpha' with the tunas reward: it has one slope, 'beta'")
+        return self
+
+    def __call__(self, top1: float, latency_ms: float) -> float:
+        """Reward of a network with `top1` percent accuracy and `latency_ms` > 0; accuracy counts as 0..1."""
+        accuracy, ratio = top1 / 100, latency_ms / self.target_ms
+        if self.reward == "tunas":
+            return accuracy + (TUNAS_BETA if self.beta is None else self.beta) * abs(ratio - 1)
+        alpha, beta = WEIGHTS[self.reward]
+        below = alpha if self.alpha is None else self.alpha
+        above = beta if self.beta is None else self.beta
+        return accuracy * ratio ** (below if ratio <= 1 else above)
+
+
+def pareto_front(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list[int]:
+    """Indices of the networks that no other dominates, fastest first.
+
+    One network dominates another when it is at least as accurate and as fast, and better in one. Of equal networks the
+    first stays.
+    """
+    order = sorted(range(len(accuracy)), key=lambda i: (latency_ms[i], -accuracy[i], i))
+    front: list[int] = []
+    best = -np.inf
+    for i in order:
+        if accuracy[i] > best:
+            front.append(i)
+            best = accuracy[i]
+    return front
+
+
+def hypervolume(accuracy: Sequence[float], latency_ms: Sequence[float], worst: tuple[float, float]) -> float:
+    """Area dominated by the networks and bounded by `worst` = (lowest accuracy, highest latency)."""
+    floor, ceiling = worst
+    area, reached = 0.0, floor
+    for i in pareto_front(accuracy, latency_ms):
+        if latency_ms[i] < ceiling and accuracy[i] > reached:
+            area += (accuracy[i] - reached) * (ceiling - latency_ms[i])
+            reached = accuracy[i]
+    return area

@@ -1,0 +1,241 @@
+"""The factorized hierarchical space of MnasNet (Tan et al. 2019, arXiv:1807.11626, section 4.1), as data.
+
+A network is a fixed sequence of stages; each stage repeats one block, and its choices are independent of the other
+stages'. The paper lists per stage: convolution type {conv, dconv, MBConv}, kernel {3, 5}, SE ratio {0, 0.25}, skip
+{pool, identity, none}, filters {0.75, 1, 1.25} x MobileNetV2's and layers {0, +-1}. What is ours, and why:
+
+- `expand` is a choice here (the paper uses expansions 1, 3 and 6 without listing them, so its space is incomplete);
+- `channels` are given as numbers (MnasNet-A1's 112 filters are none of 0.75, 1, 1.25 x 96);
+- `attention` replaces the SE ratio, so that other attention layers compete with SE;
+- a pooled skip is left out: neither the official network code nor timm's blocks have one.
+"""
+
+import hashlib
+import json
+import math
+from collections.abc import Iterator, Mapping
+from functools import cached_property, partial
+from typing import Any, Literal, Self
+
+import numpy as np
+from pydantic import Field, model_validator
+
+from mobilezoo.config import Record
+from mobilezoo.errors import ConfigError
+from mobilezoo.search.genes import Gene, GeneSpace, Genome
+
+Block = Literal["ds", "ir", "cn"]
+Skip = Literal["identity", "none"]
+
+SPACE_VERSION = 1
+"""Raised when the same YAML would mean other networks: a study of another version is not continued."""
+
+EXPANDING: tuple[Block, ...] = ("ir",)
+ATTENDING: tuple[Block, ...] = ("ds", "ir")
+
+
+class Stage(Record):
+    """One stage of a network: `depth` times the same block, the stride in the first."""
+
+    block: Block
+    """cn: convolution, ds: depthwise separable, ir: inverted residual (MBConv)."""
+    kernel: int
+    stride: int
+    expand: float
+    """Expansion ratio; 1 where the block has none."""
+    attention: str
+    skip: Skip
+    channels: int
+    """Output channels."""
+    depth: int
+
+
+class Point(Record):
+    """One network of a space."""
+
+    resolution: int
+    stages: tuple[Stage, ...]
+
+
+class StageSpace(Record):
+    """What one stage may be; every list holds alternatives."""
+
+    stride: Literal[1, 2] = Field(description="stride of the stage's first block")
+    block: tuple[Block, ...] = Field(default=("ir",), description="cn, ds or ir")
+    kernel: tuple[int, ...] = Field(default=(3, 5), description="odd kernel sizes of the spatial convolution")
+    expand: tuple[float, ...] = Field(default=(), description="expansion ratios of ir blocks")
+    attention: tuple[str, ...] = Field(default=("none",), description="attention of ds and ir blocks")
+    skip: tuple[Skip, ...] = Field(default=("identity",), description="identity: residual where shapes allow; none")
+    channels: tuple[int, ...] = Field(description="output channels")
+    depth: tuple[int, ...] = Field(description="number of blocks")
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        for name in ("block", "kernel", "attention", "skip", "channels", "depth"):
+            if not getattr(self, name):
+                raise ValueError(f"at least one choice for {name!r}: the space is empty")
+        if any(k % 2 == 0 or k < 1 for k in self.kernel):
+            raise ValueError(f"odd kernel sizes, got {list(self.kernel)}")
+        if any(c < 1 for c in self.channels) or any(d < 1 for d in self.depth) or any(e < 1 for e in self.expand):
+            raise ValueError("channels, depth and expand of at least 1")
+        if "ir" in self.block and not self.expand:
+            raise ValueError("expansion ratios in 'expand' for block 'ir'")
+        if "ir" not in self.block and self.expand:
+            raise ValueError(f"no 'expand': none of the blocks {list(self.block)} expands")
+        if not set(self.block) & set(ATTENDING) and self.attention != ("none",):
+            raise ValueError(f"no 'attention': none of the blocks {list(self.block)} has any")
+        return self
+
+
+class Space(Record):
+    """A search space: alternatives per stage, and what all its networks share."""
+
+    resolution: tuple[int, ...] = Field(description="input heights and widths in pixels")
+    stem_channels: int = Field(default=32, gt=0, description="channels of the 3x3 stride-2 stem")
+    head_channels: int = Field(default=1280, gt=0, description="channels of the last 1x1 convolution")
+    activation: str = Field(default="relu", description="activation of every block")
+    stages: tuple[StageSpace, ...]
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if not self.resolution or not self.stages:
+            raise ValueError("at least one resolution and one stage: the space is empty")
+        stride = 2 * math.prod(stage.stride for stage in self.stages)
+        small = [r for r in self.resolution if r < stride]
+        if small:
+            raise ValueError(f"resolutions of at least the total stride {stride}, got {small[0]}")
+        try:
+            self.genes  # noqa: B018  builds the gene table, which checks the choices
+        except ConfigError as error:
+            raise ValueError(f"consistent choices ({error})") from None
+        return self
+
+    @cached_property
+    def genes(self) -> GeneSpace:
+        genes = [Gene(name="resolution", choices=self.resolution)]
+        for number, stage in enumerate(self.stages):
+            at = f"s{number}."
+            genes.append(Gene(name=at + "block", choices=stage.block))
+            genes.append(Gene(name=at + "kernel", choices=stage.kernel))
+            if stage.expand:
+                genes.append(Gene(name=at + "expand", choices=stage.expand, parent=at + "block", when=EXPANDING))
+            if set(stage.block) & set(ATTENDING):
+                genes.append(Gene(name=at + "attention", choices=stage.attention, parent=at + "block", when=ATTENDING))
+            genes.append(Gene(name=at + "skip", choices=stage.skip))
+            genes.append(Gene(name=at + "channels", choices=stage.channels))
+            genes.append(Gene(name=at + "depth", choices=stage.depth))
+        return GeneSpace(genes)
+
+    @property
+    def sha256(self) -> str:
+        """Identity of the space: its choices and the version of their meaning."""
+        text = json.dumps({"version": SPACE_VERSION, **self.model_dump(mode="json")}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
+
+    def point(self, genome: Mapping[str, Any]) -> Point:
+        """The network of a genome. Raises ConfigError when the genome is not of this space."""
+        self.genes.check(genome)
+        stages = []
+        for number, stage in enumerate(self.stages):
+            values = {name: genome[key] for name in Stage.model_fields if (key := f"s{number}.{name}") in genome}
+            stages.append(Stage(**{"expand": 1.0, "attention": "none", "stride": stage.stride, **values}))
+        return Point(resolution=int(genome["resolution"]), stages=tuple(stages))
+
+    def genome(self, point: Point) -> Genome:
+        """The genome of a network. Raises ConfigError, naming the stage and the value, when it is not a point."""
+        if len(point.stages) != len(self.stages):
+            raise ConfigError(f"not a point of the space: {len(point.stages)} stages, the space has {len(self.stages)}")
+        genome: Genome = {"resolution": point.resolution}
+        for number, (stage, choices) in enumerate(zip(point.stages, self.stages, strict=True)):
+            if stage.stride != choices.stride:
+                raise ConfigError(f"not a point of the space: stage {number} has stride {stage.stride}")
+            _check_canonical(number, stage)
+            for name in ("block", "kernel", "skip", "channels", "depth"):
+                genome[f"s{number}.{name}"] = getattr(stage, name)
+            if stage.block in EXPANDING:
+                genome[f"s{number}.expand"] = stage.expand
+            if stage.block in ATTENDING:
+                genome[f"s{number}.attention"] = stage.attention
+        try:
+            self.genes.check(genome)
+        except ConfigError as error:
+            raise ConfigError(f"not a point of the space: {error}") from None
+        return genome
+
+    def __contains__(self, point: Point) -> bool:
+        try:
+            self.genome(point)
+        except ConfigError:
+            return False
+        return True
+
+    def count(self) -> int:
+        """Exact number of networks."""
+        return self.genes.count()
+
+    def points(self) -> Iterator[Point]:
+        """Every network once; meant for small spaces."""
+        return (self.point(genome) for genome in self.genes.enumerate())
+
+    def sample(self, rng: np.random.Generator) -> Point:
+        """A network, uniformly over all."""
+        return self.point(self.genes.sample(rng))
+
+    def mutate(self, point: Point, rng: np.random.Generator) -> Point:
+        """One choice changed."""
+        return self.point(self.genes.mutate(self.genome(point), rng))
+
+    def crossover(self, mother: Point, father: Point, rng: np.random.Generator) -> Point:
+        """Each choice from one of the parents."""
+        return self.point(self.genes.crossover(self.genome(mother), self.genome(father), rng))
+
+    def neighbours(self, point: Point) -> Iterator[Point]:
+        """Every network one choice away."""
+        return (self.point(genome) for genome in self.genes.neighbours(self.genome(point)))
+
+    def smallest(self) -> Point:
+        """The network with the fewest multiply-adds by `stage_cost`: the one expected to be fastest."""
+        stages = []
+        in_channels = self.stem_channels
+        for choices in self.stages:
+            stages.append(min(_alternatives(choices), key=partial(stage_cost, in_channels=in_channels)))
+            in_channels = stages[-1].channels
+        return Point(resolution=min(self.resolution), stages=tuple(stages))
+
+
+def stage_cost(stage: Stage, in_channels: int) -> float:
+    """Multiply-adds of a stage per output pixel, attention counted as a token amount; orders stages, no more."""
+    cost, chs = 0.0, in_channels
+    for _ in range(stage.depth):
+        if stage.block == "cn":
+            cost += stage.kernel**2 * chs * stage.channels
+        else:
+            mid = chs * stage.expand
+            widen = chs * mid if stage.block == "ir" and stage.expand > 1 else 0
+            cost += widen + stage.kernel**2 * mid + mid * stage.channels
+        cost += 0 if stage.attention == "none" else chs
+        chs = stage.channels
+    return cost
+
+
+def _alternatives(choices: StageSpace) -> Iterator[Stage]:
+    """The small end of a stage: one candidate per block type, every other choice at its cheapest."""
+    attention = "none" if "none" in choices.attention else choices.attention[0]
+    for block in choices.block:
+        yield Stage(
+            block=block,
+            kernel=min(choices.kernel),
+            stride=choices.stride,
+            expand=min(choices.expand) if block in EXPANDING else 1.0,
+            attention=attention if block in ATTENDING else "none",
+            skip=choices.skip[0],
+            channels=min(choices.channels),
+            depth=min(choices.depth),
+        )
+
+
+def _check_canonical(number: int, stage: Stage) -> None:
+    if stage.block not in EXPANDING and stage.expand != 1:
+        raise ConfigError(f"not a point of the space: stage {number}: a {stage.block} block has no expansion")
+    if stage.block not in ATTENDING and stage.attention != "none":
+        raise ConfigError(f"not a point of the space: stage {number}: a {stage.block} block has no attention")

@@ -1,0 +1,140 @@
+"""The page: self-contained, escaped, complete, and quiet in a real browser."""
+
+import json
+import re
+import shutil
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilezoo.artifacts import LatencyReport
+from mobilezoo.errors import MobilezooError
+from mobilezoo.report import build_report, runs_report
+
+CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
+WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}
+
+
+def figures_of(page: str) -> dict[str, Any]:
+    found = re.search(r'<script type="application/json" id="figures">(.*?)</script>', page, re.S)
+    assert found is not None
+    data: dict[str, Any] = json.loads(found.group(1))
+    return data
+
+
+def body_of(page: str) -> str:
+    return page[page.index("<body>") : page.index("<noscript>")]
+
+
+def test_the_page_holds_every_record_and_no_address(records: dict[str, Any], tmp_path: Path) -> None:
+    path = build_report(tmp_path / "out" / "report.html", **records)
+    page = path.read_text()
+    body = body_of(page)
+    assert "mobilenetv2_ca_100" in body
+    assert "2.24 M" in body
+    assert "98.06" in body
+    assert "Core ML needs macOS" in body
+    assert "the sentinel moved by 5.1%" in body
+    assert "default-src 'none'" in page
+    assert not re.search(r'(src|href)\s*=\s*"(https?:)?//', page[: page.index("<noscript>")])
+    figures = figures_of(page)
+    assert {"front", "reward", "latency-0", "latency-1", "train-0"} <= figures.keys()
+
+
+def test_kinds_of_device_never_share_an_axis(records: dict[str, Any], tmp_path: Path) -> None:
+    figures = figures_of(build_report(tmp_path / "r.html", **records).read_text())
+    samples: list[LatencyReport] = records["latencies"]
+    phone = [list(r.samples_ms) for r in samples if r.device.kind == "phone"]
+    host = [list(r.samples_ms) for r in samples if r.device.kind == "host"]
+    drawn = [[trace["x"] for trace in figures[key]["data"]] for key in ("latency-0", "latency-1")]
+    assert sorted(drawn[0]) == sorted(phone)
+    assert sorted(drawn[1]) == sorted(host)
+
+
+def test_the_front_chart_draws_the_trials_of_the_record(records: dict[str, Any], tmp_path: Path) -> None:
+    search = records["search"]
+    line, points, best = figures_of(build_report(tmp_path / "r.html", **records).read_text())["front"]["data"]
+    assert line["x"] == [search.trial(n).latency.ms for n in search.front]
+    assert len(points["x"]) == sum(t.state == "complete" for t in search.trials)
+    assert points["marker"]["color"] == [t.reward for t in search.trials if t.state == "complete"]
+    assert best["y"] == [search.trial(search.best).top1]
+
+
+def test_text_from_records_is_escaped_everywhere(records: dict[str, Any], tmp_path: Path) -> None:
+    evil = "</script><script>alert(1)</script><img src=x onerror=alert(2)>"
+    models = [{**records["models"][0], "name": evil}]
+    latencies = [report.model_copy(update={"model": evil, "noisy": (evil,)}) for report in records["latencies"]]
+    artifacts = [a.model_copy(update={"path": evil, "tools": {evil: evil}}) for a in records["artifacts"]]
+    trials = tuple(t.model_copy(update={"arch": (evil,), "reason": evil}) for t in records["search"].trials)
+    search = records["search"].model_copy(update={"trials": trials})
+    new = {"title": evil, "models": models, "latencies": latencies, "artifacts": artifacts, "search": search}
+    page = build_report(tmp_path / "r.html", **{**records, **new}).read_text()
+    assert "<script>alert" not in page
+    assert "<img src=x" not in page
+    assert all("<img" not in text for text in figures_of(page)["front"]["data"][1]["text"])
+
+
+def test_sections_without_records_are_left_out(tmp_path: Path) -> None:
+    page = build_report(tmp_path / "r.html", title="nothing yet").read_text()
+    assert "<section" not in page
+    assert len(page) < 20_000  # no charts, so no plotting library
+
+
+def test_runs_are_compared_by_any_column_they_have(records: dict[str, Any], tmp_path: Path) -> None:
+    other = tmp_path / "elsewhere" / "demo_best"
+    other.mkdir(parents=True)
+    (other / "metrics.csv").write_text("epoch,val_top1,grad_norm\n0,50.0,3.5\n1,nan,2.5\n2,61.5,\n")
+    path = runs_report([*records["runs"], other], tmp_path / "runs.html")
+    figures = figures_of(path.read_text())
+    top1 = figures["train-0"]["data"]
+    assert [trace["name"] for trace in top1] == ["mobilenetv2_ca_100", "demo_best", "demo_best (2)"]
+    assert top1[2]["y"] == [50.0, None, 61.5]
+    assert any(t["y"] == [3.5, 2.5, None] for figure in figures.values() for t in figure["data"])
+    assert "61.50" in body_of(path.read_text())
+
+
+@pytest.mark.parametrize(("content", "message"), [(None, "holds no metrics.csv"), (b"\xff\xfe\x00", "cannot be read")])
+def test_a_run_without_metrics_is_one_line(content: bytes | None, message: str, tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    run.mkdir()
+    if content is not None:
+        (run / "metrics.csv").write_bytes(content)
+    with pytest.raises(MobilezooError, match=message):
+        runs_report([run], tmp_path / "r.html")
+    with pytest.raises(MobilezooError, match="no run folder given"):
+        runs_report([], tmp_path / "r.html")
+    with pytest.raises(MobilezooError, match="run folder not found"):
+        runs_report([tmp_path / "none"], tmp_path / "r.html")
+
+
+@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+@pytest.mark.parametrize("scheme", ["light", "dark"])
+@pytest.mark.parametrize("screen", WIDTHS)
+def test_a_browser_draws_the_page_without_complaint(
+    screen: str, scheme: Any, records: dict[str, Any], tmp_path: Path
+) -> None:
+    playwright = pytest.importorskip("playwright.sync_api")
+    path = build_report(tmp_path / "report.html", **records)
+    width, height = WIDTHS[screen]
+    complaints: list[str] = []
+    requests: list[str] = []
+    with playwright.sync_playwright() as p:
+        browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
+        page = browser.new_page(viewport={"width": width, "height": height}, color_scheme=scheme)
+        page.on("console", lambda m: complaints.append(m.text) if m.type in ("error", "warning") else None)
+        page.on("pageerror", lambda error: complaints.append(str(error)))
+        page.on("request", lambda request: requests.append(request.url))
+        page.goto(path.as_uri())
+        page.wait_for_selector("html[data-drawn=yes]", timeout=30_000)
+        drawn = page.locator(".plot .main-svg").count()
+        page.screenshot(path=str(tmp_path / f"{screen}-{scheme}.png"), full_page=True)
+        overflow = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        page.evaluate("document.querySelectorAll('details').forEach(details => details.open = true)")
+        opened = page.evaluate("document.documentElement.scrollWidth - document.documentElement.clientWidth")
+        browser.close()
+    assert complaints == []
+    assert [url for url in requests if not url.startswith(("data:", "blob:", "file:"))] == []
+    assert drawn >= len(figures_of(path.read_text()))
+    assert overflow <= 0
+    assert opened <= 0
