@@ -1,0 +1,44 @@
+"""Phone formats from a network, each file proven right by running it.
+
+    from mobilezoo_export import ExportSpec, export_model, list_targets, load_runner
+
+Importing this package loads neither torch nor any toolchain; the names above are fetched when first used.
+"""
+
+import importlib
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mobilezoo_export.contract import Exporter, ExportOptions, ExportResult, ExportSpec, Runner
+    from mobilezoo_export.pipeline import export_model
+    from mobilezoo_export.registry import list_targets, load_exporter, load_runner
+
+_HOME = {
+    "ExportOptions": "contract",
+    "ExportResult": "contract",
+    "ExportSpec": "contract",
+    "Exporter": "contract",
+    "Runner": "contract",
+    "export_model": "pipeline",
+    "list_targets": "registry",
+    "load_exporter": "registry",
+    "load_runner": "registry",
+}
+
+__all__ = [
+    "ExportOptions",
+    "ExportResult",
+    "ExportSpec",
+    "Exporter",
+    "Runner",
+    "export_model",
+    "list_targets",
+    "load_exporter",
+    "load_runner",
+]
+
+
+def __getattr__(name: str) -> Any:
+    if name not in _HOME:
+        raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
+    return getattr(importlib.import_module(f"{__name__}.{_HOME[name]}"), name)

@@ -1,0 +1,159 @@
+"""What an exporter and a runner are, and the records that go in and come out.
+
+Shapes: a batch is float32 NCHW, preprocessed as the model expects; logits are float32 (batch, classes). Exporters turn
+that into whatever the file wants (NHWC, uint8, int8), runners do the same for its inputs.
+"""
+
+from abc import ABC, abstractmethod
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, ClassVar, Literal
+
+from pydantic import Field
+
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
+from mobilezoo.config import Record
+from mobilezoo.errors import require
+
+if TYPE_CHECKING:
+    import numpy as np
+    from torch import nn
+
+
+class ExportOptions(Record):
+    """Choices that change the file but not what it computes."""
+
+    layout: Literal["NHWC", "NCHW"] = Field(default="NHWC", description="input layout of LiteRT files")
+    opset: int = Field(default=18, ge=18, le=23, description="ONNX operator set")
+    coreml_target: str = Field(default="iOS16", description="oldest system a Core ML file must run on")
+
+
+class ExportSpec(Record):
+    """One file to be made: which model, at which input, in which precision."""
+
+    model: str
+    """Name that becomes the file's name."""
+    resolution: tuple[int, int]
+    """(height, width) in pixels."""
+    preprocessing: Preprocessing
+    in_chans: int = 3
+    batch: int = Field(default=1, gt=0, description="fixed batch size of the file")
+    precision: str = "fp32"
+    labels: tuple[str, ...] = ()
+    options: ExportOptions = ExportOptions()
+
+    @property
+    def shape(self) -> tuple[int, int, int, int]:
+        """Shape of an input batch, NCHW."""
+        return self.batch, self.in_chans, *self.resolution
+
+
+class ExportResult(Record):
+    """How one target and precision ended."""
+
+    target: str
+    precision: str
+    status: Literal["exported", "kept", "refused", "failed"]
+    """kept: a file of that name exists; refused: the target cannot do it; failed: the toolchain or the parity did."""
+    path: str | None = None
+    artifact: Artifact | None = None
+    reason: str = ""
+    warnings: tuple[str, ...] = ()
+    seconds: float = 0.0
+
+    @property
+    def ok(self) -> bool:
+        return self.status in ("exported", "kept")
+
+
+class Runner(ABC):
+    """An exported file, loaded in its own runtime. `prepare` then `invoke` is what latency measures."""
+
+    input: InputSpec
+
+    @abstractmethod
+    def prepare(self, batch: "np.ndarray") -> None:
+        """Take one float32 NCHW batch of exactly the file's batch size; converts layout and type once."""
+
+    @abstractmethod
+    def invoke(self) -> None:
+        """Run the prepared batch once."""
+
+    @abstractmethod
+    def output(self) -> "np.ndarray":
+        """Logits of the last `invoke`, float32."""
+
+    @property
+    @abstractmethod
+    def runtime(self) -> str:
+        """Name and version of what computes."""
+
+    def obtained(self) -> dict[str, str]:
+        """What the runtime really uses (`delegate`, `partitions`, ...), as far as it tells; latency records keep it."""
+        return {}
+
+    def run(self, batch: "np.ndarray") -> "np.ndarray":
+        """Logits (n, classes) of any number of float32 NCHW images."""
+        import numpy as np
+
+        size, pieces = self.input.shape[0], []
+        for start in range(0, len(batch), size):
+            piece = batch[start : start + size]
+            missing = size - len(piece)
+            # The file's batch is fixed: the last piece is filled up with copies and cut afterwards.
+            padded = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
+            self.prepare(np.ascontiguousarray(padded, dtype=np.float32))
+            self.invoke()
+            pieces.append(np.array(self.output(), dtype=np.float32)[: len(piece)])
+        return np.concatenate(pieces)
+
+
+class Exporter(ABC):
+    """One target. Common work (fusing, tracing, parity, naming, atomic writes) is done once around it."""
+
+    target: ClassVar[str]
+    suffix: ClassVar[str]
+    extra: ClassVar[str]
+    """Extra of this distribution that installs the toolchain."""
+    modules: ClassVar[tuple[str, ...]]
+    """Modules that must be importable."""
+    packages: ClassVar[tuple[str, ...]]
+    """Distributions whose versions the record keeps."""
+    precisions: ClassVar[tuple[str, ...]]
+    calibrated: ClassVar[tuple[str, ...]] = ()
+    """Precisions that need calibration images."""
+
+    def require(self) -> None:
+        """Raise MissingToolError unless the toolchain is installed."""
+        for module in self.modules:
+            require(module, self.extra)
+
+    def check(self, model: "nn.Module", spec: ExportSpec) -> str | None:
+        """Why this model cannot be exported as `spec` says, or None. Raises MissingToolError."""
+        self.require()
+        if spec.precision not in self.precisions:
+            return f"{self.target} has no precision {spec.precision!r}: choose from {', '.join(self.precisions)}"
+        return None
+
+    @abstractmethod
+    def export(
+        self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence["np.ndarray"] = ()
+    ) -> list[str]:
+        """Write the file; returns warnings. `model` is a traced, folded graph that takes `spec.shape`.
+
+        `calibration` holds float32 NCHW batches for precisions named in `calibrated`. Raises ExportError.
+        """
+
+    def input_spec(self, spec: ExportSpec) -> InputSpec:
+        """The input the written file takes."""
+        return InputSpec(shape=spec.shape)
+
+    def not_run(self, spec: ExportSpec) -> str | None:
+        """Why a file of this target cannot be run on this machine, or None."""
+        return None
+
+    def run(self, artifact: Path, batch: "np.ndarray") -> "np.ndarray":
+        """Logits of the file, computed by its own runtime. Raises ExportError for a damaged file."""
+        from mobilezoo_export.registry import load_runner
+
+        return load_runner(artifact).run(batch)

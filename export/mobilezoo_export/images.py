@@ -1,0 +1,37 @@
+"""Real images without a download: crops of the two photographs that scikit-learn ships."""
+
+import numpy as np
+
+from mobilezoo_export.contract import ExportSpec
+
+SAMPLE_NAME = "crops of scikit-learn's sample photographs"
+
+
+def sample_images(spec: ExportSpec, count: int = 64, seed: int = 0) -> np.ndarray:
+    """`count` preprocessed float32 images, shape (count, in_chans, height, width); the same for the same seed."""
+    from PIL import Image
+    from sklearn.datasets import load_sample_images
+
+    rng = np.random.default_rng(seed)
+    photographs = load_sample_images().images
+    crops = []
+    for index in range(count):
+        photograph = photographs[index % len(photographs)]
+        side = int(rng.uniform(0.25, 1.0) * min(photograph.shape[:2]))
+        top, left = (int(rng.integers(0, length - side + 1)) for length in photograph.shape[:2])
+        crop = Image.fromarray(photograph[top : top + side, left : left + side])
+        crops.append(np.asarray(crop.resize(spec.resolution[::-1], Image.Resampling.BICUBIC), dtype=np.float32))
+    return normalise(np.stack(crops), spec)
+
+
+def normalise(images_nhwc: np.ndarray, spec: ExportSpec) -> np.ndarray:
+    """RGB images in 0..255, NHWC → float32 NCHW as the model expects; other channel counts get copies of the grey."""
+    scaled = images_nhwc / 255.0
+    if spec.in_chans != 3:
+        scaled = np.repeat(scaled.mean(-1, keepdims=True), spec.in_chans, axis=-1)
+    mean, std = (_per_channel(values, spec.in_chans) for values in (spec.preprocessing.mean, spec.preprocessing.std))
+    return np.ascontiguousarray(((scaled - mean) / std).transpose(0, 3, 1, 2), dtype=np.float32)
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> np.ndarray:
+    return np.asarray(values if len(values) == channels else [float(np.mean(values))] * channels)

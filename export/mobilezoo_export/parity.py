@@ -1,0 +1,38 @@
+"""How far a file's logits are from PyTorch's."""
+
+import math
+
+import numpy as np
+
+from mobilezoo.artifacts import Parity
+from mobilezoo_export.tolerances import tolerance_for
+
+
+def measure_parity(reference: np.ndarray, logits: np.ndarray, *, precision: str, inputs: str, ran_in: str) -> Parity:
+    """Compare logits of shape (images, classes). A file that gives NaN or another shape differs without limit."""
+    reference = reference.astype(np.float64)
+    logits = logits.astype(np.float64)
+    limit = tolerance_for(precision)
+    comparable = logits.shape == reference.shape and bool(np.isfinite(logits).all())
+    error = np.abs(logits - reference) if comparable else np.full(reference.shape, math.inf)
+    scale = float(reference.std()) or 1.0
+    return Parity(
+        inputs=inputs,
+        images=len(reference),
+        max_abs=float(error.max()),
+        relative=float(error.max()) / scale,
+        snr_db=_snr_db(reference, error),
+        top1_agreement=float((logits.argmax(-1) == reference.argmax(-1)).mean()) if comparable else 0.0,
+        tolerance=limit.relative,
+        ran_in=ran_in,
+    )
+
+
+def _snr_db(reference: np.ndarray, error: np.ndarray) -> float:
+    """10 log10 of signal power over error power; the mean logit carries no information and is left out."""
+    noise = float((error**2).mean())
+    signal = float(reference.var())
+    if not math.isfinite(noise):
+        return -999.0
+    # 200 dB stands for "equal": beyond double precision, and JSON has no infinity.
+    return 200.0 if noise == 0 else min(200.0, 10 * math.log10(max(signal, 1e-300) / noise))

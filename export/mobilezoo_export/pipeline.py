@@ -1,0 +1,219 @@
+"""`export_model`: everything that is the same for every target, done once.
+
+copy → eval → fuse → trace → graph passes → for each target and precision: convert to a temporary name, run the file in
+its own runtime, compare with PyTorch, and only then give it its name and record.
+"""
+
+import tempfile
+import time
+from collections.abc import Callable, Iterable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mobilezoo.artifacts import (
+    Artifact,
+    Parity,
+    atomic_write,
+    load_record_of,
+    record_path,
+    save_record,
+    sha256_of,
+    size_of,
+    versions,
+)
+from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo_export.contract import ExportResult, ExportSpec
+from mobilezoo_export.convert import CALIBRATION, IMAGES, PROGRAM, Outcome, convert, convert_isolated
+from mobilezoo_export.images import SAMPLE_NAME, sample_images
+from mobilezoo_export.parity import measure_parity
+from mobilezoo_export.prepare import Prepared, eval_copy, prepare
+from mobilezoo_export.registry import load_exporter
+from mobilezoo_export.tolerances import verdict
+
+Progress = Callable[[str, str], None]
+"""Called with (target, precision) before each file."""
+
+
+def export_model(
+    network: nn.Module,
+    spec: ExportSpec,
+    targets: Sequence[str],
+    precisions: Sequence[str],
+    out_dir: str | Path,
+    *,
+    images: Iterable[np.ndarray] | None = None,
+    images_name: str = "given images",
+    calibration: Iterable[np.ndarray] = (),
+    overwrite: bool = False,
+    isolate: bool = True,
+    progress: Progress | None = None,
+) -> list[ExportResult]:
+    """Export a network to every target and precision; one result each, in order.
+
+    `images` and `calibration` are iterables of float32 NCHW batches; without `images`, parity is measured on crops of
+    real photographs. `isolate` gives each converter its own process. Raises ExportError when the network cannot be
+    traced and UnknownNameError for a target; what one target cannot do is in its result instead.
+    """
+    exporters = [load_exporter(target) for target in targets]
+    batch, source = _parity_images(spec, images, images_name)
+    out = Path(out_dir)
+    results: list[ExportResult] = []
+    with tempfile.TemporaryDirectory(prefix="mobilezoo-export-") as work_dir:
+        work = _Work(Path(work_dir), network, spec, batch, source, list(calibration), isolate)
+        for exporter in exporters:
+            for precision in precisions:
+                one = spec.model_copy(update={"precision": precision})
+                if progress:
+                    progress(exporter.target, precision)
+                path = out / f"{spec.model}.{precision}{exporter.suffix}"
+                results.append(
+                    _kept(path, exporter.target, precision, overwrite) or _export_one(work, one, exporter.target, path)
+                )
+    return results
+
+
+class _Work:
+    """The common work, done when the first target needs it."""
+
+    def __init__(
+        self,
+        folder: Path,
+        network: nn.Module,
+        spec: ExportSpec,
+        images: np.ndarray,
+        source: str,
+        calibration: list[np.ndarray],
+        isolate: bool,
+    ) -> None:
+        self.folder, self.network, self.spec = folder, network, spec
+        self.images, self.source, self.calibration, self.isolate = images, source, calibration, isolate
+        self._prepared: Prepared | None = None
+        self.reference = np.empty(0)
+
+    @property
+    def prepared(self) -> Prepared:
+        if self._prepared is None:
+            self.reference = torch_logits(self.network, self.images)
+            self._prepared = prepare(self.network, self.spec)
+            if self.isolate:
+                self._save(self._prepared)
+        return self._prepared
+
+    def _save(self, prepared: Prepared) -> None:
+        with torch.no_grad():
+            program = torch.export.export(prepared.graph, (torch.zeros(self.spec.shape),))
+        torch.export.save(program, self.folder / PROGRAM)
+        np.save(self.folder / IMAGES, self.images)
+        if self.calibration:
+            np.save(self.folder / CALIBRATION, np.concatenate(self.calibration)[:, None])
+
+    def convert(self, target: str, spec: ExportSpec, path: Path) -> tuple[Outcome, np.ndarray | None]:
+        if self.isolate:
+            return convert_isolated(target, spec, path, self.folder)
+        return convert(self.prepared.graph, target, spec, path, self.images, self.calibration)
+
+
+def torch_logits(network: nn.Module, images: np.ndarray, batch: int = 16) -> np.ndarray:
+    """What PyTorch computes, in float32 on the CPU: the reference of every parity figure."""
+    model = eval_copy(network)
+    with torch.no_grad():
+        pieces = [model(torch.from_numpy(images[i : i + batch])).numpy() for i in range(0, len(images), batch)]
+    return np.concatenate(pieces)
+
+
+def _export_one(work: _Work, spec: ExportSpec, target: str, path: Path) -> ExportResult:
+    started = time.perf_counter()
+
+    def result(status: str, **fields: object) -> ExportResult:
+        seconds = round(time.perf_counter() - started, 2)
+        return ExportResult(target=target, precision=spec.precision, status=status, seconds=seconds, **fields)  # type: ignore[arg-type]
+
+    exporter = load_exporter(target)
+    prepared = work.prepared
+    try:
+        refusal = exporter.check(prepared.graph, spec)
+    except MobilezooError as error:
+        refusal = str(error)
+    if refusal:
+        return result("refused", reason=refusal)
+    found: list[tuple[Outcome, Parity | None]] = []
+
+    def write(temporary: Path) -> None:
+        outcome, logits = work.convert(target, spec, temporary)
+        found.append((outcome, _judged(work, spec, outcome, logits, target)))
+
+    try:
+        atomic_write(path, write)
+        outcome, parity = found[0]
+        artifact = _record(work, spec, target, path, parity)
+        save_record(path, artifact)
+    except MobilezooError as error:
+        return result("failed", reason=str(error))
+    warnings = (*_zero_warning(prepared.zero_gammas), *outcome.warnings)
+    return result("exported", path=str(path), artifact=artifact, warnings=warnings)
+
+
+def _judged(work: _Work, spec: ExportSpec, outcome: Outcome, logits: np.ndarray | None, target: str) -> Parity | None:
+    """Parity of the file that was just run. Raises ExportError when it is out of tolerance."""
+    if logits is None:
+        return None
+    parity = measure_parity(
+        work.reference, logits, precision=spec.precision, inputs=work.source, ran_in=outcome.runtime or target
+    )
+    reason = verdict(parity, spec.precision)
+    if reason:
+        raise ExportError(f"{spec.model}: the {target} {spec.precision} file {reason}; it was not kept")
+    return parity
+
+
+def _record(work: _Work, spec: ExportSpec, target: str, path: Path, parity: Parity | None) -> Artifact:
+    exporter = load_exporter(target)
+    return Artifact(
+        path=path.name,
+        target=target,
+        precision=spec.precision,
+        model=spec.model,
+        input=exporter.input_spec(spec),
+        preprocessing=spec.preprocessing,
+        labels=spec.labels,
+        sha256=sha256_of(path),
+        size_bytes=size_of(path),
+        parity=parity,
+        not_run=exporter.not_run(spec) if parity is None else None,
+        zero_gammas=work.prepared.zero_gammas,
+        tools=versions(["mobilezoo", *exporter.packages]),
+    )
+
+
+def _kept(path: Path, target: str, precision: str, overwrite: bool) -> ExportResult | None:
+    if overwrite or not path.exists():
+        return None
+    artifact = load_record_of(Artifact, path) if record_path(path).is_file() else None
+    reason = f"{path.name} exists: pass overwrite to make it again"
+    return ExportResult(
+        target=target, precision=precision, status="kept", path=str(path), artifact=artifact, reason=reason
+    )
+
+
+def _zero_warning(names: tuple[str, ...]) -> tuple[str, ...]:
+    if not names:
+        return ()
+    return (
+        f"{len(names)} norm or LayerScale tensors are all zero (first: {names[0]}): converters fold their branches "
+        "away, so the file is smaller and faster than a trained one",
+    )
+
+
+def _parity_images(spec: ExportSpec, images: Iterable[np.ndarray] | None, name: str) -> tuple[np.ndarray, str]:
+    if images is None:
+        return sample_images(spec), SAMPLE_NAME
+    batches = list(images)
+    if not batches:
+        raise ExportError("no images to measure parity on: pass at least one batch, or none at all for built-in ones")
+    batch = np.concatenate([np.asarray(piece, dtype=np.float32) for piece in batches])
+    if batch.shape[1:] != spec.shape[1:]:
+        raise ExportError(f"parity images have shape {batch.shape[1:]}, the model takes {spec.shape[1:]}")
+    return batch, name

@@ -1,0 +1,45 @@
+"""From a network as trained to the graph that every exporter takes: copied, in eval mode, fused, traced, rewritten."""
+
+import copy
+import dataclasses
+
+import torch
+from torch import nn
+from torch.fx import GraphModule
+
+from mobilezoo_export.contract import ExportSpec
+
+
+@dataclasses.dataclass(frozen=True)
+class Prepared:
+    """A network ready for any exporter."""
+
+    graph: GraphModule
+    zero_gammas: tuple[str, ...]
+    changed: dict[str, int]
+    """How many places each graph pass changed."""
+
+
+def prepare(network: nn.Module, spec: ExportSpec) -> Prepared:
+    """Copy, fuse, trace and rewrite; the caller's network is left as it was. Raises ExportError."""
+    from mobilezoo.models.randomize import zero_gammas
+    from mobilezoo_export.passes import run_passes
+    from mobilezoo_export.passes.graph import trace
+
+    model = eval_copy(network)
+    zeros = zero_gammas(model)
+    example = torch.randn(spec.shape, generator=torch.Generator().manual_seed(0))
+    model = _fused(model, example)
+    graph = trace(model, example)
+    return Prepared(graph, zeros, run_passes(graph, example))
+
+
+def eval_copy(network: nn.Module) -> nn.Module:
+    """A float32 copy on the CPU in eval mode."""
+    return copy.deepcopy(network).cpu().float().eval().requires_grad_(False)
+
+
+def _fused(model: nn.Module, example: torch.Tensor) -> nn.Module:
+    from mobilezoo.models.fuse import fuse
+
+    return fuse(model, example)

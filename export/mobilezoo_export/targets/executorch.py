@@ -1,0 +1,90 @@
+"""ExecuTorch (.pte) with the XNNPACK delegate; files run in ExecuTorch's Python runtime."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobilezoo.artifacts import Artifact, InputSpec, versions
+from mobilezoo.errors import ExportError, require
+from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.quiet import quiet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class ExecuTorchExporter(Exporter):
+    target = "executorch"
+    suffix = ".pte"
+    extra = "executorch"
+    modules = ("executorch",)
+    packages = ("torch", "executorch")
+    precisions = ("fp32",)
+
+    def export(
+        self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
+    ) -> list[str]:
+        import torch
+
+        with quiet(), torch.no_grad():
+            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+            from executorch.exir import to_edge_transform_and_lower
+
+            program = torch.export.export(model, (torch.zeros(spec.shape),))
+            lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+            path.write_bytes(lowered.to_executorch().buffer)
+        return []
+
+
+class ExecuTorchRunner(Runner):
+    """One loaded `forward` method."""
+
+    def __init__(self, path: Path, threads: int = 1, record: Artifact | None = None) -> None:
+        require("executorch", "executorch")
+        with quiet():
+            from executorch.runtime import Runtime, Verification
+
+            _limit_threads(threads)
+            try:
+                # The runtime ends the whole process on a file that is no program at all.
+                _check_magic(path)
+                self._program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
+                self._method = self._program.load_method("forward")
+            except (RuntimeError, ValueError, OSError) as error:
+                first = str(error).splitlines()[0]
+                raise ExportError(f"{path.name!r} cannot be read as an ExecuTorch program: {first}") from error
+        shape = self._method.metadata.input_tensor_meta(0).sizes()
+        self.input = record.input if record else InputSpec(shape=tuple(int(size) for size in shape))
+        self._held: list[Any] = []
+        self._result: Any = None
+
+    @property
+    def runtime(self) -> str:
+        return f"ExecuTorch {versions(['executorch']).get('executorch', '')} (XNNPACK)"
+
+    def prepare(self, batch: np.ndarray) -> None:
+        import torch
+
+        self._held = [torch.from_numpy(batch)]
+
+    def invoke(self) -> None:
+        self._result = self._method.execute(self._held)
+
+    def output(self) -> np.ndarray:
+        return np.asarray(self._result[0].float().numpy())
+
+
+def _check_magic(path: Path) -> None:
+    with path.open("rb") as handle:
+        head = handle.read(8)
+    if head[4:6] != b"ET":
+        raise ValueError("the file identifier is missing")
+
+
+def _limit_threads(threads: int) -> None:
+    """Size the process-wide pool that XNNPACK uses."""
+    from executorch.extension.pybindings.portable_lib import _unsafe_reset_threadpool
+
+    _unsafe_reset_threadpool(threads)

@@ -1,0 +1,115 @@
+"""LiteRT (.tflite) through litert-torch; files run in the LiteRT interpreter with XNNPACK."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import numpy as np
+
+from mobilezoo.artifacts import Artifact, InputSpec, versions
+from mobilezoo.errors import ExportError, require
+from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.quiet import quiet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class LiteRTExporter(Exporter):
+    target = "litert"
+    suffix = ".tflite"
+    extra = "litert"
+    modules = ("litert_torch", "ai_edge_litert")
+    packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
+    precisions = ("fp32",)
+
+    def export(
+        self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
+    ) -> list[str]:
+        import torch
+
+        with quiet(), torch.no_grad():
+            import litert_torch
+
+            shape = self.input_spec(spec).shape
+            module = _channels_last_input(model) if spec.options.layout == "NHWC" else model
+            litert_torch.convert(module, (torch.zeros(shape),)).export(str(path))
+        return []
+
+    def input_spec(self, spec: ExportSpec) -> InputSpec:
+        if spec.options.layout == "NCHW":
+            return InputSpec(shape=spec.shape)
+        n, c, h, w = spec.shape
+        return InputSpec(shape=(n, h, w, c), layout="NHWC")
+
+
+def _channels_last_input(model: "nn.Module") -> "nn.Module":
+    """The model behind one permute, which meets the first convolution's own and vanishes."""
+    import torch
+    from torch import nn
+
+    class ChannelsLastInput(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.model = model
+            self.training = False
+
+        def forward(self, image_nhwc: torch.Tensor) -> Any:
+            return self.model(image_nhwc.permute(0, 3, 1, 2))
+
+    return ChannelsLastInput()
+
+
+class LiteRTRunner(Runner):
+    """One LiteRT interpreter (XNNPACK delegate, CPU)."""
+
+    def __init__(self, path: Path, threads: int = 1, record: Artifact | None = None) -> None:
+        require("ai_edge_litert", "litert")
+        with quiet():
+            from ai_edge_litert.interpreter import Interpreter
+
+            try:
+                self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
+                self.interpreter.allocate_tensors()
+            except (ValueError, RuntimeError) as error:
+                first = str(error).splitlines()[0]
+                raise ExportError(f"{path.name!r} cannot be read as a LiteRT file: {first}") from error
+        self._in = self.interpreter.get_input_details()[0]
+        self._out = self.interpreter.get_output_details()[0]
+        self.input = record.input if record else _guess_input(tuple(int(size) for size in self._in["shape"]))
+
+    @property
+    def runtime(self) -> str:
+        return f"LiteRT {versions(['ai-edge-litert']).get('ai-edge-litert', '')} (XNNPACK)"
+
+    def obtained(self) -> dict[str, str]:
+        # The only place where the interpreter tells what a delegate took: one DELEGATE node per partition.
+        partitions = sum(op["op_name"] == "DELEGATE" for op in self.interpreter._get_ops_details())
+        return {"delegate": "XNNPACK" if partitions else "none", "partitions": str(partitions)}
+
+    def prepare(self, batch: np.ndarray) -> None:
+        laid_out = batch.transpose(0, 2, 3, 1) if self.input.layout == "NHWC" else batch
+        self.interpreter.set_tensor(self._in["index"], _quantised(laid_out, self._in))
+
+    def invoke(self) -> None:
+        self.interpreter.invoke()
+
+    def output(self) -> np.ndarray:
+        raw = self.interpreter.get_tensor(self._out["index"])
+        scale, zero_point = self._out["quantization"]
+        return (raw.astype(np.float32) - zero_point) * scale if raw.dtype != np.float32 else raw
+
+
+def _quantised(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
+    """Float values as the input tensor's type."""
+    dtype = np.dtype(detail["dtype"])
+    if dtype == np.float32:
+        return np.ascontiguousarray(values, dtype=np.float32)
+    scale, zero_point = detail["quantization"]
+    limits = np.iinfo(dtype)
+    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
+
+
+def _guess_input(shape: tuple[int, ...]) -> InputSpec:
+    """Images have few channels: the smaller of the two candidate axes is theirs."""
+    return InputSpec(shape=shape, layout="NHWC" if shape[-1] <= shape[1] else "NCHW")

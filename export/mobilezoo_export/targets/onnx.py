@@ -1,0 +1,99 @@
+"""ONNX through torch's dynamo exporter; files run in ONNX Runtime."""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mobilezoo.artifacts import Artifact, InputSpec
+from mobilezoo.errors import ExportError, require
+from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.quiet import quiet
+
+if TYPE_CHECKING:
+    from torch import nn
+
+
+class OnnxExporter(Exporter):
+    target = "onnx"
+    suffix = ".onnx"
+    extra = "onnx"
+    modules = ("onnx", "onnxscript", "onnxruntime")
+    packages = ("torch", "onnx", "onnxscript", "onnxruntime")
+    precisions = ("fp32",)
+
+    def export(
+        self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
+    ) -> list[str]:
+        import onnx
+        import torch
+
+        with quiet(), torch.no_grad():
+            program = torch.onnx.export(
+                model,
+                (torch.zeros(spec.shape),),
+                dynamo=True,
+                opset_version=spec.options.opset,
+                input_names=["image"],
+                output_names=["logits"],
+                verbose=False,
+                # Weights stay inside: one file is one artefact.
+                external_data=False,
+            )
+            assert program is not None
+            proto = program.model_proto
+        onnx.save(_without_traces(proto), path)
+        return []
+
+
+def _without_traces(proto: "object") -> "object":
+    """Drop the exporter's notes (stack traces with local paths): they differ between machines."""
+    graph = proto.graph  # type: ignore[attr-defined]
+    for item in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph):
+        if hasattr(item, "metadata_props"):
+            del item.metadata_props[:]
+        item.doc_string = ""
+    return proto
+
+
+class OnnxRunner(Runner):
+    """One ONNX Runtime session on the CPU."""
+
+    def __init__(self, path: Path, threads: int = 1, record: Artifact | None = None) -> None:
+        require("onnxruntime", "onnx")
+        import onnxruntime
+
+        options = onnxruntime.SessionOptions()
+        options.intra_op_num_threads = threads
+        options.inter_op_num_threads = 1
+        options.log_severity_level = 3
+        try:
+            self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
+        except Exception as error:
+            raise ExportError(f"{path.name!r} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
+        info = self.session.get_inputs()[0]
+        self.input = record.input if record else InputSpec(shape=tuple(int(size) for size in info.shape))
+        self._binding = self.session.io_binding()
+        self._names = info.name, self.session.get_outputs()[0].name
+        self._held: np.ndarray | None = None
+
+    @property
+    def runtime(self) -> str:
+        import onnxruntime
+
+        return f"ONNX Runtime {onnxruntime.__version__} (CPU)"
+
+    def obtained(self) -> dict[str, str]:
+        return {"delegate": ",".join(self.session.get_providers())}
+
+    def prepare(self, batch: np.ndarray) -> None:
+        self._held = np.ascontiguousarray(batch, dtype=np.float32)
+        self._binding.bind_cpu_input(self._names[0], self._held)
+        self._binding.bind_output(self._names[1], "cpu")
+
+    def invoke(self) -> None:
+        self.session.run_with_iobinding(self._binding)
+
+    def output(self) -> np.ndarray:
+        return np.asarray(self._binding.copy_outputs_to_cpu()[0], dtype=np.float32)

@@ -1,0 +1,114 @@
+"""Every graph pass keeps what a network computes, and really changes what it is for."""
+
+import importlib
+
+import pytest
+import torch
+import torch.nn.functional as F
+from torch import nn
+
+from mobilezoo.errors import ExportError
+from mobilezoo_export.passes import run_passes
+from mobilezoo_export.passes.graph import aten, calls, trace
+
+
+class Noops(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = x[:, :, 0:, :].contiguous() + 1.0
+        return F.dropout(F.pad(x, (0, 0)).reshape(x.shape), training=False)[:, :100]
+
+
+class Norms(nn.Module):
+    def __init__(self) -> None:
+        super().__init__()
+        self.conv, self.bn1 = nn.Conv2d(3, 8, 3, bias=False), nn.BatchNorm2d(8)
+        self.bn2, self.fc, self.bn3 = nn.BatchNorm2d(8), nn.Linear(8, 4), nn.BatchNorm1d(4)
+        generator = torch.Generator().manual_seed(0)
+        for norm in (self.bn1, self.bn2, self.bn3):
+            for tensor in (norm.weight, norm.bias, norm.running_mean, norm.running_var):
+                tensor.data.copy_(torch.rand(tensor.shape, generator=generator) + 0.1)
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.bn2(F.relu(self.bn1(self.conv(x))))
+        return self.bn3(self.fc(x.mean((2, 3))))
+
+
+class Upsample(nn.Module):
+    def __init__(self, **how: object) -> None:
+        super().__init__()
+        self.how = how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.interpolate(x, mode="nearest", **self.how)
+
+
+class Expands(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x * x.mean((2, 3), keepdim=True).expand_as(x)
+
+
+def rewritten(model: nn.Module, x: torch.Tensor, name: str) -> tuple[torch.fx.GraphModule, int]:
+    graph = trace(model, x)
+    changed = run_passes(graph, x, [name])[name]
+    torch.testing.assert_close(graph(x), model(x), rtol=1e-5, atol=1e-5)
+    return graph, changed
+
+
+def test_noop_removes_aliases_full_slices_and_dropout() -> None:
+    graph, changed = rewritten(Noops(), torch.randn(1, 3, 6, 6), "noop")
+    assert changed >= 3
+    assert [node.target for node in graph.graph.nodes if node.op == "call_function"] == [aten.add.Tensor]
+
+
+def test_batchnorm_is_folded_into_conv_and_linear_and_left_as_affine_elsewhere() -> None:
+    graph, changed = rewritten(Norms(), torch.randn(2, 3, 8, 8), "batchnorm")
+    assert changed == 3
+    assert not list(calls(graph, aten._native_batch_norm_legit_no_training.default))
+    assert len(list(calls(graph, aten.mul.Tensor))) == 1
+
+
+def test_batchnorm_of_a_shared_convolution_is_not_folded_into_it() -> None:
+    class Shared(Norms):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            y = self.conv(x)
+            return y + self.bn1(y)
+
+    rewritten(Shared(), torch.randn(1, 3, 8, 8), "batchnorm")
+
+
+@pytest.mark.parametrize(("before", "after"), [((3, 3), (7, 7)), ((7, 5), (16, 9)), ((4, 3), (8, 7)), ((5, 5), (3, 3))])
+def test_fractional_nearest_upsampling_is_written_out_exactly(before: tuple[int, int], after: tuple[int, int]) -> None:
+    graph, changed = rewritten(Upsample(size=after), torch.randn(1, 2, *before), "nearest")
+    assert changed == 1
+    assert not list(calls(graph, aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default))
+
+
+def test_nearest_upsampling_by_a_given_factor_uses_that_factor() -> None:
+    assert rewritten(Upsample(scale_factor=2.3), torch.randn(1, 2, 7, 9), "nearest")[1] == 1
+
+
+def test_whole_factors_are_left_to_the_runtime() -> None:
+    assert rewritten(Upsample(scale_factor=2), torch.randn(1, 2, 7, 7), "nearest")[1] == 0
+
+
+def test_expand_before_arithmetic_is_dropped() -> None:
+    graph, changed = rewritten(Expands(), torch.randn(1, 3, 4, 4), "expand")
+    assert changed == 1
+    assert not list(calls(graph, aten.expand.default))
+
+
+def test_control_flow_on_values_is_one_clear_line() -> None:
+    class Branches(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x if x.sum() > 0 else -x
+
+    with pytest.raises(ExportError, match="Branches cannot be traced"):
+        trace(Branches(), torch.randn(1, 3, 4, 4))
+
+
+def test_every_pass_has_a_docstring() -> None:
+    from mobilezoo_export.passes import COMMON
+
+    for name in COMMON:
+        assert importlib.import_module(f"mobilezoo_export.passes.{name}").__doc__

@@ -1,0 +1,185 @@
+"""What `export_model` promises around every exporter."""
+
+import os
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mobilezoo.artifacts import InputSpec
+from mobilezoo.errors import ExportError, UnknownNameError
+from mobilezoo_export import Exporter, ExportOptions, ExportSpec, Runner, export_model, pipeline, registry
+from mobilezoo_export.quiet import quiet
+
+
+class FakeExporter(Exporter):
+    """Writes a NumPy array of weights' sum; the runner's logits are wrong by `options.opset` - 18."""
+
+    target, suffix, extra, modules, packages, precisions = "fake", ".fake", "onnx", (), (), ("fp32",)
+
+    def export(self, model, spec, path, calibration=()):  # type: ignore[no-untyped-def]
+        if spec.options.opset == 22:
+            path.write_text("half")
+            raise ValueError("unsupported op\nwith details")
+        FakeRunner.model, FakeRunner.offset = model, float(spec.options.opset - 18)
+        path.write_text(f"offset {FakeRunner.offset}")
+        return ["a warning"]
+
+
+class FakeRunner(Runner):
+    model: nn.Module
+    offset: float
+    runtime = "fake runtime 1"
+
+    def __init__(self, path: Path, threads: int = 1, record: object = None) -> None:
+        self.input = InputSpec(shape=(1, 3, 14, 14))
+
+    def prepare(self, batch: np.ndarray) -> None:
+        self.batch = batch
+
+    def invoke(self) -> None:
+        with torch.no_grad():
+            self.result = self.model(torch.from_numpy(self.batch)).numpy() + self.offset
+
+    def output(self) -> np.ndarray:
+        return self.result
+
+
+@pytest.fixture
+def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
+    here = sys.modules[__name__]
+    monkeypatch.setitem(sys.modules, "fake_target", here)
+    monkeypatch.setitem(registry.EXPORTERS, "fake", "fake_target:FakeExporter")
+    monkeypatch.setitem(registry.RUNNERS, ".fake", "fake_target:FakeRunner")
+
+
+def with_opset(spec: ExportSpec, opset: int) -> ExportSpec:
+    return spec.model_copy(update={"options": ExportOptions(opset=opset)})
+
+
+@pytest.mark.usefixtures("_fake")
+def test_a_good_file_gets_its_name_its_record_and_the_warnings(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
+) -> None:
+    (result,) = export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    assert result.status == "exported", result.reason
+    assert result.warnings == ("a warning",)
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.fp32.fake", "tiny.fp32.fake.json"]
+
+
+@pytest.mark.usefixtures("_fake")
+def test_a_file_over_tolerance_is_not_left_behind(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    (result,) = export_model(tiny, with_opset(tiny_spec, 19), ["fake"], ["fp32"], tmp_path, isolate=False)
+    assert result.status == "failed"
+    assert "differs from PyTorch by" in result.reason
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_fake")
+def test_a_converter_that_fails_is_one_line_and_leaves_nothing(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
+) -> None:
+    (result,) = export_model(tiny, with_opset(tiny_spec, 22), ["fake"], ["fp32"], tmp_path, isolate=False)
+    assert result.reason == "the fake converter refused tiny: ValueError: unsupported op"
+    assert list(tmp_path.iterdir()) == []
+
+
+@pytest.mark.usefixtures("_fake")
+def test_an_existing_file_is_kept_unless_overwritten(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    (tmp_path / "tiny.fp32.fake").write_text("mine")
+    (kept,) = export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    assert kept.status == "kept"
+    assert (tmp_path / "tiny.fp32.fake").read_text() == "mine"
+    (made,) = export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False, overwrite=True)
+    assert made.status == "exported"
+
+
+@pytest.mark.usefixtures("_fake")
+def test_an_unknown_precision_is_refused_with_the_known_ones(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
+) -> None:
+    (result,) = export_model(tiny, tiny_spec, ["fake"], ["fp8"], tmp_path, isolate=False)
+    assert result.status == "refused"
+    assert "choose from fp32" in result.reason
+
+
+@pytest.mark.usefixtures("_fake")
+def test_zero_gammas_are_found_and_warned_about(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    import copy
+
+    network = copy.deepcopy(tiny)
+    network.norm.weight.data.zero_()  # type: ignore[union-attr]
+    (result,) = export_model(network, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    assert result.artifact is not None
+    assert result.artifact.zero_gammas == ("norm.weight",)
+    assert "converters fold their branches away" in result.warnings[0]
+
+
+@pytest.mark.usefixtures("_fake")
+def test_the_network_is_left_as_it_was(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    import copy
+
+    network = copy.deepcopy(tiny).train()
+    before = {key: value.clone() for key, value in network.state_dict().items()}
+    export_model(network, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    assert network.training
+    for key, value in network.state_dict().items():
+        assert torch.equal(value, before[key]), key
+
+
+def test_an_unknown_target_and_wrong_images_are_one_line(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
+) -> None:
+    with pytest.raises(UnknownNameError):
+        export_model(tiny, tiny_spec, ["tensorrt"], ["fp32"], tmp_path)
+    with pytest.raises(ExportError, match="parity images have shape"):
+        export_model(tiny, tiny_spec, ["onnx"], ["fp32"], tmp_path, images=[np.zeros((1, 3, 8, 8), np.float32)])
+    with pytest.raises(ExportError, match="no images"):
+        export_model(tiny, tiny_spec, ["onnx"], ["fp32"], tmp_path, images=[])
+
+
+def test_a_process_of_its_own_gives_the_same_result_and_survives_a_crash(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    """The second converter kills its process with SIGSEGV; the first target's file is there all the same."""
+    module = tmp_path / "crashing_target.py"
+    module.write_text(
+        "import os, signal\n"
+        "from mobilezoo_export.targets.onnx import OnnxExporter\n"
+        "class Crashing(OnnxExporter):\n"
+        "    suffix = '.crash'\n"
+        "    def export(self, *args, **kwargs):\n"
+        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+    )
+    (tmp_path / "sitecustomize.py").write_text(
+        "from mobilezoo_export import registry\nregistry.EXPORTERS['crash'] = 'crashing_target:Crashing'\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    monkeypatch.setitem(registry.EXPORTERS, "crash", "crashing_target:Crashing")
+    good, bad = export_model(tiny, tiny_spec, ["onnx", "crash"], ["fp32"], tmp_path / "out")
+    assert good.status == "exported", good.reason
+    assert bad.status == "failed"
+    assert "was killed by SIGSEGV" in bad.reason
+
+
+def test_hidden_output_comes_back_as_a_note_when_something_fails(capfd: pytest.CaptureFixture[str]) -> None:
+    @quiet()
+    def noisy() -> None:
+        os.write(1, b"the cause\n")
+        raise ValueError("broken")
+
+    with pytest.raises(ValueError, match="broken") as caught:
+        noisy()
+    assert "the cause" in caught.value.__notes__[0]
+    os.write(1, b"heard again\n")
+    assert capfd.readouterr().out == "heard again\n"
+
+
+def test_pipeline_reference_is_batched_without_effect(tiny: nn.Module) -> None:
+    images = np.random.default_rng(0).standard_normal((5, 3, 14, 14)).astype(np.float32)
+    np.testing.assert_allclose(
+        pipeline.torch_logits(tiny, images, batch=2), pipeline.torch_logits(tiny, images, batch=5), atol=1e-5
+    )
