@@ -150,7 +150,7 @@ def test_a_process_of_its_own_gives_the_same_result_and_survives_a_crash(
         "import os, signal\n"
         "from mobilezoo_export.targets.onnx import OnnxExporter\n"
         "class Crashing(OnnxExporter):\n"
-        "    suffix = '.crash'\n"
+        "    target, suffix = 'crash', '.crash'\n"
         "    def export(self, *args, **kwargs):\n"
         "        os.kill(os.getpid(), signal.SIGSEGV)\n"
     )
