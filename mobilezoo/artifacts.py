@@ -214,11 +214,11 @@ class LatencyReport(Record):
     protocol: Protocol
     samples_ms: tuple[float, ...]
     """Empty where the device counts instead of timing (`counts`, `estimate`)."""
-    load_ms: float
-    """Median over `processes`, like `first_run_ms`."""
-    first_run_ms: float
-    sentinel_before_ms: float
-    sentinel_after_ms: float
+    load_ms: float | None
+    """Median over `processes`, like `first_run_ms`; None, like the sentinel, where nothing was timed."""
+    first_run_ms: float | None
+    sentinel_before_ms: float | None
+    sentinel_after_ms: float | None
     noisy: tuple[str, ...] = ()
     """Why this result is not to be trusted; empty when it is."""
     repeats: int = 1

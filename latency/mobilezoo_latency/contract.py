@@ -44,6 +44,14 @@ class Device(ABC):
         """The device that really measures this artefact: itself, unless it stands for several."""
         return self
 
+    def protocol_for(self, protocol: Protocol) -> Protocol:
+        """The protocol that is really followed: the one asked for, unless the device does not time at all."""
+        return protocol
+
+    def refresh(self, report: LatencyReport) -> LatencyReport:
+        """A kept report brought up to date where it holds more than was measured."""
+        return report
+
     @abstractmethod
     def check(self) -> None:
         """Raise DeviceError or MissingToolError, with the remedy, unless measuring can start now."""

@@ -29,13 +29,13 @@ def profile(
     file = load_artifact(artifact)
     if not allow_folded:
         refuse_folded(file)
-    protocol = load_protocol(protocol, threads=threads)
     chosen = load_device(device).for_artifact(file)
+    protocol = chosen.protocol_for(load_protocol(protocol, threads=threads))
     chosen.check()
     store = store or Store()
     info = chosen.describe().model_copy(update={"threads": protocol.threads})
     if use_cache and (known := store.find(file.record.sha256, info, protocol)) is not None:
-        return known
+        return chosen.refresh(known)
     report = until_quiet(lambda: chosen.measure(file, protocol), protocol.max_repeats)
     store.add(report)
     return report

@@ -10,6 +10,7 @@ from mobilezoo_latency.contract import Device
 
 DEVICES = {
     "host": "mobilezoo_latency.host:HostDevice",
+    "emulated": "mobilezoo_latency.emulator.device:EmulatedDevice",
 }
 
 

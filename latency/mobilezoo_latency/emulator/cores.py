@@ -1,0 +1,35 @@
+"""An emulated core as data: one YAML of `configs/devices/` each."""
+
+from typing import Literal
+
+from pydantic import Field
+
+from mobilezoo.config import Record
+from mobilezoo_latency.contract import DeviceConfig
+
+
+class Calibration(Record):
+    """How this core's cycles become milliseconds of one real board, and how wrong that is."""
+
+    ms_per_megacycle: float = Field(gt=0)
+    dram_cycles: float = Field(default=0.0, ge=0, description="cycles added per cache line fetched from memory")
+    error_percent: float = Field(ge=0, description="mean absolute percentage error, each network left out once")
+    low_ratio: float = Field(gt=0, description="10th percentile of real over estimated latency")
+    high_ratio: float = Field(gt=0, description="90th percentile of real over estimated latency")
+    basis: str = Field(description="board, runtime, networks and source of the real latencies")
+    llvm: str = Field(description="LLVM version the cycles came from")
+
+
+class EmulatedConfig(DeviceConfig):
+    """A core: what QEMU emulates, what the runtime is told it runs on, and what prices its instructions."""
+
+    type: Literal["emulated"] = "emulated"
+    qemu_cpu: str = Field(description="QEMU's -cpu; sets the instructions that exist")
+    cpu_part: str = Field(pattern=r"^0x[0-9a-f]{3}$", description="part number; the runtime picks its kernels by it")
+    cpu_features: str = Field(description="feature line of /proc/cpuinfo")
+    mca_cpu: str = Field(description="llvm-mca's -mcpu")
+    mca_features: str = Field(description="-mattr of both LLVM tools")
+    caches: tuple[tuple[int, int], ...] = Field(
+        max_length=3, description="(KiB, ways) of each data cache level, first level first"
+    )
+    calibration: Calibration | None = None

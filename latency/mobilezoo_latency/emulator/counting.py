@@ -1,0 +1,103 @@
+"""One inference under QEMU: which blocks of instructions ran, and how often."""
+
+import contextlib
+import tempfile
+from pathlib import Path
+from typing import NamedTuple
+
+from mobilezoo.artifacts import write_text
+from mobilezoo.errors import DeviceError
+from mobilezoo_latency.emulator.cores import EmulatedConfig
+from mobilezoo_latency.emulator.layout import Emulator
+
+CPUINFO = """processor\t: 0
+BogoMIPS\t: 38.40
+Features\t: {features}
+CPU implementer\t: 0x41
+CPU architecture: 8
+CPU variant\t: 0x1
+CPU part\t: {part}
+CPU revision\t: 0
+
+"""
+
+
+class Block(NamedTuple):
+    """A run of instructions without a branch inside, and how often it was executed."""
+
+    code: str
+    """Instruction words, eight hexadecimal digits each."""
+    executions: int
+
+    @property
+    def words(self) -> list[str]:
+        return [self.code[i : i + 8] for i in range(0, len(self.code), 8)]
+
+
+class BlockCounts(NamedTuple):
+    """What ran between the runner's markers."""
+
+    blocks: list[Block]
+    instructions: int
+    accesses: int | None
+    misses: tuple[int, ...]
+    """Lines that each cache level did not hold; the last figure is what memory delivered."""
+    output: tuple[float, ...]
+    """The first values of the network's output, to compare with a real run."""
+
+
+def count_blocks(emulator: Emulator, core: EmulatedConfig, model: Path, memory: bool = True) -> BlockCounts:
+    """Run `model` (.tflite) three times on `core` and count the third. Raises DeviceError."""
+    with tempfile.TemporaryDirectory(prefix="mobilezoo-count-") as folder:
+        out = Path(folder) / "blocks.txt"
+        plugin = f"{emulator.root}/bin/blockcount.so,out={out}"
+        if memory and core.caches:
+            plugin += ",cache=" + ":".join(f"{kib}:{ways}" for kib, ways in core.caches)
+        command = [emulator.tool("qemu-aarch64"), "-cpu", core.qemu_cpu, "-plugin", plugin]
+        command += ["-L", str(_sysroot(emulator, core)), "-E", f"LD_LIBRARY_PATH={emulator.root}/lite"]
+        done = emulator.call([*command, str(emulator.root / "bin" / "litert_run"), str(model), "1", "count"])
+        said = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
+        if done.returncode != 0 or "done" not in said or not out.is_file():
+            raise DeviceError(f"{model.name} did not run on the emulated {core.name}: {_reason(done.stderr)}")
+        output = tuple(float(value) for value in said.get("output", "").split())
+        return parse_counts(out.read_text(encoding="ascii"), output)
+
+
+def parse_counts(text: str, output: tuple[float, ...] = ()) -> BlockCounts:
+    """The plugin's file as counts; blocks of equal code are added up. Raises DeviceError for a truncated file."""
+    blocks: dict[str, int] = {}
+    accesses: int | None = None
+    misses: tuple[int, ...] = ()
+    instructions = -1
+    for line in text.splitlines():
+        kind, *fields = line.split()
+        if kind == "block":
+            blocks[fields[2]] = blocks.get(fields[2], 0) + int(fields[1])
+        elif kind == "memory":
+            accesses, *levels = (int(field) for field in fields)
+            misses = tuple(levels)
+        elif kind == "total":
+            instructions = int(fields[0])
+    counted = [Block(code, count) for code, count in blocks.items()]
+    if instructions != sum(len(block.code) // 8 * block.executions for block in counted):
+        raise DeviceError("the plugin's counts are incomplete: is the disk full?")
+    return BlockCounts(counted, instructions, accesses, misses, output)
+
+
+def _sysroot(emulator: Emulator, core: EmulatedConfig) -> Path:
+    """The guest's view of the file system, with files that describe `core`; made once per part number."""
+    root = emulator.root / "cores" / f"{core.qemu_cpu}-{core.cpu_part}"
+    if not (root / "lib").exists():
+        for name in ("possible", "present", "online"):
+            write_text(root / "sys" / "devices" / "system" / "cpu" / name, "0\n")
+        text = CPUINFO.format(features=core.cpu_features, part=core.cpu_part)
+        write_text(root / "proc" / "cpuinfo", text)
+        with contextlib.suppress(FileExistsError):  # another process may have made the same link meanwhile
+            (root / "lib").symlink_to(Path("..") / ".." / "sysroot" / "lib")
+    return root
+
+
+def _reason(stderr: str) -> str:
+    """The last line that is not the runtime's chatter."""
+    lines = [line for line in stderr.strip().splitlines() if not line.startswith(("INFO", "WARNING"))]
+    return lines[-1] if lines else "the process ended without a word"

@@ -1,0 +1,114 @@
+"""The device that counts: instructions, cycles, memory lines, and milliseconds where the core is calibrated."""
+
+from typing import ClassVar
+
+from mobilezoo.artifacts import Counts, DeviceInfo, Estimate, LatencyReport, Protocol
+from mobilezoo.errors import DeviceError
+from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
+from mobilezoo_latency.emulator.cores import Calibration, EmulatedConfig
+from mobilezoo_latency.emulator.counting import count_blocks
+from mobilezoo_latency.emulator.layout import Emulator, find_emulator
+from mobilezoo_latency.emulator.pricing import cycles_of, floating_or_integer_macs
+
+COUNT = Protocol(name="count", warmup_runs=2, warmup_s=0.0, min_runs=1, min_s=0.0, max_repeats=1)
+"""Two warm runs, one counted; nothing is timed, so nothing else applies."""
+
+
+class EmulatedDevice(Device):
+    """One emulated core."""
+
+    Config: ClassVar[type[DeviceConfig]] = EmulatedConfig
+    config: EmulatedConfig
+
+    def protocol_for(self, protocol: Protocol) -> Protocol:
+        """Counting knows one protocol; threads would share a core that is not there. Raises DeviceError."""
+        if protocol.threads != 1:
+            raise DeviceError(f"{self.config.name}: an emulated core runs one thread, not {protocol.threads}")
+        return COUNT
+
+    def for_artifact(self, artifact: ArtifactFile) -> Device:
+        """Itself, for LiteRT files. Raises DeviceError for others."""
+        if artifact.record.target != "litert":
+            raise DeviceError(
+                f"{artifact.path.name}: emulated cores run LiteRT files, and this is {artifact.record.target!r}: "
+                "export with --target litert"
+            )
+        return self
+
+    def check(self) -> None:
+        """Raise DeviceError, with the line that prepares it, unless the emulator is ready."""
+        find_emulator()
+
+    def describe(self) -> DeviceInfo:
+        """Named by core, pricing model and versions; needs the prepared emulator."""
+        installed = find_emulator().installed
+        core = self.config
+        return DeviceInfo(
+            name=core.name,
+            kind="emulated",
+            runtime=f"LiteRT {installed.litert} (XNNPACK)",
+            cpu=f"{core.qemu_cpu} part {core.cpu_part}, priced as {core.mca_cpu} (LLVM {installed.llvm})",
+            os=f"QEMU {installed.qemu}",
+        )
+
+    def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
+        """Counts of one warm run, and the calibrated estimate."""
+        emulator = find_emulator()
+        counts = self.count(emulator, artifact)
+        record = artifact.record
+        return LatencyReport(
+            artifact_sha256=record.sha256,
+            artifact=artifact.path.name,
+            target=record.target,
+            precision=record.precision,
+            model=record.model,
+            device=self.describe(),
+            protocol=protocol,
+            samples_ms=(),
+            load_ms=None,
+            first_run_ms=None,
+            sentinel_before_ms=None,
+            sentinel_after_ms=None,
+            measured_at=utc_now(),
+            requested={"threads": "1", "delegate": "XNNPACK"},
+            obtained={"threads": "1", "delegate": "XNNPACK"},
+            counts=counts,
+            estimate=self.estimate(counts, emulator.installed.llvm),
+        )
+
+    def refresh(self, report: LatencyReport) -> LatencyReport:
+        """A kept report with the estimate of today's calibration."""
+        if report.counts is None:
+            return report
+        llvm = find_emulator().installed.llvm
+        return report.model_copy(update={"estimate": self.estimate(report.counts, llvm)})
+
+    def count(self, emulator: Emulator, artifact: ArtifactFile) -> Counts:
+        """Instructions, cycles, memory lines and multiply-adds of one warm run."""
+        counted = count_blocks(emulator, self.config, artifact.path)
+        return Counts(
+            instructions=counted.instructions,
+            cycles=cycles_of(emulator, self.config, counted.blocks),
+            dram_lines=counted.misses[-1] if counted.misses else None,
+            macs=floating_or_integer_macs(emulator, self.config, counted.blocks),
+        )
+
+    def estimate(self, counts: Counts, llvm: str) -> Estimate | None:
+        """Milliseconds by the core's calibration; None without one, or with one of another LLVM version."""
+        calibration = self.config.calibration
+        if calibration is None or calibration.llvm.split(".")[0] != llvm.split(".")[0]:
+            return None
+        return estimate_of(calibration, counts)
+
+
+def estimate_of(calibration: Calibration, counts: Counts) -> Estimate:
+    """A calibration applied to counts."""
+    cycles = counts.cycles + calibration.dram_cycles * (counts.dram_lines or 0)
+    latency_ms = cycles / 1e6 * calibration.ms_per_megacycle
+    return Estimate(
+        latency_ms=latency_ms,
+        low_ms=latency_ms * calibration.low_ratio,
+        high_ms=latency_ms * calibration.high_ratio,
+        error_percent=calibration.error_percent,
+        basis=calibration.basis,
+    )

@@ -1,0 +1,89 @@
+"""Where the emulator lives on disk and how its programs are called."""
+
+import json
+import os
+import subprocess
+from dataclasses import dataclass
+from pathlib import Path
+
+from mobilezoo.config import Record
+from mobilezoo.errors import DeviceError
+
+ENVIRONMENT = "MOBILEZOO_EMULATOR"
+STAMP = "installed.json"
+NATIVE = Path(__file__).parent / "native"
+SETUP_LINE = "run `mobilezoo device setup emulator` (Debian or Ubuntu on x86-64, no root needed)"
+
+
+class Installed(Record):
+    """What the set-up put in place; written last, so that its presence means a whole emulator."""
+
+    qemu: str
+    llvm: str
+    """Version; cycles of different versions must not be compared."""
+    llvm_suffix: str
+    litert: str
+    sources_sha256: str
+    """Hash of the C sources that were compiled."""
+
+
+@dataclass(frozen=True)
+class Emulator:
+    """A prepared emulator below `root`."""
+
+    root: Path
+    installed: Installed
+
+    def tool(self, name: str) -> str:
+        """Path of an unpacked program."""
+        return str(self.root / "tools" / "usr" / "bin" / name)
+
+    def environment(self) -> dict[str, str]:
+        """The process environment in which unpacked programs find their libraries."""
+        return tool_environment(self.root)
+
+    def call(self, command: list[str], stdin: str = "", limit_s: float = 1800.0) -> subprocess.CompletedProcess[str]:
+        """Run an unpacked program to its end. Raises DeviceError when it takes longer than `limit_s`."""
+        try:
+            return subprocess.run(
+                command,
+                input=stdin,
+                capture_output=True,
+                text=True,
+                timeout=limit_s,
+                env=self.environment(),
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise DeviceError(f"{Path(command[0]).name} gave no answer for {limit_s:.0f} s") from None
+        except OSError as error:
+            raise DeviceError(f"{command[0]}: {error.strerror or error}: {SETUP_LINE}") from None
+
+
+def home() -> Path:
+    """`$MOBILEZOO_EMULATOR`, or a folder below the user's data."""
+    given = os.environ.get(ENVIRONMENT)
+    if given:
+        return Path(given).expanduser()
+    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
+    return data / "mobilezoo" / "emulator"
+
+
+def tool_environment(root: Path) -> dict[str, str]:
+    """This process's environment with the unpacked programs and libraries first."""
+    tools = root / "tools" / "usr"
+    path = os.pathsep.join([str(tools / "bin"), os.environ.get("PATH", "/usr/bin:/bin")])
+    return {**os.environ, "PATH": path, "LD_LIBRARY_PATH": str(tools / "lib" / "x86_64-linux-gnu"), "LC_ALL": "C"}
+
+
+def find_emulator(root: Path | None = None) -> Emulator:
+    """The prepared emulator. Raises DeviceError, with the line that prepares it, where there is none."""
+    root = root or home()
+    stamp = root / STAMP
+    if not stamp.is_file():
+        raise DeviceError(f"no emulator below {str(root)!r}: {SETUP_LINE}")
+    try:
+        installed = Installed.parse(json.loads(stamp.read_text(encoding="utf-8")), str(stamp))
+    except (OSError, json.JSONDecodeError) as error:
+        raise DeviceError(f"{str(stamp)!r} is damaged ({error}): {SETUP_LINE}") from None
+    return Emulator(root, installed)
