@@ -7,8 +7,9 @@ import numpy as np
 import pytest
 
 from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, save_record, sha256_of, size_of
+from mobilezoo_latency.emulator.probe import IN_CHANNELS, SIDE, write_probe
 
-SIDE, CHANNELS = 16, 4
+CHANNELS = IN_CHANNELS
 
 
 def write_record(path: Path, target: str, shape: tuple[int, ...], layout: Any = "NCHW", **changes: Any) -> Path:
@@ -53,44 +54,9 @@ def build_onnx(path: Path, repeats: int = 1) -> Path:
 
 
 def build_tflite(path: Path) -> Path:
-    """One fully connected layer over NHWC pixels, written through LiteRT's own schema."""
-    schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
-    flatbuffers = pytest.importorskip("flatbuffers")
-
-    def tensor(name: str, shape: list[int], buffer: int) -> Any:
-        made = schema.TensorT()
-        made.name, made.shape, made.buffer, made.type = name, shape, buffer, schema.TensorType.FLOAT32
-        return made
-
-    def buffer(data: bytes) -> Any:
-        made = schema.BufferT()
-        made.data = np.frombuffer(data, dtype=np.uint8) if data else None
-        return made
-
-    weights = np.random.default_rng(0).standard_normal((8, CHANNELS), dtype=np.float32)
-    op = schema.OperatorT()
-    op.opcodeIndex, op.inputs, op.outputs = 0, [0, 1, 2], [3]
-    op.builtinOptionsType = schema.BuiltinOptions.FullyConnectedOptions
-    op.builtinOptions = schema.FullyConnectedOptionsT()
-    op.builtinOptions.keepNumDims = True
-    graph = schema.SubGraphT()
-    shape = [1, SIDE, SIDE, CHANNELS]
-    graph.tensors = [
-        tensor("x", shape, 0),
-        tensor("w", [8, CHANNELS], 1),
-        tensor("b", [8], 2),
-        tensor("y", [1, SIDE, SIDE, 8], 0),
-    ]
-    graph.inputs, graph.outputs, graph.operators = [0], [3], [op]
-    code = schema.OperatorCodeT()
-    code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
-    model = schema.ModelT()
-    model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
-    model.buffers = [buffer(b""), buffer(weights.tobytes()), buffer(np.zeros(8, np.float32).tobytes())]
-    builder = flatbuffers.Builder(1024)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path.write_bytes(bytes(builder.Output()))
-    return write_record(path, "litert", tuple(shape), "NHWC")
+    """One fully connected layer over NHWC pixels."""
+    pytest.importorskip("ai_edge_litert")
+    return write_record(write_probe(path), "litert", (1, SIDE, SIDE, IN_CHANNELS), "NHWC")
 
 
 @pytest.fixture(scope="session")

@@ -47,7 +47,7 @@ class BlockCounts(NamedTuple):
 
 
 def count_blocks(emulator: Emulator, core: EmulatedConfig, model: Path, memory: bool = True) -> BlockCounts:
-    """Run `model` (.tflite) three times on `core` and count the third. Raises DeviceError."""
+    """Run `model` (.tflite) twice on `core` and count the second run. Raises DeviceError."""
     with tempfile.TemporaryDirectory(prefix="mobilezoo-count-") as folder:
         out = Path(folder) / "blocks.txt"
         plugin = f"{emulator.root}/bin/blockcount.so,out={out}"

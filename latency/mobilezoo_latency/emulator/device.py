@@ -10,8 +10,8 @@ from mobilezoo_latency.emulator.counting import count_blocks
 from mobilezoo_latency.emulator.layout import Emulator, find_emulator
 from mobilezoo_latency.emulator.pricing import cycles_of, floating_or_integer_macs
 
-COUNT = Protocol(name="count", warmup_runs=2, warmup_s=0.0, min_runs=1, min_s=0.0, max_repeats=1)
-"""Two warm runs, one counted; nothing is timed, so nothing else applies."""
+COUNT = Protocol(name="count", warmup_runs=1, warmup_s=0.0, min_runs=1, min_s=0.0, max_repeats=1)
+"""One warm run, one counted; nothing is timed, so nothing else applies."""
 
 
 class EmulatedDevice(Device):

@@ -4,7 +4,7 @@
  * emulator and times on a real arm64 device (a phone over adb, a board over ssh).
  *
  *   litert_run MODEL THREADS count
- *       two warm runs, then one run between two marker system calls (see blockcount.c).
+ *       one warm run, then one run between two marker system calls (see blockcount.c).
  *   litert_run MODEL THREADS time WARMUP_RUNS WARMUP_S MIN_RUNS MIN_S
  *       warm-up, then at least MIN_RUNS runs and MIN_S seconds.
  *
@@ -150,9 +150,8 @@ static void show_output(Network *net)
 
 static void count(Network *net)
 {
-    run(net); /* packs weights, plans memory */
     syscall(MARKER, 2);
-    run(net); /* fills the modelled caches */
+    run(net); /* plans memory, and fills the modelled caches */
     syscall(MARKER, 1);
     run(net);
     syscall(MARKER, 0);

@@ -1,0 +1,71 @@
+"""Cycles of an emulated core → milliseconds of a real board, from networks whose real latency is known.
+
+Two numbers are fitted: milliseconds per million cycles, and cycles per cache line that came from memory. The error that
+goes with every estimate is measured on networks that were left out of the fit, one at a time.
+"""
+
+import math
+from collections.abc import Sequence
+from statistics import fmean, median
+from typing import NamedTuple
+
+from mobilezoo.artifacts import Counts
+from mobilezoo.errors import MobilezooError
+from mobilezoo_latency.emulator.cores import Calibration
+from mobilezoo_latency.stats import percentile
+
+DRAM_CYCLES = (0.0, 5.0, 10.0, 20.0, 40.0, 80.0)
+"""Values tried for the memory term; a finer grid would fit noise."""
+MIN_NETWORKS = 3
+
+
+class Known(NamedTuple):
+    """A network with its counts and its latency on the real board."""
+
+    name: str
+    counts: Counts
+    real_ms: float
+
+
+def fit(known: Sequence[Known], basis: str, llvm: str) -> Calibration:
+    """Calibration from at least MIN_NETWORKS networks; the memory term is fitted from twice as many up.
+
+    Raises MobilezooError when there are too few, or a latency is not positive.
+    """
+    if len(known) < MIN_NETWORKS:
+        raise MobilezooError(f"calibration needs at least {MIN_NETWORKS} networks with known latency, got {len(known)}")
+    bad = next((k for k in known if not k.real_ms > 0), None)
+    if bad is not None:
+        raise MobilezooError(f"calibration: {bad.name} has latency {bad.real_ms!r} ms: expected a positive number")
+    scale, dram = _fit(known)
+    ratios = [k.real_ms / left_out_ms(known, i) for i, k in enumerate(known)]
+    return Calibration(
+        ms_per_megacycle=scale,
+        dram_cycles=dram,
+        error_percent=100 * fmean(abs(1 / ratio - 1) for ratio in ratios),
+        low_ratio=percentile(ratios, 10),
+        high_ratio=percentile(ratios, 90),
+        basis=basis,
+        llvm=llvm,
+    )
+
+
+def left_out_ms(known: Sequence[Known], index: int) -> float:
+    """The estimate of one network from a fit to all others."""
+    scale, dram = _fit([k for i, k in enumerate(known) if i != index])
+    return scale * _megacycles(known[index].counts, dram)
+
+
+def _fit(known: Sequence[Known]) -> tuple[float, float]:
+    """(ms per megacycle, cycles per line) with the least mean absolute log error."""
+    grid = DRAM_CYCLES if len(known) >= 2 * MIN_NETWORKS - 1 else DRAM_CYCLES[:1]
+    best = (math.inf, 0.0, 0.0)
+    for dram in grid:
+        logs = [math.log(k.real_ms / _megacycles(k.counts, dram)) for k in known]
+        centre = median(logs)
+        best = min(best, (fmean(abs(x - centre) for x in logs), math.exp(centre), dram))
+    return best[1], best[2]
+
+
+def _megacycles(counts: Counts, dram_cycles: float) -> float:
+    return (counts.cycles + dram_cycles * (counts.dram_lines or 0)) / 1e6

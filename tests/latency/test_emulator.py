@@ -1,0 +1,217 @@
+"""The emulated phone. Tests that count skip where the emulator was never set up; CI sets it up."""
+
+import shutil
+from pathlib import Path
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from mobilezoo.artifacts import Counts, Protocol
+from mobilezoo.errors import ConfigError, DeviceError, MobilezooError
+from mobilezoo_latency import Store, list_devices, load_artifact, load_device, profile, summarize
+from mobilezoo_latency.emulator.calibration import Known, fit, left_out_ms
+from mobilezoo_latency.emulator.cores import Calibration, EmulatedConfig
+from mobilezoo_latency.emulator.counting import Block, count_blocks, parse_counts
+from mobilezoo_latency.emulator.device import EmulatedDevice, estimate_of
+from mobilezoo_latency.emulator.layout import Emulator, find_emulator, home
+from mobilezoo_latency.emulator.pricing import PriceList, cycles_of, disassemble, floating_or_integer_macs, macs_of
+from mobilezoo_latency.emulator.probe import MACS, write_probe
+
+CORES = ("cortex_a53", "cortex_a55", "cortex_a72", "cortex_a76", "cortex_x1")
+
+
+@pytest.fixture(scope="module")
+def emulator() -> Emulator:
+    if not (home() / "installed.json").is_file():
+        pytest.skip("no emulator: run `mobilezoo device setup emulator`")
+    return find_emulator()
+
+
+def core(name: str = "cortex_a76") -> EmulatedConfig:
+    device = load_device(name)
+    assert isinstance(device, EmulatedDevice)
+    return device.config
+
+
+@pytest.mark.parametrize(
+    ("text", "macs"),
+    [
+        ("fmla v0.4s, v1.4s, v2.s[0]", 4),
+        ("fmla v0.8h, v1.8h, v2.8h", 8),
+        ("sdot v0.4s, v1.16b, v2.4b[1]", 16),
+        ("smlal2 v0.4s, v1.8h, v2.h[3]", 4),
+        ("mla v0.16b, v1.16b, v2.16b", 16),
+        ("fmadd s0, s1, s2, s3", 1),
+        ("fadd v0.4s, v1.4s, v2.4s", 0),
+        ("ldr q0, [x1], #16", 0),
+        ("unknown", 0),
+    ],
+)
+def test_multiply_adds_are_read_from_the_instruction(text, macs):
+    assert macs_of(text) == macs
+
+
+def test_blocks_of_equal_code_are_added_up():
+    text = "block 1000 3 d503201fd65f03c0\nblock 2000 4 d503201fd65f03c0\nmemory 9 5 2 1\ntotal 14 2\n"
+    counted = parse_counts(text)
+    assert counted.blocks == [Block("d503201fd65f03c0", 7)]
+    assert (counted.instructions, counted.accesses, counted.misses) == (14, 9, (5, 2, 1))
+
+
+@pytest.mark.parametrize("text", ["", "block 1000 3 d503201f\n", "block 1000 3 d503201f\ntotal 4 1\n"])
+def test_a_truncated_count_is_refused(text):
+    with pytest.raises(DeviceError, match="incomplete"):
+        parse_counts(text)
+
+
+def known(count: int, scale: float = 0.4, dram: float = 10.0) -> list[Known]:
+    cycles = [1e6 * (3 + 7 * i) for i in range(count)]
+    lines = [(37_003 * (i * i + 1)) % 90_001 for i in range(count)]
+    return [
+        Known(f"n{i}", Counts(instructions=1, cycles=c, dram_lines=m), scale * (c + dram * m) / 1e6)
+        for i, (c, m) in enumerate(zip(cycles, lines, strict=True))
+    ]
+
+
+def test_calibration_finds_scale_and_memory_term_again():
+    found = fit(known(12), "made up", "19.1.7")
+    assert found.ms_per_megacycle == pytest.approx(0.4)
+    assert found.dram_cycles == 10.0
+    assert found.error_percent < 1e-6
+
+
+def test_three_networks_calibrate_the_scale_alone():
+    found = fit(known(3, dram=0.0), "made up", "19.1.7")
+    assert (found.ms_per_megacycle, found.dram_cycles) == (pytest.approx(0.4), 0.0)
+
+
+@given(st.lists(st.floats(0.5, 2.0), min_size=5, max_size=12))
+def test_the_error_of_a_calibration_comes_from_networks_left_out(noise):
+    networks = [k._replace(real_ms=k.real_ms * f) for k, f in zip(known(len(noise)), noise, strict=False)]
+    found = fit(networks, "made up", "19.1.7")
+    errors = [abs(left_out_ms(networks, i) / k.real_ms - 1) for i, k in enumerate(networks)]
+    assert found.error_percent == pytest.approx(100 * sum(errors) / len(errors))
+    assert found.low_ratio <= found.high_ratio
+
+
+@pytest.mark.parametrize("networks", [known(2), [*known(3), known(1)[0]._replace(real_ms=0.0)]])
+def test_calibration_from_too_few_or_impossible_latencies_is_refused(networks):
+    with pytest.raises(MobilezooError, match="calibration"):
+        fit(networks, "made up", "19")
+
+
+def test_an_estimate_carries_its_error_and_basis():
+    calibration = Calibration(
+        ms_per_megacycle=0.5, dram_cycles=10, error_percent=7, low_ratio=0.9, high_ratio=1.2, basis="a board", llvm="19"
+    )
+    estimate = estimate_of(calibration, Counts(instructions=1, cycles=1e6, dram_lines=100_000))
+    assert estimate.latency_ms == pytest.approx(1.0)
+    assert (estimate.low_ms, estimate.high_ms) == (pytest.approx(0.9), pytest.approx(1.2))
+    assert (estimate.error_percent, estimate.basis) == (7, "a board")
+
+
+def test_every_core_is_shipped():
+    assert set(CORES) <= set(list_devices())
+    for name in CORES:
+        assert core(name).caches
+
+
+def test_a_core_with_a_bad_part_number_is_one_line(tmp_path):
+    path = tmp_path / "mine.yaml"
+    path.write_text("type: emulated\nqemu_cpu: cortex-a76\ncpu_part: d0b\n")
+    with pytest.raises(ConfigError, match="cpu_part"):
+        load_device(path)
+
+
+def test_without_an_emulator_the_set_up_command_is_named(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOBILEZOO_EMULATOR", str(tmp_path))
+    with pytest.raises(DeviceError, match="mobilezoo device setup emulator"):
+        load_device("cortex_a76").check()
+
+
+def test_only_litert_files_and_one_thread_are_taken(tiny_onnx, tiny_tflite, tmp_path):
+    store = Store(tmp_path / "latency.db")
+    with pytest.raises(DeviceError, match="LiteRT files"):
+        profile(tiny_onnx, "cortex_a76", store=store)
+    with pytest.raises(DeviceError, match="one thread"):
+        profile(tiny_tflite, "cortex_a76", threads=2, store=store)
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_the_same_artefact_gives_the_same_count_twice(name, emulator, tiny_tflite):
+    first, second = (count_blocks(emulator, core(name), tiny_tflite) for _ in range(2))
+    assert first.instructions == second.instructions > 0
+    assert sorted(first.blocks) == sorted(second.blocks)
+    assert first.misses == second.misses
+
+
+def test_every_multiply_add_of_a_network_is_executed(emulator, tmp_path):
+    counted = count_blocks(emulator, core(), write_probe(tmp_path / "probe.tflite"))
+    macs = floating_or_integer_macs(emulator, core(), counted.blocks)
+    assert MACS <= macs <= 1.1 * MACS
+
+
+def test_the_emulated_network_computes_what_the_host_computes(emulator, tmp_path):
+    import numpy as np
+    from ai_edge_litert.interpreter import Interpreter
+
+    path = write_probe(tmp_path / "probe.tflite")
+    host = Interpreter(str(path), num_threads=1)
+    host.allocate_tensors()
+    detail = host.get_input_details()[0]
+    host.set_tensor(detail["index"], np.full(detail["shape"], 0.5, np.float32))
+    host.invoke()
+    expected = host.get_tensor(host.get_output_details()[0]["index"]).ravel()[:4]
+    assert count_blocks(emulator, core(), path).output == pytest.approx(expected, rel=1e-5)
+
+
+def test_a_profile_holds_counts_and_says_it_is_emulated(emulator, tiny_tflite, tmp_path):
+    store = Store(tmp_path / "latency.db")
+    report = profile(tiny_tflite, "cortex_a76", store=store)
+    again = profile(tiny_tflite, "cortex_a76", store=store)
+    fresh = profile(tiny_tflite, "cortex_a76", store=store, use_cache=False)
+    assert (report.device.kind, report.protocol.name, report.samples_ms) == ("emulated", "count", ())
+    assert report.counts == again.counts == fresh.counts
+    assert (report.cached, again.cached, fresh.cached) == (False, True, False)
+    if report.estimate is None:
+        with pytest.raises(DeviceError, match="no calibration"):
+            summarize(report)
+    else:
+        assert summarize(report)["median_ms"] == report.estimate.latency_ms
+
+
+def test_prices_survive_a_lost_cache_and_do_not_depend_on_the_batch(emulator, tiny_tflite, tmp_path):
+    copy = Emulator(tmp_path / "emulator", emulator.installed)
+    copy.root.mkdir()
+    for name in ("tools", "lite", "bin", "sysroot"):
+        (copy.root / name).symlink_to(emulator.root / name)
+    blocks = count_blocks(copy, core(), tiny_tflite).blocks
+    first = cycles_of(copy, core(), blocks)
+    shutil.rmtree(copy.root / "prices")
+    assert cycles_of(copy, core(), blocks) == first
+    alone = PriceList(Emulator(Path(tmp_path / "other"), emulator.installed), core())
+    alone.emulator = copy
+    alone.add([blocks[0].code])
+    together = PriceList(copy, core())
+    together.add(block.code for block in blocks)
+    assert alone[blocks[0].code] == together[blocks[0].code]
+
+
+def test_words_that_are_no_instructions_are_named_unknown(emulator):
+    texts = disassemble(emulator, core(), ["00000000", "4e20cc00", "ffffffff"])
+    assert texts["4e20cc00"].startswith("fmla v0.4s")
+    assert texts["ffffffff"] == "unknown"
+
+
+def test_a_file_the_runtime_refuses_is_one_line(emulator, tmp_path):
+    path = tmp_path / "broken.tflite"
+    path.write_bytes(b"not a network")
+    with pytest.raises(DeviceError, match=r"broken\.tflite did not run") as error:
+        count_blocks(emulator, core(), path)
+    assert "\n" not in str(error.value)
+
+
+def test_protocols_that_time_do_not_apply(emulator, tiny_tflite):
+    device = load_device("cortex_a76").for_artifact(load_artifact(tiny_tflite))
+    assert device.protocol_for(Protocol(name="report")).name == "count"
