@@ -128,8 +128,9 @@ def board_rows(
     }
     if host:
         predictors["host time"] = scaled([summarize(host[n])["median_ms"] for n in names], real)
-    c = calibration
-    fitted = f"{c.ms_per_megacycle:.4f} ms/Mcycle, {c.dram_cycles:.0f} per line, {c.low_ratio:.3f}..{c.high_ratio:.3f}"
+    cal = calibration
+    fitted = f"{cal.ms_per_megacycle:.4f} ms/Mcycle, {cal.dram_cycles:.0f} per line"
+    fitted += f", {cal.low_ratio:.3f}..{cal.high_ratio:.3f}"
     rows = []
     for name, guess in predictors.items():
         errors = [abs(g / r - 1) for g, r in zip(guess, real, strict=True)]
