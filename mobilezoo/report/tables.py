@@ -40,8 +40,8 @@ class LatencyRow:
     device: DeviceInfo
     samples_ms: tuple[float, ...]
     summary: Summary
-    load_ms: float
-    first_run_ms: float
+    load_ms: float | None
+    first_run_ms: float | None
     noisy: tuple[str, ...]
     protocol: str
     measured_at: str

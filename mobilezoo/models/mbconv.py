@@ -1,0 +1,183 @@
+"""Networks of inverted residual blocks: MobileNetV2, MnasNet, and whatever a search puts together.
+
+Papers: MobileNetV2 (Sandler et al., arXiv:1801.04381, section 3), MnasNet (Tan et al., arXiv:1807.11626, figure 7),
+coordinate attention (Hou et al., arXiv:2103.02907, figure 3b: after the depthwise convolution).
+Official code: houqb/CoordAttention (MIT), tensorflow/tpu models/official/mnasnet (Apache-2.0).
+Built from timm's EfficientNet; what is added is attention per stage, named in the config. MnasNet as published needs
+TensorFlow's padding and a norm epsilon of 1e-3, which its YAMLs state.
+"""
+
+import math
+from functools import partial
+from typing import Any, Literal
+
+import torch
+from pydantic import Field, field_validator
+from timm.layers import create_conv2d, get_norm_act_layer
+from timm.models._efficientnet_blocks import InvertedResidual, SqueezeExcite
+from timm.models._efficientnet_builder import decode_arch_def, round_channels
+from timm.models.efficientnet import _create_effnet
+from torch import nn
+
+from mobilezoo.config import Record
+from mobilezoo.layers.attention import attention_names, create_attention
+from mobilezoo.models.base import ModelConfig
+
+ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hard_swish": nn.Hardswish, "gelu": nn.GELU}
+
+
+class Stage(Record):
+    """`depth` equal blocks; the first one strides and changes the width."""
+
+    block: Literal["ds", "ir", "er", "cn"] = Field(
+        default="ir", description="ds: depthwise + 1×1; ir: inverted residual; er: fused; cn: plain convolution"
+    )
+    depth: int = Field(default=1, gt=0)
+    kernel: Literal[1, 3, 5, 7, 9] = 3
+    stride: Literal[1, 2] = 1
+    expansion: float = Field(default=1, gt=0, description="hidden channels over input channels; ir and er")
+    width: int = Field(gt=0, description="output channels before the width multiplier")
+    attention: str = Field(default="none", description="none, se, coord, eca, ...: after the depthwise convolution")
+    se_ratio: float = Field(default=0.25, gt=0, le=1, description="se: hidden channels over the block's input channels")
+    skip: bool = Field(default=True, description="residual where shapes allow one")
+
+    @field_validator("attention")
+    @classmethod
+    def _known_attention(cls, value: str) -> str:
+        if value not in attention_names():
+            raise ValueError(f"one of {', '.join(attention_names())}")
+        return value
+
+
+class Config(ModelConfig):
+    """Stem convolution (stride 2), stages, 1×1 head convolution, pooling, classifier."""
+
+    family: Literal["mbconv"]
+    stem: int = Field(default=32, gt=0, description="channels of the stem before the width multiplier")
+    stages: tuple[Stage, ...] = Field(min_length=1)
+    head: int = Field(default=1280, gt=0, description="channels of the last 1×1 convolution")
+    head_scales: bool = Field(default=False, description="multiply the head too where width_multiplier exceeds 1")
+    width_multiplier: float = Field(default=1.0, gt=0, description="on stem and stages, then multiples of 8")
+    activation: Literal["relu", "relu6", "silu", "hard_swish", "gelu"] = "relu6"
+    padding: Literal["symmetric", "tensorflow"] = "symmetric"
+    norm_eps: float = Field(default=1e-5, gt=0)
+    norm_momentum: float = Field(default=0.1, gt=0, le=1, description="PyTorch's: weight of the newest batch")
+    drop_rate: float = Field(default=0.0, ge=0, lt=1, description="dropout before the classifier, as published")
+
+
+def build(config: Config, **kwargs: Any) -> nn.Module:
+    """A timm EfficientNet (or EfficientNetFeatures with `features_only`) of this config."""
+    multiplier = config.width_multiplier
+    head_multiplier = max(1.0, multiplier) if config.head_scales else 1.0
+    kwargs.setdefault("drop_rate", config.drop_rate)
+    network: nn.Module = _create_effnet(
+        config.name,
+        pretrained_cfg=config.pretrained_cfg(first_conv="conv_stem", classifier="classifier"),
+        block_args=decode_arch_def([[stage_string(stage)] for stage in config.stages]),
+        stem_size=config.stem,
+        num_features=round_channels(config.head, head_multiplier if head_multiplier != 1 else 0.0),
+        round_chs_fn=partial(round_channels, multiplier=multiplier if multiplier != 1 else 0.0),  # 0: as written
+        act_layer=ACTIVATIONS[config.activation],
+        norm_layer=partial(nn.BatchNorm2d, eps=config.norm_eps, momentum=config.norm_momentum),
+        pad_type="same" if config.padding == "tensorflow" else "",
+        **kwargs,
+    )
+    for stage, blocks in zip(config.stages, network.get_submodule("blocks").children(), strict=True):
+        for block in blocks.children():
+            _exact_hidden(block, stage, config)
+            _add_attention(block, stage.attention)
+    return network
+
+
+def stage_string(stage: Stage) -> str:
+    """The stage in timm's architecture notation; attention other than squeeze-and-excitation has none there."""
+    parts = [stage.block, f"r{stage.depth}", f"k{stage.kernel}", f"s{stage.stride}"]
+    if stage.block in ("ir", "er"):
+        parts.append(f"e{stage.expansion:g}")
+    parts.append(f"c{stage.width}")
+    if stage.attention == "se":
+        parts.append(f"se{stage.se_ratio:g}")
+    if stage.block == "cn":
+        parts += ["skip"] if stage.skip else []
+    elif not stage.skip:
+        parts.append("noskip")
+    return "_".join(parts)
+
+
+def arch_strings(config: Config) -> tuple[str, ...] | None:
+    """timm's architecture strings of the whole network, or None where a stage has attention that timm cannot name."""
+    if any(stage.attention not in ("none", "se") for stage in config.stages):
+        return None
+    return tuple(stage_string(stage) for stage in config.stages)
+
+
+def parse_stage(text: str) -> Stage:
+    """One stage from timm's notation, for example `ir_r2_k3_s2_e6_c24_se0.25`. Raises ConfigError."""
+    block, *options = text.split("_")
+    names = {"r": ("depth", int), "k": ("kernel", int), "s": ("stride", int), "e": ("expansion", float)}
+    names |= {"c": ("width", int), "se": ("se_ratio", float)}
+    data: dict[str, Any] = {"block": block, "skip": "noskip" not in options and (block != "cn" or "skip" in options)}
+    for option in options:
+        letters = option.rstrip("0123456789.")
+        if letters in names:
+            key, convert = names[letters]
+            data[key] = convert(option[len(letters) :])
+    if "se_ratio" in data:
+        data["attention"] = "se"
+    return Stage.parse(data, text)
+
+
+def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
+    """Rename MobileNetV2+CA's (`features.0.0.weight`) and torchvision MnasNet's (`layers.0.weight`) keys.
+
+    Both register layers in the order they run, as timm does, so keys correspond by position; shapes are compared when
+    the result is loaded.
+    """
+    first = next(iter(state_dict), "")
+    if not first.startswith(("features.", "layers.")):
+        return state_dict
+    ours = [k for k in model.state_dict() if not k.endswith("num_batches_tracked")]
+    theirs = [k for k in state_dict if not k.endswith("num_batches_tracked")]
+    if len(ours) != len(theirs):
+        return state_dict
+    return {new: state_dict[old] for new, old in zip(ours, theirs, strict=True)}
+
+
+def _exact_hidden(block: nn.Module, stage: Stage, config: Config) -> None:
+    """Give an inverted residual exactly input × expansion hidden channels, which timm rounds to multiples of 8."""
+    if not isinstance(block, InvertedResidual):
+        return
+    in_chs, kernel = block.conv_pw.in_channels, stage.kernel
+    hidden = int(in_chs * stage.expansion)
+    if hidden == block.conv_pw.out_channels:
+        return
+    padding = "same" if config.padding == "tensorflow" else ""
+    norm = get_norm_act_layer(partial(nn.BatchNorm2d, eps=config.norm_eps, momentum=config.norm_momentum))
+    act = ACTIVATIONS[config.activation]
+    stride = block.conv_dw.stride[0]
+    block.conv_pw = create_conv2d(in_chs, hidden, 1, padding=padding)
+    block.bn1 = norm(hidden, act_layer=act, inplace=True)
+    block.conv_dw = create_conv2d(hidden, hidden, kernel, stride=stride, padding=padding, depthwise=True)
+    block.bn2 = norm(hidden, act_layer=act, inplace=True)
+    block.conv_pwl = create_conv2d(hidden, block.conv_pwl.out_channels, 1, padding=padding)
+    if stage.attention == "se":
+        block.se = SqueezeExcite(hidden, rd_channels=round(in_chs * stage.se_ratio), act_layer=act)
+    _init(block)
+
+
+def _add_attention(block: nn.Module, name: str) -> None:
+    """Put an attention module of the zoo where timm puts squeeze-and-excitation."""
+    depthwise = getattr(block, "conv_dw", None) or getattr(block, "conv_exp", None)
+    if name not in ("none", "se") and isinstance(depthwise, nn.Conv2d):
+        block.se = create_attention(name, depthwise.out_channels)
+        _init(block.se)
+
+
+def _init(module: nn.Module) -> None:
+    """timm's EfficientNet initialisation, for convolutions added after it ran."""
+    for layer in module.modules():
+        if isinstance(layer, nn.Conv2d):
+            fan_out = layer.kernel_size[0] * layer.kernel_size[1] * layer.out_channels // layer.groups
+            nn.init.normal_(layer.weight, 0.0, math.sqrt(2.0 / fan_out))
+            if layer.bias is not None:
+                nn.init.zeros_(layer.bias)

@@ -1,0 +1,72 @@
+"""SHViT: single-head attention on part of the channels, strided four times before the first block.
+
+Paper: Yun and Ro, "SHViT", CVPR 2024, arXiv:2401.16456 (section 3, table 1). Official code: ysj9909/SHViT (MIT).
+timm's class is the same network; only the official keys of downsampling layers and blocks are named otherwise.
+"""
+
+import re
+from typing import Any, Literal
+
+import torch
+from timm.models._builder import build_model_with_cfg
+from timm.models.shvit import SHViT
+from torch import nn
+
+from mobilezoo.errors import ConfigError
+from mobilezoo.models.base import ModelConfig
+
+Three = tuple[int, int, int]
+DOWNSAMPLE = {"0.0": "0", "0.1": "1", "1": "2", "2.0": "3", "2.1": "4"}
+"""Official position of a downsampling layer in `blocksN` → position in timm's `downsample`."""
+
+
+class Config(ModelConfig):
+    """Three stages; `types` says per stage whether blocks hold attention (s) or only convolutions (i)."""
+
+    family: Literal["shvit"]
+    widths: Three
+    depths: Three
+    partial_widths: Three
+    """Channels that attention sees, per stage."""
+    qk_widths: Three = (16, 16, 16)
+    types: tuple[Literal["s", "i"], Literal["s", "i"], Literal["s", "i"]] = ("i", "s", "s")
+
+
+def build(config: Config, **kwargs: Any) -> nn.Module:
+    """timm's SHViT of this config; it has no stochastic depth."""
+    if kwargs.pop("drop_path_rate", 0.0):
+        raise ConfigError(f"{config.name}: drop_path_rate is not part of SHViT: leave it out")
+    network: nn.Module = build_model_with_cfg(
+        SHViT,
+        config.name,
+        False,
+        pretrained_cfg=config.pretrained_cfg(first_conv="patch_embed.0.c", classifier="head.l"),
+        feature_cfg={"out_indices": (0, 1, 2), "flatten_sequential": True},
+        embed_dim=config.widths,
+        partial_dim=config.partial_widths,
+        qk_dim=config.qk_widths,
+        depth=config.depths,
+        types=config.types,
+        **kwargs,
+    )
+    return network
+
+
+def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
+    """`blocks2.0.0.m…` → `stages.1.downsample.0.m…`, `blocks2.3.…` → `stages.1.blocks.0.…`."""
+    return {_rename(key): value for key, value in state_dict.items()}
+
+
+def _rename(key: str) -> str:
+    found = re.match(r"blocks([123])\.(\d+)\.(.*)", key)
+    if not found:
+        return key
+    stage, index, rest = int(found[1]) - 1, int(found[2]), found[3]
+    if stage == 0:
+        return f"stages.0.blocks.{index}.{rest}"
+    if index >= 3:
+        return f"stages.{stage}.blocks.{index - 3}.{rest}"
+    for official, ours in DOWNSAMPLE.items():
+        if f"{index}.{rest}".startswith(official + "."):
+            return f"stages.{stage}.downsample.{ours}.{f'{index}.{rest}'.removeprefix(official + '.')}"
+    return key
