@@ -52,9 +52,46 @@ class NormConv(nn.Module):
     def fuse(self) -> nn.Module:
         if not isinstance(self.norm, nn.BatchNorm2d):
             return self
-        scale, shift = affine_of(self.norm)
-        weight, bias = _double(self.conv)
-        return with_weights(self.conv, weight * scale[None, :, None, None], bias + weight[:, :, 0, 0] @ shift)
+        return fold_norm_before(self.norm, self.conv)
+
+
+class SplitConv(nn.Module):
+    """Norm (or none) → 1×1 convolution whose output is cut into equal parts, such as queries, keys and values.
+
+    The deployment form is one convolution per part, with a BatchNorm folded in: it needs no cut, which phone runtimes
+    answer with a copy or by leaving their accelerated part.
+    """
+
+    def __init__(self, norm: nn.Module | None, in_chs: int, part_chs: int, parts: int, bias: bool = False) -> None:
+        super().__init__()
+        self.parts = parts
+        self.norm = nn.Identity() if norm is None else norm
+        self.conv = nn.Conv2d(in_chs, parts * part_chs, 1, bias=bias)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        return self.conv(self.norm(x)).chunk(self.parts, dim=1)
+
+    def fuse(self) -> "ParallelConvs":
+        norm: nn.Module = self.norm
+        conv = self.conv
+        if isinstance(self.norm, nn.BatchNorm2d):
+            norm, conv = nn.Identity(), fold_norm_before(self.norm, conv)
+        weights = conv.weight.detach().chunk(self.parts)
+        biases = (None,) * self.parts if conv.bias is None else conv.bias.detach().chunk(self.parts)
+        return ParallelConvs(norm, [with_weights(conv, *pair) for pair in zip(weights, biases, strict=True)])
+
+
+class ParallelConvs(nn.Module):
+    """Norm → several convolutions of the same input: the deployment form of `SplitConv`."""
+
+    def __init__(self, norm: nn.Module, convs: list[nn.Conv2d]) -> None:
+        super().__init__()
+        self.norm = norm
+        self.convs = nn.ModuleList(convs)
+
+    def forward(self, x: Tensor) -> tuple[Tensor, ...]:
+        x = self.norm(x)
+        return tuple(conv(x) for conv in self.convs)
 
 
 class ScaledConv(nn.Module):
@@ -81,12 +118,19 @@ def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
     return scale, norm.bias.detach().double() - norm.running_mean.double() * scale
 
 
+def fold_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
+    """BatchNorm → 1×1 convolution as one convolution with bias."""
+    scale, shift = affine_of(norm)
+    weight, bias = _double(conv)
+    return with_weights(conv, weight * scale[None, :, None, None], bias + weight[:, :, 0, 0] @ shift)
+
+
 def with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """A convolution of the same geometry, dtype and device with other weights."""
+    """A convolution of the same geometry, dtype and device with other weights; it has as many outputs as they do."""
     old = conv.weight
     new = nn.Conv2d(
         conv.in_channels,
-        conv.out_channels,
+        weight.shape[0],
         conv.kernel_size,  # type: ignore[arg-type]
         conv.stride,  # type: ignore[arg-type]
         conv.padding,  # type: ignore[arg-type]

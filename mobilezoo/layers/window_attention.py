@@ -14,6 +14,8 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mobilezoo.layers.foldable import SplitConv
+
 Form = Literal["close", "remote"]
 
 
@@ -35,7 +37,7 @@ class WindowAttention(nn.Module):
         self.forms = forms
         self.scale = head_dim**-0.5
         self.share_equal_forms = False
-        self.qk = nn.Conv2d(dim, 2 * dim, 1)
+        self.qk: nn.Module = SplitConv(None, dim, dim, parts=2, bias=True)
         self.v = nn.Conv2d(dim, value_dim, 1)
         self.act = act
 
@@ -45,40 +47,43 @@ class WindowAttention(nn.Module):
         if below or right:
             x = F.pad(x, (0, right, 0, below))
         rows, cols = (height + below) // self.window, (width + right) // self.window
-        qk, v = self.qk(x), self.act(self.v(x))
+        q, k = self.qk(x)
+        v = self.act(self.v(x))
         # One window holds the whole map: its close and remote forms are the same sum.
         shared = self.share_equal_forms and rows == cols == 1
-        parts = [self._attend(qk, v, form, rows, cols) for form in (self.forms[:1] if shared else self.forms)]
+        parts = [self._attend(q, k, v, form, rows, cols) for form in (self.forms[:1] if shared else self.forms)]
         out = sum(parts[1:], parts[0]) if not shared else parts[0] * float(len(self.forms))
         # Only the cuts that cut: converters fail on slices that change nothing.
         out = out.narrow(2, 0, height) if below else out
         return out.narrow(3, 0, width) if right else out
 
-    def _attend(self, qk: Tensor, v: Tensor, form: Form, rows: int, cols: int) -> Tensor:
-        tokens = self.window * self.window
-        split = (-1, 2 * self.num_heads, qk.shape[1] // (2 * self.num_heads), tokens)
-        q, k = to_windows(qk, form, rows, cols).reshape(split).chunk(2, dim=1)  # (b n) h d t
-        v = to_windows(v, form, rows, cols).reshape(-1, self.num_heads, v.shape[1] // self.num_heads, tokens)
+    def _attend(self, q: Tensor, k: Tensor, v: Tensor, form: Form, rows: int, cols: int) -> Tensor:
+        q, k, v = (self._heads(part, form, rows, cols) for part in (q, k, v))  # (b n h) d t
         if self.scale != 1.0:
             q = q * self.scale
-        attn = (q.transpose(-2, -1) @ k).softmax(dim=-1)  # (b n) h t t
-        return from_windows(v @ attn.transpose(-2, -1), form, rows, cols, self.window)
+        # bmm, because the general matrix product exports with an expand on either side.
+        attn = torch.bmm(q.transpose(1, 2), k).softmax(dim=-1)  # (b n h) t t
+        out = torch.bmm(v, attn.transpose(1, 2))
+        return from_windows(out, form, rows, cols, self.window, self.num_heads)
+
+    def _heads(self, x: Tensor, form: Form, rows: int, cols: int) -> Tensor:
+        windows = to_windows(x, form, rows, cols)
+        return windows.reshape(-1, windows.shape[1] // self.num_heads, windows.shape[2])
 
     def fuse(self) -> "WindowAttention":
         """The scale folded into the queries' projection; equal forms (a map of one window) computed once."""
         fused = copy.deepcopy(self)
-        dim = fused.qk.in_channels
-        with torch.no_grad():
-            fused.qk.weight[:dim] *= self.scale
-            if fused.qk.bias is not None:
-                fused.qk.bias[:dim] *= self.scale
+        if isinstance(fused.qk, SplitConv):
+            fused.qk = fused.qk.fuse()
+            for tensor in fused.qk.convs[0].parameters():
+                tensor.data *= self.scale
         fused.scale = 1.0
         fused.share_equal_forms = True
         return fused
 
 
 def to_windows(x: Tensor, form: Form, rows: int, cols: int) -> Tensor:
-    """[b, c, H, W] → [b·rows·cols, c, H/rows, W/cols] (flattened: [.., c, t]), windows in row order."""
+    """[b, c, H, W] → [b·rows·cols, c, t], t = H/rows · W/cols tokens, windows and tokens in row order."""
     _, c, height, width = x.shape
     tall, wide = height // rows, width // cols
     if rows == cols == 1:
@@ -90,9 +95,9 @@ def to_windows(x: Tensor, form: Form, rows: int, cols: int) -> Tensor:
     return x.reshape(-1, c * tall * wide, cols).transpose(1, 2).reshape(-1, c, tall * wide)
 
 
-def from_windows(x: Tensor, form: Form, rows: int, cols: int, window: int) -> Tensor:
-    """The inverse of `to_windows`: [b·rows·cols, h, d, window·window] → [b, h·d, rows·window, cols·window]."""
-    c, height, width = x.shape[1] * x.shape[2], rows * window, cols * window
+def from_windows(x: Tensor, form: Form, rows: int, cols: int, window: int, heads: int = 1) -> Tensor:
+    """The inverse of `to_windows`: [b·rows·cols·heads, d, window·window] → [b, heads·d, rows·window, cols·window]."""
+    c, height, width = x.shape[1] * heads, rows * window, cols * window
     if rows == cols == 1:
         return x.reshape(-1, c, height, width)
     if form == "close":

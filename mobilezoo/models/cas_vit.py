@@ -4,7 +4,7 @@ Paper: "CAS-ViT: Convolutional Additive Self-attention Vision Transformers for E
 arXiv:2408.03703, method section (additive similarity, CATM, block). Official code: Tianfang-Zhang/CAS-ViT, MIT licence.
 
 Where it differs from the official code, and why:
-- pre-norms sit beside the projection they feed (`NormConv`), so that the deployment form folds them;
+- pre-norms sit beside the projection they feed (`NormConv`, `SplitConv`), so that the deployment form folds them;
 - the final norm belongs to the head, so that it folds into the classifier; `forward_features` ends before it;
 - a network with two heads returns both logits only after `set_distilled_training()`, as timm's DeiT does. Official
   inference, which averages both, is unchanged.
@@ -20,7 +20,7 @@ from timm.layers import DropPath
 from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
-from mobilezoo.layers.foldable import ConvNorm, NormConv
+from mobilezoo.layers.foldable import ConvNorm, NormConv, SplitConv
 from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.size import check_input_size
 from mobilezoo.models.base import ModelConfig
@@ -100,14 +100,14 @@ class AdditiveMixer(nn.Module):
 
     def __init__(self, dim: int, kernel: int, norm_eps: float) -> None:
         super().__init__()
-        self.qkv = NormConv(nn.BatchNorm2d(dim, eps=norm_eps), dim, 3 * dim)
+        self.qkv = SplitConv(nn.BatchNorm2d(dim, eps=norm_eps), dim, dim, parts=3)
         self.q_gate = nn.Sequential(SpatialGate(dim, kernel, norm_eps), ChannelGate(dim))
         self.k_gate = nn.Sequential(SpatialGate(dim, kernel, norm_eps), ChannelGate(dim))
         self.integrate = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim)
         self.project = nn.Conv2d(dim, dim, kernel, padding=kernel // 2, groups=dim)
 
     def forward(self, x: Tensor) -> Tensor:
-        q, k, v = self.qkv(x).chunk(3, dim=1)
+        q, k, v = self.qkv(x)
         return self.project(self.integrate(self.q_gate(q) + self.k_gate(k)) * v)
 
 

@@ -194,7 +194,8 @@ _BLOCK_RENAMES = tuple(
     (re.compile(pattern), new)
     for pattern, new in (
         (r"^eops\.0\.net\.conv\.", "expand.conv.conv."),
-        (r"^eops\.0\.(qk|v)\.conv\.", r"expand.attn.\1."),
+        (r"^eops\.0\.qk\.conv\.", "expand.attn.qk.conv."),
+        (r"^eops\.0\.v\.conv\.", "expand.attn.v."),
         (r"^conv_local\.", "dw."),
         (r"^proj\.conv\.", "project.conv."),
         (r"^ls\.gamma$", "project.gamma"),
