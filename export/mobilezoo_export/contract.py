@@ -25,6 +25,9 @@ class ExportOptions(Record):
 
     layout: Literal["NHWC", "NCHW"] = Field(default="NHWC", description="input layout of LiteRT files")
     opset: int = Field(default=18, ge=18, le=23, description="ONNX operator set")
+    onnx_activations: Literal["int8", "uint8"] = Field(
+        default="int8", description="activation type of int8 ONNX files; uint8 (u8s8) is faster on most x86 CPUs"
+    )
     coreml_target: str = Field(default="iOS16", description="oldest system a Core ML file must run on")
 
 
@@ -70,6 +73,8 @@ class Runner(ABC):
     """An exported file, loaded in its own runtime. `prepare` then `invoke` is what latency measures."""
 
     input: InputSpec
+    measurable: bool = True
+    """Whether the time of `invoke` says anything about a device; false for Core ML's program check."""
 
     @abstractmethod
     def prepare(self, batch: "np.ndarray") -> None:

@@ -19,7 +19,16 @@ class Tolerance(Record):
 
 TOLERANCES = {
     "fp32": Tolerance(relative=1e-3, snr_db=70.0),
-    "fp16": Tolerance(relative=0.1, snr_db=35.0),
+    # Half arithmetic in PyTorch itself: 36 dB on MobileNetV2 with random norms, 49 to 65 dB on MnasNet, SHViT and
+    # GhostNetV2.
+    "fp16": Tolerance(relative=0.4, snr_db=25.0),
+    # Eight bits of activations and weights keep about 14 dB through a network with random norms (measured: 13.7 to
+    # 16.8 dB on MobileNetV2); a wrong scale or a dropped channel falls below 6 dB.
+    "int8": Tolerance(relative=2.5, snr_db=8.0),
+    "int8-dynamic": Tolerance(relative=2.0, snr_db=8.0),
+    "w8a8": Tolerance(relative=2.5, snr_db=8.0),
+    "pal6": Tolerance(relative=2.0, snr_db=8.0),
+    "pal4": Tolerance(relative=4.0, snr_db=0.0),
 }
 
 

@@ -1,5 +1,6 @@
 """The conformance suite: what every target's fp32 file must do. A new target adds one subclass."""
 
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -8,7 +9,9 @@ import torch
 from torch import nn
 
 from mobilezoo.artifacts import Artifact, load_record_of, sha256_of
-from mobilezoo_export import ExportResult, ExportSpec, export_model, load_exporter, load_runner
+from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, export_model, load_exporter, load_runner
+from mobilezoo_export.images import sample_images
+from mobilezoo_export.tolerances import TOLERANCES
 
 
 class Conformance:
@@ -70,10 +73,67 @@ class TestExecuTorch(Conformance):
     target = "executorch"
 
 
-def test_core_ml_file_is_written_and_says_that_it_was_not_run(
-    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
+class TestCoreML(Conformance):
+    target = "coreml"
+
+    def test_what_computed_it_is_named_honestly(self, result: ExportResult) -> None:
+        assert result.artifact is not None
+        assert result.artifact.parity is not None
+        if sys.platform != "darwin":
+            assert result.artifact.parity.ran_in.startswith("program check")
+            assert result.path is not None
+            assert not load_runner(result.path).measurable
+
+
+CELLS = {
+    "onnx": ("fp16", "int8"),
+    "litert": ("fp16", "int8-dynamic", "int8"),
+    "coreml": ("fp16", "int8", "pal4", "pal6", "w8a8"),
+    "executorch": ("fp16", "int8"),
+}
+FAST = {("onnx", "int8"), ("litert", "int8"), ("coreml", "w8a8")}
+
+
+@pytest.mark.parametrize(
+    ("target", "precision"),
+    [
+        pytest.param(target, precision, marks=() if (target, precision) in FAST else pytest.mark.slow)
+        for target, precisions in CELLS.items()
+        for precision in precisions
+    ],
+)
+def test_reduced_precision_is_within_its_tolerance(
+    target: str, precision: str, tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
 ) -> None:
-    (result,) = export_model(tiny, tiny_spec, ["coreml"], ["fp32"], tmp_path, isolate=False)
+    spec = tiny_spec.model_copy(update={"options": ExportOptions(coreml_target="iOS17")})
+    calibration = [sample_images(spec)]
+    (result,) = export_model(tiny, spec, [target], [precision], tmp_path, calibration=calibration, isolate=False)
     assert result.status == "exported", result.reason
     assert result.artifact is not None
-    assert result.artifact.parity is not None or "not run here" in str(result.artifact.not_run)
+    assert result.artifact.parity is not None
+
+
+@pytest.mark.parametrize("target", ["onnx", "litert"])
+def test_too_few_calibration_images_are_refused_in_one_line(
+    target: str, tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
+) -> None:
+    (result,) = export_model(tiny, tiny_spec, [target], ["int8"], tmp_path, isolate=False)
+    assert result.status == "failed"
+    assert "at least 8 calibration images, got 0" in result.reason
+    assert list(tmp_path.iterdir()) == []
+
+
+def test_every_precision_of_the_table_has_a_tolerance() -> None:
+    for target in CELLS:
+        for precision in load_exporter(target).precisions:
+            assert precision in TOLERANCES
+        assert set(load_exporter(target).precisions) == {"fp32", *CELLS[target]}
+
+
+def test_core_ml_refuses_an_unknown_system_and_int8_activations_before_ios17(
+    tiny: nn.Module, tiny_spec: ExportSpec
+) -> None:
+    exporter = load_exporter("coreml")
+    old = tiny_spec.model_copy(update={"options": ExportOptions(coreml_target="iOS99")})
+    assert "unknown Core ML deployment target 'iOS99'" in str(exporter.check(tiny, old))
+    assert "iOS17" in str(exporter.check(tiny, tiny_spec.model_copy(update={"precision": "w8a8"})))

@@ -1,4 +1,4 @@
-"""Core ML (.mlpackage, ML Program) through torch.export. Files run on macOS only."""
+"""Core ML (.mlpackage, ML Program) through torch.export; files run in Core ML on macOS, else in the program check."""
 
 import platform
 from collections.abc import Sequence
@@ -7,9 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilezoo.artifacts import Artifact, InputSpec
+from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.quantize.calibration import calibration_batches
+from mobilezoo_export.quantize.coreml import compress
 from mobilezoo_export.quiet import quiet
 
 if TYPE_CHECKING:
@@ -24,11 +26,14 @@ class CoreMLExporter(Exporter):
     extra = "coreml"
     modules = ("coremltools",)
     packages = ("torch", "coremltools")
-    precisions = ("fp32",)
+    precisions = ("fp32", "fp16", "int8", "pal4", "pal6", "w8a8")
+    calibrated = ("w8a8",)
 
     def check(self, model: "nn.Module", spec: ExportSpec) -> str | None:
         if spec.options.coreml_target not in TARGETS:
             return f"unknown Core ML deployment target {spec.options.coreml_target!r}: use {', '.join(TARGETS)}"
+        if spec.precision == "w8a8" and spec.options.coreml_target < "iOS17":
+            return "Core ML runs int8 activations from iOS17 on: pass coreml_target=iOS17"
         return super().check(model, spec)
 
     def export(
@@ -44,52 +49,70 @@ class CoreMLExporter(Exporter):
                 program,
                 convert_to="mlprogram",
                 outputs=[ct.TensorType(name="logits")],
-                compute_precision=ct.precision.FLOAT32,
+                compute_precision=ct.precision.FLOAT32 if spec.precision == "fp32" else ct.precision.FLOAT16,
                 minimum_deployment_target=getattr(ct.target, spec.options.coreml_target),
                 skip_model_load=True,
             )
+            if spec.precision not in ("fp32", "fp16"):
+                batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
+                converted = compress(converted, spec.precision, batches)
             converted.save(str(path))
         return []
 
-    def not_run(self, spec: ExportSpec) -> str | None:
-        return None if _on_mac() else "not run here: Core ML runs on macOS only"
-
 
 class CoreMLRunner(Runner):
-    """Core ML's own prediction (macOS)."""
+    """Core ML's own prediction on macOS; elsewhere the program check, which computes the saved program in PyTorch."""
 
     def __init__(self, path: Path, threads: int = 1, record: Artifact | None = None) -> None:
         require("coremltools", "coreml")
-        if not _on_mac():
-            raise ExportError(f"{path.name!r} cannot be run here: Core ML runs on macOS only")
+        self._on_mac = platform.system() == "Darwin"
+        self.measurable = self._on_mac
         with quiet():
-            import coremltools as ct
-
-            try:
-                self.model = ct.models.MLModel(str(path))
-            except Exception as error:
-                first = str(error).splitlines()[0]
-                raise ExportError(f"{path.name!r} cannot be read as a Core ML package: {first}") from error
-        described = self.model.get_spec().description
-        self._names = described.input[0].name, described.output[0].name
-        shape = tuple(int(size) for size in described.input[0].type.multiArrayType.shape)
-        self.input = record.input if record else InputSpec(shape=shape)
-        self._held: dict[str, Any] = {}
-        self._result: dict[str, Any] = {}
+            self._program = _load_on_mac(path) if self._on_mac else _load_for_check(path)
+        self.input = record.input if record else InputSpec(shape=self._program.input_shape)
+        self._held = np.empty(0)
+        self._result = np.empty(0)
 
     @property
     def runtime(self) -> str:
-        return f"Core ML (macOS {platform.mac_ver()[0]})"
+        if self._on_mac:
+            return f"Core ML (macOS {platform.mac_ver()[0]})"
+        return f"program check (coremltools {versions(['coremltools']).get('coremltools', '')} loader, PyTorch)"
 
     def prepare(self, batch: np.ndarray) -> None:
-        self._held = {self._names[0]: batch}
+        self._held = batch
 
     def invoke(self) -> None:
-        self._result = self.model.predict(self._held)
+        self._result = self._program.run(self._held)
 
     def output(self) -> np.ndarray:
-        return np.asarray(self._result[self._names[1]], dtype=np.float32)
+        return np.asarray(self._result, dtype=np.float32)
 
 
-def _on_mac() -> bool:
-    return platform.system() == "Darwin"
+class _Prediction:
+    """A compiled model on macOS, with the program check's two methods."""
+
+    def __init__(self, path: Path) -> None:
+        import coremltools as ct
+
+        self.model = ct.models.MLModel(str(path))
+        described = self.model.get_spec().description
+        self._names = described.input[0].name, described.output[0].name
+        self.input_shape = tuple(int(size) for size in described.input[0].type.multiArrayType.shape)
+
+    def run(self, image: np.ndarray) -> np.ndarray:
+        return np.asarray(self.model.predict({self._names[0]: image})[self._names[1]])
+
+
+def _load_on_mac(path: Path) -> Any:
+    try:
+        return _Prediction(path)
+    except Exception as error:
+        first = str(error).splitlines()[0]
+        raise ExportError(f"{path.name!r} cannot be read as a Core ML package: {first}") from error
+
+
+def _load_for_check(path: Path) -> Any:
+    from mobilezoo_export.mil.program import load_program
+
+    return load_program(path)

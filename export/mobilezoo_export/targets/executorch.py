@@ -1,5 +1,6 @@
 """ExecuTorch (.pte) with the XNNPACK delegate; files run in ExecuTorch's Python runtime."""
 
+import copy
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -9,6 +10,7 @@ import numpy as np
 from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quiet import quiet
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ class ExecuTorchExporter(Exporter):
     extra = "executorch"
     modules = ("executorch",)
     packages = ("torch", "executorch")
-    precisions = ("fp32",)
+    precisions = ("fp32", "fp16", "int8")
+    calibrated = ("int8",)
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
@@ -32,7 +35,14 @@ class ExecuTorchExporter(Exporter):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
 
-            program = torch.export.export(model, (torch.zeros(spec.shape),))
+            from mobilezoo_export.quantize.executorch import HalfInside, to_int8
+
+            example = torch.zeros(spec.shape)
+            if spec.precision == "int8":
+                model = to_int8(model, example, calibration_batches(calibration, spec))
+            elif spec.precision == "fp16":
+                model = HalfInside(copy.deepcopy(model).half())
+            program = torch.export.export(model, (example,))
             lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
             path.write_bytes(lowered.to_executorch().buffer)
         return []

@@ -9,6 +9,8 @@ import numpy as np
 from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.quantize.calibration import calibration_batches
+from mobilezoo_export.quantize.litert import quantise
 from mobilezoo_export.quiet import quiet
 
 if TYPE_CHECKING:
@@ -19,9 +21,10 @@ class LiteRTExporter(Exporter):
     target = "litert"
     suffix = ".tflite"
     extra = "litert"
-    modules = ("litert_torch", "ai_edge_litert")
-    packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert")
-    precisions = ("fp32",)
+    modules = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
+    packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
+    precisions = ("fp32", "fp16", "int8", "int8-dynamic")
+    calibrated = ("int8",)
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
@@ -34,7 +37,14 @@ class LiteRTExporter(Exporter):
             shape = self.input_spec(spec).shape
             module = _channels_last_input(model) if spec.options.layout == "NHWC" else model
             litert_torch.convert(module, (torch.zeros(shape),)).export(str(path))
+            if spec.precision != "fp32":
+                batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
+                quantise(path, path, spec.precision, [self._as_fed(batch, spec) for batch in batches])
         return []
+
+    def _as_fed(self, batch: np.ndarray, spec: ExportSpec) -> np.ndarray:
+        laid_out = batch.transpose(0, 2, 3, 1) if spec.options.layout == "NHWC" else batch
+        return np.ascontiguousarray(laid_out)
 
     def input_spec(self, spec: ExportSpec) -> InputSpec:
         if spec.options.layout == "NCHW":

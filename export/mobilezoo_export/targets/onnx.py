@@ -9,6 +9,8 @@ import numpy as np
 from mobilezoo.artifacts import Artifact, InputSpec
 from mobilezoo.errors import ExportError, require
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.quantize.calibration import calibration_batches
+from mobilezoo_export.quantize.onnx import INPUT, to_float16, to_int8
 from mobilezoo_export.quiet import quiet
 
 if TYPE_CHECKING:
@@ -21,7 +23,8 @@ class OnnxExporter(Exporter):
     extra = "onnx"
     modules = ("onnx", "onnxscript", "onnxruntime")
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
-    precisions = ("fp32",)
+    precisions = ("fp32", "fp16", "int8")
+    calibrated = ("int8",)
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
@@ -35,7 +38,7 @@ class OnnxExporter(Exporter):
                 (torch.zeros(spec.shape),),
                 dynamo=True,
                 opset_version=spec.options.opset,
-                input_names=["image"],
+                input_names=[INPUT],
                 output_names=["logits"],
                 verbose=False,
                 # Weights stay inside: one file is one artefact.
@@ -43,7 +46,12 @@ class OnnxExporter(Exporter):
             )
             assert program is not None
             proto = program.model_proto
-        onnx.save(_without_traces(proto), path)
+            plain = _without_traces(proto)
+            if spec.precision == "int8":
+                batches = calibration_batches(calibration, spec)
+                to_int8(plain, batches, path, spec.options.onnx_activations == "uint8")
+            else:
+                onnx.save(to_float16(plain) if spec.precision == "fp16" else plain, path)
         return []
 
 

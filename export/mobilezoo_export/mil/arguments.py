@@ -1,0 +1,73 @@
+"""The table of operations, and typed access to one operation's arguments."""
+
+from collections.abc import Callable
+from typing import Any
+
+import numpy as np
+import torch
+
+Value = Any
+"""A tensor, a plain Python value from the program's constants, or a list of either."""
+
+
+class Arguments:
+    """Arguments of one MIL operation, by name; absent ones give the default of the operation's definition."""
+
+    def __init__(self, lookup: Callable[[str], Value], name: str) -> None:
+        self._lookup = lookup
+        self.name = name
+
+    def value(self, name: str, default: Value = None) -> Value:
+        found = self._lookup(name)
+        return default if found is None else found
+
+    def tensor(self, name: str = "x") -> torch.Tensor:
+        return as_tensor(self._lookup(name))
+
+    def maybe_tensor(self, name: str) -> torch.Tensor | None:
+        found = self._lookup(name)
+        return None if found is None else as_tensor(found)
+
+    def tensors(self, name: str = "values") -> list[torch.Tensor]:
+        return [as_tensor(value) for value in self._lookup(name)]
+
+    def number(self, name: str, default: float = 0.0) -> float:
+        return float(self.value(name, default))
+
+    def integer(self, name: str, default: int = 0) -> int:
+        return int(self.value(name, default))
+
+    def flag(self, name: str, default: bool = False) -> bool:
+        return bool(self.value(name, default))
+
+    def text(self, name: str, default: str = "") -> str:
+        return str(self.value(name, default))
+
+    def integers(self, name: str, default: list[int] | None = None) -> list[int]:
+        found = self._lookup(name)
+        if found is None:
+            return default or []
+        array = found.numpy() if isinstance(found, torch.Tensor) else np.asarray(found)
+        return [int(item) for item in np.atleast_1d(array)]
+
+
+def as_tensor(value: Value) -> torch.Tensor:
+    """Constants may be NumPy scalars or arrays."""
+    return value if isinstance(value, torch.Tensor) else torch.as_tensor(np.ascontiguousarray(value))
+
+
+Compute = Callable[[Arguments], Any]
+OPERATIONS: dict[str, Compute] = {}
+"""MIL operation name → what it computes."""
+
+
+def operation(*names: str) -> Callable[[Compute], Compute]:
+    """Register one function for one or more MIL operations."""
+
+    def register(function: Compute) -> Compute:
+        for name in names:
+            assert name not in OPERATIONS, name
+            OPERATIONS[name] = function
+        return function
+
+    return register

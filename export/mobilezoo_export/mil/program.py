@@ -1,0 +1,116 @@
+"""Load a saved ML Program and compute it."""
+
+import importlib
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+
+from mobilezoo.errors import ExportError
+from mobilezoo_export.mil.arguments import OPERATIONS, Arguments
+
+Observer = Callable[[Any, str, torch.Tensor], None]
+"""Called with (operation, output name, value) as each value is computed."""
+
+for _module in ("elementwise", "layers", "shapes"):
+    importlib.import_module(f"mobilezoo_export.mil.{_module}")
+
+
+class Program:
+    """One function of an ML Program.
+
+    Values declared float16 are rounded to half after each operation (`half_storage`), as a device stores them;
+    arithmetic itself is float32, as accelerators accumulate wider than they store.
+    """
+
+    def __init__(self, model: Any, *, half_storage: bool = True) -> None:
+        """`model` is a coremltools MLModel. Raises ExportError naming operations that are not known here."""
+        from coremltools.converters.mil.frontend.milproto.load import load
+        from coremltools.converters.mil.mil import types
+
+        spec = model.get_spec()
+        if spec.WhichOneof("Type") != "mlProgram":
+            raise ExportError("the Core ML model is no ML Program: export it again with mobilezoo")
+        functions = load(spec, spec.specificationVersion, model.weights_dir).functions
+        self.function = functions["main"]
+        self._half = types.fp16 if half_storage else None
+        self._constants: dict[Any, Any] = {}
+        unknown = sorted({o.op_type for o in self.operations() if o.op_type not in OPERATIONS})
+        if unknown:
+            raise ExportError(f"program check does not know the operation {', '.join(unknown)}")
+
+    def operations(self) -> Iterator[Any]:
+        """Operations that compute, in order; constants are values, not operations."""
+        for item in self.function.operations:
+            if item.op_type != "const" and not item.op_type.startswith("constexpr_"):
+                yield item
+
+    @property
+    def input_name(self) -> str:
+        return next(iter(self.function.inputs))
+
+    @property
+    def input_shape(self) -> tuple[int, ...]:
+        return tuple(int(size) for size in self.function.inputs[self.input_name].shape)
+
+    def run(self, image: np.ndarray, observe: Observer | None = None) -> np.ndarray:
+        """The program's first output for one input of `input_shape`."""
+        variable = self.function.inputs[self.input_name]
+        values: dict[Any, Any] = {variable: self._stored(variable, torch.from_numpy(np.ascontiguousarray(image)))}
+        if observe:
+            observe(None, self.input_name, values[variable])
+        with torch.no_grad():
+            for item in self.operations():
+                self._compute(item, values, observe)
+        result: np.ndarray = values[self.function.outputs[0]].numpy()
+        return result
+
+    def _compute(self, item: Any, values: dict[Any, Any], observe: Observer | None) -> None:
+        def lookup(name: str) -> Any:
+            found = item.inputs.get(name)
+            if isinstance(found, list | tuple):
+                return [self._value(variable, values) for variable in found]
+            return None if found is None else self._value(found, values)
+
+        computed = OPERATIONS[item.op_type](Arguments(lookup, item.name))
+        outputs = computed if isinstance(computed, tuple | list) else (computed,)
+        for variable, tensor in zip(item.outputs, outputs, strict=True):
+            declared = tuple(int(size) for size in variable.shape)
+            if declared != tuple(tensor.shape):
+                raise ExportError(f"{item.name} is declared as {declared} but computes {tuple(tensor.shape)}")
+            values[variable] = self._stored(variable, tensor)
+            if observe:
+                observe(item, variable.name, values[variable])
+
+    def _stored(self, variable: Any, tensor: torch.Tensor) -> torch.Tensor:
+        if not tensor.is_floating_point():
+            return tensor
+        if self._half is not None and variable.dtype == self._half:
+            tensor = tensor.to(torch.float16)
+        return tensor.float()
+
+    def _value(self, variable: Any, values: dict[Any, Any]) -> Any:
+        if variable in values:
+            return values[variable]
+        if variable not in self._constants:
+            # Compressed weights are decoded by coremltools itself.
+            raw = variable.val if variable.val is not None else variable.op.materialized_val_inference()
+            is_weights = isinstance(raw, np.ndarray) and raw.dtype.kind == "f"
+            self._constants[variable] = torch.from_numpy(np.ascontiguousarray(raw)).float() if is_weights else raw
+        return self._constants[variable]
+
+
+def load_program(path: Path, *, half_storage: bool = True) -> Program:
+    """The ML Program in an `.mlpackage`. Raises ExportError for a damaged package."""
+    import coremltools as ct
+
+    try:
+        model = ct.models.MLModel(str(path), skip_model_load=True)
+        return Program(model, half_storage=half_storage)
+    except ExportError:
+        raise
+    except Exception as error:
+        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        raise ExportError(f"{path.name!r} cannot be read as a Core ML package: {first[:200]}") from error

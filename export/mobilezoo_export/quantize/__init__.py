@@ -1,0 +1,1 @@
+"""Reduced precision, one file per toolchain: each takes what its exporter made in float32."""

@@ -1,0 +1,27 @@
+"""Calibration images, cut to a file's batch size."""
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from mobilezoo.errors import ExportError
+from mobilezoo_export.contract import ExportSpec
+
+MIN_IMAGES = 8
+"""Fewer leave activation ranges to chance."""
+
+
+def calibration_batches(calibration: Sequence[np.ndarray], spec: ExportSpec) -> list[np.ndarray]:
+    """Float32 NCHW arrays of exactly `spec.batch` images. Raises ExportError for too few or misshapen images."""
+    images = np.concatenate(list(calibration)) if len(calibration) else np.empty((0, *spec.shape[1:]), np.float32)
+    if len(images) < MIN_IMAGES:
+        raise ExportError(
+            f"{spec.precision} needs at least {MIN_IMAGES} calibration images, got {len(images)}: "
+            "pass more with --calib"
+        )
+    if images.shape[1:] != spec.shape[1:]:
+        raise ExportError(f"calibration images have shape {images.shape[1:]}, the model takes {spec.shape[1:]}")
+    if not np.isfinite(images).all():
+        raise ExportError("calibration images hold values that are not finite: check the preprocessing")
+    whole = len(images) // spec.batch * spec.batch
+    return [np.ascontiguousarray(images[i : i + spec.batch], np.float32) for i in range(0, whole, spec.batch)]

@@ -1,0 +1,72 @@
+"""Core ML: int8 weights per channel, palettes of 4 and 6 bits, and int8 activations with int8 weights (W8A8)."""
+
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from typing import Any
+
+import numpy as np
+import torch
+
+
+def compress(model: Any, precision: str, batches: Sequence[np.ndarray] = ()) -> Any:
+    """The same ML Program with smaller weights; activations stay float16 except with `w8a8`."""
+    import coremltools.optimize.coreml as cto
+
+    if precision in ("pal4", "pal6"):
+        palette = cto.OpPalettizerConfig(mode="kmeans", nbits=int(precision[-1]))
+        return cto.palettize_weights(model, cto.OptimizationConfig(global_config=palette))
+    if precision == "w8a8":
+        model = _quantise_activations(model, batches)
+    linear = cto.OpLinearQuantizerConfig(mode="linear_symmetric", granularity="per_channel")
+    return cto.linear_quantize_weights(model, cto.OptimizationConfig(global_config=linear))
+
+
+def _quantise_activations(model: Any, batches: Sequence[np.ndarray]) -> Any:
+    import coremltools.optimize.coreml as cto
+
+    linear = cto.experimental.OpActivationLinearQuantizerConfig(mode="linear_symmetric")
+    config = cto.OptimizationConfig(global_config=linear)
+    with _our_ranges(activation_ranges(model, batches)):
+        return cto.experimental.linear_quantize_activations(model, config, sample_data=[{}])
+
+
+def activation_ranges(model: Any, batches: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
+    """{value name: {"rmin": ..., "rmax": ...}} over all batches, from the program check.
+
+    Values that meet in one concatenation share a range, so that it needs no requantisation.
+    """
+    from mobilezoo_export.mil.program import Program
+
+    program = Program(model)
+    ranges: dict[str, dict[str, float]] = {}
+
+    def observe(_: Any, name: str, value: torch.Tensor) -> None:
+        if not value.is_floating_point():
+            return
+        low, high = float(value.min()), float(value.max())
+        known = ranges.setdefault(name, {"rmin": low, "rmax": high})
+        known["rmin"], known["rmax"] = min(low, known["rmin"]), max(high, known["rmax"])
+
+    for batch in batches:
+        program.run(batch, observe)
+    for item in program.operations():
+        if item.op_type == "concat":
+            names = [variable.name for variable in (*item.inputs["values"], *item.outputs) if variable.name in ranges]
+            low = min(ranges[name]["rmin"] for name in names)
+            high = max(ranges[name]["rmax"] for name in names)
+            for name in names:
+                ranges[name].update(rmin=low, rmax=high)
+    return ranges
+
+
+@contextmanager
+def _our_ranges(ranges: dict[str, dict[str, float]]) -> Iterator[None]:
+    """coremltools measures ranges with `predict`, which macOS alone has (and 9.0 keeps the last sample's only)."""
+    from coremltools.optimize.coreml import _post_training_quantization as module
+
+    original = module._get_activation_calibration_stats
+    module._get_activation_calibration_stats = lambda *_args, **_kwargs: ranges
+    try:
+        yield
+    finally:
+        module._get_activation_calibration_stats = original

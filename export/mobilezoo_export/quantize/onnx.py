@@ -1,0 +1,55 @@
+"""ONNX: float16 tensors, or static int8 as quantise/dequantise pairs (per channel, signed)."""
+
+import tempfile
+from collections.abc import Iterator, Sequence
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+INPUT = "image"
+
+
+def to_float16(proto: Any) -> Any:
+    """Weights and activations in float16, inputs and outputs still float32."""
+    from onnxruntime.transformers.float16 import convert_float_to_float16
+
+    return convert_float_to_float16(proto, keep_io_types=True)
+
+
+def to_int8(proto: Any, batches: Sequence[np.ndarray], path: Path, unsigned_activations: bool) -> None:
+    """Write `path`: int8 weights per channel, activations with ranges from `batches`.
+
+    `unsigned_activations` (u8s8) is for x86 CPUs, whose integer kernels multiply unsigned with signed bytes.
+    """
+    import onnx
+    from onnxruntime.quantization import QuantFormat, QuantType, quantize_static
+    from onnxruntime.quantization.shape_inference import quant_pre_process
+
+    with tempfile.TemporaryDirectory() as folder:
+        plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
+        onnx.save(proto, plain)
+        quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+        quantize_static(
+            str(prepared),
+            str(path),
+            _reader(batches),
+            quant_format=QuantFormat.QDQ,
+            per_channel=True,
+            activation_type=QuantType.QUInt8 if unsigned_activations else QuantType.QInt8,
+            weight_type=QuantType.QInt8,
+        )
+
+
+def _reader(batches: Sequence[np.ndarray]) -> Any:
+    from onnxruntime.quantization import CalibrationDataReader
+
+    class Reader(CalibrationDataReader):
+        def __init__(self) -> None:
+            self._left: Iterator[np.ndarray] = iter(batches)
+
+        def get_next(self) -> dict[str, np.ndarray] | None:
+            batch = next(self._left, None)
+            return None if batch is None else {INPUT: batch}
+
+    return Reader()
