@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from mobilezoo.artifacts import Artifact, DeviceInfo, LatencyReport, Protocol, load_record_of, sha256_of
+from mobilezoo.artifacts import Artifact, DeviceInfo, Estimate, LatencyReport, Protocol, load_record_of, sha256_of
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
 
@@ -63,6 +63,14 @@ class Device(ABC):
     @abstractmethod
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
         """One measurement with all raw samples. Raises DeviceError."""
+
+
+class LatencySource(ABC):
+    """Gives a latency without measuring it."""
+
+    @abstractmethod
+    def predict(self, artifact: str | Path) -> Estimate:
+        """Latency of an exported file with its error. Raises DeviceError."""
 
 
 def load_artifact(path: str | Path) -> ArtifactFile:

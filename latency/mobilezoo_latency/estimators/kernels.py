@@ -1,0 +1,130 @@
+"""What a network asks of a processor, as a list of fused kernels with their sizes.
+
+A LiteRT file is the best description: its operators are what the runtime executes, activations already fused into them.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mobilezoo.errors import DeviceError, existing_path, require
+
+KINDS = ("conv1", "conv", "depthwise3", "depthwise", "dense", "matmul", "elementwise", "reduce", "move", "other")
+"""conv1: 1x1; conv: larger; depthwise3: 3x3; depthwise: larger; reduce: pooling, means, softmax; move: copies."""
+ELEMENTWISE = {"ADD", "MUL", "SUB", "DIV", "HARD_SWISH", "LOGISTIC", "RELU", "RELU6", "PRELU", "GELU", "TANH", "RSQRT"}
+ELEMENTWISE |= {"SQUARED_DIFFERENCE", "MAXIMUM", "MINIMUM", "LEAKY_RELU", "EXP", "SQRT", "NEG", "ABS", "ELU", "POW"}
+REDUCE = {"MEAN", "SUM", "AVERAGE_POOL_2D", "MAX_POOL_2D", "REDUCE_MAX", "SOFTMAX", "L2_NORMALIZATION"}
+MOVE = {"RESHAPE", "TRANSPOSE", "CONCATENATION", "PAD", "PADV2", "SLICE", "STRIDED_SLICE", "SPLIT", "PACK", "UNPACK"}
+MOVE |= {"GATHER", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "EXPAND_DIMS", "SQUEEZE", "BROADCAST_TO", "SPLIT_V"}
+BYTES = {"FLOAT32": 4, "FLOAT16": 2, "INT8": 1, "UINT8": 1, "INT32": 4, "INT64": 8, "BOOL": 1, "INT16": 2}
+FEATURES = tuple(f"{kind}_{what}" for kind in KINDS for what in ("count", "mmacs", "activation_mb", "weight_mb"))
+
+
+class Kernel(NamedTuple):
+    """One operator with its fused activation."""
+
+    kind: str
+    macs: float
+    activation_bytes: float
+    """Read and written, weights excluded."""
+    weight_bytes: float
+
+
+def conv(k: int, c_in: int, c_out: int, h_out: int, w_out: int, stride: int = 1, groups: int = 1) -> Kernel:
+    """A float32 convolution, for networks that are described and not exported."""
+    macs = k * k * c_in * c_out * h_out * w_out / groups
+    moved = 4.0 * (c_in * h_out * w_out * stride * stride + c_out * h_out * w_out)
+    return Kernel(_conv_kind(k, groups > 1 and groups == c_in), macs, moved, 4.0 * k * k * c_in * c_out / groups)
+
+
+def features(kernels: Sequence[Kernel]) -> list[float]:
+    """Counts, MACs and traffic per kind of kernel, in the order of FEATURES."""
+    sums = {kind: [0.0] * 4 for kind in KINDS}
+    for kernel in kernels:
+        total = sums[kernel.kind]
+        for i, value in enumerate((1.0, kernel.macs / 1e6, kernel.activation_bytes / 1e6, kernel.weight_bytes / 1e6)):
+            total[i] += value
+    return [value for kind in KINDS for value in sums[kind]]
+
+
+def total_macs(kernels: Sequence[Kernel]) -> float:
+    """Multiply-adds of a whole network."""
+    return sum(kernel.macs for kernel in kernels)
+
+
+def kernels_of(path: str | Path) -> list[Kernel]:
+    """The kernels of a LiteRT file's first subgraph. Raises DeviceError for another kind of file."""
+    require("ai_edge_litert", "litert")
+    from ai_edge_litert import schema_py_generated as schema
+
+    file = existing_path(path, "artefact")
+    data = file.read_bytes() if file.is_file() else b""
+    if data[4:8] != b"TFL3":
+        raise DeviceError(f"{file.name!r} is no LiteRT file: kernels are read from .tflite files")
+    model = schema.Model.GetRootAs(data, 0)
+    graph = model.Subgraphs(0)
+    names = {code: name for name, code in vars(schema.BuiltinOperator).items() if not name.startswith("_")}
+    types = {code: name for name, code in vars(schema.TensorType).items() if not name.startswith("_")}
+    found = []
+    for i in range(graph.OperatorsLength()):
+        operator = graph.Operators(i)
+        code = model.OperatorCodes(operator.OpcodeIndex())
+        name = names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "CUSTOM")
+        inputs = [_Tensor.of(model, graph, operator.Inputs(j), types) for j in range(operator.InputsLength())]
+        outputs = [_Tensor.of(model, graph, operator.Outputs(j), types) for j in range(operator.OutputsLength())]
+        found.append(_kernel(name, [t for t in inputs if t], [t for t in outputs if t]))
+    return found
+
+
+class _Tensor(NamedTuple):
+    shape: tuple[int, ...]
+    size_bytes: float
+    constant: bool
+
+    @classmethod
+    def of(cls, model: Any, graph: Any, index: int, types: dict[int, str]) -> "_Tensor | None":
+        if index < 0:  # an optional input that is absent
+            return None
+        tensor = graph.Tensors(index)
+        shape = tuple(tensor.Shape(k) for k in range(tensor.ShapeLength()))
+        size = float(BYTES.get(types.get(tensor.Type(), ""), 4))
+        for length in shape:
+            size *= length
+        return cls(shape, size, model.Buffers(tensor.Buffer()).DataLength() > 0)
+
+
+def _kernel(name: str, inputs: list[_Tensor], outputs: list[_Tensor]) -> Kernel:
+    moved = sum(t.size_bytes for t in (*inputs, *outputs) if not t.constant)
+    weights = sum(t.size_bytes for t in inputs if t.constant)
+    positions = _product(outputs[0].shape[:-1]) if outputs else 0.0
+    kind, macs = "other", 0.0
+    if name == "CONV_2D" and len(inputs) > 1:
+        out, height, width, depth = inputs[1].shape  # depth is per group
+        kind, macs = _conv_kind(max(height, width), False), positions * out * height * width * depth
+    elif name == "DEPTHWISE_CONV_2D" and len(inputs) > 1:
+        _, height, width, channels = inputs[1].shape
+        kind, macs = _conv_kind(max(height, width), True), positions * channels * height * width
+    elif name == "FULLY_CONNECTED" and len(inputs) > 1:
+        kind, macs = "dense", positions * _product(inputs[1].shape)
+    elif name == "BATCH_MATMUL" and outputs:
+        kind, macs = "matmul", _product(outputs[0].shape) * inputs[0].shape[-1]
+    elif name in ELEMENTWISE:
+        kind = "elementwise"
+    elif name in REDUCE:
+        kind = "reduce"
+    elif name in MOVE:
+        kind = "move"
+    return Kernel(kind, macs, moved, weights)
+
+
+def _conv_kind(k: int, depthwise: bool) -> str:
+    if depthwise:
+        return "depthwise3" if k <= 3 else "depthwise"
+    return "conv1" if k == 1 else "conv"
+
+
+def _product(shape: tuple[int, ...]) -> float:
+    total = 1.0
+    for length in shape:
+        total *= length
+    return total

@@ -1,0 +1,224 @@
+"""A learned predictor of one device's latency, with an interval that covers as often as it says.
+
+Two parts, as in Gaussian process regression with an explicit mean (Rasmussen and Williams 2006, section 2.7):
+
+1. a physical mean: non-negative milliseconds per kernel, per million multiply-adds and per megabyte moved, for each
+   kind of kernel, fitted to relative errors; for a device with few measurements another device's predictor instead;
+2. a Gaussian process on the logarithm of what the mean leaves, over standardised log features (scikit-learn).
+
+The interval is the process's own deviation times a factor that makes it cover the training networks when they are held
+out, a fold at a time (cross-conformal prediction; Vovk et al. 2005, Vovk 2015).
+"""
+
+import json
+import math
+from collections.abc import Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Literal, NamedTuple, Self
+
+import numpy as np
+
+from mobilezoo.artifacts import DeviceInfo, Estimate, write_text
+from mobilezoo.config import Record
+from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo_latency.contract import LatencySource
+from mobilezoo_latency.estimators.kernels import FEATURES, Kernel, features, kernels_of
+
+MIN_NETWORKS = 8
+COVERAGE = 0.9
+FOLDS = 10
+
+
+class Measured(NamedTuple):
+    """A network and its latency."""
+
+    kernels: Sequence[Kernel]
+    ms: float
+
+
+class PredictorRecord(Record):
+    """Everything a predictor is: data and hyperparameters, never code. Saved as JSON."""
+
+    schema_version: Literal[1] = 1
+    device: DeviceInfo
+    feature_names: tuple[str, ...] = FEATURES
+    inputs: tuple[tuple[float, ...], ...]
+    """Features of the measured networks."""
+    latencies_ms: tuple[float, ...]
+    rates: tuple[float, ...] = ()
+    """Milliseconds per unit of each feature, then the constant; empty where `source` is the mean."""
+    source: "PredictorRecord | None" = None
+    length_scale: float
+    signal: float
+    noise: float
+    """Deviations of the process and of single measurements, in log units."""
+    widening: float
+    """Factor on the deviation that gives `coverage`."""
+    coverage: float = COVERAGE
+    error_percent: float
+    """Mean absolute percentage error on networks that were held out of the fit."""
+
+
+class Predictor(LatencySource):
+    """A fitted predictor of one device."""
+
+    def __init__(self, record: PredictorRecord) -> None:
+        if record.feature_names != FEATURES:
+            raise MobilezooError(f"predictor of {record.device.name}: made for other features: train it again")
+        self.record = record
+        self._source = Predictor(record.source) if record.source else None
+        x = np.asarray(record.inputs, dtype=np.float64)
+        logs = np.log1p(x)
+        self._centre, self._spread = logs.mean(axis=0), logs.std(axis=0)
+        self._known = self._standard(x)
+        residual = np.log(np.asarray(record.latencies_ms)) - np.log(self._mean_ms(x))
+        self._offset = float(residual.mean())
+        covariance = self._kernel(self._known, self._known) + record.noise**2 * np.eye(len(x))
+        self._inverse = np.linalg.inv(covariance)
+        self._alpha = self._inverse @ (residual - self._offset)
+
+    def predict(self, artifact: str | Path) -> Estimate:
+        """Latency of a LiteRT file, with the interval that covers `coverage` of new networks."""
+        return self.predict_kernels(kernels_of(artifact))
+
+    def predict_kernels(self, kernels: Sequence[Kernel]) -> Estimate:
+        """Latency of a network given by its kernels."""
+        ms, deviation = self._predict(np.asarray([features(kernels)]))
+        width = math.exp(self.record.widening * float(deviation[0]))
+        record = self.record
+        return Estimate(
+            latency_ms=float(ms[0]),
+            low_ms=float(ms[0]) / width,
+            high_ms=float(ms[0]) * width,
+            error_percent=record.error_percent,
+            basis=f"{len(record.inputs)} networks on {record.device.name}, {record.coverage:.0%} interval",
+        )
+
+    def save(self, path: str | Path) -> Path:
+        """Write the record as JSON, atomically."""
+        return write_text(Path(path), self.record.model_dump_json() + "\n")
+
+    @classmethod
+    def load(cls, path: str | Path) -> Self:
+        """Read a saved predictor. Raises MobilezooError for a damaged one."""
+        file = existing_path(path, "predictor")
+        try:
+            data = json.loads(file.read_text(encoding="utf-8"))
+        except (json.JSONDecodeError, UnicodeDecodeError) as error:
+            raise MobilezooError(f"{str(path)!r} is no predictor: {error}") from None
+        return cls(PredictorRecord.parse(data, str(path)))
+
+    def _predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """(ms, deviation of the log) of feature rows."""
+        across = self._kernel(self._standard(x), self._known)
+        log_ms = np.log(self._mean_ms(x)) + self._offset + across @ self._alpha
+        explained = np.einsum("ij,jk,ik->i", across, self._inverse, across)
+        variance = self.record.signal**2 - explained + self.record.noise**2
+        return np.exp(log_ms), np.sqrt(np.maximum(variance, self.record.noise**2))
+
+    def _mean_ms(self, x: np.ndarray) -> np.ndarray:
+        if self._source is not None:
+            return self._source._predict(x)[0]
+        rates = np.asarray(self.record.rates)
+        return np.maximum(x @ rates[:-1] + rates[-1], 1e-9)
+
+    def _standard(self, x: np.ndarray) -> np.ndarray:
+        """Log features in units of their spread; features that never vary are left out."""
+        varies = self._spread > 1e-9
+        return (np.log1p(x)[:, varies] - self._centre[varies]) / self._spread[varies]
+
+    def _kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
+        squared = ((a[:, None, :] - b[None, :, :]) ** 2).sum(axis=2)
+        return self.record.signal**2 * np.exp(-0.5 * squared / self.record.length_scale**2)
+
+
+def train(measured: Sequence[Measured], device: DeviceInfo, source: Predictor | None = None) -> Predictor:
+    """Fit a predictor; with `source`, transfer another device's to this one from a handful of measurements.
+
+    Raises MobilezooError for fewer than MIN_NETWORKS networks or a latency that is not positive.
+    """
+    if len(measured) < MIN_NETWORKS:
+        raise MobilezooError(f"a predictor needs at least {MIN_NETWORKS} measured networks, got {len(measured)}")
+    if not all(m.ms > 0 and math.isfinite(m.ms) for m in measured):
+        raise MobilezooError("a predictor needs positive latencies")
+    x = np.asarray([features(m.kernels) for m in measured])
+    ms = np.asarray([m.ms for m in measured])
+    record = PredictorRecord(
+        device=device,
+        inputs=tuple(map(tuple, x.tolist())),
+        latencies_ms=tuple(ms.tolist()),
+        rates=() if source else _rates(x, ms),
+        source=source.record if source else None,
+        length_scale=1.0,
+        signal=1.0,
+        noise=1.0,
+        widening=1.0,
+        error_percent=0.0,
+    )
+    return _calibrated(_with_process(record))
+
+
+def _rates(x: np.ndarray, ms: np.ndarray) -> tuple[float, ...]:
+    """Non-negative rates that minimise the squared relative error, with a little shrinkage for what never varies."""
+    from scipy.optimize import nnls
+
+    rows = np.hstack([x, np.ones((len(x), 1))]) / ms[:, None]
+    scale = np.maximum(np.abs(rows).max(axis=0), 1e-12)
+    shrink = 1e-3 * np.eye(rows.shape[1])
+    solution, _ = nnls(np.vstack([rows / scale, shrink]), np.concatenate([np.ones(len(ms)), np.zeros(len(shrink))]))
+    return tuple(float(rate) for rate in solution / scale)
+
+
+def _with_process(record: PredictorRecord) -> PredictorRecord:
+    """Length scale, signal and noise by marginal likelihood."""
+    import warnings
+
+    from sklearn.exceptions import ConvergenceWarning
+    from sklearn.gaussian_process import GaussianProcessRegressor
+    from sklearn.gaussian_process.kernels import RBF, ConstantKernel, WhiteKernel
+
+    plain = Predictor(record)
+    residual = np.log(np.asarray(record.latencies_ms)) - np.log(plain._mean_ms(np.asarray(record.inputs)))
+    kernel = ConstantKernel(0.01, (1e-6, 1e2)) * RBF(3.0, (0.3, 100.0)) + WhiteKernel(1e-3, (1e-7, 1.0))
+    process = GaussianProcessRegressor(kernel, n_restarts_optimizer=2, random_state=0)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", ConvergenceWarning)  # a bound that is reached is an answer too
+        process.fit(plain._known, residual - residual.mean())
+    fitted = process.kernel_
+    found = {
+        "signal": float(np.sqrt(fitted.k1.k1.constant_value)),
+        "length_scale": float(fitted.k1.k2.length_scale),
+        "noise": float(np.sqrt(fitted.k2.noise_level)),
+    }
+    return record.model_copy(update=found)
+
+
+def held_out(record: PredictorRecord) -> tuple[np.ndarray, np.ndarray]:
+    """(log residual, deviation) of every training network from a fit to the other folds, rates included.
+
+    Rates fitted to a network flatter it, so leaving it out of the process alone would promise too much.
+    """
+    n = len(record.inputs)
+    fold = np.random.default_rng(0).permutation(n) % min(FOLDS, n)
+    residual, deviation = np.empty(n), np.empty(n)
+    x, ms = np.asarray(record.inputs), np.asarray(record.latencies_ms)
+    for k in range(fold.max() + 1):
+        rest = fold != k
+        update = {
+            "inputs": tuple(map(tuple, x[rest].tolist())),
+            "latencies_ms": tuple(ms[rest].tolist()),
+            "rates": () if record.source else _rates(x[rest], ms[rest]),
+        }
+        guess, deviation[~rest] = Predictor(record.model_copy(update=update))._predict(x[~rest])
+        residual[~rest] = np.log(ms[~rest] / guess)
+    return residual, deviation
+
+
+def _calibrated(record: PredictorRecord) -> Predictor:
+    """The predictor with its error and the widening that reaches the coverage, from held-out networks."""
+    residual, deviation = held_out(record)
+    scores = np.sort(np.abs(residual) / deviation)
+    rank = min(len(scores), math.ceil(record.coverage * (len(scores) + 1)))
+    error = 100 * fmean(abs(math.expm1(-r)) for r in residual)
+    return Predictor(record.model_copy(update={"widening": float(scores[rank - 1]), "error_percent": error}))

@@ -1,0 +1,156 @@
+"""Lookup tables: a network's latency as the sum of its blocks', plus an overhead fitted to whole networks.
+
+The sum alone is biased: blocks measured by themselves pay for entering and leaving the runtime, and find other things
+in the cache. Two numbers mend most of it, a scale and a constant; the error left is measured on networks that were left
+out of the fit, and stored with the table.
+"""
+
+import csv
+import json
+from collections.abc import Iterable, Mapping, Sequence
+from pathlib import Path
+from statistics import fmean
+from typing import Literal, NamedTuple
+
+import numpy as np
+
+from mobilezoo.artifacts import DeviceInfo, Estimate, Protocol, write_text
+from mobilezoo.config import Record
+from mobilezoo.errors import DeviceError, MobilezooError, existing_path
+from mobilezoo_latency.contract import Device
+from mobilezoo_latency.measuring import profile, summarize
+from mobilezoo_latency.registry import load_device
+from mobilezoo_latency.store import Store
+
+MIN_NETWORKS = 3
+
+
+class WholeNetwork(NamedTuple):
+    """A network as the keys of its blocks, and its measured latency."""
+
+    keys: Sequence[str]
+    ms: float
+
+
+class Table(Record):
+    """Milliseconds of blocks on one device."""
+
+    schema_version: Literal[1] = 1
+    device: DeviceInfo
+    source: str
+    blocks_ms: dict[str, float]
+    scale: float = 1.0
+    overhead_ms: float = 0.0
+    error_percent: float | None = None
+    """Mean absolute percentage error on whole networks, each left out once; None until `fit_overhead`."""
+    low_ratio: float | None = None
+    high_ratio: float | None = None
+    """10th and 90th percentile of measured over composed latency."""
+    networks: int = 0
+
+    def compose(self, keys: Sequence[str], device: DeviceInfo | None = None) -> Estimate:
+        """A network's latency from its blocks. Raises DeviceError for a missing block or another device's table."""
+        if device is not None and (device.name, device.runtime) != (self.device.name, self.device.runtime):
+            mine, other = (f"{d.name} ({d.runtime})" for d in (self.device, device))
+            raise DeviceError(f"this table is for {mine}, not for {other}")
+        if self.error_percent is None or self.low_ratio is None or self.high_ratio is None:
+            raise DeviceError(f"the table of {self.device.name} has no known error: fit its overhead to whole networks")
+        ms = self.scale * self.sum_ms(keys) + self.overhead_ms
+        return Estimate(
+            latency_ms=ms,
+            low_ms=ms * self.low_ratio,
+            high_ms=ms * self.high_ratio,
+            error_percent=self.error_percent,
+            basis=f"{len(self.blocks_ms)} blocks, fitted to {self.networks} networks on {self.device.name}",
+        )
+
+    def sum_ms(self, keys: Sequence[str]) -> float:
+        """The plain sum of block latencies. Raises DeviceError for a block that was not measured."""
+        missing = next((key for key in keys if key not in self.blocks_ms), None)
+        if missing is not None:
+            raise DeviceError(f"the table of {self.device.name} has no block {missing!r}: measure it first")
+        return sum(self.blocks_ms[key] for key in keys)
+
+    def fit_overhead(self, networks: Sequence[WholeNetwork]) -> "Table":
+        """The table with scale, overhead and error from whole networks of the same device. Raises MobilezooError."""
+        if len(networks) < MIN_NETWORKS:
+            raise MobilezooError(f"an overhead needs at least {MIN_NETWORKS} measured networks, got {len(networks)}")
+        sums = np.asarray([self.sum_ms(n.keys) for n in networks])
+        real = np.asarray([n.ms for n in networks])
+        scale, overhead = _line(sums, real)
+        ratios = [real[i] / _left_out(sums, real, i) for i in range(len(real))]
+        update = {
+            "scale": scale,
+            "overhead_ms": overhead,
+            "error_percent": 100 * fmean(abs(1 / ratio - 1) for ratio in ratios),
+            "low_ratio": float(np.percentile(ratios, 10)),
+            "high_ratio": float(np.percentile(ratios, 90)),
+            "networks": len(networks),
+        }
+        return self.model_copy(update=update)
+
+    def save(self, path: str | Path) -> Path:
+        """Write as JSON, atomically."""
+        return write_text(Path(path), self.model_dump_json(indent=1) + "\n")
+
+
+def load_table(path: str | Path) -> Table:
+    """Read a saved table. Raises MobilezooError for a damaged one."""
+    file = existing_path(path, "latency table")
+    try:
+        return Table.parse(json.loads(file.read_text(encoding="utf-8")), str(path))
+    except (json.JSONDecodeError, UnicodeDecodeError) as error:
+        raise MobilezooError(f"{str(path)!r} is no latency table: {error}") from None
+
+
+def measure_table(
+    blocks: Mapping[str, str | Path],
+    device: str | Path | Device = "host",
+    protocol: str | Protocol = "screen",
+    store: Store | None = None,
+    progress: Iterable[str] | None = None,
+) -> Table:
+    """Measure exported blocks (key → artefact). Interrupted, it goes on where it stopped: results are in the store.
+
+    `progress` may wrap the keys (for a progress bar). Raises MobilezooError.
+    """
+    chosen = load_device(device)
+    if not blocks:
+        raise MobilezooError("a latency table needs at least one block")
+    reports = {key: profile(blocks[key], chosen, protocol, store=store) for key in (progress or list(blocks))}
+    infos = {report.device.runtime for report in reports.values()}
+    if len(infos) > 1:
+        raise DeviceError(f"blocks of one table need one runtime, not {', '.join(sorted(infos))}")
+    first = next(iter(reports.values()))
+    times = {key: summarize(report)["median_ms"] for key, report in reports.items()}
+    return Table(device=first.device, source=f"measured, protocol {first.protocol.name}", blocks_ms=times)
+
+
+def import_csv(path: str | Path, device: DeviceInfo, key: str = "key", ms: str = "mean_ms") -> Table:
+    """A published table: a block per row, its name in column `key`, its time in column `ms`. Raises MobilezooError."""
+    file = existing_path(path, "latency table")
+    with file.open(encoding="utf-8", newline="") as handle:
+        rows = list(csv.DictReader(handle))
+    if not rows or key not in rows[0] or ms not in rows[0]:
+        raise MobilezooError(
+            f"{file.name}: expected columns {key!r} and {ms!r}, got {list(rows[0]) if rows else 'nothing'}"
+        )
+    try:
+        blocks = {row[key]: float(row[ms]) for row in rows}
+    except ValueError as error:
+        raise MobilezooError(f"{file.name}: column {ms!r}: {error}") from None
+    return Table(device=device, source=file.name, blocks_ms=blocks)
+
+
+def _line(sums: np.ndarray, real: np.ndarray) -> tuple[float, float]:
+    """Scale and non-negative overhead with the least squared relative error."""
+    from scipy.optimize import nnls
+
+    (scale, overhead), _ = nnls(np.stack([sums, np.ones_like(sums)], axis=1) / real[:, None], np.ones_like(real))
+    return float(scale), float(overhead)
+
+
+def _left_out(sums: np.ndarray, real: np.ndarray, index: int) -> float:
+    keep = np.arange(len(real)) != index
+    scale, overhead = _line(sums[keep], real[keep])
+    return float(scale * sums[index] + overhead)
