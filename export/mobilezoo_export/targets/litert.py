@@ -16,6 +16,8 @@ from mobilezoo_export.quiet import quiet
 if TYPE_CHECKING:
     from torch import nn
 
+PASSES = ("canonical", "noop", "attention", "groupnorm", "layout")
+
 
 class LiteRTExporter(Exporter):
     target = "litert"
@@ -34,9 +36,13 @@ class LiteRTExporter(Exporter):
         with quiet(), torch.no_grad():
             import litert_torch
 
-            shape = self.input_spec(spec).shape
-            module = _channels_last_input(model) if spec.options.layout == "NHWC" else model
-            litert_torch.convert(module, (torch.zeros(shape),)).export(str(path))
+            from mobilezoo_export.passes import run_passes
+            from mobilezoo_export.passes.graph import trace
+
+            example = torch.zeros(self.input_spec(spec).shape)
+            graph = trace(_channels_last_input(model) if spec.options.layout == "NHWC" else model, example)
+            run_passes(graph, example, PASSES)
+            litert_torch.convert(_frozen(graph), (example,)).export(str(path))
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
                 quantise(path, path, spec.precision, [self._as_fed(batch, spec) for batch in batches])
@@ -68,6 +74,12 @@ def _channels_last_input(model: "nn.Module") -> "nn.Module":
             return self.model(image_nhwc.permute(0, 3, 1, 2))
 
     return ChannelsLastInput()
+
+
+def _frozen(graph: "nn.Module") -> "nn.Module":
+    """Marked as not training; traced modules refuse `eval()`."""
+    graph.training = False
+    return graph
 
 
 class LiteRTRunner(Runner):

@@ -1,0 +1,30 @@
+"""One spelling per operator: views become reshapes, transposes become permutes, unbinding becomes selection."""
+
+from torch.fx import GraphModule, Node
+
+from mobilezoo_export.passes.graph import argument, aten, calls, shape_of
+
+VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default)
+
+
+def run(model: GraphModule) -> int:
+    changed = 0
+    for node in calls(model, *VIEWS):
+        # A view needs matching strides, which later passes are free to change.
+        node.target = aten.reshape.default
+        node.args = node.args[:2]
+        changed += 1
+    for node in calls(model, aten.transpose.int, aten.t.default):
+        source = node.args[0]
+        assert isinstance(source, Node)
+        first, second = (0, 1) if node.target is aten.t.default else (int(node.args[1]), int(node.args[2]))  # type: ignore[arg-type]
+        order = list(range(len(shape_of(source))))
+        if order:
+            order[first], order[second] = order[second], order[first]
+        node.target, node.args = aten.permute.default, (source, order)
+        changed += 1
+    for node in calls(model, aten.unbind.int):
+        for user in list(node.users):
+            user.target, user.args = aten.select.int, (node.args[0], argument(node, 1, "dim", 0), user.args[1])
+            changed += 1
+    return changed
