@@ -66,7 +66,7 @@ class Judge:
         from mobilezoo.train.trainer import train
 
         model = candidate.folder / f"{candidate.config.name}.yaml"
-        write_yaml(model, yaml_data(candidate.config), [f"trial {candidate.number}"])
+        write_yaml(model, yaml_data(self.settings.space, candidate.point), [f"trial {candidate.number}"])
         overrides = (*self.settings.recipe_overrides, f"model={model}")
         recipe = load_record(TrainConfig, find_config("train", self.settings.recipe), overrides)
         folder = candidate.folder / "train"
