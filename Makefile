@@ -17,10 +17,10 @@ demo: $(READY)
 	$(BIN)/mobilezoo demo
 
 test: $(READY)
-	$(BIN)/pytest -m 'not slow'
+	$(BIN)/pytest -n auto -m 'not slow'
 
 test-slow: $(READY)
-	$(BIN)/pytest -m slow
+	$(BIN)/pytest -n auto -m slow
 
 lint: $(READY)
 	$(BIN)/ruff check .

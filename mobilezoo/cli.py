@@ -1,7 +1,10 @@
 """The verbs of `mobilezoo`. Each imports what it needs when it runs, so that `--help` answers at once."""
 
+import inspect
 import json
 import sys
+import warnings
+from collections.abc import Callable
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -13,13 +16,15 @@ from mobilezoo.errors import MobilezooError
 app = typer.Typer(
     name="mobilezoo",
     no_args_is_help=True,
-    rich_markup_mode="markdown",
+    add_completion=False,
+    rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings={"help_option_names": ["-h", "--help"]},
     help="""Mobile vision backbones, from a paper to a phone: train, export, profile and search.
 
 A first walk:
 
+\b
     mobilezoo demo                                     everything below on a small data set, in minutes
     mobilezoo list                                     the backbones, their cost and published accuracy
     mobilezoo train digits                             train from a config in configs/train/
@@ -33,11 +38,23 @@ Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 DataArg = Annotated[str, typer.Option("--data", help="digits, folder:PATH, or a timm name: hfds/…, wds/…, torch/…")]
 
 
+def verb(name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
+    """Register a command; the examples in its docstring keep their lines."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        text = "\n\n".join(f"\b\n{p}" if p.startswith("    ") else p for p in paragraphs)
+        app.command(name, help=text)(function)
+        return function
+
+    return register
+
+
 def _print_json(value: Any) -> None:
     print(json.dumps(value, indent=2, default=str))
 
 
-@app.command("list")
+@verb("list")
 def list_(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, for example 'shvit*'.")] = "*",
     as_json: Json = False,
@@ -55,7 +72,7 @@ def list_(
     _print_json(rows) if as_json else print_models(rows)
 
 
-@app.command()
+@verb()
 def show(
     model: Annotated[str, typer.Argument(help="A zoo name, an official alias, or the path of a model YAML.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes such as resolution=192.")] = None,
@@ -74,7 +91,7 @@ def show(
     _print_json(table) if as_json else print_stages(table)
 
 
-@app.command()
+@verb()
 def train(
     config: Annotated[str, typer.Argument(help="A recipe: path of a YAML, or a bare name in configs/train/.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: train.epochs=5 data.workers=4")] = None,
@@ -98,7 +115,7 @@ def train(
     _print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")
 
 
-@app.command("eval")
+@verb("eval")
 def eval_(
     subject: Annotated[str, typer.Argument(help="Zoo name, checkpoint (.safetensors), exported file, or timm:NAME.")],
     data: DataArg = "digits",
@@ -122,7 +139,7 @@ def eval_(
     _print_json(result) if as_json else print_result(result)
 
 
-@app.command()
+@verb()
 def convert(
     official: Annotated[Path, typer.Argument(help="An official checkpoint: .pth, .pth.tar, .safetensors.")],
     model: Annotated[str, typer.Option("--model", help="The zoo model it belongs to.")],
@@ -139,7 +156,7 @@ def convert(
     print(convert_checkpoint(official, model, out))
 
 
-@app.command()
+@verb()
 def export(
     subject: Annotated[str, typer.Argument(help="Checkpoint, zoo name, model YAML, or timm:NAME.")],
     to: Annotated[
@@ -173,7 +190,7 @@ def export(
         raise typer.Exit(2)
 
 
-@app.command()
+@verb()
 def profile(
     subjects: Annotated[list[str], typer.Argument(help="Exported files, checkpoints, zoo names or timm:NAME.")],
     device: Annotated[
@@ -194,19 +211,19 @@ def profile(
         mobilezoo profile shvit_s1 timm:mobilenetv4_conv_small --to litert,onnx
         mobilezoo profile a.tflite b.tflite --compare
     """
-    from mobilezoo.verbs import profiling as verb
+    from mobilezoo.verbs import profiling
 
     if compare:
-        ratio = verb.compare_files(subjects, device, protocol)
-        _print_json(ratio.model_dump()) if as_json else verb.print_comparison(ratio)
+        ratio = profiling.compare_files(subjects, device, protocol)
+        _print_json(ratio.model_dump()) if as_json else profiling.print_comparison(ratio)
         return
-    reports = verb.profile_subjects(
+    reports = profiling.profile_subjects(
         subjects, device, to.split(","), protocol, use_cache=not no_cache, progress=not quiet
     )
-    _print_json([verb.report_dict(r) for r in reports]) if as_json else verb.print_reports(reports)
+    _print_json([profiling.report_dict(r) for r in reports]) if as_json else profiling.print_reports(reports)
 
 
-@app.command()
+@verb()
 def search(
     config: Annotated[str, typer.Argument(help="A search: path of a YAML, or a bare name in configs/search/.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: trials=20 engine=tpe")] = None,
@@ -228,7 +245,7 @@ def search(
     _print_json(result.model_dump()) if as_json else print_search(result)
 
 
-@app.command()
+@verb()
 def report(
     runs: Annotated[list[Path], typer.Argument(help="Run folders: what lies in them decides what the page shows.")],
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("report.html"),
@@ -245,7 +262,7 @@ def report(
     print(write_report(runs, out))
 
 
-@app.command()
+@verb()
 def demo(
     out: Annotated[Path, typer.Option("--out", help="Where everything is left.")] = Path("runs/demo"),
     quiet: Quiet = False,
@@ -263,6 +280,9 @@ def demo(
 
 def main(args: list[str] | None = None) -> None:
     """Run the CLI; a user's mistake is one line on stderr and exit code 2."""
+    # Libraries warn of their own future; nothing a user of these verbs can act on.
+    warnings.filterwarnings("ignore", category=FutureWarning)
+    warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
         code = app(args=args, standalone_mode=False)
     except MobilezooError as error:

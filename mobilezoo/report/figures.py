@@ -22,9 +22,11 @@ LABELS = {
     "val_top1": ("Validation top-1", "%"),
     "val_loss": ("Validation loss", ""),
     "train_loss": ("Training loss", ""),
+    "val_top5": ("Validation top-5", "%"),
     "lr": ("Learning rate", ""),
     "images_per_s": ("Throughput", "images/s"),
     "data_wait_share": ("Time spent waiting for data", "share"),
+    "bad_images": ("Unreadable images", ""),
 }
 """Known metrics in the order they are shown; others follow under their own names."""
 
@@ -32,7 +34,7 @@ LABELS = {
 def training_figures(runs: Sequence[Curves]) -> list[Figure]:
     """One chart per metric, one line per run; train and validation loss share a chart."""
     names = dict.fromkeys([*LABELS, *(n for run in runs for n in run.columns if n != "epoch")])
-    shown = [n for n in names if any(v is not None for run in runs for v in run.columns.get(n, []))]
+    shown = [n for n in names if any(v for run in runs for v in run.columns.get(n, []))]
     figures = []
     if losses := [n for n in ("train_loss", "val_loss") if n in shown]:
         figures.append(_lines("Loss", "", runs, losses))

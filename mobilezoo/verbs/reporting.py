@@ -12,25 +12,17 @@ SUFFIXES = (".onnx", ".tflite", ".mlpackage", ".pte")
 def write_report(folders: list[Path], out: Path) -> Path:
     """One page over all records found below the folders. Raises MobilezooError where there is nothing to show."""
     from mobilezoo.report import build_report
-    from mobilezoo.search.records import load_search_result
+    from mobilezoo.search.records import RESULT_NAME, load_search_result
 
     roots = [existing_path(folder, "run folder") for folder in folders]
-    runs = [
-        metrics.parent
-        for root in roots
-        for metrics in sorted(root.rglob("metrics.csv"))
-        if "trials" not in metrics.parts
-    ]
+    runs = [metrics.parent for metrics in _found(roots, "metrics.csv")]
     files = [p for p in _found(roots, "*") if p.suffix in SUFFIXES and record_path(p).exists()]
     artifacts = [load_record_of(Artifact, file) for file in files]
-    latencies = [
-        LatencyReport.parse(_json(path), str(path)) for root in roots for path in sorted(root.rglob("*.latency.json"))
-    ]
-    searches = [path for root in roots for path in sorted(root.rglob("search_result.json"))]
+    latencies = [LatencyReport.parse(_json(path), str(path)) for path in _found(roots, "*.latency.json")]
+    searches = _found(roots, RESULT_NAME)
     if not (runs or artifacts or latencies or searches):
-        raise MobilezooError(
-            f"nothing to report in {', '.join(map(str, folders))}: no run, file, latency or search in it"
-        )
+        named = ", ".join(map(str, folders))
+        raise MobilezooError(f"nothing to report in {named}: no run, file, latency or search in it")
     return build_report(
         out,
         title="mobilezoo report",
