@@ -112,3 +112,53 @@ def test_every_pass_has_a_docstring() -> None:
 
     for name in COMMON:
         assert importlib.import_module(f"mobilezoo_export.passes.{name}").__doc__
+
+
+class Splits(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = x.split([1, 2], 1)
+        c, d = b.chunk(2, -1)
+        return a[..., : c.shape[-1]] * c + d
+
+
+class Groups(nn.Module):
+    def __init__(self, groups: int) -> None:
+        super().__init__()
+        self.norm = nn.GroupNorm(groups, 4)
+        self.norm.weight.data, self.norm.bias.data = torch.rand(4) + 0.5, torch.rand(4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.norm(x)
+
+
+class Attends(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return F.scaled_dot_product_attention(x, x * 2, x + 1, attn_mask=x @ x.transpose(-1, -2))
+
+
+def test_splits_become_slices() -> None:
+    graph, changed = rewritten(Splits(), torch.randn(1, 3, 4, 6), "splits")
+    assert changed == 2
+    assert not [node for node in graph.graph.nodes if "split" in str(node.target) or "chunk" in str(node.target)]
+
+
+def test_group_norm_with_one_group_is_written_out_and_others_are_left() -> None:
+    graph, changed = rewritten(Groups(1), torch.randn(2, 4, 5, 6) * 3 + 1, "groupnorm")
+    assert changed == 1
+    assert not list(calls(graph, aten.group_norm.default))
+    assert rewritten(Groups(2), torch.randn(2, 4, 5, 6), "groupnorm")[1] == 0
+
+
+def test_attention_is_two_matrix_products() -> None:
+    graph, changed = rewritten(Attends(), torch.randn(1, 2, 5, 3), "attention")
+    assert changed == 1
+    assert not list(calls(graph, aten.scaled_dot_product_attention.default))
+
+
+@pytest.mark.parametrize("name", ["upsample", "upsample_last"])
+@pytest.mark.parametrize("factors", [(2, 2), (1, 3), (4, 1)])
+def test_whole_factor_upsampling_is_concatenation_in_at_most_four_axes(name: str, factors: tuple[int, int]) -> None:
+    graph, changed = rewritten(Upsample(scale_factor=factors), torch.randn(2, 3, 4, 5), name)
+    assert changed == 1
+    assert all(node.meta["val"].dim() <= 4 for node in graph.graph.nodes if node.op == "call_function")
+    assert not list(calls(graph, aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default))

@@ -90,7 +90,7 @@ def reshaped_order(before: Sequence[int], after: Sequence[int], order: Order) ->
     A reshape merges and splits runs of neighbouring axes. It works on the stored tensor when the axes of each run lie
     together there, in the same sequence; axes of size one are never in the way.
     """
-    groups = _runs(before, after)
+    groups = _runs(tuple(before), tuple(after))
     if groups is None:
         return None
     placed: list[tuple[float, int, list[int]]] = []
@@ -108,14 +108,15 @@ def reshaped_order(before: Sequence[int], after: Sequence[int], order: Order) ->
     return tuple(axis for _, _, new in sorted(placed, key=lambda item: item[:2]) for axis in new)
 
 
-def _runs(before: Sequence[int], after: Sequence[int]) -> list[tuple[list[int], list[int]]] | None:
+def _runs(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]] | None:
     """Smallest runs of old and new axes that hold the same number of elements."""
     groups, i, j = [], 0, 0
     while i < len(before) or j < len(after):
         old, new, size_old, size_new = [], [], 1, 1
-        if i < len(before):
+        unit_old, unit_new = before[i : i + 1] == (1,), after[j : j + 1] == (1,)
+        if i < len(before) and (unit_old or not unit_new):
             old, size_old, i = [i], before[i], i + 1
-        if j < len(after) and not (size_old == 1 and old):
+        if j < len(after) and (unit_new or not unit_old):
             new, size_new, j = [j], after[j], j + 1
         while size_old != size_new:
             if size_old < size_new and i < len(before):

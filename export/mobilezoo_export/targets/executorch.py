@@ -16,6 +16,8 @@ from mobilezoo_export.quiet import quiet
 if TYPE_CHECKING:
     from torch import nn
 
+PASSES = ("canonical", "noop", "attention", "groupnorm", "splits", "upsample")
+
 
 class ExecuTorchExporter(Exporter):
     target = "executorch"
@@ -35,9 +37,14 @@ class ExecuTorchExporter(Exporter):
             from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
             from executorch.exir import to_edge_transform_and_lower
 
+            from mobilezoo_export.passes import run_passes
+            from mobilezoo_export.passes.graph import trace
             from mobilezoo_export.quantize.executorch import HalfInside, to_int8
 
             example = torch.zeros(spec.shape)
+            graph = trace(model, example)
+            run_passes(graph, example, PASSES)
+            model = graph
             if spec.precision == "int8":
                 model = to_int8(model, example, calibration_batches(calibration, spec))
             elif spec.precision == "fp16":
