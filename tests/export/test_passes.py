@@ -162,3 +162,14 @@ def test_whole_factor_upsampling_is_concatenation_in_at_most_four_axes(name: str
     assert changed == 1
     assert all(node.meta["val"].dim() <= 4 for node in graph.graph.nodes if node.op == "call_function")
     assert not list(calls(graph, aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default))
+
+
+@pytest.mark.parametrize("shape", [(1, 4, 5), (2, 3, 4, 5)])
+def test_matrix_products_become_bmm(shape: tuple[int, ...]) -> None:
+    class Product(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x @ x.transpose(-1, -2)
+
+    graph, changed = rewritten(Product(), torch.randn(shape), "products")
+    assert changed == 1
+    assert not list(calls(graph, aten.matmul.default))
