@@ -11,6 +11,8 @@ from mobilezoo_latency.contract import Device
 DEVICES = {
     "host": "mobilezoo_latency.host:HostDevice",
     "emulated": "mobilezoo_latency.emulator.device:EmulatedDevice",
+    "adb": "mobilezoo_latency.remote.adb:AdbDevice",
+    "ssh": "mobilezoo_latency.remote.ssh:SshDevice",
 }
 
 

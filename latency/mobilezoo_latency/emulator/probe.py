@@ -11,28 +11,28 @@ SIDE, IN_CHANNELS, OUT_CHANNELS = 16, 4, 8
 MACS = SIDE * SIDE * IN_CHANNELS * OUT_CHANNELS
 
 
-def write_probe(path: Path) -> Path:
-    """A .tflite file of one fully connected layer over SIDE × SIDE pixels. Raises MissingToolError."""
+def write_probe(path: Path, side: int = SIDE, in_channels: int = IN_CHANNELS, out_channels: int = OUT_CHANNELS) -> Path:
+    """A .tflite file of one fully connected layer over `side` × `side` pixels. Raises MissingToolError."""
     require("ai_edge_litert", "litert")
     import flatbuffers
     import numpy as np
     from ai_edge_litert import schema_py_generated as schema
 
     rng = np.random.default_rng(0)
-    weights = rng.standard_normal((OUT_CHANNELS, IN_CHANNELS), dtype=np.float32)
+    weights = rng.standard_normal((out_channels, in_channels), dtype=np.float32)
     graph = schema.SubGraphT()
     graph.tensors = [
-        _tensor(schema, "pixels", [1, SIDE, SIDE, IN_CHANNELS], 0),
-        _tensor(schema, "weights", [OUT_CHANNELS, IN_CHANNELS], 1),
-        _tensor(schema, "bias", [OUT_CHANNELS], 2),
-        _tensor(schema, "result", [1, SIDE, SIDE, OUT_CHANNELS], 0),
+        _tensor(schema, "pixels", [1, side, side, in_channels], 0),
+        _tensor(schema, "weights", [out_channels, in_channels], 1),
+        _tensor(schema, "bias", [out_channels], 2),
+        _tensor(schema, "result", [1, side, side, out_channels], 0),
     ]
     graph.inputs, graph.outputs, graph.operators = [0], [3], [_fully_connected(schema)]
     code = schema.OperatorCodeT()
     code.builtinCode = code.deprecatedBuiltinCode = schema.BuiltinOperator.FULLY_CONNECTED
     model = schema.ModelT()
     model.version, model.operatorCodes, model.subgraphs = 3, [code], [graph]
-    model.buffers = [_buffer(schema, data) for data in (None, weights, np.zeros(OUT_CHANNELS, np.float32))]
+    model.buffers = [_buffer(schema, data) for data in (None, weights, np.zeros(out_channels, np.float32))]
     builder = flatbuffers.Builder(1024)
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(bytes(builder.Output()))

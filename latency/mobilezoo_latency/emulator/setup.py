@@ -16,7 +16,7 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mobilezoo.artifacts import versions, write_text
+from mobilezoo.artifacts import atomic_write, versions, write_text
 from mobilezoo.errors import DeviceError
 from mobilezoo_latency.emulator.layout import (
     NATIVE,
@@ -45,6 +45,7 @@ def set_up(say: Say = print, force: bool = False) -> Emulator:
     _check_machine()
     if not force and (known := _known()) is not None:
         say(f"emulator: already prepared in {known.root}")
+        known = _compiled_again(known, say) if known.installed.sources_sha256 != sources_sha256() else known
         verify(known)
         say("emulator: verified")
         return known
@@ -74,10 +75,17 @@ def sources_sha256() -> str:
 
 def _known() -> Emulator | None:
     try:
-        emulator = find_emulator()
+        return find_emulator()
     except DeviceError:
         return None
-    return emulator if emulator.installed.sources_sha256 == sources_sha256() else None
+
+
+def _compiled_again(emulator: Emulator, say: Say) -> Emulator:
+    """The same emulator with plugin and runner of today's sources; counts that run meanwhile keep the old files."""
+    _compile(emulator.root, say)
+    installed = emulator.installed.model_copy(update={"sources_sha256": sources_sha256()})
+    write_text(emulator.root / STAMP, installed.model_dump_json(indent=2) + "\n")
+    return Emulator(emulator.root, installed)
 
 
 def _check_machine() -> None:
@@ -197,26 +205,25 @@ def _unpack_runtime(stage: Path, say: Say) -> str:
     return wheel.name.split("-")[1]
 
 
-def _compile(stage: Path, say: Say) -> None:
+def _compile(root: Path, say: Say) -> None:
+    """Build the plugin for this machine and the runner for arm64, each put in place in one step."""
     say("emulator: compiling the plugin and the runner")
     compiler = _compiler()
     assert compiler is not None
-    binaries = stage / "bin"
-    binaries.mkdir()
     flags = ["-O2", "-shared", "-fPIC", "-fvisibility=hidden"]
-    _call([compiler, *flags, "-o", str(binaries / "blockcount.so"), str(NATIVE / "blockcount.c")])
-    compile_runner(stage, binaries / "litert_run")
-
-
-def compile_runner(root: Path, output: Path) -> None:
-    """Cross-compile the arm64 runner against the arm64 LiteRT library."""
+    plugin = [compiler, *flags, str(NATIVE / "blockcount.c"), "-o"]
+    atomic_write(root / "bin" / "blockcount.so", lambda path: _build([*plugin, str(path)]))
     arm = root / "tools" / "usr" / "aarch64-linux-gnu"
-    command = [str(root / "tools" / "usr" / "bin" / "aarch64-linux-gnu-gcc"), "-O2"]
+    runner = [str(root / "tools" / "usr" / "bin" / "aarch64-linux-gnu-gcc"), "-O2"]
     if not arm.is_symlink():
-        command += [f"--sysroot={root / 'tools'}", "-isystem", str(arm / "include")]
-        command += ["-B", str(arm / "lib"), "-L", str(arm / "lib")]
-    command += ["-o", str(output), str(NATIVE / "litert_run.c"), str(root / "lite" / "libLiteRt.so")]
-    _call([*command, "-Wl,--allow-shlib-undefined"], environment=tool_environment(root))
+        runner += [f"--sysroot={root / 'tools'}", "-isystem", str(arm / "include")]
+        runner += ["-B", str(arm / "lib"), "-L", str(arm / "lib")]
+    runner += [str(NATIVE / "litert_run.c"), str(root / "lite" / "libLiteRt.so"), "-Wl,--allow-shlib-undefined", "-o"]
+    atomic_write(root / "bin" / "litert_run", lambda path: _build([*runner, str(path)], tool_environment(root)))
+
+
+def _build(command: list[str], environment: dict[str, str] | None = None) -> None:
+    _call(command, environment=environment)
 
 
 def _arrange_sysroot(stage: Path) -> None:

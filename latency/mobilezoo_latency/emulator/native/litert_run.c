@@ -9,7 +9,7 @@
  *       warm-up, then at least MIN_RUNS runs and MIN_S seconds.
  *
  * Every line of output is `KEY VALUE`, written out at once, so that a run cut off half-way has lost nothing before:
- * load_ms, first_run_ms, warmup_runs, sample_ms (one per run), output (the first four values of output 0), done.
+ * load_ms, first_run_ms, warmup_ms and sample_ms (one per run each), output (the first four values of output 0), done.
  * The declarations restate the public C ABI of LiteRT 2 (opaque handles); built against libLiteRt.so alone.
  */
 #include <stdint.h>
@@ -162,9 +162,11 @@ static void take_samples(Network *net, long warmup_runs, double warmup_s, long m
     say("first_run_ms", run(net) * 1e3);
     double total = 0;
     long runs = 0;
-    for (; runs < warmup_runs || total < warmup_s; runs++)
-        total += run(net);
-    say("warmup_runs", (double)runs);
+    for (; runs < warmup_runs || total < warmup_s; runs++) {
+        double seconds = run(net);
+        total += seconds;
+        say("warmup_ms", seconds * 1e3);
+    }
     for (runs = 0, total = 0; runs < min_runs || total < min_s; runs++) {
         double seconds = run(net);
         total += seconds;

@@ -1,0 +1,114 @@
+"""Any arm64 Linux over ssh: a Raspberry Pi, or Termux on a phone. The system's own OpenSSH client is used, with the
+user's configuration, keys and known hosts."""
+
+import shlex
+import shutil
+import subprocess
+from pathlib import Path
+from typing import ClassVar, Literal
+
+from pydantic import Field
+
+from mobilezoo.errors import DeviceError
+from mobilezoo_latency.contract import DeviceConfig
+from mobilezoo_latency.remote.device import RemoteConfig, RemoteDevice
+from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
+
+CONNECTION_FAILED = 255
+FATAL = (
+    "Permission denied",
+    "Host key verification failed",
+    "Could not resolve",
+    "Bad configuration",
+    "not accessible",
+)
+PUSH_LIMIT_S = 600.0
+
+
+class SshConfig(RemoteConfig):
+    """Where the device is."""
+
+    type: Literal["ssh"] = "ssh"
+    host: str = Field(
+        default="", pattern=r"^([A-Za-z0-9_.@:-]*[A-Za-z0-9])?$", description="USER@HOST or a Host of ssh_config"
+    )
+    port: int | None = Field(default=None, gt=0, lt=65536)
+    options: tuple[str, ...] = Field(default=(), description="more -o options of ssh, for example IdentityFile=...")
+    folder: str = Field(default=".cache/mobilezoo", pattern=r"^[A-Za-z0-9_./~-]+$")
+
+
+class SshLink(Link):
+    """One ssh call per command."""
+
+    def __init__(self, config: SshConfig) -> None:
+        self.name = config.host
+        self._command = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]
+        self._command += ["-o", "ServerAliveCountMax=3"]
+        if config.port:
+            self._command += ["-p", str(config.port)]
+        for option in config.options:
+            self._command += ["-o", option]
+        self._command += ["--", config.host]
+
+    def shell(self, command: str, limit_s: float = 30.0) -> Answer:
+        return self._call(command, None, limit_s)
+
+    def push(self, local: Path, remote: str) -> None:
+        partial = f"{remote}.part"
+        command = f"cat > {shlex.quote(partial)} && mv {shlex.quote(partial)} {shlex.quote(remote)}"
+        with local.open("rb") as handle:
+            answer = self._call(command, handle, PUSH_LIMIT_S)
+        if answer.status != 0:
+            self.shell(f"rm -f {shlex.quote(partial)}")
+            raise DeviceError(f"{self.name}: cannot write {remote!r}: {_last(answer.text)}")
+
+    def _call(self, command: str, stdin: object, limit_s: float) -> Answer:
+        try:
+            done = subprocess.run(
+                [*self._command, command],
+                stdin=stdin or subprocess.DEVNULL,  # type: ignore[call-overload]
+                stdout=subprocess.PIPE,
+                stderr=subprocess.STDOUT,
+                timeout=limit_s,
+                check=False,
+            )
+        except subprocess.TimeoutExpired:
+            raise LinkLostError(f"no answer for {limit_s:.0f} s") from None
+        text = done.stdout.decode(errors="replace")
+        if done.returncode == CONNECTION_FAILED:
+            if any(reason in text for reason in FATAL):
+                raise DeviceError(f"ssh to {self.name!r} failed: {_last(text)}")
+            raise LinkLostError(_last(text))
+        return Answer(done.returncode, text)
+
+
+class SshDevice(RemoteDevice):
+    """An arm64 Linux machine."""
+
+    Config: ClassVar[type[DeviceConfig]] = SshConfig
+    kind = "board"
+    config: SshConfig
+
+    def open(self) -> Link:
+        if not self.config.host:
+            raise DeviceError(
+                "device 'ssh' has no host: copy configs/devices/ssh.yaml, set `host: USER@HOST`, name the copy"
+            )
+        if shutil.which("ssh") is None:
+            raise DeviceError("ssh not found: install the OpenSSH client, for example `apt-get install openssh-client`")
+        link = SshLink(self.config)
+        try:
+            link.shell("true")
+        except LinkLostError as error:
+            raise DeviceError(f"ssh to {self.config.host!r} failed: {error}") from None
+        return link
+
+    def identity(self, link: Link) -> tuple[str, str, str]:
+        said = link.shell("tr -d '\\0' < /proc/device-tree/model 2>/dev/null; echo; uname -sr; uname -m; nproc").text
+        model, system, machine, cores = [*said.splitlines(), "", "", "", ""][:4]
+        return model or self.config.host.rpartition("@")[2], f"{machine}, {cores} cores", system
+
+
+def _last(text: str) -> str:
+    lines = [line for line in text.strip().splitlines() if line.strip()]
+    return lines[-1] if lines else "no reason given"

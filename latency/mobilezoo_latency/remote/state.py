@@ -1,0 +1,86 @@
+"""What a device says about its cores, load, temperature and clock, read through one shell command."""
+
+from typing import NamedTuple
+
+from mobilezoo_latency.remote.link import Link
+
+QUERY = (
+    "head -n 1 /proc/stat 2>/dev/null; "
+    "for f in /sys/class/thermal/thermal_zone*/temp; do printf 'temp '; cat $f 2>/dev/null || echo; done; "
+    "for f in /sys/devices/system/cpu/cpu[0-9]*/cpufreq/scaling_cur_freq; "
+    "do printf 'freq '; cat $f 2>/dev/null || echo; done"
+)
+CLASSES = (
+    "for d in /sys/devices/system/cpu/cpu[0-9]*; do "
+    'echo "$(basename $d) $(cat $d/cpufreq/cpuinfo_max_freq 2>/dev/null || cat $d/cpu_capacity 2>/dev/null)"; done'
+)
+PLAUSIBLE_C = (0.0, 150.0)
+
+
+class DeviceState(NamedTuple):
+    """A moment of the device; None where it does not tell."""
+
+    busy: int | None
+    total: int | None
+    cores: int
+    temperature_c: float | None
+    frequency_mhz: float | None
+
+    def other_load(self, before: "DeviceState", threads: int) -> float | None:
+        """Share of all cores that was busy since `before`, less the threads that were being timed."""
+        if None in (self.busy, self.total, before.busy, before.total) or not self.cores:
+            return None
+        assert self.busy is not None
+        assert self.total is not None
+        assert before.busy is not None
+        assert before.total is not None
+        if self.total <= before.total:
+            return None
+        share = (self.busy - before.busy) / (self.total - before.total)
+        return max(0.0, share - threads / self.cores)
+
+
+class CoreClass(NamedTuple):
+    """Cores of equal speed."""
+
+    speed: int
+    cpus: tuple[int, ...]
+
+
+def read_state(link: Link) -> DeviceState:
+    """The device's state now."""
+    return parse_state(link.shell(QUERY).text)
+
+
+def parse_state(text: str) -> DeviceState:
+    """State from QUERY's output."""
+    busy = total = None
+    temperatures: list[float] = []
+    clocks: list[float] = []
+    for line in text.splitlines():
+        key, *values = line.split()[:9] or [""]
+        numbers = [float(v) for v in values if v.lstrip("-").replace(".", "", 1).isdigit()]
+        if key == "cpu" and len(numbers) >= 8:
+            total = int(sum(numbers[:8]))
+            busy = total - int(numbers[3] + numbers[4])
+        elif key == "temp" and numbers:
+            degrees = numbers[0] / 1000 if numbers[0] > 1000 else numbers[0]
+            temperatures += [degrees] if PLAUSIBLE_C[0] < degrees < PLAUSIBLE_C[1] else []
+        elif key == "freq" and numbers:
+            clocks.append(numbers[0] / 1000)
+    return DeviceState(busy, total, len(clocks), max(temperatures, default=None), max(clocks, default=None))
+
+
+def core_classes(link: Link) -> list[CoreClass]:
+    """Cores grouped by maximum clock, slowest first; empty where the device does not tell."""
+    return parse_classes(link.shell(CLASSES).text)
+
+
+def parse_classes(text: str) -> list[CoreClass]:
+    """Core classes from CLASSES' output."""
+    by_speed: dict[int, list[int]] = {}
+    for line in text.splitlines():
+        name, _, speed = line.partition(" ")
+        if name.startswith("cpu") and name[3:].isdigit() and speed.strip().isdigit():
+            by_speed.setdefault(int(speed), []).append(int(name[3:]))
+    return [CoreClass(speed, tuple(sorted(cpus))) for speed, cpus in sorted(by_speed.items())]

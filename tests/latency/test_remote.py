@@ -1,0 +1,403 @@
+"""Remote devices. The logic runs against a scripted shell; ssh and adb run end to end against servers on loopback,
+where the "arm64 device" is this machine with QEMU as the launcher."""
+
+import os
+import shutil
+import socket
+import struct
+import subprocess
+import threading
+import time
+from pathlib import Path
+
+import pytest
+
+from mobilezoo.artifacts import Protocol
+from mobilezoo.errors import DeviceError
+from mobilezoo_latency import Store, load_artifact, load_device, profile
+from mobilezoo_latency.emulator.layout import find_emulator, home
+from mobilezoo_latency.emulator.probe import verify
+from mobilezoo_latency.remote.device import RemoteDevice, exit_status, parse_job, pick_cores
+from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
+from mobilezoo_latency.remote.state import CoreClass, parse_classes, parse_state
+
+QUICK = Protocol(name="quick", warmup_runs=2, warmup_s=0.0, min_runs=5, min_s=0.0, max_repeats=1)
+STAT = "cpu  100 0 100 700 100 0 0 0 0 0\ntemp 41500\ntemp \ntemp -127000\nfreq 1800000\nfreq 2841600\n"
+
+
+def test_state_is_read_from_what_the_kernel_says():
+    state = parse_state(STAT)
+    assert (state.busy, state.total, state.cores) == (200, 1000, 2)
+    assert (state.temperature_c, state.frequency_mhz) == (41.5, 2841.6)
+    later = parse_state(STAT.replace("100 0 100 700", "180 0 100 720"))
+    assert later.other_load(state, threads=1) == pytest.approx(0.8 - 0.5)
+    assert parse_state("").other_load(state, threads=1) is None
+
+
+def test_core_classes_are_groups_of_equal_clock():
+    text = "".join(f"cpu{i} {1785600 if i < 4 else 2419200 if i < 7 else 2841600}\n" for i in range(8))
+    classes = parse_classes(text)
+    assert classes == [CoreClass(1785600, (0, 1, 2, 3)), CoreClass(2419200, (4, 5, 6)), CoreClass(2841600, (7,))]
+    assert pick_cores(classes, "mid", 1, "x").cpus == (4, 5, 6)
+    assert pick_cores(classes, "little", 4, "x").cpus == (0, 1, 2, 3)
+    with pytest.raises(DeviceError, match=r"1 big core\(s\), and 2 threads"):
+        pick_cores(classes, "big", 2, "x")
+    with pytest.raises(DeviceError, match="cannot be chosen"):
+        pick_cores(classes[:1], "mid", 1, "x")
+    with pytest.raises(DeviceError, match="no core classes"):
+        pick_cores(parse_classes("cpu0 \ncpu1 \n"), "big", 1, "x")
+
+
+def test_the_runner_has_ended_only_when_its_last_line_is_whole():
+    assert exit_status("sample_ms 1\nexit 0\n") == 0
+    assert exit_status("sample_ms 1\nexit 13\n") == 13
+    assert exit_status("sample_ms 1\nexit 1") is None
+    assert exit_status("sample_ms 1\n") is None
+    assert exit_status("") is None
+
+
+def test_samples_are_read_from_the_runners_lines():
+    job = parse_job(
+        "load_ms 5\nfirst_run_ms 3\nwarmup_ms 2\nsample_ms 1.5\nsample_ms 1.25\noutput 1 2\ndone 1\nexit 0\n"
+    )
+    assert (job.load_ms, job.first_run_ms, job.warmup_ms, job.samples_ms) == (5, 3, [2], [1.5, 1.25])
+    with pytest.raises(DeviceError, match="without samples"):
+        parse_job("load_ms 5\nexit 0\n")
+
+
+class LocalLink(Link):
+    """This machine's shell, in a folder; loses its connection when told to."""
+
+    name = "stand-in"
+
+    def __init__(self, folder: Path) -> None:
+        self.folder, self.calls, self.lose = folder, 0, set()
+
+    def shell(self, command: str, limit_s: float = 30.0) -> Answer:
+        self.calls += 1
+        if self.calls in self.lose:
+            raise LinkLostError("cable pulled")
+        done = subprocess.run(["sh", "-c", command], cwd=self.folder, capture_output=True, text=True, timeout=limit_s)
+        return Answer(done.returncode, done.stdout + done.stderr)
+
+    def push(self, local: Path, remote: str) -> None:
+        self.calls += 1
+        if self.calls in self.lose:
+            raise LinkLostError("cable pulled")
+        shutil.copy(local, self.folder / remote)
+
+
+@pytest.fixture(scope="module")
+def launcher() -> str:
+    if not (home() / "installed.json").is_file():
+        pytest.skip("no arm64 runner: run `mobilezoo device setup emulator`")
+    emulator = find_emulator()
+    verify(emulator)  # makes the files that describe the core: the runtime crashes on this machine's
+    guest = emulator.root / "cores" / "cortex-a76-0xd0b"
+    libraries = emulator.environment()["LD_LIBRARY_PATH"]
+    qemu = f"{emulator.tool('qemu-aarch64')} -cpu cortex-a76 -L {guest} -E LD_LIBRARY_PATH="
+    return f"env LD_LIBRARY_PATH={libraries} {qemu}"
+
+
+def stand_in(launcher: str, link: Link, **changes: object) -> RemoteDevice:
+    """The ssh device class over any link."""
+    device = load_device("ssh")
+    assert isinstance(device, RemoteDevice)
+    device.config = device.config.model_copy(update={"launcher": launcher, "folder": "put", **changes})
+    device.open = lambda: link  # type: ignore[method-assign]
+    device.sleep = lambda s: time.sleep(min(s, 0.05))
+    return device
+
+
+def test_a_pulled_cable_loses_no_sample(launcher, tiny_tflite, tmp_path):
+    link = LocalLink(tmp_path)
+    device = stand_in(launcher, link)
+    artifact = load_artifact(tiny_tflite)
+    device.measure(artifact, QUICK)  # everything is on the device now
+    calls, link.calls = link.calls, 0
+    link.lose = set(range(3, 3 * calls, 3))
+    report = device.measure(artifact, QUICK)
+    assert link.calls > 3
+    assert len(report.samples_ms) == 5
+    assert report.device.kind == "board"
+    assert report.processes[0].warmup_runs == 2
+    assert not list(tmp_path.glob("put/run-*"))
+
+
+def test_a_cable_that_stays_away_is_one_line(launcher, tiny_tflite, tmp_path):
+    link = LocalLink(tmp_path)
+    device = stand_in(launcher, link, patience_s=0.2)
+    info = device.describe()
+    device.describe = lambda: info  # type: ignore[method-assign]
+    link.lose = set(range(1, 10_000))
+    with pytest.raises(DeviceError, match="connection lost"):
+        device.measure(load_artifact(tiny_tflite), QUICK)
+
+
+def test_a_file_cut_short_by_full_storage_is_named_and_removed(launcher, tiny_tflite, tmp_path):
+    class Full(LocalLink):
+        def push(self, local: Path, remote: str) -> None:
+            (self.folder / remote).write_bytes(local.read_bytes()[:100])
+
+    device = stand_in(launcher, Full(tmp_path))
+    with pytest.raises(DeviceError, match="storage full"):
+        device.measure(load_artifact(tiny_tflite), QUICK)
+    assert not [p for p in tmp_path.rglob("*") if p.is_file()]
+
+
+def test_a_runner_that_fails_is_named_with_its_last_words(launcher, tiny_tflite, tmp_path):
+    device = stand_in("sh -c 'echo out of memory >&2; exit 9' --", LocalLink(tmp_path))
+    with pytest.raises(DeviceError, match="status 9: out of memory"):
+        device.measure(load_artifact(tiny_tflite), QUICK)
+
+
+def test_a_machine_that_is_not_arm64_is_refused(launcher, tmp_path):
+    device = stand_in("", LocalLink(tmp_path))
+    with pytest.raises(DeviceError, match="not arm64"):
+        device.check()
+
+
+def test_a_board_without_a_host_tells_what_to_write():
+    with pytest.raises(DeviceError, match="host: USER@HOST"):
+        load_device("ssh").open()  # type: ignore[attr-defined]
+
+
+# ---- ssh, end to end -------------------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def sshd(tmp_path):
+    """An sshd on loopback with keys of its own; yields the options that reach it."""
+    program = os.environ.get("MOBILEZOO_SSHD") or shutil.which("sshd", path="/usr/sbin:/usr/bin")
+    if program is None or shutil.which("ssh-keygen") is None:
+        pytest.skip("no sshd: install openssh-server")
+    for name in ("host_key", "user_key"):
+        subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
+    (tmp_path / "authorized").write_text((tmp_path / "user_key.pub").read_text())
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    settings = [
+        f"Port {port}",
+        "ListenAddress 127.0.0.1",
+        f"HostKey {tmp_path}/host_key",
+        "UsePAM no",
+        "StrictModes no",
+    ]
+    settings += [f"AuthorizedKeysFile {tmp_path}/authorized", f"PidFile {tmp_path}/pid", "PasswordAuthentication no"]
+    (tmp_path / "config").write_text("\n".join([*settings, f"SetEnv HOME={tmp_path}", ""]))
+    if os.geteuid() == 0:
+        Path("/run/sshd").mkdir(exist_ok=True)
+    server = subprocess.Popen([program, "-D", "-e", "-f", str(tmp_path / "config")], stderr=subprocess.PIPE)
+    for _ in range(100):
+        with socket.socket() as probe:
+            if probe.connect_ex(("127.0.0.1", port)) == 0:
+                break
+        time.sleep(0.05)
+    if server.poll() is not None:
+        pytest.skip(f"sshd does not start here: {server.stderr.read().decode()[-200:]}")
+    options = (f"IdentityFile={tmp_path}/user_key", "StrictHostKeyChecking=no", f"UserKnownHostsFile={tmp_path}/known")
+    yield port, options
+    server.terminate()
+    server.wait()
+
+
+def ssh_device(sshd, launcher: str, tmp_path: Path, **changes: object) -> RemoteDevice:
+    port, options = sshd
+    device = load_device("ssh")
+    assert isinstance(device, RemoteDevice)
+    update = {"host": "127.0.0.1", "port": port, "options": options, "launcher": launcher}
+    device.config = device.config.model_copy(update={**update, "folder": f"{tmp_path}/board", **changes})
+    device.sleep = lambda s: time.sleep(min(s, 0.1))
+    return device
+
+
+def test_a_board_is_measured_over_a_real_ssh_connection(sshd, launcher, tiny_tflite, tmp_path):
+    report = profile(tiny_tflite, ssh_device(sshd, launcher, tmp_path), QUICK, store=Store(tmp_path / "latency.db"))
+    assert report.device.kind == "board"
+    assert report.device.runtime.startswith("LiteRT")
+    assert len(report.samples_ms) == 5
+    assert report.sentinel_before_ms > 0
+
+
+def test_a_host_that_refuses_the_key_is_one_line(sshd, launcher, tmp_path):
+    (tmp_path / "authorized").write_text("")
+    with pytest.raises(DeviceError, match="Permission denied"):
+        ssh_device(sshd, launcher, tmp_path).open()
+
+
+def test_a_host_that_is_not_there_is_one_line(launcher, tmp_path):
+    with socket.socket() as probe:
+        probe.bind(("127.0.0.1", 0))
+        port = probe.getsockname()[1]
+    with pytest.raises(DeviceError, match="refused"):
+        ssh_device((port, ()), launcher, tmp_path).open()
+
+
+# ---- adb, end to end against a stand-in server -----------------------------------------------------------------------
+
+
+class AdbServer(threading.Thread):
+    """Enough of the adb server's protocol for one phone that is this machine: host, shell v1, and sync push."""
+
+    def __init__(self, folder: Path, phones: dict[str, str]) -> None:
+        super().__init__(daemon=True)
+        self.folder, self.phones = folder, phones
+        self.full, self.drop_next = False, 0
+        self.listener = socket.create_server(("127.0.0.1", 0))
+        self.port = self.listener.getsockname()[1]
+
+    def run(self) -> None:
+        while True:
+            try:
+                connection, _ = self.listener.accept()
+            except OSError:
+                return
+            threading.Thread(target=self.serve, args=(connection,), daemon=True).start()
+
+    def serve(self, connection: socket.socket) -> None:
+        with connection:
+            try:
+                while request := self.request(connection):
+                    if not self.answer(connection, request):
+                        return
+            except OSError:
+                return
+
+    def answer(self, connection: socket.socket, request: str) -> bool:
+        """Serve one request; True while the connection takes another."""
+        if request == "host:version":
+            connection.sendall(b"OKAY" + self.framed("0029"))
+        elif request in ("host:devices", "host:devices-l"):
+            connection.sendall(b"OKAY" + self.framed("".join(f"{s}\t{t}\n" for s, t in self.phones.items())))
+        elif request.startswith("host:t"):
+            connection.sendall(b"OKAY" + (struct.pack("<Q", 1) if request.startswith("host:tport") else b""))
+            return True
+        elif request.startswith("shell"):
+            if self.drop_next > 0:
+                self.drop_next -= 1
+                return False
+            connection.sendall(b"OKAY")
+            command = request.partition(":")[2]
+            pipe, both = subprocess.PIPE, subprocess.STDOUT
+            path = {**os.environ, "PATH": f"{self.folder}/bin:{os.environ['PATH']}"}
+            done = subprocess.run(["sh", "-c", command], stdout=pipe, stderr=both, cwd=self.folder, env=path)
+            connection.sendall(done.stdout)
+        elif request == "sync:":
+            connection.sendall(b"OKAY")
+            self.sync(connection)
+        else:
+            connection.sendall(b"FAIL" + self.framed(f"unknown request {request}"))
+        return False
+
+    def sync(self, connection: socket.socket) -> None:
+        kind, size = struct.unpack("<4sI", self.exactly(connection, 8))
+        path = self.exactly(connection, size).decode()
+        if kind == b"STAT":
+            there = self.folder / path
+            mode = 0o40755 if there.is_dir() else 0o100644 if there.exists() else 0
+            connection.sendall(struct.pack("<4sIII", b"STAT", mode, 0, 0))
+            return
+        name, data = path.rpartition(",")[0], b""
+        while True:
+            kind, size = struct.unpack("<4sI", self.exactly(connection, 8))
+            if kind == b"DONE":
+                break
+            data += self.exactly(connection, size)
+        if self.full:
+            reason = b"couldn't write: No space left on device"
+            connection.sendall(struct.pack("<4sI", b"FAIL", len(reason)) + reason)
+            return
+        (self.folder / name).write_bytes(data)
+        connection.sendall(struct.pack("<4sI", b"OKAY", 0))
+
+    def request(self, connection: socket.socket) -> str:
+        size = self.exactly(connection, 4, may_end=True)
+        return self.exactly(connection, int(size, 16)).decode() if size else ""
+
+    @staticmethod
+    def exactly(connection: socket.socket, count: int, may_end: bool = False) -> bytes:
+        data = b""
+        while len(data) < count:
+            piece = connection.recv(count - len(data))
+            if not piece:
+                if may_end and not data:
+                    return b""
+                raise OSError("closed")
+            data += piece
+        return data
+
+    @staticmethod
+    def framed(text: str) -> bytes:
+        return f"{len(text):04x}{text}".encode()
+
+
+@pytest.fixture
+def adb(tmp_path):
+    pytest.importorskip("adbutils")
+    getprop = tmp_path / "bin" / "getprop"
+    getprop.parent.mkdir()
+    getprop.write_text('#!/bin/sh\necho "made up $1"\n')
+    getprop.chmod(0o755)
+    server = AdbServer(tmp_path, {"PHONE1": "device"})
+    server.start()
+    yield server
+    server.listener.close()
+
+
+def phone(adb: AdbServer, launcher: str, **changes: object) -> RemoteDevice:
+    device = load_device("android")
+    assert isinstance(device, RemoteDevice)
+    update = {"port": adb.port, "launcher": launcher, "patience_s": 10.0, "folder": f"{adb.folder}/phone", **changes}
+    device.config = device.config.model_copy(update=update)
+    device.sleep = lambda s: time.sleep(min(s, 0.1))
+    return device
+
+
+def test_a_phone_is_measured_over_adb_and_the_second_time_nothing_is_pushed(adb, launcher, tiny_tflite, tmp_path):
+    store = Store(tmp_path / "latency.db")
+    report = profile(tiny_tflite, phone(adb, launcher), QUICK, store=store)
+    assert (report.device.kind, len(report.samples_ms)) == ("phone", 5)
+    assert report.device.os == "Android made up ro.build.version.release"
+    adb.full = True  # a push would fail now
+    assert len(profile(tiny_tflite, phone(adb, launcher), QUICK, store=store, use_cache=False).samples_ms) == 5
+
+
+def test_a_phone_whose_cable_is_pulled_comes_back(adb, launcher, tiny_tflite):
+    device = phone(adb, launcher)
+    artifact = load_artifact(tiny_tflite)
+    device.measure(artifact, QUICK)
+    info = device.describe()
+    device.describe = lambda: info  # type: ignore[method-assign]
+    adb.drop_next = 4
+    assert len(device.measure(artifact, QUICK).samples_ms) == 5
+    assert adb.drop_next == 0
+
+
+def test_a_phone_with_full_storage_is_one_line(adb, launcher, tiny_tflite):
+    adb.full = True
+    with pytest.raises(DeviceError, match=r"is the storage full\? df says"):
+        phone(adb, launcher).measure(load_artifact(tiny_tflite), QUICK)
+
+
+@pytest.mark.parametrize(
+    ("phones", "serial", "expected"),
+    [
+        ({}, "", "no Android phone found"),
+        ({"A": "device", "B": "device"}, "", r"2 phones are connected \(A, B\)"),
+        ({"A": "unauthorized"}, "", "not authorised"),
+        ({"A": "offline"}, "", "is offline"),
+        ({"A": "device"}, "C", "no phone 'C'"),
+    ],
+)
+def test_a_phone_that_cannot_be_used_is_one_line(adb, phones, serial, expected):
+    adb.phones = phones
+    with pytest.raises(DeviceError, match=expected):
+        phone(adb, "", serial=serial).open()
+
+
+def test_without_an_adb_server_the_command_is_named(adb):
+    adb.listener.close()
+    time.sleep(0.05)
+    with pytest.raises(DeviceError, match="adb start-server"):
+        phone(adb, "", port=1).open()
