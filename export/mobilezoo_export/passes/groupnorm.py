@@ -26,7 +26,7 @@ def run(model: GraphModule) -> int:
 
 def _written_out(model: GraphModule, node: Node, source: Node, channels: int) -> Node:
     call = model.graph.call_function
-    average = add_constant(model, torch.full((channels, channels, 1, 1), 1.0 / channels), "channel_mean")
+    average = add_constant(model, torch.full((1, channels, 1, 1), 1.0 / channels), "channel_mean")
 
     def mean(x: Node) -> Node:
         return call(aten.conv2d.default, (call(aten.mean.dim, (x, [2, 3], True)), average))

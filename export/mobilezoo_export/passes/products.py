@@ -1,4 +1,4 @@
-"""Batched matrix products as `bmm` on three axes: `matmul` decomposes into expands, which ExecuTorch cannot delegate."""
+"""Batched matrix products as `bmm` on three axes: ExecuTorch cannot delegate the expands inside `matmul`."""
 
 from math import prod
 
