@@ -173,3 +173,14 @@ def test_matrix_products_become_bmm(shape: tuple[int, ...]) -> None:
     graph, changed = rewritten(Product(), torch.randn(shape), "products")
     assert changed == 1
     assert not list(calls(graph, aten.matmul.default))
+
+
+def test_one_spelling_for_views_transposes_unbinding_and_fused_products() -> None:
+    class Spellings(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            a, b, c = x.transpose(2, 3).unbind(1)
+            return torch.addcmul(a, b, c, value=0.5).view(-1)
+
+    graph, changed = rewritten(Spellings(), torch.randn(1, 3, 4, 5), "canonical")
+    assert changed >= 3
+    assert not list(calls(graph, aten.addcmul.default, aten.unbind.int, aten.view.default, aten.transpose.int))

@@ -2,7 +2,7 @@
 
 from torch.fx import GraphModule, Node
 
-from mobilezoo_export.passes.graph import argument, aten, calls, shape_of
+from mobilezoo_export.passes.graph import argument, aten, calls, replace, shape_of
 
 VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.default)
 
@@ -22,6 +22,16 @@ def run(model: GraphModule) -> int:
         if order:
             order[first], order[second] = order[second], order[first]
         node.target, node.args = aten.permute.default, (source, order)
+        changed += 1
+    for node in calls(model, aten.addcmul.default):
+        # Core ML's converter lacks the fused form.
+        base, first, second = node.args[:3]
+        with model.graph.inserting_before(node):
+            product = model.graph.call_function(aten.mul.Tensor, (first, second))
+            scale = node.kwargs.get("value", 1)
+            if scale != 1:
+                product = model.graph.call_function(aten.mul.Tensor, (product, scale))
+            replace(node, model.graph.call_function(aten.add.Tensor, (base, product)))
         changed += 1
     for node in calls(model, aten.unbind.int):
         for user in list(node.users):
