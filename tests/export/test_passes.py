@@ -179,7 +179,7 @@ def test_one_spelling_for_views_transposes_unbinding_and_fused_products() -> Non
     class Spellings(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
             a, b, c = x.transpose(2, 3).unbind(1)
-            return torch.addcmul(a, b, c, value=0.5).view(-1)
+            return torch.addcmul(a, b, c, value=0.5).relu().reshape(-1)
 
     graph, changed = rewritten(Spellings(), torch.randn(1, 3, 4, 5), "canonical")
     assert changed >= 3

@@ -25,9 +25,9 @@ def run(model: GraphModule) -> int:
         changed += 1
     for node in calls(model, aten.addcmul.default):
         # Core ML's converter lacks the fused form.
-        base, first, second = node.args[:3]
+        base, left, right = node.args[:3]
         with model.graph.inserting_before(node):
-            product = model.graph.call_function(aten.mul.Tensor, (first, second))
+            product = model.graph.call_function(aten.mul.Tensor, (left, right))
             scale = node.kwargs.get("value", 1)
             if scale != 1:
                 product = model.graph.call_function(aten.mul.Tensor, (product, scale))
