@@ -1,0 +1,312 @@
+"""MobileMamba: equal to the official networks, small graphs for phones, and a good timm citizen."""
+
+import importlib.util
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+from timm.layers import DropPath
+from torch import Tensor, nn
+
+from mobilezoo.config import config_names
+from mobilezoo.errors import CheckpointError, ConfigError, InputSizeError
+from mobilezoo.models import mobilemamba
+from mobilezoo.models.fuse import fuse
+from mobilezoo.models.macs import count
+from mobilezoo.models.randomize import randomize_norms
+from mobilezoo.models.registry import create_model, load_model_config
+
+VARIANTS = [name for name in config_names("models") if name.startswith("mobilemamba_")]
+REFERENCES = ["MobileMamba_T2", "MobileMamba_B1"]
+SIZES = [(224, 224), (256, 256), (320, 240), (193, 161)]
+
+
+@pytest.fixture(scope="module")
+def golden(shared: Path) -> Any:
+    spec = importlib.util.spec_from_file_location("golden", shared / "parity" / "golden.py")
+    assert spec is not None
+    assert spec.loader is not None
+    module = importlib.util.module_from_spec(spec)
+    spec.loader.exec_module(module)
+    return module
+
+
+@pytest.fixture(scope="module")
+def facts(shared: Path) -> dict[str, Any]:
+    variants: dict[str, Any] = json.loads((shared / "facts" / "core-variants.json").read_text())["variants"]
+    return variants
+
+
+@pytest.fixture(scope="module")
+def network() -> nn.Module:
+    return _lively(create_model("mobilemamba_t2", num_classes=10))
+
+
+def _lively(model: nn.Module) -> nn.Module:
+    """Norms, scales and decays that matter, so that a wrong fold, direction or key shows."""
+    generator = torch.Generator().manual_seed(0)
+    randomize_norms(model, generator)
+    with torch.no_grad():
+        for name, parameter in model.named_parameters():
+            if name.endswith((".scale", ".skip", ".a_log")):
+                parameter.uniform_(-0.5, 1.5, generator=generator)
+    return model.eval()
+
+
+def _relative(got: Tensor, expected: Tensor) -> float:
+    return float((got - expected).abs().max() / expected.std())
+
+
+# The references hold two images and come from the official code on a CPU, which sums their scans: see the model's file.
+@pytest.mark.parametrize("name", REFERENCES)
+def test_logits_equal_the_official_network_on_a_cpu(golden: Any, name: str) -> None:
+    state_dict, x, logits = golden.load(name)
+    official = {key: torch.from_numpy(value) for key, value in state_dict.items()}
+    images, expected = torch.from_numpy(x), torch.from_numpy(logits)
+    as_on_cpu = create_model(load_model_config(name, ("official_cpu_batch=true",))).eval()
+    as_on_cpu.load_state_dict(mobilemamba.from_official(official, as_on_cpu), strict=True)
+    with torch.no_grad():
+        assert _relative(as_on_cpu(images), expected) <= 1e-4
+        alone = torch.cat([as_on_cpu(image) for image in images.split(1)])
+
+    model = create_model(name).eval()
+    model.load_state_dict(mobilemamba.from_official(official, model), strict=True)
+    with torch.no_grad():
+        assert _relative(model(images), alone) <= 1e-5, "the same network, but every image by itself"
+        assert _relative(fuse(model)(images), alone) <= 1e-4
+
+
+@pytest.mark.parametrize("name", VARIANTS)
+def test_parameters_and_macs_equal_the_measured_official_ones(facts: dict[str, Any], name: str) -> None:
+    config = load_model_config(name)
+    fact = facts[config.aliases[0]]
+    model = create_model(config).eval()
+    counted = count(model, config.resolution)
+    assert counted["params"] == fact["params"]
+    assert counted["macs"] == pytest.approx(fact["macs"], rel=0.01)
+    assert config.resolution == fact["resolution"]
+    assert sum(p.numel() for p in fuse(model, torch.zeros(1, 3, 64, 64)).parameters()) == fact["fused_params"]
+
+
+def test_every_official_variant_has_a_yaml_and_an_alias() -> None:
+    aliases = {load_model_config(name).aliases for name in VARIANTS}
+    assert aliases == {(f"MobileMamba_{size}",) for size in ("T2", "T4", "S6", "B1", "B2", "B4")}
+
+
+def test_an_images_logits_do_not_depend_on_its_batch(network: nn.Module) -> None:
+    x = torch.randn(3, 3, 96, 64)
+    with torch.no_grad():
+        assert _relative(network(x), torch.cat([network(image) for image in x.split(1)])) <= 1e-5
+
+
+@pytest.mark.parametrize("size", SIZES)
+def test_features_have_the_declared_strides_and_channels(size: tuple[int, int]) -> None:
+    model = create_model("mobilemamba_t2", features_only=True).eval()
+    assert model.feature_info.reduction() == [16, 32, 64]
+    assert model.feature_info.channels() == [144, 272, 368]
+    with torch.no_grad():
+        maps = model(torch.randn(1, 3, *size))
+    for x, stride, channels in zip(maps, model.feature_info.reduction(), model.feature_info.channels(), strict=True):
+        assert x.shape == (1, channels, -(-size[0] // stride), -(-size[1] // stride))
+
+
+def test_features_can_be_chosen_and_equal_the_intermediates(network: nn.Module) -> None:
+    x = torch.randn(1, 3, 96, 64)
+    chosen = create_model("mobilemamba_t2", features_only=True, out_indices=(0, 2)).eval()
+    assert [f.shape[1] for f in chosen(x)] == [144, 368]
+    with torch.no_grad():
+        last, kept = network.forward_intermediates(x, indices=[0, 2])
+        assert torch.equal(kept[1], last)
+        assert torch.equal(network.forward_features(x), last)
+        normed = network.forward_intermediates(x, indices=[2], norm=True, intermediates_only=True)
+        assert torch.equal(normed[0], network.head.norm(last))
+
+
+def test_heads_classes_and_channels_follow_the_arguments() -> None:
+    x = torch.randn(2, 1, 64, 64)
+    model = create_model("mobilemamba_t2", num_classes=0, in_chans=1).eval()
+    assert model(x).shape == (2, 368)
+    model.reset_classifier(7)
+    assert model(x).shape == (2, 7)
+    assert model.get_classifier().out_features == 7
+    unpooled = create_model("mobilemamba_t2", num_classes=0, in_chans=1, global_pool="").eval()
+    assert unpooled(torch.randn(1, 1, 128, 64)).shape == (1, 368, 2, 1)
+    with pytest.raises(ConfigError, match="num_classes=0"):
+        create_model("mobilemamba_t2", num_classes=5, global_pool="")
+
+
+def test_features_before_the_classifier_are_the_headless_networks(network: nn.Module) -> None:
+    x = torch.randn(1, 3, 64, 64)
+    headless = create_model("mobilemamba_t2", num_classes=0).eval()
+    headless.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("head.fc")})
+    with torch.no_grad():
+        assert torch.equal(network.forward_head(network.forward_features(x), pre_logits=True), headless(x))
+
+
+def test_the_heads_norm_sees_pooled_features_in_training() -> None:
+    head = create_model("mobilemamba_t2", num_classes=5).head.train()
+    x = torch.randn(4, 368, 2, 3)
+    plain = nn.BatchNorm1d(368).train()
+    expected = head.fc(plain(x.mean((2, 3))))
+    torch.testing.assert_close(head(x), expected, rtol=1e-4, atol=1e-4)
+    torch.testing.assert_close(head.norm.running_var, plain.running_var)
+
+
+@pytest.mark.parametrize("pool", ["avg", "max"])
+def test_the_fused_head_is_one_classifier_for_every_pool(pool: str) -> None:
+    model = _lively(create_model("mobilemamba_t2", num_classes=5, global_pool=pool))
+    fused = model.head.fuse()
+    x = torch.randn(2, 368, 3, 2)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
+    torch.testing.assert_close(fused(x), model.head(x), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.parametrize("size", [(192, 192), (193, 161), (64, 64)])
+def test_fusing_leaves_no_batch_norm_keeps_the_output_and_the_original(size: tuple[int, int]) -> None:
+    model = _lively(create_model("mobilemamba_t2", num_classes=20))
+    x = torch.randn(1, 3, *size)
+    with torch.no_grad():
+        before = model(x)
+        fused = fuse(fuse(model))
+        assert _relative(fused(x), before) <= 1e-4
+        assert torch.equal(model(x), before)
+    assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
+
+
+def test_stochastic_depth_comes_from_the_config_unless_given() -> None:
+    def rates(name: str, **kwargs: float) -> list[float]:
+        return [m.drop_prob for m in create_model(name, **kwargs).modules() if isinstance(m, DropPath)]
+
+    assert rates("mobilemamba_t2") == []
+    assert max(rates("mobilemamba_b1")) == pytest.approx(0.03)
+    assert max(rates("mobilemamba_b1", drop_path_rate=0.3)) == pytest.approx(0.3)
+    assert rates("mobilemamba_b1", drop_path_rate=0.0) == []
+
+
+def test_every_trained_parameter_gets_a_gradient_also_with_checkpointing() -> None:
+    torch.manual_seed(0)
+    model = _lively(create_model("mobilemamba_t2", num_classes=5)).train()
+    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
+    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+    assert frozen
+    assert all(name.endswith((".analysis.weight", ".synthesis")) for name in frozen)
+    x = torch.randn(2, 3, 128, 96)
+    model(x).square().sum().backward()
+    plain = {name: p.grad.clone() for name, p in trained.items()}
+    assert all(grad.abs().sum() > 0 for grad in plain.values())
+    model.zero_grad()
+    model.set_grad_checkpointing()
+    model(x).square().sum().backward()
+    for name, p in trained.items():
+        assert float((p.grad - plain[name]).norm()) <= 1e-3 * float(plain[name].norm()) + 1e-4, name
+
+
+@pytest.mark.parametrize("size", [(192, 192), (193, 161)])
+def test_the_exported_graph_is_static_small_dimensional_and_equal(network: nn.Module, size: tuple[int, int]) -> None:
+    x = torch.randn(1, 3, *size)
+    program = torch.export.export(network, (x,))
+    for node in program.graph.nodes:
+        values = node.meta.get("val")
+        for value in values if isinstance(values, tuple | list) else (values,):
+            assert not isinstance(value, Tensor) or value.dim() <= 4, node
+        if node.op == "call_function":
+            target = str(node.target)
+            assert not any(word in target for word in ("expand", "flip", "sym_size", "alias", "while", "cond")), node
+            if "slice" in target:
+                assert node.meta["val"].shape != node.args[0].meta["val"].shape, node
+    assert all(b.is_contiguous() for b in program.state_dict.values())
+    with torch.no_grad():
+        assert _relative(program.module()(x), network(x)) <= 1e-4
+
+
+@pytest.mark.slow
+def test_onnx_and_litert_files_compute_the_same_as_pytorch(tmp_path: Path) -> None:
+    onnxruntime = pytest.importorskip("onnxruntime")
+    pytest.importorskip("onnxscript")
+    litert_torch = pytest.importorskip("litert_torch")
+    from ai_edge_litert.interpreter import Interpreter
+
+    model = fuse(_lively(create_model("mobilemamba_t2")))
+    x = torch.randn(1, 3, 192, 192)
+    with torch.no_grad():
+        expected = model(x)
+
+    program = torch.onnx.export(model, (x,), dynamo=True, verbose=False)
+    program.save(tmp_path / "t2.onnx")
+    session = onnxruntime.InferenceSession(tmp_path / "t2.onnx", providers=["CPUExecutionProvider"])
+    (logits,) = session.run(None, {session.get_inputs()[0].name: x.numpy()})
+    assert _relative(torch.from_numpy(logits), expected) <= 1e-4
+    operators = [node.op_type for node in program.model_proto.graph.node]
+    assert len(operators) <= 1000
+    assert not {"Loop", "Scan", "If"} & set(operators)
+
+    litert_torch.convert(model, (x,)).export(str(tmp_path / "t2.tflite"))
+    interpreter = Interpreter(str(tmp_path / "t2.tflite"), num_threads=1)
+    interpreter.allocate_tensors()
+    interpreter.set_tensor(interpreter.get_input_details()[0]["index"], x.numpy())
+    interpreter.invoke()
+    logits = interpreter.get_tensor(interpreter.get_output_details()[0]["index"])
+    assert _relative(torch.from_numpy(logits), expected) <= 1e-4
+    delegates = [op for op in interpreter._get_ops_details() if op["op_name"] == "DELEGATE"]
+    assert len(delegates) == 1, "XNNPACK takes the whole graph"
+
+
+def test_groups_cover_every_parameter(network: nn.Module) -> None:
+    from timm.models._manipulate import group_parameters
+
+    names = {name for name, _ in network.named_parameters()}
+    groups = group_parameters(network, network.group_matcher())
+    assert {name for members in groups.values() for name in members} == names
+    assert network.no_weight_decay() == {name for name in names if name.endswith("scan.skip")}
+
+
+def test_an_input_below_the_stride_is_one_clear_error(network: nn.Module) -> None:
+    with pytest.raises(InputSizeError, match=r"63×80 pixels .* at least 64×64"):
+        network(torch.randn(1, 3, 63, 80))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ("widths=[144, 272]", "one value per stage, 3"),
+        ("widths=[100, 272, 368]", "multiple of 8"),
+        ("kernels=[7, 4, 3]", "odd numbers"),
+        ("global_ratios=[0.8, 1.7, 0.6]", "between 0 and 1"),
+        ("expansion=2", "scan_expansion"),
+    ],
+)
+def test_a_wrong_config_value_is_named_with_what_was_expected(change: str, message: str) -> None:
+    with pytest.raises(ConfigError, match=message):
+        load_model_config("mobilemamba_t2", (change,))
+
+
+@pytest.mark.parametrize(
+    "change", ["global_ratios=[0, 0.7, 1]", "local_ratios=[0, 0.3, 0]", "kernels=[1, 3, 9]", "depths=[1, 1, 1]"]
+)
+def test_other_networks_need_no_code(change: str) -> None:
+    model = _lively(create_model(load_model_config("mobilemamba_t2", (change,)), num_classes=3))
+    with torch.no_grad():
+        assert bool(torch.isfinite(model(torch.randn(1, 3, 80, 72))).all())
+
+
+def test_our_own_state_dict_passes_unchanged(network: nn.Module) -> None:
+    state = network.state_dict()
+    assert mobilemamba.from_official(state, network) == dict(state)
+
+
+def test_other_wavelets_than_haar_are_refused(network: nn.Module) -> None:
+    key = "blocks1.0.mixer.m.attn.global_op.wt_filter"
+    state = {"patch_embed.0.c.weight": torch.zeros(1), key: torch.randn(448, 1, 2, 2)}
+    with pytest.raises(CheckpointError, match="not Haar"):
+        mobilemamba.from_official(state, network)
+
+
+def test_half_precision_runs_on_a_cpu(network: nn.Module) -> None:
+    x = torch.randn(1, 3, 96, 96)
+    with torch.no_grad():
+        expected = network(x)
+        model = create_model("mobilemamba_t2", num_classes=10).eval()
+        model.load_state_dict(network.state_dict())
+        assert _relative(model.half()(x.half()).float(), expected) <= 0.05
