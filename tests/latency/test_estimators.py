@@ -119,10 +119,18 @@ def test_kernels_are_read_from_litert_files_only(tiny_onnx):
 
 def test_features_hold_every_multiply_add(networks):
     values = dict(zip(FEATURES, features(networks[0]), strict=True))
-    assert sum(v for name, v in values.items() if name.endswith("mmacs")) == pytest.approx(
+    assert sum(v for name, v in values.items() if name.endswith("_mmacs")) == pytest.approx(
         total_macs(networks[0]) / 1e6
     )
-    assert sum(v for name, v in values.items() if name.endswith("count")) == len(networks[0])
+    assert sum(v for name, v in values.items() if name.endswith("count")) == pytest.approx(len(networks[0]))
+
+
+def test_channels_are_rounded_up_to_the_vectors_of_a_processor():
+    values = dict(zip(FEATURES, features([conv(1, 16, 12, 4, 4)]), strict=True))
+    assert values["conv1_mmacs8"] / values["conv1_mmacs"] == pytest.approx(16 / 12)
+    assert values["conv1_mmacs16"] / values["conv1_mmacs"] == pytest.approx(16 / 12)
+    values = dict(zip(FEATURES, features([conv(1, 16, 20, 4, 4)]), strict=True))
+    assert values["conv1_mmacs16"] / values["conv1_mmacs"] == pytest.approx(32 / 20)
 
 
 def made_table() -> Table:

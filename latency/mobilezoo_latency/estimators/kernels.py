@@ -17,7 +17,10 @@ REDUCE = {"MEAN", "SUM", "AVERAGE_POOL_2D", "MAX_POOL_2D", "REDUCE_MAX", "SOFTMA
 MOVE = {"RESHAPE", "TRANSPOSE", "CONCATENATION", "PAD", "PADV2", "SLICE", "STRIDED_SLICE", "SPLIT", "PACK", "UNPACK"}
 MOVE |= {"GATHER", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "EXPAND_DIMS", "SQUEEZE", "BROADCAST_TO", "SPLIT_V"}
 BYTES = {"FLOAT32": 4, "FLOAT16": 2, "INT8": 1, "UINT8": 1, "INT32": 4, "INT64": 8, "BOOL": 1, "INT16": 2}
-FEATURES = tuple(f"{kind}_{what}" for kind in KINDS for what in ("count", "mmacs", "activation_mb", "weight_mb"))
+LANES = (8, 16)
+"""Widths that runtimes round output channels up to: tiles of XNNPACK's float kernels on NEON and on AVX-512."""
+PER_KIND = ("count", "mmacs", *(f"mmacs{lanes}" for lanes in LANES), "activation_mb", "weight_mb")
+FEATURES = tuple(f"{kind}_{what}" for kind in KINDS for what in PER_KIND)
 
 
 class Kernel(NamedTuple):
@@ -28,23 +31,30 @@ class Kernel(NamedTuple):
     activation_bytes: float
     """Read and written, weights excluded."""
     weight_bytes: float
+    channels: int = 0
+    """Output channels of kernels with multiply-adds."""
 
 
 def conv(k: int, c_in: int, c_out: int, h_out: int, w_out: int, stride: int = 1, groups: int = 1) -> Kernel:
     """A float32 convolution, for networks that are described and not exported."""
     macs = k * k * c_in * c_out * h_out * w_out / groups
     moved = 4.0 * (c_in * h_out * w_out * stride * stride + c_out * h_out * w_out)
-    return Kernel(_conv_kind(k, groups > 1 and groups == c_in), macs, moved, 4.0 * k * k * c_in * c_out / groups)
+    return Kernel(_conv_kind(k, groups > 1 and groups == c_in), macs, moved, 4.0 * k * k * c_in * c_out / groups, c_out)
 
 
 def features(kernels: Sequence[Kernel]) -> list[float]:
-    """Counts, MACs and traffic per kind of kernel, in the order of FEATURES."""
-    sums = {kind: [0.0] * 4 for kind in KINDS}
+    """Counts, MACs (plain, and with channels rounded up to LANES) and traffic per kind, in the order of FEATURES."""
+    sums = {kind: [0.0] * len(PER_KIND) for kind in KINDS}
     for kernel in kernels:
+        macs = [kernel.macs * _rounding(kernel.channels, lanes) for lanes in (1, *LANES)]
         total = sums[kernel.kind]
-        for i, value in enumerate((1.0, kernel.macs / 1e6, kernel.activation_bytes / 1e6, kernel.weight_bytes / 1e6)):
-            total[i] += value
+        for i, value in enumerate((1e6, *macs, kernel.activation_bytes, kernel.weight_bytes)):
+            total[i] += value / 1e6
     return [value for kind in KINDS for value in sums[kind]]
+
+
+def _rounding(channels: int, lanes: int) -> float:
+    return -(-channels // lanes) * lanes / channels if channels else 1.0
 
 
 def total_macs(kernels: Sequence[Kernel]) -> float:
@@ -114,7 +124,8 @@ def _kernel(name: str, inputs: list[_Tensor], outputs: list[_Tensor]) -> Kernel:
         kind = "reduce"
     elif name in MOVE:
         kind = "move"
-    return Kernel(kind, macs, moved, weights)
+    channels = outputs[0].shape[-1] if macs else 0
+    return Kernel(kind, macs, moved, weights, channels)
 
 
 def _conv_kind(k: int, depthwise: bool) -> str:
