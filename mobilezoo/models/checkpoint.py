@@ -46,9 +46,9 @@ def load_checkpoint(
 ) -> None:
     """Load an official or own file into `network`, strictly; only `num_batches_tracked` may be missing.
 
-    A two-head file in a one-head network is refused: the published score needs both heads. With `reset_head`, a
-    classifier whose class count differs keeps its fresh weights, and a warning says so. Raises CheckpointError listing
-    the first keys that differ.
+    The two heads of a distilled file become their mean in a one-head network: what official inference computes. With
+    `reset_head`, a classifier whose class count differs keeps its fresh weights, and a warning says so. Raises
+    CheckpointError listing the first keys that differ.
     """
     state = official_to_ours(network, config, read_state_dict(path, ema))
     own = network.state_dict()
@@ -63,6 +63,12 @@ def load_checkpoint(
         state = {k: v for k, v in state.items() if k not in resized}
     _compare(own, state, set(resized), config, path)
     network.load_state_dict(state, strict=False)
+
+
+def load_features(features: nn.Module, whole: nn.Module) -> None:
+    """Copy a classifier's weights into its `features_only` form, where timm names some modules otherwise."""
+    weights = {_flat(key): value for key, value in whole.state_dict().items()}
+    features.load_state_dict({key: weights[_flat(key)] for key in features.state_dict()})
 
 
 def official_to_ours(network: nn.Module, config: ModelConfig, state: dict[str, Tensor]) -> dict[str, Tensor]:
@@ -141,6 +147,11 @@ def _strip(key: str) -> str:
     return key
 
 
+def _flat(key: str) -> str:
+    """The same for `stages.0.conv`, `stages_0.conv` and `model.stages.0.conv`."""
+    return key.removeprefix("model.").replace(".", "_")
+
+
 def _weights(state: Mapping[str, Tensor]) -> dict[str, Tensor]:
     return {k: v for k, v in state.items() if not k.endswith("num_batches_tracked")}
 
@@ -153,7 +164,7 @@ def _classifier_prefixes(network: nn.Module) -> tuple[str, ...]:
 def _other_class_count(network: nn.Module, own: Mapping[str, Tensor], state: Mapping[str, Tensor]) -> list[str]:
     """Classifier tensors whose number of rows differs from the network's."""
     keys = [f"{prefix}.{kind}" for prefix in _classifier_prefixes(network) for kind in ("weight", "bias")]
-    return [k for k in keys if k in own and k in state and own[k].shape != state[k].shape]
+    return [k for k in keys if k in own and k in state and own[k].shape[:1] != state[k].shape[:1]]
 
 
 def _class_count(network: nn.Module, state: Mapping[str, Tensor]) -> int:
@@ -181,10 +192,7 @@ def _compare(
             more = f" and {len(keys) - SHOWN} more" if len(keys) > SHOWN else ""
             faults.append(f"{word}: {', '.join(keys[:SHOWN])}{more}")
     if faults:
-        hint = ""
-        if any("dist" in key for key in unexpected) and not missing and not shapes:
-            hint = " (a two-head file: use the model's `_dist` form)"
-        raise CheckpointError(f"{str(path)!r} does not fit {config.name}{hint}: {'; '.join(faults)}")
+        raise CheckpointError(f"{str(path)!r} does not fit {config.name}: {'; '.join(faults)}")
 
 
 def _first_line(error: Exception) -> str:

@@ -43,11 +43,19 @@ def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None 
     for ours in ("pretrained_cfg_overlay", "cache_dir", "pretrained_cfg", "scriptable", "exportable", "no_jit"):
         kwargs.pop(ours, None)
     reset_head = bool(kwargs.pop("reset_head", False))
-    network: nn.Module = family_module(config.family).build(config, **kwargs)
-    if checkpoint is not None:
-        from mobilezoo.models.checkpoint import load_checkpoint
+    build = family_module(config.family).build
+    network: nn.Module = build(config, **kwargs)
+    if checkpoint is None:
+        return network
+    from mobilezoo.models.checkpoint import load_checkpoint, load_features
 
+    if not kwargs.pop("features_only", False):
         load_checkpoint(network, config, checkpoint, reset_head=reset_head)
+        return network
+    kwargs.pop("out_indices", None)
+    whole = build(config, **kwargs)
+    load_checkpoint(whole, config, checkpoint, reset_head=reset_head)
+    load_features(network, whole)
     return network
 
 
