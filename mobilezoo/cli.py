@@ -1,16 +1,15 @@
 """The verbs of `mobilezoo`. Each imports what it needs when it runs, so that `--help` answers at once."""
 
-import inspect
-import json
 import sys
 import warnings
-from collections.abc import Callable
 from pathlib import Path
-from typing import Annotated, Any
+from typing import Annotated
 
 import typer
 
 from mobilezoo.errors import MobilezooError
+from mobilezoo.verbs import devices, latency
+from mobilezoo.verbs.commands import SETTINGS, Json, Quiet, Register, command, print_json
 
 app = typer.Typer(
     name="mobilezoo",
@@ -18,7 +17,7 @@ app = typer.Typer(
     add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
-    context_settings={"help_option_names": ["-h", "--help"]},
+    context_settings=SETTINGS,
     help="""Mobile vision backbones, from a paper to a phone: train, export, profile and search.
 
 A first walk:
@@ -29,28 +28,20 @@ A first walk:
     mobilezoo train digits                             train from a config in configs/train/
     mobilezoo export runs/digits/best.safetensors      ONNX, LiteRT and Core ML files, each checked
     mobilezoo profile runs/digits/export/*.tflite      latency on this machine, raw samples kept
+    mobilezoo device list                              phones, browsers and emulated cores to measure on
 """,
 )
 
-Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 DataArg = Annotated[str, typer.Option("--data", help="digits, folder:PATH, or a timm name: hfds/…, wds/…, torch/…")]
 
 
-def verb(name: str | None = None) -> Callable[[Callable[..., None]], Callable[..., None]]:
-    """Register a command; the examples in its docstring keep their lines."""
-
-    def register(function: Callable[..., None]) -> Callable[..., None]:
-        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
-        text = "\n\n".join(f"\b\n{p}" if p.startswith("    ") else p for p in paragraphs)
-        app.command(name, help=text)(function)
-        return function
-
-    return register
+def verb(name: str | None = None) -> Register:
+    """Register a command of `mobilezoo` itself."""
+    return command(app, name)
 
 
-def _print_json(value: Any) -> None:
-    print(json.dumps(value, indent=2, default=str))
+app.add_typer(devices.app)
+app.add_typer(latency.app)
 
 
 @verb("list")
@@ -68,7 +59,7 @@ def list_(
     from mobilezoo.verbs.listing import model_rows, print_models
 
     rows = model_rows(pattern)
-    _print_json(rows) if as_json else print_models(rows)
+    print_json(rows) if as_json else print_models(rows)
 
 
 @verb()
@@ -87,7 +78,7 @@ def show(
     from mobilezoo.verbs.listing import print_stages, stage_table
 
     table = stage_table(model, tuple(overrides or ()))
-    _print_json(table) if as_json else print_stages(table)
+    print_json(table) if as_json else print_stages(table)
 
 
 @verb()
@@ -111,7 +102,7 @@ def train(
     from mobilezoo.verbs.training import run_training
 
     record = run_training(config, tuple(overrides or ()), out, resume, progress=not quiet)
-    _print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")
+    print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")
 
 
 @verb("eval")
@@ -135,7 +126,7 @@ def eval_(
     from mobilezoo.verbs.evaluation import evaluate_subject, print_result
 
     result = evaluate_subject(subject, data, checkpoint, batch_size, workers, progress=not quiet)
-    _print_json(result) if as_json else print_result(result)
+    print_json(result) if as_json else print_result(result)
 
 
 @verb()
@@ -184,7 +175,7 @@ def export(
     results = export_subject(
         subject, to.split(","), precision.split(","), checkpoint, calib, out, overwrite=overwrite, progress=not quiet
     )
-    _print_json([r.model_dump() for r in results]) if as_json else print_exports(results)
+    print_json([r.model_dump() for r in results]) if as_json else print_exports(results)
     if not all(r.ok for r in results):
         raise typer.Exit(2)
 
@@ -193,12 +184,16 @@ def export(
 def profile(
     subjects: Annotated[list[str], typer.Argument(help="Exported files, checkpoints, zoo names or timm:NAME.")],
     device: Annotated[
-        str, typer.Option("--device", help="A name in configs/devices/ or the path of a device YAML.")
+        str, typer.Option("--device", help="A name of `mobilezoo device list`, or the path of a device YAML.")
     ] = "host",
     to: Annotated[str, typer.Option("--to", help="Formats to export names and checkpoints to.")] = "litert",
-    protocol: Annotated[str, typer.Option("--protocol", help="screen, report or sustained.")] = "screen",
-    compare: Annotated[bool, typer.Option("--compare", help="Interleave two files and report their ratio.")] = False,
+    tier: Annotated[str, typer.Option("--tier", "--protocol", help="screen, report or sustained.")] = "screen",
+    threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: one.")] = None,
+    compare: Annotated[bool, typer.Option("--compare", help="Time two files in turns; report their ratio.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure again even if a stored result fits.")] = False,
+    allow_folded: Annotated[
+        bool, typer.Option("--allow-folded", help="Time a file whose zero norms let branches vanish.")
+    ] = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -209,17 +204,20 @@ def profile(
         mobilezoo profile runs/digits/export/*.tflite runs/digits/export/*.onnx
         mobilezoo profile shvit_s1 timm:mobilenetv4_conv_small --to litert,onnx
         mobilezoo profile a.tflite b.tflite --compare
+        mobilezoo profile shvit_s1 --device cortex_a76
+        mobilezoo profile shvit_s1 --tier report --no-cache --json
     """
     from mobilezoo.verbs import profiling
 
-    if compare:
-        ratio = profiling.compare_files(subjects, device, protocol)
-        _print_json(ratio.model_dump()) if as_json else profiling.print_comparison(ratio)
-        return
-    reports = profiling.profile_subjects(
-        subjects, device, to.split(","), protocol, use_cache=not no_cache, progress=not quiet
+    choices = profiling.Choices(
+        device, tuple(to.split(",")), tier, threads, not no_cache, allow_folded, progress=not quiet
     )
-    _print_json([profiling.report_dict(r) for r in reports]) if as_json else profiling.print_reports(reports)
+    if compare:
+        ratio = profiling.compare_subjects(subjects, choices)
+        print_json(ratio.model_dump()) if as_json else profiling.print_comparison(ratio)
+        return
+    reports = profiling.profile_subjects(subjects, choices)
+    print_json([profiling.report_dict(r) for r in reports]) if as_json else profiling.print_reports(reports)
 
 
 @verb()
@@ -241,7 +239,7 @@ def search(
     from mobilezoo.verbs.searching import print_search, run_search
 
     result = run_search(config, tuple(overrides or ()), out, progress=not quiet)
-    _print_json(result.model_dump()) if as_json else print_search(result)
+    print_json(result.model_dump()) if as_json else print_search(result)
 
 
 @verb()

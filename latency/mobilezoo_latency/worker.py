@@ -13,7 +13,7 @@ import time
 from typing import Any, TextIO
 
 from mobilezoo.artifacts import Protocol
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import DeviceError, MobilezooError
 from mobilezoo_latency import machine
 from mobilezoo_latency.protocol import WarmUp, runs_per_sample, sample, timer_step_s, warm_up
 from mobilezoo_latency.sentinel import Sentinel
@@ -39,6 +39,8 @@ class Session:
         start = time.perf_counter()
         self.runner = load_runner(artifact, threads=protocol.threads)
         self.load_ms = (time.perf_counter() - start) * 1e3
+        if not self.runner.measurable:
+            raise DeviceError(f"{self.runner.runtime} checks what a file computes and is no runtime to time")
         self.runner.prepare(_input(self.runner.input))
         self.first_run_ms = self.time_runs(1) * 1e3
         self.warm: WarmUp = warm_up(self.time_runs, protocol, time.perf_counter)

@@ -16,6 +16,8 @@ if TYPE_CHECKING:
     from mobilezoo_export import ExportResult
 
 TARGETS = ["onnx", "litert", "coreml"]
+TIMED = ("onnx", "litert")
+"""Core ML's runtime exists on Apple devices only; here its program is checked, never timed."""
 console = Console(stderr=True)
 
 
@@ -25,7 +27,7 @@ def run_demo(out: Path, progress: bool) -> None:
     Run again after an interruption, it goes on where training and search stopped.
     """
     from mobilezoo.verbs.exporting import export_subject
-    from mobilezoo.verbs.profiling import profile_subjects
+    from mobilezoo.verbs.profiling import Choices, profile_subjects
     from mobilezoo.verbs.reporting import write_report
     from mobilezoo.verbs.searching import run_search
     from mobilezoo.verbs.training import run_training
@@ -38,8 +40,8 @@ def run_demo(out: Path, progress: bool) -> None:
             record.path, TARGETS, ["fp32"], None, None, out / "export", overwrite=True, progress=progress
         )
     with _step("3/5  measure latency on this machine"):
-        runnable = [f.path for f in files if f.path and f.artifact and f.artifact.parity]
-        reports = profile_subjects(runnable, "host", [], "screen", use_cache=False, progress=progress)
+        timed = [f.path for f in files if f.path and f.target in TIMED]
+        reports = profile_subjects(timed, Choices(use_cache=False, progress=progress))
         for report in reports:
             save_json(out / "latency" / f"{Path(report.artifact).name}.latency.json", report)
     with _step("4/5  search small networks by accuracy and LiteRT latency"):

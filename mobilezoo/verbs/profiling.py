@@ -1,7 +1,7 @@
 """`mobilezoo profile`."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobilezoo.artifacts import LatencyReport
 from mobilezoo.errors import ExportError, MobilezooError
@@ -11,64 +11,84 @@ if TYPE_CHECKING:
     from mobilezoo_latency import Comparison
 
 SUFFIXES = (".onnx", ".tflite", ".mlpackage", ".pte")
+EXPORTS = Path("runs/profile")
+SEED = 0
+"""Of fresh weights: the same name gives the same file, so that a kept latency is found again."""
 
 
-def profile_subjects(
-    subjects: list[str], device: str, targets: list[str], protocol: str, *, use_cache: bool, progress: bool
-) -> list[LatencyReport]:
+class Choices(NamedTuple):
+    """How to measure."""
+
+    device: str = "host"
+    targets: tuple[str, ...] = ("litert",)
+    """Formats that names and checkpoints are exported to."""
+    tier: str = "screen"
+    threads: int | None = None
+    use_cache: bool = True
+    allow_folded: bool = False
+    progress: bool = True
+
+
+def profile_subjects(subjects: list[str], choices: Choices) -> list[LatencyReport]:
     """Measure every file named; names and checkpoints are exported first."""
     from rich.console import Console
     from rich.progress import track
 
     from mobilezoo_latency import load_device, load_protocol, profile
 
-    where, how = load_device(device), load_protocol(protocol)
-    files = [file for what in subjects for file in _files(what, targets, progress)]
-    bar = track(files, "measuring", console=Console(stderr=True), disable=not progress, transient=True)
-    return [profile(file, where, how, use_cache=use_cache) for file in bar]
+    device, protocol = load_device(choices.device), load_protocol(choices.tier, threads=choices.threads)
+    files = [file for what in subjects for file in exported_files(what, choices)]
+    shown = choices.progress and len(files) > 1
+    bar = track(files, "measuring", console=Console(stderr=True), disable=not shown, transient=True)
+    return [
+        profile(file, device, protocol, use_cache=choices.use_cache, allow_folded=choices.allow_folded) for file in bar
+    ]
 
 
-def compare_files(subjects: list[str], device: str, protocol: str) -> "Comparison":
-    """Interleave two files and return their latency ratio with its interval."""
-    from mobilezoo_latency import compare
+def compare_subjects(subjects: list[str], choices: Choices) -> "Comparison":
+    """Time two networks in turns and return their latency ratio with its interval."""
+    from mobilezoo_latency import compare, load_protocol
 
     if len(subjects) != 2:
         raise MobilezooError(f"--compare takes two files, got {len(subjects)}")
-    return compare(subjects[0], subjects[1], device, protocol)
+    files = [file for what in subjects for file in exported_files(what, choices)]
+    if len(files) != 2:
+        raise MobilezooError(f"--compare takes one format for both, got --to {','.join(choices.targets)}")
+    protocol = load_protocol(choices.tier, threads=choices.threads)
+    return compare(files[0], files[1], choices.device, protocol, allow_folded=choices.allow_folded)
 
 
 def report_dict(report: LatencyReport) -> dict[str, Any]:
-    """The record with its summary, as `--json` prints it."""
+    """The record with its summary, as `--json` prints it; the summary is null for counts without calibration."""
     from mobilezoo_latency import summarize
 
-    return {**report.model_dump(), "summary": summarize(report)}
+    known = report.samples_ms or report.estimate
+    return {**report.model_dump(), "summary": summarize(report) if known else None}
 
 
 def print_reports(reports: list[LatencyReport]) -> None:
-    from mobilezoo_latency import summarize
-
-    rows = []
-    for r in reports:
-        s = summarize(r)
-        notes = ["cached"] if r.cached else []
-        notes += [f"NOISY: {', '.join(r.noisy)}"] if r.noisy else []
-        rows.append(
-            (
-                r.artifact,
-                r.device.kind,
-                r.device.runtime,
-                r.device.threads,
-                f"{s['median_ms']:.3f}",
-                f"{s['ci_low_ms']:.3f}–{s['ci_high_ms']:.3f}",
-                f"{s['p90_ms']:.3f}",
-                f"{s['p99_ms']:.3f}",
-                f"{s['mad_ms']:.3f}",
-                len(r.samples_ms),
-                "; ".join(notes),
-            )
+    """One table of what was timed and one of what was counted: the two are never in one column."""
+    timed = [r for r in reports if r.samples_ms]
+    if timed:
+        times = ("median ms", "95% interval", "p90 ms", "p99 ms", "MAD ms")
+        timed_columns = ("file", "kind", "runtime", "threads", *times, "samples", "load ms", "notes")
+        print_table("latency, batch 1, measured", timed_columns, [_timed_row(r) for r in timed])
+    counted = [r for r in reports if r.counts]
+    if counted:
+        columns = (
+            "file",
+            "kind",
+            "core",
+            "M instructions",
+            "M cycles",
+            "k DRAM lines",
+            "estimated ms",
+            "error",
+            "notes",
         )
-    times = ("median ms", "95% interval", "p90 ms", "p99 ms", "MAD ms")
-    print_table("latency, batch 1", ("file", "kind", "runtime", "threads", *times, "samples", "notes"), rows)
+        print_table("emulated: counted, not timed", columns, [_counted_row(r) for r in counted])
+        for basis in dict.fromkeys(r.estimate.basis for r in counted if r.estimate):
+            print(f"estimates and their error rest on: {basis}")
 
 
 def print_comparison(c: "Comparison") -> None:
@@ -77,14 +97,46 @@ def print_comparison(c: "Comparison") -> None:
     print(f"B takes {c.ratio:.3f} times as long as A (95% interval {c.ratio_low:.3f}–{c.ratio_high:.3f})")
 
 
-def _files(what: str, targets: list[str], progress: bool) -> list[Path]:
+def exported_files(what: str, choices: Choices) -> list[Path]:
+    """An exported file as it is; anything else is exported to each target first. Raises ExportError."""
     if Path(what).suffix in SUFFIXES:
         return [Path(what)]
+    import torch
+
     from mobilezoo.verbs.exporting import export_subject
 
-    out = Path("runs/profile")
-    results = export_subject(what, targets, ["fp32"], None, None, out, overwrite=True, progress=progress)
+    torch.manual_seed(SEED)
+    results = export_subject(
+        what, list(choices.targets), ["fp32"], None, None, EXPORTS, overwrite=True, progress=choices.progress
+    )
     for result in results:
         if not result.ok:
             raise ExportError(f"{what}: {result.target} {result.precision} {result.status}: {result.reason}")
     return [Path(r.path) for r in results if r.path]
+
+
+def _timed_row(r: LatencyReport) -> tuple[object, ...]:
+    from mobilezoo_latency import summarize
+
+    s = summarize(r)
+    interval = f"{s['ci_low_ms']:.3f}–{s['ci_high_ms']:.3f}"
+    times = (f"{s['median_ms']:.3f}", interval, *(f"{s[key]:.3f}" for key in ("p90_ms", "p99_ms", "mad_ms")))
+    load = "" if r.load_ms is None else f"{r.load_ms:.0f}"
+    return (r.artifact, r.device.kind, r.device.runtime, r.device.threads, *times, len(r.samples_ms), load, _notes(r))
+
+
+def _counted_row(r: LatencyReport) -> tuple[object, ...]:
+    assert r.counts is not None
+    lines = "" if r.counts.dram_lines is None else f"{r.counts.dram_lines / 1e3:.0f}"
+    counts = (f"{r.counts.instructions / 1e6:.2f}", f"{r.counts.cycles / 1e6:.2f}", lines)
+    if r.estimate is None:
+        return (r.artifact, r.device.kind, r.device.name, *counts, "", "not calibrated", _notes(r))
+    e = r.estimate
+    ms = f"{e.latency_ms:.2f} ({e.low_ms:.2f}–{e.high_ms:.2f})"
+    return (r.artifact, r.device.kind, r.device.name, *counts, ms, f"{e.error_percent:.1f}%", _notes(r))
+
+
+def _notes(r: LatencyReport) -> str:
+    notes = ["cached"] if r.cached else []
+    notes += [f"NOISY: {', '.join(r.noisy)}"] if r.noisy else []
+    return "; ".join(notes)
