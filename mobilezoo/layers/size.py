@@ -6,9 +6,9 @@ from mobilezoo.errors import InputSizeError
 
 
 def check_input_size(x_bchw: Tensor, min_size: int) -> None:
-    """Raise InputSizeError unless height and width are at least `min_size` pixels, the network's total stride."""
+    """Raise InputSizeError unless height and width are at least `min_size` pixels, the least the network can take."""
     height, width = x_bchw.shape[-2:]
     if height < min_size or width < min_size:
         raise InputSizeError(
-            f"input of {height}×{width} pixels is smaller than the network's stride: use at least {min_size}×{min_size}"
+            f"input of {height}×{width} pixels is too small for this network: use at least {min_size}×{min_size}"
         )

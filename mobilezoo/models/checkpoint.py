@@ -4,6 +4,8 @@ A published file may hold the state dict itself or keep it under a name; of seve
 is what authors evaluate. Pickles are read with weights_only=True: a file with code in it is refused.
 """
 
+import argparse
+import codecs
 import pickle
 import warnings
 import zipfile
@@ -11,6 +13,7 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from safetensors import SafetensorError
 from torch import Tensor, nn
@@ -19,8 +22,17 @@ from mobilezoo.artifacts import atomic_write
 from mobilezoo.errors import CheckpointError
 from mobilezoo.models.base import ModelConfig, family_module
 
-AVERAGED = ("state_dict_ema", "model_ema", "ema")
+AVERAGED = ("state_dict_ema", "model_ema", "ema", "net_E")
 WRAPPERS = ("state_dict", "model", "net", "module")
+_NUMPY_SCALAR: Any = np.float64(0).__reduce__()[0]
+HARMLESS: list[Any] = [
+    argparse.Namespace,
+    np.dtype,
+    *(getattr(np.dtypes, name) for name in ("Float64DType", "Float32DType", "Int64DType", "BoolDType")),
+    *((_NUMPY_SCALAR, f"numpy.{core}.multiarray.scalar") for core in ("core", "_core")),
+    codecs.encode,
+]
+"""Plain values that authors save beside the weights: parsed options, and scores as numpy scalars."""
 SHOWN = 3
 """How many differing keys an error lists."""
 
@@ -115,7 +127,8 @@ def _read(file: Path) -> Any:
             from safetensors.torch import load_file
 
             return load_file(file)
-        return torch.load(file, map_location="cpu", weights_only=True)
+        with torch.serialization.safe_globals(HARMLESS):
+            return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
         refused = str(error).partition("Unsupported global: ")[2].split(" ")[1:2]
         if refused:

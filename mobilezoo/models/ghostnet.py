@@ -16,7 +16,10 @@ from torch import nn
 
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError
+from mobilezoo.layers.size import check_input_size
 from mobilezoo.models.base import ModelConfig
+
+ATTENTIVE_MIN_SIZE = 33
 
 
 class Block(Record):
@@ -39,6 +42,15 @@ class Config(ModelConfig):
     drop_rate: float = Field(default=0.2, ge=0, lt=1, description="dropout before the classifier, as published")
 
 
+class AttentiveGhostNet(GhostNet):
+    """V2 and V3: their attention halves the last map, which must therefore be 2×2 at least."""
+
+    def forward_features(self, x: torch.Tensor) -> torch.Tensor:
+        check_input_size(x, ATTENTIVE_MIN_SIZE)
+        out: torch.Tensor = super().forward_features(x)
+        return out
+
+
 def build(config: Config, **kwargs: Any) -> nn.Module:
     """timm's GhostNet of this config; it has no stochastic depth."""
     if kwargs.pop("drop_path_rate", 0.0):
@@ -46,7 +58,7 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     kwargs.setdefault("drop_rate", config.drop_rate)
     rows = [[[b.kernel, b.hidden, b.width, b.se_ratio, b.stride] for b in stage] for stage in config.stages]
     network: nn.Module = build_model_with_cfg(
-        GhostNet,
+        GhostNet if config.version == "v1" else AttentiveGhostNet,
         config.name,
         False,
         pretrained_cfg=config.pretrained_cfg(first_conv="conv_stem", classifier="classifier"),

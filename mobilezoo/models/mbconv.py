@@ -13,13 +13,14 @@ from typing import Any, Literal
 
 import torch
 from pydantic import Field, field_validator
-from timm.layers import create_conv2d, get_norm_act_layer
+from timm.layers import Conv2dSame, create_conv2d, get_norm_act_layer
 from timm.models._efficientnet_blocks import InvertedResidual, SqueezeExcite
 from timm.models._efficientnet_builder import decode_arch_def, round_channels
 from timm.models.efficientnet import _create_effnet
 from torch import nn
 
 from mobilezoo.config import Record
+from mobilezoo.errors import CheckpointError
 from mobilezoo.layers.attention import attention_names, create_attention
 from mobilezoo.models.base import ModelConfig
 
@@ -136,6 +137,11 @@ def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict
     first = next(iter(state_dict), "")
     if not first.startswith(("features.", "layers.")):
         return state_dict
+    if first.startswith("layers.") and isinstance(model.get_submodule("conv_stem"), Conv2dSame):
+        raise CheckpointError(
+            "a torchvision MnasNet, whose padding and norms differ from the published network's: use mnasnet_tv_100 "
+            "(or _050, _075, _130)"
+        )
     ours = [k for k in model.state_dict() if not k.endswith("num_batches_tracked")]
     theirs = [k for k in state_dict if not k.endswith("num_batches_tracked")]
     if len(ours) != len(theirs):

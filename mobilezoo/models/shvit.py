@@ -8,11 +8,11 @@ import re
 from typing import Any, Literal
 
 import torch
+from timm.layers import DropPath
 from timm.models._builder import build_model_with_cfg
-from timm.models.shvit import SHViT
+from timm.models.shvit import BasicBlock, Residual, SHViT
 from torch import nn
 
-from mobilezoo.errors import ConfigError
 from mobilezoo.models.base import ModelConfig
 
 Three = tuple[int, int, int]
@@ -33,9 +33,8 @@ class Config(ModelConfig):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """timm's SHViT of this config; it has no stochastic depth."""
-    if kwargs.pop("drop_path_rate", 0.0):
-        raise ConfigError(f"{config.name}: drop_path_rate is not part of SHViT: leave it out")
+    """timm's SHViT of this config, with stochastic depth where asked for (timm's own has none)."""
+    drop_path_rate = kwargs.pop("drop_path_rate", None) or 0.0
     network: nn.Module = build_model_with_cfg(
         SHViT,
         config.name,
@@ -49,7 +48,29 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
         types=config.types,
         **kwargs,
     )
+    if drop_path_rate:
+        _add_drop_path(network, drop_path_rate)
     return network
+
+
+class DropResidual(Residual):
+    """timm's residual whose branch is dropped at random in training; the same keys."""
+
+    def __init__(self, branch: nn.Module, rate: float) -> None:
+        super().__init__(branch)
+        self.drop_path = DropPath(rate)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return x + self.drop_path(self.m(x))
+
+
+def _add_drop_path(network: nn.Module, rate: float) -> None:
+    """The probability rises linearly from 0 in the first block to `rate` in the last."""
+    blocks = [module for module in network.modules() if isinstance(module, BasicBlock)]
+    for i, block in enumerate(blocks):
+        for name, child in list(block.named_children()):
+            if isinstance(child, Residual):
+                setattr(block, name, DropResidual(child.m, rate * i / max(1, len(blocks) - 1)))
 
 
 def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
