@@ -52,6 +52,14 @@ class Device(ABC):
         """A kept report brought up to date where it holds more than was measured."""
         return report
 
+    def hint(self) -> str:
+        """What `mobilezoo device check` says of a device that is ready."""
+        info = self.describe()
+        return ", ".join(part for part in (info.cpu, info.os, info.runtime) if part)
+
+    def close(self) -> None:  # noqa: B027 - most devices hold nothing
+        """Let go of what was opened to measure; the device can be used again."""
+
     @abstractmethod
     def check(self) -> None:
         """Raise DeviceError or MissingToolError, with the remedy, unless measuring can start now."""

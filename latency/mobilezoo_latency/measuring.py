@@ -6,7 +6,7 @@ from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
 from mobilezoo_latency import stats
-from mobilezoo_latency.contract import Device, load_artifact, refuse_folded
+from mobilezoo_latency.contract import ArtifactFile, Device, load_artifact, refuse_folded
 from mobilezoo_latency.protocol import load_protocol, until_quiet
 from mobilezoo_latency.registry import load_device
 from mobilezoo_latency.store import Store
@@ -29,8 +29,18 @@ def profile(
     file = load_artifact(artifact)
     if not allow_folded:
         refuse_folded(file)
-    chosen = load_device(device).for_artifact(file)
-    protocol = chosen.protocol_for(load_protocol(protocol, threads=threads))
+    opened = load_device(device)
+    try:
+        return _profile(file, opened.for_artifact(file), load_protocol(protocol, threads=threads), use_cache, store)
+    finally:
+        if opened is not device:
+            opened.close()
+
+
+def _profile(
+    file: ArtifactFile, chosen: Device, protocol: Protocol, use_cache: bool, store: Store | None
+) -> LatencyReport:
+    protocol = chosen.protocol_for(protocol)
     chosen.check()
     store = store or Store()
     info = chosen.describe().model_copy(update={"threads": protocol.threads})

@@ -8,7 +8,7 @@ from mobilezoo.errors import MobilezooError, UnknownNameError
 from mobilezoo.verbs.commands import Json, command, group, print_json
 
 app = group("device", "What latency can be measured on: list the devices, check them, set them up.")
-SETUPS = ("emulator",)
+SETUPS = ("emulator", "browser")
 
 
 @command(app, "list")
@@ -58,7 +58,9 @@ def check(
 
 @command(app)
 def setup(
-    what: Annotated[str, typer.Argument(help="emulator: QEMU, LLVM and LiteRT for arm64.")],
+    what: Annotated[
+        str, typer.Argument(help="emulator (QEMU, LLVM, arm64 LiteRT) or browser (two JavaScript runtimes).")
+    ],
     force: Annotated[bool, typer.Option("--force", help="Prepare again from nothing.")] = False,
 ) -> None:
     """Prepare a device as an ordinary user; verifies itself, and does nothing twice.
@@ -66,12 +68,15 @@ def setup(
     Examples:
 
         mobilezoo device setup emulator
+        mobilezoo device setup browser
     """
     if what not in SETUPS:
         raise UnknownNameError("set-up", what, SETUPS)
-    from mobilezoo_latency.emulator.setup import set_up
+    from mobilezoo_latency.browser import assets
+    from mobilezoo_latency.emulator import setup as emulator
 
-    set_up(force=force)
+    prepare = emulator.set_up if what == "emulator" else assets.set_up
+    prepare(force=force)
 
 
 def device_rows() -> list[dict[str, Any]]:
@@ -92,8 +97,7 @@ def check_device(name: str) -> dict[str, Any]:
     device = load_device(name)
     try:
         device.check()
-        info = device.describe()
+        says = device.hint()
     except MobilezooError as error:
         return {"name": name, "ready": False, "says": str(error)}
-    says = ", ".join(part for part in (info.cpu, info.os, info.runtime) if part)
-    return {"name": name, "ready": True, "says": says, "kind": info.kind}
+    return {"name": name, "ready": True, "says": says}

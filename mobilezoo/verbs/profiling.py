@@ -40,9 +40,11 @@ def profile_subjects(subjects: list[str], choices: Choices) -> list[LatencyRepor
     files = [file for what in subjects for file in exported_files(what, choices)]
     shown = choices.progress and len(files) > 1
     bar = track(files, "measuring", console=Console(stderr=True), disable=not shown, transient=True)
-    return [
-        profile(file, device, protocol, use_cache=choices.use_cache, allow_folded=choices.allow_folded) for file in bar
-    ]
+    cached, folded = choices.use_cache, choices.allow_folded
+    try:
+        return [profile(file, device, protocol, use_cache=cached, allow_folded=folded) for file in bar]
+    finally:
+        device.close()
 
 
 def compare_subjects(subjects: list[str], choices: Choices) -> "Comparison":

@@ -93,6 +93,7 @@ def test_a_profile_is_kept_shown_as_cached_and_listed(tiny, capsys):
     assert "samples (--json prints them)" in call(capsys, "latency", "show", "1")[1]
 
 
+@pytest.mark.slow
 def test_two_files_are_compared_in_turns(tiny, tmp_path, capsys):
     other = build(tmp_path / "other.fp32.onnx")
     code, out, err = call(capsys, "profile", str(tiny), str(other), "--compare", "--json", "--quiet")
@@ -115,7 +116,7 @@ def test_devices_are_listed_with_their_kind_and_checked(capsys):
     rows = {row["name"]: row for row in json.loads(call(capsys, "device", "list", "--json")[1])}
     assert rows["cortex_a76"]["type"] == "emulated"
     code, out, _ = call(capsys, "device", "check", "host", "--json")
-    assert (code, json.loads(out)[0]["kind"]) == (0, "host")
+    assert (code, json.loads(out)[0]["ready"]) == (0, True)
     code, out, _ = call(capsys, "device", "check", "ssh")
     assert code == 2
     assert "has no host" in " ".join(out.split())

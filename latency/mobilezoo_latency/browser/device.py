@@ -1,0 +1,314 @@
+"""The browser device: the user opens a link on a phone, the page times WebAssembly, the samples come back.
+
+Kind `browser`: relative numbers. No NPU, no half-precision arithmetic, another clock: never deployment latency.
+"""
+
+import contextlib
+import importlib
+import io
+import os
+import shlex
+import shutil
+import socket
+import subprocess
+import sys
+import tempfile
+import time
+from collections.abc import Callable, Iterator
+from pathlib import Path
+from typing import Any, ClassVar, Literal
+
+from pydantic import Field
+
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
+from mobilezoo.errors import DeviceError, MobilezooError, require
+from mobilezoo_latency.browser.assets import NAMES, VERSIONS, find_assets
+from mobilezoo_latency.browser.certificate import self_signed
+from mobilezoo_latency.browser.messages import Hello, Result, job_of, usable
+from mobilezoo_latency.browser.server import PAGE, PageServer
+from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
+from mobilezoo_latency.protocol import judge
+from mobilezoo_latency.stats import median
+
+POLL_S = 0.2
+RUNTIMES = {"litert": ("LiteRT.js", "@litertjs/core"), "onnx": ("onnxruntime-web", "onnxruntime-web")}
+PAGE_FILES = ("page.css", "page.mjs", "measure.mjs")
+OUTPUT_TOLERANCE = 1e-2
+"""Largest accepted difference from this machine's runtime, relative to the largest value compared."""
+
+
+class BrowserConfig(DeviceConfig):
+    """How the page is reached."""
+
+    type: Literal["browser"] = "browser"
+    reach: Literal["lan", "localhost"] = Field(default="lan", description="who can open the page")
+    https: bool = Field(
+        default=False, description="self-signed: browsers warn once, then allow threads and fine clocks"
+    )
+    phone: str = Field(default="", description="what to call the phone; its results are found again by this name")
+    open: str = Field(default="", description="a command that opens the page on this machine; the link is appended")
+    patience_s: float = Field(default=300.0, gt=0, description="how long a silent browser is waited for")
+
+
+class BrowserDevice(Device):
+    """Whatever browser opens the page first. `close` ends the page and the server."""
+
+    Config: ClassVar[type[DeviceConfig]] = BrowserConfig
+    config: BrowserConfig
+
+    def __init__(self, config: DeviceConfig) -> None:
+        super().__init__(config)
+        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+        self._server: PageServer | None = None
+        self._target = "litert"
+        self._number = 0
+        self._stack = contextlib.ExitStack()
+
+    def for_artifact(self, artifact: ArtifactFile) -> Device:
+        """Itself, turned to the artefact's runtime. Raises DeviceError for what no browser runtime takes."""
+        record = artifact.record
+        if record.target not in RUNTIMES:
+            raise DeviceError(
+                f"{artifact.path.name}: no browser runtime for {record.target!r}: export to {' or '.join(RUNTIMES)}"
+            )
+        if record.input.dtype != "float32":
+            raise DeviceError(f"{artifact.path.name} takes {record.input.dtype} pixels, the page gives float32 only")
+        self._target = record.target
+        return self
+
+    def check(self) -> None:
+        """Raise DeviceError, with the line that prepares them, unless the JavaScript runtimes are there."""
+        find_assets()
+        if not self.config.open:
+            require("segno", "devices")
+        elif shutil.which(shlex.split(self.config.open)[0]) is None:
+            raise DeviceError(
+                f"{shlex.split(self.config.open)[0]} not found: install it, or use --device browser and open the link"
+            )
+
+    def hint(self) -> str:
+        """Whom it would wait for."""
+        runtimes = ", ".join(f"{title} {VERSIONS[package]}" for title, package in RUNTIMES.values())
+        return f"{runtimes}; {'opens ' + self.config.open if self.config.open else 'waits for a browser'}"
+
+    def describe(self) -> DeviceInfo:
+        """What the connected browser says it is; waits for one."""
+        hello = self._browser()
+        title, package = RUNTIMES[self._target]
+        vectors = "relaxed SIMD" if hello.relaxed_simd else "SIMD" if hello.simd else "no SIMD"
+        return DeviceInfo(
+            # Browsers hide what phone they run on: without a name from the user, two phones must not share results.
+            name=f"{self.config.phone or hello.model or f'unnamed {hello.client[:6]}'}, {hello.browser}",
+            kind="browser",
+            runtime=f"{title} {VERSIONS[package]} (WebAssembly)",
+            cpu=f"{hello.cores} cores, {vectors}",
+            os=hello.system,
+            details={
+                "user_agent": hello.user_agent,
+                "isolated": str(hello.isolated),
+                "webgpu_offered": str(hello.webgpu),
+                "timer_step_ms": f"{hello.timer_step_ms:.4g}",
+            },
+        )
+
+    def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
+        """Samples from reloaded pages. Raises DeviceError when the browser goes silent or obtains something else."""
+        info = self.describe()
+        hello = self._browser()
+        if protocol.threads > 1 and not hello.isolated:
+            raise DeviceError(
+                f"{protocol.threads} threads need a cross-origin isolated page: use https=true, or localhost "
+                "(adb reverse) for an Android phone"
+            )
+        server = self._serving()
+        pixels, expected = _input_and_output(artifact)
+        server.blobs = {"model": artifact.path.read_bytes(), "input": pixels}
+        results: list[Result] = []
+        built = ""
+        for restart in range(protocol.restarts):
+            title = artifact.path.name + (f" ({restart + 1} of {protocol.restarts})" if protocol.restarts > 1 else "")
+            self._number += 1
+            server.give(job_of(self._number, self._target, title, artifact.record.input.shape, protocol))
+            results.append(self._wait(server, title))
+            built = next((name for name in server.served if name.endswith(".wasm")), "")
+        obtained = _obtained(results, hello, built, expected, artifact.path.name)
+        return _report(info, artifact, protocol, results, obtained)
+
+    def close(self) -> None:
+        """End the page, the server and what was opened."""
+        if self._server is not None:
+            self._server.close()
+            self._server = None
+        self._stack.close()
+
+    def _browser(self) -> Hello:
+        """The connected browser; the first call opens the page and waits. Raises DeviceError."""
+        server = self._serving()
+        began = time.monotonic()
+        while server.hello is None:
+            if time.monotonic() - began > self.config.patience_s:
+                self.close()
+                raise DeviceError(f"no browser opened the link within {self.config.patience_s:.0f} s")
+            time.sleep(POLL_S)
+        return server.hello
+
+    def _serving(self) -> PageServer:
+        if self._server is None:
+            assets = find_assets()
+            files = {name: assets / name for name in NAMES} | {name: PAGE / name for name in PAGE_FILES}
+            lan = self.config.reach == "lan"
+            address = lan_address() if lan else "localhost"
+            hosts = tuple(dict.fromkeys([address, "localhost", "127.0.0.1"]))
+            tls = self._stack.enter_context(self_signed(hosts)) if self.config.https else None
+            self._server = PageServer("" if lan else "127.0.0.1", hosts, files, tls)
+            self._invite(f"{'https' if tls else 'http'}://{address}:{self._server.port}/{self._server.token}/")
+        return self._server
+
+    def _invite(self, url: str) -> None:
+        """Open the page, or print its link and a QR code."""
+        if self.config.open:
+            self._stack.enter_context(_opened(shlex.split(self.config.open), url))
+            return
+        segno: Any = importlib.import_module("segno")  # optional: part of the extra `devices`
+        picture = io.StringIO()
+        segno.make(url, error="l").terminal(picture, compact=True)
+        self.say(f"{picture.getvalue()}open on the phone: {url}")
+        if self.config.https:
+            self.say("the certificate is made for this run: the browser warns once (Advanced, then proceed)")
+
+    def _wait(self, server: PageServer, title: str) -> Result:
+        """The result of the running job. Raises DeviceError for silence or the page's own error."""
+        shown = ""
+        while True:
+            result = server.take_result()
+            if result is not None:
+                break
+            if time.monotonic() - server.last_heard > self.config.patience_s:
+                self.close()
+                raise DeviceError(f"{title}: the browser went silent for {self.config.patience_s:.0f} s: page closed?")
+            if server.progress.partition(",")[0] != shown:  # a line per stage; the page itself shows the percents
+                shown = server.progress.partition(",")[0]
+                self.say(f"{title}: {shown}")
+            time.sleep(POLL_S)
+        if result.error:
+            raise DeviceError(f"{title}: the browser says: {' '.join(result.error.split())}")
+        if not usable(result):
+            raise DeviceError(f"{title}: the browser sent an incomplete result")
+        return result
+
+
+def lan_address() -> str:
+    """This machine's address in the local network; nothing is sent. Raises DeviceError without a network."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address: only a route is looked up
+        except OSError:
+            raise DeviceError("no local network: join one, or use reach=localhost") from None
+        return str(probe.getsockname()[0])
+
+
+@contextlib.contextmanager
+def _opened(command: list[str], url: str) -> Iterator[None]:
+    """A browser started for this measurement, with a profile of its own; ended with it."""
+    with tempfile.TemporaryDirectory(prefix="mobilezoo-browser-", ignore_cleanup_errors=True) as profile:
+        if "chrom" in Path(command[0]).name:
+            command = [*command, f"--user-data-dir={profile}"]
+            command += ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to start otherwise
+        process = subprocess.Popen([*command, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        try:
+            yield
+        finally:
+            process.terminate()
+            try:
+                process.wait(10)
+            except subprocess.TimeoutExpired:
+                process.kill()
+                process.wait()
+
+
+def _input_and_output(artifact: ArtifactFile) -> tuple[bytes, list[float]]:
+    """The input every browser gets (raw float32 in the file's layout), and what this machine's runtime makes of it.
+
+    The second is empty where this machine has no such runtime: then nothing is compared.
+    """
+    import numpy as np
+
+    from mobilezoo_export import load_runner
+
+    spec = artifact.record.input
+    n, *rest = spec.shape
+    shape = (n, rest[2], rest[0], rest[1]) if spec.layout == "NHWC" else spec.shape
+    batch = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
+    pixels = batch.transpose(0, 2, 3, 1) if spec.layout == "NHWC" else batch
+    try:
+        expected = load_runner(artifact.path).run(batch).ravel()[:64].tolist()
+    except MobilezooError:
+        expected = []
+    return np.ascontiguousarray(pixels).tobytes(), expected
+
+
+def _obtained(results: list[Result], hello: Hello, built: str, expected: list[float], name: str) -> dict[str, str]:
+    """What really ran. Raises DeviceError when the network computed something else than here."""
+    obtained = {
+        "threads": str(results[-1].threads),
+        "delegate": "WebAssembly",
+        "build": built.rpartition("/")[2],
+        "isolated": str(hello.isolated),
+        "relaxed_simd": str(hello.relaxed_simd and "compat" not in built and "litert" in built),
+    }
+    given = results[-1].output
+    if expected and given:
+        count = min(len(given), len(expected))
+        scale = max(abs(value) for value in expected[:count]) or 1.0
+        off = max(abs(a - b) for a, b in zip(given[:count], expected[:count], strict=True)) / scale
+        if off > OUTPUT_TOLERANCE:
+            raise DeviceError(f"{name}: the browser's output is off by {off:.1%} of its largest value: not timed")
+        obtained["output_difference"] = f"{off:.1e}"
+    return obtained
+
+
+def _report(
+    info: DeviceInfo, artifact: ArtifactFile, protocol: Protocol, results: list[Result], obtained: dict[str, str]
+) -> LatencyReport:
+    requested = {"threads": str(protocol.threads), "delegate": "WebAssembly"}
+    if obtained["threads"] != requested["threads"]:
+        raise DeviceError(
+            f"{artifact.path.name}: requested threads {requested['threads']}, the runtime used {obtained['threads']}"
+        )
+    runs = [_process(result) for result in results]
+    samples = tuple(ms for result in results for ms in result.samples_ms)
+    noisy = judge(protocol, runs, samples)
+    if any(result.hidden for result in results):
+        noisy += ("the page was in the background",)
+    record = artifact.record
+    return LatencyReport(
+        artifact_sha256=record.sha256,
+        artifact=artifact.path.name,
+        target=record.target,
+        precision=record.precision,
+        model=record.model,
+        device=info.model_copy(update={"threads": protocol.threads}),
+        protocol=protocol,
+        samples_ms=samples,
+        load_ms=median([r.load_ms for r in runs]),
+        first_run_ms=median([r.first_run_ms for r in runs]),
+        sentinel_before_ms=runs[0].sentinel_before_ms,
+        sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,
+        noisy=noisy,
+        measured_at=utc_now(),
+        requested=requested,
+        obtained=obtained,
+        processes=tuple(runs),
+    )
+
+
+def _process(result: Result) -> ProcessRun:
+    return ProcessRun(
+        load_ms=result.load_ms,
+        first_run_ms=result.first_run_ms,
+        warmup_runs=result.warmup_runs,
+        warmup_settled=result.warmup_settled,
+        runs_per_sample=result.runs_per_sample,
+        sentinel_before_ms=result.sentinel_before_ms,
+        slices=tuple(Slice(start_s=s.start_s, samples=s.samples, sentinel_ms=s.sentinel_ms) for s in result.slices),
+    )
