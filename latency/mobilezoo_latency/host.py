@@ -52,9 +52,8 @@ class HostDevice(Device):
         """The same device with the artefact's runtime. Raises DeviceError where this machine has none for it."""
         target = artifact.record.target
         if target not in RUNTIMES:
-            raise DeviceError(
-                f"{artifact.path.name}: no runtime for {target!r} on this machine: export to {', '.join(RUNTIMES)}"
-            )
+            other = "--device mac times Core ML files on macOS" if target == "coreml" else f"use {', '.join(RUNTIMES)}"
+            raise DeviceError(f"{artifact.path.name}: no runtime for {target!r} on this machine: {other}")
         if self.config.runtime not in ("auto", target):
             raise DeviceError(
                 f"{artifact.path.name} is for {target!r}, and device {self.config.name!r} runs "

@@ -12,6 +12,7 @@ DEVICES = {
     "host": "mobilezoo_latency.host:HostDevice",
     "emulated": "mobilezoo_latency.emulator.device:EmulatedDevice",
     "adb": "mobilezoo_latency.remote.adb:AdbDevice",
+    "apple": "mobilezoo_latency.apple.device:AppleDevice",
     "browser": "mobilezoo_latency.browser.device:BrowserDevice",
     "ssh": "mobilezoo_latency.remote.ssh:SshDevice",
 }

@@ -72,3 +72,9 @@ def bigger_onnx(tmp_path_factory: pytest.TempPathFactory) -> Path:
 @pytest.fixture(scope="session")
 def tiny_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return build_tflite(tmp_path_factory.mktemp("litert") / "tiny.fp32.tflite")
+
+
+@pytest.fixture
+def record_beside() -> Any:
+    """`write_record`, for tests that make artefacts of other targets."""
+    return write_record

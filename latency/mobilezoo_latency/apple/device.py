@@ -1,0 +1,291 @@
+"""Core ML files on a Mac or a connected iPhone or iPad, timed by coremltools' MLModelBenchmarker.
+
+The benchmarker takes each duration inside the process that predicts, so the cable to a phone is not in it. Where every
+operation is planned to run (CPU, GPU, Neural Engine) comes from MLComputePlan and stands in the record.
+"""
+
+import asyncio
+import platform
+import tempfile
+import time
+from collections import Counter
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice, versions
+from mobilezoo.errors import DeviceError, require
+from mobilezoo_latency import machine
+from mobilezoo_latency.apple.sentinel import SENTINEL_SHAPE, write_sentinel
+from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
+from mobilezoo_latency.protocol import judge, sample, slices_of, warm_up
+from mobilezoo_latency.stats import median
+
+UNITS = {"all": "ALL", "cpu_only": "CPU_ONLY", "cpu_and_gpu": "CPU_AND_GPU", "cpu_and_ne": "CPU_AND_NE"}
+ALLOWED = {
+    "all": {"CPU", "GPU", "Neural Engine"},
+    "cpu_only": {"CPU"},
+    "cpu_and_gpu": {"CPU", "GPU"},
+    "cpu_and_ne": {"CPU", "Neural Engine"},
+}
+SENTINEL_RUNS = 31
+OLDEST_MACOS = (14, 4)
+"""MLComputePlan came with it."""
+
+
+class AppleConfig(DeviceConfig):
+    """Which device, and which of its processors."""
+
+    type: Literal["apple"] = "apple"
+    where: Literal["mac", "iphone", "ipad"] = Field(default="mac", description="this Mac, or what is connected to it")
+    compute_units: Literal["all", "cpu_only", "cpu_and_gpu", "cpu_and_ne"] = Field(
+        default="all", description="processors that Core ML may use"
+    )
+    device_name: str = Field(default="", description="needed when several are connected")
+    team: str = Field(default="", description="Apple development team that signs the runner app; phones only")
+
+
+class Toolkit(NamedTuple):
+    """coremltools' classes that measure; tests put stand-ins of the same signatures in their place."""
+
+    load: Callable[[str, str], Any]
+    """(path, compute units) → MLModel."""
+    benchmarker: Any
+    devices: Any
+    """The `remote_device` module."""
+
+
+class AppleDevice(Device):
+    """Core ML on Apple hardware."""
+
+    Config: ClassVar[type[DeviceConfig]] = AppleConfig
+    config: AppleConfig
+
+    def __init__(self, config: DeviceConfig) -> None:
+        super().__init__(config)
+        self._phone: Any = None
+        self._runner: asyncio.Runner | None = None
+
+    def for_artifact(self, artifact: ArtifactFile) -> Device:
+        """Itself, for Core ML files. Raises DeviceError for others."""
+        if artifact.record.target != "coreml":
+            raise DeviceError(
+                f"{artifact.path.name}: {self.config.name} runs Core ML files, and this is "
+                f"{artifact.record.target!r}: export with --to coreml"
+            )
+        return self
+
+    def check(self) -> None:
+        """Raise DeviceError or MissingToolError unless Core ML can measure here."""
+        system, release = platform.system(), platform.mac_ver()[0]
+        if system != "Darwin":
+            raise DeviceError(
+                f"device {self.config.name!r} needs macOS, and this is {system}: Core ML runs on Apple systems only; "
+                "here a Core ML file can be checked (mobilezoo eval) but not timed"
+            )
+        if tuple(int(part) for part in release.split(".")[:2]) < OLDEST_MACOS:
+            raise DeviceError(f"device {self.config.name!r} needs macOS 14.4 or newer, and this is {release}")
+        require("coremltools", "coreml")
+
+    def protocol_for(self, protocol: Protocol) -> Protocol:
+        """Core ML chooses its own threads. Raises DeviceError when some were asked for."""
+        if protocol.threads != 1:
+            raise DeviceError(f"{self.config.name}: Core ML chooses its own threads; leave --threads out")
+        return protocol
+
+    def describe(self) -> DeviceInfo:
+        """Named by product and system; a phone must be connected."""
+        runtime = f"Core ML ({self.config.compute_units}, coremltools {versions(['coremltools']).get('coremltools')})"
+        if self.config.where == "mac":
+            system = f"macOS {platform.mac_ver()[0]}"
+            return DeviceInfo(name="this Mac", kind="host", runtime=runtime, cpu=machine.cpu_name(), os=system)
+        phone = self.connected()
+        system = f"{'iOS' if self.config.where == 'iphone' else 'iPadOS'} {phone.os_version}"
+        return DeviceInfo(name=phone.name, kind="phone", runtime=runtime, cpu=phone.type.value, os=system)
+
+    def connected(self) -> Any:
+        """The one connected device of the wanted type. Raises DeviceError for none, several, or one that is locked."""
+        kit = toolkit()
+        wanted = self.config.where
+        try:
+            found = kit.devices.Device.get_connected_devices(kit.devices.DeviceType(wanted))
+        except Exception as error:  # Xcode's tools may be missing or refuse in many ways
+            raise DeviceError(f"cannot ask Xcode for connected devices: {_first(error)}: is Xcode installed?") from None
+        names = ", ".join(device.name for device in found)
+        if self.config.device_name:
+            found = [device for device in found if device.name == self.config.device_name]
+        if not found:
+            named = (
+                f" named {self.config.device_name!r} (connected: {names or 'none'})" if self.config.device_name else ""
+            )
+            raise DeviceError(f"no {wanted}{named} is connected: plug it in, unlock it and trust this Mac")
+        if len(found) > 1:
+            raise DeviceError(f"{len(found)} devices are connected ({names}): choose one with device_name=...")
+        if str(found[0].developer_mode_state) != "enabled":
+            raise DeviceError(
+                f"{found[0].name}: developer mode is {found[0].developer_mode_state}: enable it in Settings"
+            )
+        return found[0]
+
+    def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
+        """Samples from `protocol.restarts` loaded models, a small sentinel network before, between and after."""
+        info = self.describe()
+        try:
+            with tempfile.TemporaryDirectory(prefix="mobilezoo-coreml-") as folder:
+                sentinel = write_sentinel(Path(folder) / "sentinel.mlpackage")
+                taken = [self._restart(artifact, sentinel, protocol) for _ in range(protocol.restarts)]
+            planned = self.placement(artifact)
+        except (ValueError, RuntimeError, OSError) as error:  # what coremltools raises for a model it cannot run
+            raise DeviceError(f"{artifact.path.name} cannot be timed: {_first(error)}") from None
+        runs, samples = [run for run, _ in taken], [ms for _, part in taken for ms in part]
+        record, units = artifact.record, self.config.compute_units
+        beyond = sorted(set(planned) - ALLOWED[units])
+        if beyond:
+            raise DeviceError(f"{artifact.path.name}: requested {units}, and Core ML plans for {', '.join(beyond)}")
+        return LatencyReport(
+            artifact_sha256=record.sha256,
+            artifact=artifact.path.name,
+            target=record.target,
+            precision=record.precision,
+            model=record.model,
+            device=info,
+            protocol=protocol,
+            samples_ms=tuple(samples),
+            load_ms=median([run.load_ms for run in runs]),
+            first_run_ms=median([run.first_run_ms for run in runs]),
+            sentinel_before_ms=runs[0].sentinel_before_ms,
+            sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,
+            noisy=judge(protocol, runs, samples),
+            measured_at=utc_now(),
+            requested={"compute_units": units},
+            obtained={"compute_units": units, "planned": _plan_text(planned)},
+            processes=tuple(runs),
+        )
+
+    def placement(self, artifact: ArtifactFile) -> dict[str, int]:
+        """Operations per processor as Core ML plans them; operations it plans nothing for are left out."""
+        return dict(Counter(row["processor"] for row in self.operations(artifact) if row["processor"]))
+
+    def operations(self, artifact: ArtifactFile, iterations: int = 16) -> list[dict[str, Any]]:
+        """Per operation: type, planned processor, and its share of the time by Core ML's own cost estimate."""
+        bench = self._benchmarker(artifact.path, self.config.compute_units)
+        found = self._wait(bench.benchmark_operation_execution(_noise(bench.model), iterations, True))
+        rows = []
+        for info in found:
+            usage, statistics = info.compute_device_usage, info.measurement.statistics
+            rows.append(
+                {
+                    "operator": info.spec.type,
+                    "processor": _processor(usage.preferred_compute_device) if usage is not None else "",
+                    "ms": statistics.median if statistics is not None else None,
+                }
+            )
+        return rows
+
+    def close(self) -> None:
+        """End the event loop and forget the phone's session."""
+        if self._runner is not None:
+            self._runner.close()
+        self._runner = self._phone = None
+
+    def _restart(self, artifact: ArtifactFile, sentinel: Path, protocol: Protocol) -> tuple[ProcessRun, list[float]]:
+        check = self._timer(sentinel, "cpu_only")
+        before = self._sentinel_ms(check)
+        bench = self._benchmarker(artifact.path, self.config.compute_units)
+        load_ms = self._wait(bench.benchmark_load(1)).samples[0]
+        pixels = _noise(bench.model)
+
+        def time_runs(runs: int) -> float:
+            return float(sum(self._wait(bench.benchmark_predict(pixels, runs)).samples)) / 1e3
+
+        first_run_ms = time_runs(1) * 1e3
+        warm = warm_up(time_runs, protocol, time.perf_counter)
+        samples: list[float] = []
+        slices: list[Slice] = []
+        began = time.perf_counter()
+        for min_samples, min_s in slices_of(protocol):
+            start = time.perf_counter() - began
+            part = sample(time_runs, 1, min_samples, min_s)
+            samples += part
+            slices.append(Slice(start_s=start, samples=len(part), sentinel_ms=self._sentinel_ms(check)))
+        run = ProcessRun(
+            load_ms=load_ms,
+            first_run_ms=first_run_ms,
+            warmup_runs=warm.runs,
+            warmup_settled=warm.settled,
+            runs_per_sample=1,
+            sentinel_before_ms=before,
+            slices=tuple(slices),
+        )
+        return run, samples
+
+    def _timer(self, path: Path, units: str) -> Callable[[int], list[float]]:
+        bench = self._benchmarker(path, units)
+        pixels = _noise(bench.model, SENTINEL_SHAPE)
+        return lambda runs: list(self._wait(bench.benchmark_predict(pixels, runs, True)).samples)
+
+    @staticmethod
+    def _sentinel_ms(check: Callable[[int], list[float]]) -> float:
+        return median(check(SENTINEL_RUNS))
+
+    def _benchmarker(self, path: Path, units: str) -> Any:
+        kit = toolkit()
+        return kit.benchmarker(kit.load(str(path), UNITS[units]), self._prepared_phone(kit))
+
+    def _prepared_phone(self, kit: Toolkit) -> Any:
+        """The phone with coremltools' runner app on it; None for this Mac."""
+        if self.config.where == "mac":
+            return None
+        if self._phone is None:
+            signing = kit.devices.AppSigningCredentials(
+                development_team=self.config.team, bundle_identifier=None, provisioning_profile_uuid=None
+            )
+            try:
+                self._phone = self._wait(self.connected().prepare_for_model_debugging(signing))
+            except Exception as error:  # signing and Xcode fail in many ways
+                raise DeviceError(
+                    f"the runner app could not be built for the {self.config.where}: {_first(error)}"
+                ) from None
+        return self._phone
+
+    def _wait(self, task: Any) -> Any:
+        """Run one of the benchmarker's coroutines to its end; all of them share one event loop."""
+        self._runner = self._runner or asyncio.Runner()
+        return self._runner.run(task)
+
+
+def toolkit() -> Toolkit:
+    """coremltools' own classes."""
+    import coremltools
+    from coremltools.models.ml_program.experimental import perf_utils, remote_device
+
+    def load(path: str, units: str) -> Any:
+        return coremltools.models.MLModel(path, compute_units=coremltools.ComputeUnit[units], skip_model_load=True)
+
+    return Toolkit(load, perf_utils.MLModelBenchmarker, remote_device)
+
+
+def _noise(model: Any, shape: tuple[int, ...] | None = None) -> dict[str, Any]:
+    """Seeded normal noise for the model's only input."""
+    import numpy as np
+
+    described = model.get_spec().description.input[0]
+    shape = shape or tuple(int(size) for size in described.type.multiArrayType.shape)
+    return {described.name: np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
+
+
+def _processor(device: Any) -> str:
+    """CPU, GPU or Neural Engine, from the class that coremltools gives it."""
+    name = type(device).__name__
+    return "Neural Engine" if "NeuralEngine" in name else "GPU" if "GPU" in name else "CPU" if "CPU" in name else ""
+
+
+def _plan_text(planned: dict[str, int]) -> str:
+    return ", ".join(f"{name} {count}" for name, count in sorted(planned.items())) or "not told"
+
+
+def _first(error: Exception) -> str:
+    lines = [line for line in str(error).strip().splitlines() if line.strip()]
+    return lines[0] if lines else type(error).__name__
