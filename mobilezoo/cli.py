@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mobilezoo.errors import MobilezooError
-from mobilezoo.verbs import devices, latency
+from mobilezoo.verbs import devices, estimating
 from mobilezoo.verbs.commands import SETTINGS, Json, Quiet, Register, command, print_json
 
 app = typer.Typer(
@@ -41,7 +41,7 @@ def verb(name: str | None = None) -> Register:
 
 
 app.add_typer(devices.app)
-app.add_typer(latency.app)
+app.add_typer(estimating.app)
 
 
 @verb("list")
@@ -190,6 +190,7 @@ def profile(
     tier: Annotated[str, typer.Option("--tier", "--protocol", help="screen, report or sustained.")] = "screen",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: one.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Time two files in turns; report their ratio.")] = False,
+    ops: Annotated[bool, typer.Option("--ops", help="Where the milliseconds go, operator by operator.")] = False,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure again even if a stored result fits.")] = False,
     allow_folded: Annotated[
         bool, typer.Option("--allow-folded", help="Time a file whose zero norms let branches vanish.")
@@ -206,6 +207,7 @@ def profile(
         mobilezoo profile a.tflite b.tflite --compare
         mobilezoo profile shvit_s1 --device cortex_a76
         mobilezoo profile shvit_s1 --tier report --no-cache --json
+        mobilezoo profile shvit_s1 --ops
     """
     from mobilezoo.verbs import profiling
 
@@ -215,6 +217,12 @@ def profile(
     if compare:
         ratio = profiling.compare_subjects(subjects, choices)
         print_json(ratio.model_dump()) if as_json else profiling.print_comparison(ratio)
+        return
+    if ops:
+        from mobilezoo.verbs import operators
+
+        found = operators.profile_subject_operators(subjects, choices)
+        print_json(operators.operators_dict(found)) if as_json else operators.print_operators(found)
         return
     reports = profiling.profile_subjects(subjects, choices)
     print_json([profiling.report_dict(r) for r in reports]) if as_json else profiling.print_reports(reports)

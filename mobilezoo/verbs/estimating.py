@@ -1,0 +1,212 @@
+"""`mobilezoo latency table | import-table | fit | predict`: estimates from measured blocks or measured networks."""
+
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.verbs.commands import Json, Quiet, command, print_json
+from mobilezoo.verbs.latency import app
+from mobilezoo.verbs.spaces import Say, block_keys, export_blocks, numbered, sample_networks
+
+if TYPE_CHECKING:
+    from mobilezoo.artifacts import Estimate
+    from mobilezoo.search.space import Space
+
+SpaceArg = Annotated[str, typer.Argument(help="A search config: path of a YAML, or a bare name in configs/search/.")]
+DeviceOpt = Annotated[str, typer.Option("--device", help="A name of `mobilezoo device list`, or a YAML.")]
+Folder = Annotated[Path, typer.Option("--work", help="Where exported files stay, so that a second call goes on.")]
+WORK = Path("runs/latency")
+
+
+@command(app)
+def table(
+    space: SpaceArg,
+    out: Annotated[Path, typer.Option("--out", help="The table, JSON.")],
+    device: DeviceOpt = "host_litert",
+    networks: Annotated[int, typer.Option("--networks", min=3, help="Whole networks that the overhead rests on.")] = 12,
+    work: Folder = WORK,
+    quiet: Quiet = False,
+) -> None:
+    """Measure the blocks of random networks of a space and the networks themselves; the table carries its error.
+
+    Interrupted, it goes on where it stopped: files stay in the folder, latencies in the results database.
+
+    Examples:
+
+        mobilezoo latency table digits --out digits.host.json
+        mobilezoo latency table mnasnet --device android --networks 30 --out mnasnet.pixel.json
+    """
+    from mobilezoo_latency import load_device, profile, summarize
+    from mobilezoo_latency.estimators.table import WholeNetwork, measure_table
+
+    choices = load_space(space)
+    chosen = load_device(device)
+    with telling(quiet) as say:
+        sampled = sample_networks(choices, networks, work / Path(space).stem, say)
+        blocks = export_blocks(choices, [s.point for s in sampled], work / Path(space).stem / "blocks", say)
+        names = {path: key for key, path in blocks.items()}
+        made = measure_table(blocks, chosen, progress=(names[p] for p in numbered(list(blocks.values()), say)))
+        whole = [
+            WholeNetwork(block_keys(choices, s.point), summarize(profile(p, chosen))["median_ms"])
+            for s, p in zip(sampled, numbered([s.path for s in sampled], say), strict=True)
+        ]
+        chosen.close()
+    made = made.fit_overhead(whole)
+    made.save(out)
+    print(
+        f"{out}: {len(made.blocks_ms)} blocks on {made.device.name} ({made.device.runtime}), "
+        f"error {made.error_percent:.1f}% on {made.networks} networks, each left out once"
+    )
+
+
+@command(app, "import-table")
+def import_table(
+    file: Annotated[Path, typer.Argument(help="CSV, a block per row.")],
+    on: Annotated[str, typer.Option("--on", help="The device it was measured on, for example 'Pixel 1'.")],
+    out: Annotated[Path, typer.Option("--out", help="The table, JSON.")],
+    runtime: Annotated[str, typer.Option("--runtime", help="For example 'TFLite 1.13'.")] = "unknown",
+    key: Annotated[str, typer.Option("--key", help="Column of block names.")] = "key",
+    ms: Annotated[str, typer.Option("--ms", help="Column of milliseconds.")] = "mean_ms",
+) -> None:
+    """Take over a published table of block latencies.
+
+    Example:
+
+        mobilezoo latency import-table pixel1_lut.csv --on 'Pixel 1' --runtime TFLite --out pixel1.json
+    """
+    from mobilezoo.artifacts import DeviceInfo
+    from mobilezoo_latency.estimators.table import import_csv
+
+    made = import_csv(file, DeviceInfo(name=on, kind="phone", runtime=runtime), key, ms)
+    made.save(out)
+    print(f"{out}: {len(made.blocks_ms)} blocks on {on}; its error is unknown until whole networks are measured there")
+
+
+@command(app)
+def fit(
+    space: SpaceArg,
+    out: Annotated[Path, typer.Option("--out", help="The predictor, JSON.")],
+    device: DeviceOpt = "host_litert",
+    networks: Annotated[int, typer.Option("--networks", min=8, help="Networks to measure.")] = 200,
+    source: Annotated[
+        Path | None, typer.Option("--from", help="Another device's predictor: then 20 networks are enough.")
+    ] = None,
+    work: Folder = WORK,
+    quiet: Quiet = False,
+) -> None:
+    """Measure random networks of a space and train a predictor on them; it carries its error and interval.
+
+    Examples:
+
+        mobilezoo latency fit digits --out digits.host.json
+        mobilezoo latency fit digits --device cortex_a76 --networks 20 --from digits.host.json --out digits.a76.json
+    """
+    from mobilezoo_latency import load_device, profile, summarize
+    from mobilezoo_latency.estimators.kernels import kernels_of
+    from mobilezoo_latency.estimators.predictor import Measured, Predictor, train
+
+    known = Predictor.load(source) if source else None
+    choices, chosen = load_space(space), load_device(device)
+    with telling(quiet) as say:
+        sampled = sample_networks(choices, networks, work / Path(space).stem, say)
+        reports = [profile(path, chosen) for path in numbered([s.path for s in sampled], say)]
+        chosen.close()
+        say("training")
+        rows = [Measured(kernels_of(s.path), summarize(r)["median_ms"]) for s, r in zip(sampled, reports, strict=True)]
+        made = train(rows, reports[0].device, known)
+    made.save(out)
+    noisy = sum(bool(report.noisy) for report in reports)
+    print(
+        f"{out}: {len(rows)} networks on {made.record.device.name} ({noisy} marked as noisy), "
+        f"error {made.record.error_percent:.1f}% on networks left out of the fit"
+    )
+
+
+@command(app)
+def predict(
+    subject: Annotated[str, typer.Argument(help="Model YAML, zoo name, timm:NAME, checkpoint or .tflite file.")],
+    by: Annotated[Path, typer.Option("--with", help="A table or a predictor.")],
+    space: Annotated[str | None, typer.Option("--space", help="The search space of a table's blocks.")] = None,
+    device: Annotated[str | None, typer.Option("--device", help="Refuse a table made for another device.")] = None,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
+    """Latency without measuring, with its interval and error beside it.
+
+    Examples:
+
+        mobilezoo latency predict runs/search-digits/best.yaml --with digits.predictor.json
+        mobilezoo latency predict runs/search-digits/best.yaml --with digits.table.json --space digits
+    """
+    found = estimate(subject, by, space, device, progress=not quiet)
+    if as_json:
+        print_json(found.model_dump())
+        return
+    print(
+        f"{subject}: {found.latency_ms:.3f} ms, {found.low_ms:.3f}–{found.high_ms:.3f} "
+        f"(estimated, not measured; error {found.error_percent:.1f}%; {found.basis})"
+    )
+
+
+def estimate(subject: str, by: Path, space: str | None, device: str | None, progress: bool) -> "Estimate":
+    """The estimate of a table or a predictor. Raises MobilezooError."""
+    from mobilezoo_latency import load_device
+    from mobilezoo_latency.estimators.predictor import Predictor
+    from mobilezoo_latency.estimators.table import load_table
+
+    info = load_device(device).describe() if device else None
+    if not _is_table(by):
+        from mobilezoo.verbs.profiling import Choices, exported_files
+
+        predictor = Predictor.load(by)
+        _same_device(predictor.record.device, info)
+        (file,) = exported_files(subject, Choices(progress=progress))
+        return predictor.predict(file)
+    if space is None:
+        raise MobilezooError(f"{by.name} is a table of blocks: name the search space with --space")
+    from mobilezoo.models import load_model_config
+    from mobilezoo.search.networks import point_of
+
+    choices = load_space(space)
+    point = point_of(choices, load_model_config(subject))
+    return load_table(by).compose(block_keys(choices, point), info)
+
+
+def load_space(name: str) -> "Space":
+    """The space of a search config. Raises ConfigError, UnknownNameError."""
+    from mobilezoo.search.networks import load_search_config
+
+    return load_search_config(name).space
+
+
+@contextmanager
+def telling(quiet: bool) -> Iterator[Say]:
+    """A line of text on stderr that says what is being done."""
+    from rich.console import Console
+
+    console = Console(stderr=True)
+    if quiet or not console.is_terminal:
+        yield lambda text: None
+        return
+    with console.status("preparing") as status:
+        yield lambda text: status.update(text)
+
+
+def _is_table(path: Path) -> bool:
+    try:
+        data: Any = json.loads(existing_path(path, "table or predictor").read_text(encoding="utf-8"))
+    except (ValueError, OSError) as error:
+        raise MobilezooError(f"{str(path)!r} is neither a table nor a predictor: {error}") from None
+    return isinstance(data, dict) and "blocks_ms" in data
+
+
+def _same_device(mine: Any, other: Any) -> None:
+    if other is not None and (mine.name, mine.runtime) != (other.name, other.runtime):
+        raise MobilezooError(
+            f"this predictor is for {mine.name} ({mine.runtime}), not for {other.name} ({other.runtime})"
+        )

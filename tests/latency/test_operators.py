@@ -1,0 +1,69 @@
+"""Per-operator times: every operator once, in the file's runtime, and advice that rests on figures."""
+
+import json
+
+import pytest
+
+from mobilezoo.cli import main
+from mobilezoo.errors import DeviceError
+from mobilezoo_latency.operators import OperatorTime, advice, by_type, profile_operators
+
+
+def test_onnx_runtime_tells_the_time_of_every_node(bigger_onnx):
+    found = profile_operators(bigger_onnx)
+    assert found.runtime.startswith("ONNX Runtime")
+    assert sum("Conv" in op.type for op in found.operators) == 20
+    assert sum(op.share for op in found.operators) == pytest.approx(1.0)
+    assert all(op.ms >= 0 for op in found.operators)
+
+
+def test_every_litert_operator_is_timed_in_a_file_of_its_own(tiny_tflite):
+    found = profile_operators(tiny_tflite)
+    (only,) = found.operators
+    assert (only.type, only.shape, only.share) == ("FULLY_CONNECTED", "1×16×16×8", 1.0)
+    assert 0 < only.ms < 10 * found.whole_ms + 1.0
+
+
+def test_types_are_added_up_and_the_most_expensive_comes_first():
+    rows = [OperatorTime("a", "CONV_2D", "1×8", 1.0, 0.25), OperatorTime("b", "TRANSPOSE", "1×8", 2.0, 0.5)]
+    rows.append(OperatorTime("c", "CONV_2D", "1×8", 1.0, 0.25))
+    assert by_type(rows) == [("CONV_2D", 2, 2.0, 0.5), ("TRANSPOSE", 1, 2.0, 0.5)]
+    assert any(line.startswith("50% goes into moving data") for line in advice(rows))
+
+
+def test_a_runtime_without_a_profiler_is_refused(tmp_path, record_beside):
+    path = tmp_path / "tiny.mlpackage"
+    path.write_bytes(b"x")
+    with pytest.raises(DeviceError, match="no per-operator times for 'coreml' files"):
+        profile_operators(record_beside(path, "coreml", (1, 4, 16, 16)))
+
+
+@pytest.mark.slow
+def test_executorchs_trace_looks_into_its_delegate(tmp_path):
+    pytest.importorskip("executorch")
+    from mobilezoo.verbs.exporting import export_subject
+
+    (result,) = export_subject(
+        "mnasnet_small", ["executorch"], ["fp32"], None, None, tmp_path, overwrite=True, progress=False
+    )
+    found = profile_operators(result.path)
+    assert len(found.operators) > 50
+    assert any("Convolution" in op.type for op in found.operators)
+    assert 0.5 * found.whole_ms < found.sum_ms < 2.0 * found.whole_ms
+
+
+def test_the_command_prints_bars_and_json(bigger_onnx, capsys):
+    main_says(["profile", str(bigger_onnx), "--ops"])
+    out = capsys.readouterr().out
+    assert "█" in out
+    assert "summed over operators" in out
+    main_says(["profile", str(bigger_onnx), "--ops", "--json"])
+    (data,) = json.loads(capsys.readouterr().out)
+    assert data["operators"]
+    assert data["whole_ms"] > 0
+
+
+def main_says(args: list[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(args)
+    assert not done.value.code
