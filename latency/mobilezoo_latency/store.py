@@ -8,14 +8,14 @@ import hashlib
 import json
 import os
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
 from sqlalchemy import Boolean, Column, Index, Integer, MetaData, String, Table, Text, create_engine, event, select
 from sqlalchemy.engine import Connection, make_url
-from sqlalchemy.exc import ArgumentError, DatabaseError, NoSuchModuleError, OperationalError
+from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
@@ -108,11 +108,12 @@ class Store:
             "measured_at": report.measured_at,
             "report": report.model_dump_json(exclude={"cached"}),
         }
-        with self._connect() as connection:
+        with suppress(IntegrityError), self._connect() as connection:  # another writer may be adding the same one now
             if connection.execute(select(REPORTS.c.id).where(REPORTS.c.content_key == content)).first():
                 return False
             connection.execute(REPORTS.insert().values(row))
-        return True
+            return True
+        return False
 
     def find(self, artifact_sha256: str, device: DeviceInfo, protocol: Protocol) -> LatencyReport | None:
         """The newest report of exactly this artefact, device and protocol that is not noisy, marked as cached."""
@@ -152,10 +153,15 @@ class Store:
         try:
             with self._engine.begin() as connection:
                 yield connection
-        except OperationalError as error:
-            raise MobilezooError(f"results database {self._engine.url!s}: {error.orig}") from None
+        except IntegrityError:
+            raise
         except DatabaseError as error:
-            raise MobilezooError(self._set_aside(str(error.orig))) from None
+            reason = str(error.orig).strip().splitlines()[0]
+            if (
+                type(error) is DatabaseError
+            ):  # its subclasses name a fault of the request or the server, not of the file
+                raise MobilezooError(self._set_aside(reason)) from None
+            raise MobilezooError(f"results database {self._engine.url!s}: {reason}") from None
 
     def _set_aside(self, reason: str) -> str:
         if self.file is None or not self.file.is_file():

@@ -1,12 +1,16 @@
 """Real, tiny measurements on this machine. No test says how long anything took."""
 
+import os
+import signal
 import subprocess
 import sys
+import threading
+import time
 from pathlib import Path
 
 import pytest
 
-from mobilezoo.artifacts import Protocol
+from mobilezoo.artifacts import LatencyReport, Protocol
 from mobilezoo.errors import DeviceError, MobilezooError, UnknownNameError
 from mobilezoo_latency import Store, compare, list_devices, load_artifact, load_device, profile, summarize
 from mobilezoo_latency.host import report_of
@@ -153,3 +157,46 @@ def test_importing_the_package_loads_no_runtime():
     )
     said = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout
     assert said.strip() == "[]"
+
+
+@pytest.mark.slow
+def test_with_a_core_loaded_on_purpose_two_runs_agree_or_say_they_are_noisy(bigger_onnx, store):
+    """The protocol's promise, with as many burners as cores, so that the measurement must share one."""
+    how = Protocol(name="loaded", min_s=0.5, max_repeats=1)
+    calm = profile(bigger_onnx, protocol=how, store=store, use_cache=False)
+    burn = [sys.executable, "-c", "while True: pass"]
+    burners = [subprocess.Popen(burn) for _ in range(os.cpu_count() or 1)]
+    try:
+        loaded = profile(bigger_onnx, protocol=how, store=store, use_cache=False)
+    finally:
+        for burner in burners:
+            burner.kill()
+            burner.wait()
+    difference = abs(summarize(loaded)["median_ms"] / summarize(calm)["median_ms"] - 1)
+    assert loaded.noisy, f"every core was busy with something else; the medians differ by {difference:.1%}"
+    assert any("other processes used" in why or "waited for a core" in why for why in loaded.noisy)
+
+
+@pytest.mark.slow
+def test_a_machine_that_slows_down_halfway_is_noticed(bigger_onnx, store):
+    """Throttling as the protocol sees it: a stopped and continued worker runs at half speed for a while."""
+    how = Protocol(name="throttled", min_s=2.0, max_repeats=1, slice_s=0.25, max_other_load=1.0)
+    found: list[LatencyReport] = []
+    worker = threading.Thread(target=lambda: found.append(profile(bigger_onnx, protocol=how, store=store)))
+    worker.start()
+    time.sleep(1.0)
+    while worker.is_alive():
+        for process in worker_processes():
+            os.kill(process, signal.SIGSTOP)
+        time.sleep(0.01)
+        for process in worker_processes():
+            os.kill(process, signal.SIGCONT)
+        time.sleep(0.01)
+    (report,) = found
+    assert any("waited for a core" in why or "sentinel" in why or "drift" in why for why in report.noisy)
+
+
+def worker_processes() -> list[int]:
+    """Worker processes of this test process."""
+    tasks = Path(f"/proc/{os.getpid()}/task").glob("*/children")
+    return [int(pid) for task in tasks for pid in task.read_text().split()]

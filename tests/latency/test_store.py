@@ -1,6 +1,7 @@
 """The results database: keys, cache, concurrent writers, damage."""
 
 import multiprocessing
+import threading
 from pathlib import Path
 
 import pytest
@@ -96,6 +97,24 @@ def test_concurrent_writers_lose_nothing(tmp_path):
         worker.join()
         assert worker.exitcode == 0
     assert len({r.artifact_sha256 for _, r in Store(path).rows()}) == 75
+
+
+def test_two_writers_of_one_report_keep_one_and_nothing_is_taken_for_damage(tmp_path):
+    stores = [Store(tmp_path / "shared.db") for _ in range(4)]
+    start = threading.Barrier(len(stores))
+    kept: list[bool] = []
+
+    def write(store: Store) -> None:
+        start.wait()
+        kept.append(store.add(made()))
+
+    workers = [threading.Thread(target=write, args=(store,)) for store in stores]
+    for worker in workers:
+        worker.start()
+    for worker in workers:
+        worker.join()
+    assert sorted(kept) == [False, False, False, True]
+    assert not list(tmp_path.glob("*.damaged-*"))
 
 
 def test_a_damaged_database_is_kept_aside_and_named(tmp_path):
