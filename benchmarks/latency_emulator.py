@@ -9,13 +9,17 @@ part of the repository, and a prepared emulator (`mobilezoo device setup emulato
 import argparse
 import csv
 import math
+import resource
 from pathlib import Path
 from statistics import fmean, median
 
 from mobilezoo.artifacts import LatencyReport, Preprocessing, write_text
-from mobilezoo_latency import Store, profile, summarize
+from mobilezoo_latency import Store, load_device, profile, summarize
 from mobilezoo_latency.emulator.calibration import Known, fit, left_out_ms
+from mobilezoo_latency.emulator.counting import count_blocks
+from mobilezoo_latency.emulator.device import EmulatedDevice
 from mobilezoo_latency.emulator.layout import find_emulator
+from mobilezoo_latency.emulator.pricing import floating_or_integer_macs
 
 BOARDS = {
     # board name in the table, cores → emulated core
@@ -39,6 +43,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("runs/bench/emulator"))
     parser.add_argument("--max-gmacs", type=float, default=MAX_GMACS)
     parser.add_argument("--host", action="store_true", help="also time every network on this machine (screen protocol)")
+    parser.add_argument("--result", type=Path, help="a second place for the table, such as benchmarks/results/...")
     args = parser.parse_args()
     networks = equal_networks(args.phones, args.max_gmacs)
     files = {name: export(timm_name, args.out) for name, (timm_name, _) in networks.items()}
@@ -54,9 +59,44 @@ def main() -> None:
     for board, core in BOARDS.items():
         times = {n: real[(*board, n)] for n in networks if (*board, n) in real}
         lines += board_rows(board, core, times, networks, counted[core], host)
+    lines += ["", *cost_lines(files, {name: macs for name, (_, macs) in networks.items()})]
     text = "\n".join(lines) + "\n"
     write_text(args.out / "table.md", text)
+    if args.result:
+        write_text(args.result, text)
     print(text)
+
+
+def cost_lines(files: dict[str, Path], macs: dict[str, float], core: str = "cortex_a76") -> list[str]:
+    """CPU seconds of the emulation per GMAC, and whether a second count is the same to the instruction."""
+    device = load_device(core)
+    assert isinstance(device, EmulatedDevice)
+    emulator = find_emulator()
+    lines = [
+        f"| counted twice on {core} | GMACs | instructions | same again | CPU s per GMAC | multiply-adds found |",
+        "|---|---|---|---|---|---|",
+    ]
+    for name in sorted(files, key=lambda n: macs[n])[:: max(1, len(files) // 5)]:
+        before = cpu_seconds()
+        first = count_blocks(emulator, device.config, files[name])
+        spent = cpu_seconds() - before
+        second = count_blocks(emulator, device.config, files[name])
+        same = (first.instructions, sorted(first.blocks), first.misses) == (
+            second.instructions,
+            sorted(second.blocks),
+            second.misses,
+        )
+        found = floating_or_integer_macs(emulator, device.config, first.blocks) / macs[name]
+        cells = [name, f"{macs[name] / 1e9:.2f}", f"{first.instructions:,}", "yes" if same else "NO"]
+        cells += [f"{spent / (macs[name] / 1e9):.1f}", f"{found:.1%} of the MACs"]
+        lines.append(f"| {' | '.join(cells)} |")
+    return lines
+
+
+def cpu_seconds() -> float:
+    """CPU time of ended child processes."""
+    used = resource.getrusage(resource.RUSAGE_CHILDREN)
+    return used.ru_utime + used.ru_stime
 
 
 def equal_networks(phones: Path, max_gmacs: float) -> dict[str, tuple[str, float]]:
