@@ -47,8 +47,8 @@ def main() -> None:
     noisy = sum(bool(report.noisy) for report in reports)
     info = reports[0].device
     lines = [
-        f"{len(files)} networks of `{args.space}`, {min(host):.2f} to {max(host):.2f} ms on {info.cpu} ({info.runtime}); "
-        f"{noisy} host results stayed marked as noisy after three attempts",
+        f"{len(files)} networks of `{args.space}`, {min(host):.2f} to {max(host):.2f} ms on {info.cpu} "
+        f"({info.runtime}); {noisy} host results stayed marked as noisy after three attempts",
         "",
         *HEADER,
         row("host ms", "learned", folds(kernels, host, info), host),
