@@ -1,6 +1,7 @@
 """`profile`, `device` and `latency` as a user calls them, on a tiny exported file and a database of their own."""
 
 import json
+import platform
 from pathlib import Path
 
 import numpy as np
@@ -157,3 +158,65 @@ def test_a_core_ml_file_is_checked_here_and_never_timed(tiny, capsys):
     code, _, err = call(capsys, "profile", str(coreml), "--quiet")
     assert code == 2
     assert "coreml" in err
+
+
+@pytest.mark.parametrize(
+    ("target", "device", "expected"),
+    [
+        ("litert", "cortex_a76", "mobilezoo device setup emulator"),
+        ("litert", "ssh", "mobilezoo device setup emulator"),
+        ("litert", "browser", "mobilezoo device setup browser"),
+        ("coreml", "mac", "needs macOS"),
+        ("coreml", "iphone", "needs macOS"),
+        ("onnx", "host_litert", "use --device host"),
+        ("onnx", "cortex_a76", "emulated cores run LiteRT files"),
+        ("onnx", "mac", "runs Core ML files"),
+    ],
+)
+def test_a_device_that_cannot_measure_says_what_to_do(target, device, expected, tmp_path, capsys, monkeypatch):
+    if "macOS" in expected and platform.system() == "Darwin":
+        pytest.skip("this is macOS")
+    for name in ("MOBILEZOO_EMULATOR", "MOBILEZOO_BROWSER"):
+        monkeypatch.setenv(name, str(tmp_path / "nothing"))
+    file = build(tmp_path / "tiny.fp32.onnx", target=target)
+    code, _, err = call(capsys, "profile", str(file), "--device", device, "--quiet")
+    assert (code, err.count("\n")) == (2, 1)
+    assert expected in err
+
+
+def test_without_a_phone_the_command_to_start_is_named(tmp_path, capsys):
+    pytest.importorskip("adbutils")
+    yaml = tmp_path / "phone.yaml"
+    yaml.write_text("type: adb\nport: 1\n")
+    file = build(tmp_path / "tiny.fp32.onnx", target="litert")
+    code, _, err = call(capsys, "profile", str(file), "--device", str(yaml), "--quiet")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "adb start-server" in err
+
+
+def test_a_damaged_database_is_kept_aside_and_named(tiny, tmp_path, capsys):
+    (tmp_path / "latency.db").write_bytes(b"no database at all" * 100)
+    code, _, err = call(capsys, "profile", str(tiny), "--quiet")
+    assert (code, err.count("\n")) == (2, 1)
+    assert "kept aside as" in err
+    assert call(capsys, "profile", str(tiny), "--quiet")[0] == 0
+
+
+@pytest.mark.slow
+def test_a_name_is_exported_and_counted_on_an_emulated_core_and_found_again(tmp_path, capsys, monkeypatch):
+    from mobilezoo_latency.emulator.layout import STAMP, home
+
+    if not (home() / STAMP).is_file():
+        pytest.skip("no emulator: run `mobilezoo device setup emulator`")
+    monkeypatch.chdir(tmp_path)
+    how = ("profile", "mnasnet_small", "--device", "cortex_a76", "--json", "--quiet")
+    code, out, err = call(capsys, *how)
+    assert code == 0, err
+    (first,) = json.loads(out)
+    assert first["device"]["kind"] == "emulated"
+    assert first["counts"]["macs"] > 50e6
+    assert first["estimate"] is None or first["summary"]["median_ms"] == first["estimate"]["latency_ms"]
+    (again,) = json.loads(call(capsys, *how)[1])
+    assert again["cached"], "the same name gives the same file"
+    (fresh,) = json.loads(call(capsys, *how, "--no-cache")[1])
+    assert fresh["counts"] == first["counts"]
