@@ -15,6 +15,7 @@ from mobilezoo.artifacts import Protocol
 from mobilezoo.errors import ConfigError, DeviceError
 from mobilezoo_latency import Store, load_artifact, load_device, profile
 from mobilezoo_latency.browser import assets, device
+from mobilezoo_latency.browser import server as browser_server
 from mobilezoo_latency.browser.device import BrowserDevice
 from mobilezoo_latency.browser.server import CAPS, PageServer
 
@@ -34,7 +35,8 @@ HELLO = {
 
 
 @pytest.fixture
-def server(tmp_path: Path):
+def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
+    monkeypatch.setattr(browser_server, "GOODBYE_S", 0.05)
     (tmp_path / "a.mjs").write_text("1")
     found = PageServer("127.0.0.1", ("127.0.0.1", "localhost"), {"a.mjs": tmp_path / "a.mjs"}, None)
     yield found
@@ -287,6 +289,17 @@ def chromium() -> str:
     if found is None:
         pytest.skip("chromium is not installed")
     return found
+
+
+@pytest.mark.slow
+def test_whole_runtimes_are_only_verified_and_a_changed_file_is_noticed(chromium, tmp_path, monkeypatch):
+    shutil.copytree(assets.home(), tmp_path / "browser")
+    monkeypatch.setenv("MOBILEZOO_BROWSER", str(tmp_path / "browser"))
+    said: list[str] = []
+    assert assets.set_up(said.append) == tmp_path / "browser"
+    assert said == [f"browser: already prepared in {tmp_path / 'browser'}, every file as it was unpacked"]
+    (tmp_path / "browser" / "litert" / "index.js").write_text("// changed")
+    assert assets._whole() is None
 
 
 @pytest.mark.slow
