@@ -20,6 +20,7 @@ from mobilezoo.verbs.spaces import sample_networks
 from mobilezoo_latency import Store, profile, summarize
 from mobilezoo_latency.estimators.kernels import Kernel, kernels_of, total_macs
 from mobilezoo_latency.estimators.predictor import FOLDS, Measured, Predictor, train
+from mobilezoo_latency.estimators.speed import at_one_speed, sentinel_ms
 
 CORE = "cortex_a76"
 TRANSFER = 20
@@ -41,18 +42,23 @@ def main() -> None:
     store = Store(args.out / "latency.db")
     kernels = [kernels_of(file) for file in files]
     reports = [measured(file, store) for file in files]
-    host = [summarize(report)["median_ms"] for report in reports]
+    raw = [summarize(report)["median_ms"] for report in reports]
+    host = at_one_speed(reports)
+    sentinels = [ms for report in reports if (ms := sentinel_ms(report)) is not None]
     counts = [profile(file, CORE, store=store).counts for file in files[: args.counted]]
     cycles = [c.cycles / 1e6 for c in counts if c is not None]
     noisy = sum(bool(report.noisy) for report in reports)
     info = reports[0].device
     lines = [
         f"{len(files)} networks of `{args.space}`, {min(host):.2f} to {max(host):.2f} ms on {info.cpu} "
-        f"({info.runtime}); {noisy} host results stayed marked as noisy after three attempts",
+        f"({info.runtime}); {noisy} host results stayed marked as noisy after three attempts; between measurements "
+        f"the machine's speed moved by {max(sentinels) / min(sentinels) - 1:.0%} (sentinel): times at one speed",
         "",
         *HEADER,
         row("host ms", "learned", folds(kernels, host, info), host),
         row("host ms", "MACs, a line", macs_line(kernels, host), host),
+        row("host ms as measured", "learned", folds(kernels, raw, info), raw),
+        row("host ms as measured", "MACs, a line", macs_line(kernels, raw), raw),
         *core_rows(kernels, host, cycles, info),
     ]
     text = "\n".join(lines) + "\n"

@@ -106,9 +106,10 @@ def fit(
         mobilezoo latency fit digits --out digits.host.json
         mobilezoo latency fit digits --device cortex_a76 --networks 20 --from digits.host.json --out digits.a76.json
     """
-    from mobilezoo_latency import load_device, profile, summarize
+    from mobilezoo_latency import load_device, profile
     from mobilezoo_latency.estimators.kernels import kernels_of
     from mobilezoo_latency.estimators.predictor import Measured, Predictor, train
+    from mobilezoo_latency.estimators.speed import at_one_speed
 
     known = Predictor.load(source) if source else None
     choices, chosen = load_space(space), load_device(device)
@@ -117,7 +118,8 @@ def fit(
         reports = [profile(path, chosen) for path in numbered([s.path for s in sampled], say)]
         chosen.close()
         say("training")
-        rows = [Measured(kernels_of(s.path), summarize(r)["median_ms"]) for s, r in zip(sampled, reports, strict=True)]
+        times = at_one_speed(reports)
+        rows = [Measured(kernels_of(s.path), ms) for s, ms in zip(sampled, times, strict=True)]
         made = train(rows, reports[0].device, known)
     made.save(out)
     noisy = sum(bool(report.noisy) for report in reports)

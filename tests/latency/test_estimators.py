@@ -5,12 +5,13 @@ import math
 import numpy as np
 import pytest
 
-from mobilezoo.artifacts import DeviceInfo, Protocol
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.errors import DeviceError, MobilezooError
 from mobilezoo_latency import Store
 from mobilezoo_latency.emulator.probe import IN_CHANNELS, MACS, OUT_CHANNELS, SIDE
 from mobilezoo_latency.estimators.kernels import FEATURES, Kernel, conv, features, kernels_of, total_macs
 from mobilezoo_latency.estimators.predictor import Measured, Predictor, train
+from mobilezoo_latency.estimators.speed import at_one_speed
 from mobilezoo_latency.estimators.table import Table, WholeNetwork, import_csv, load_table, measure_table
 
 INFO = DeviceInfo(name="made up", kind="phone", runtime="none")
@@ -131,6 +132,30 @@ def test_channels_are_rounded_up_to_the_vectors_of_a_processor():
     assert values["conv1_mmacs16"] / values["conv1_mmacs"] == pytest.approx(16 / 12)
     values = dict(zip(FEATURES, features([conv(1, 16, 20, 4, 4)]), strict=True))
     assert values["conv1_mmacs16"] / values["conv1_mmacs"] == pytest.approx(32 / 20)
+
+
+def timed(ms: float, sentinel: float | None) -> LatencyReport:
+    return LatencyReport(
+        artifact_sha256="a" * 64,
+        artifact="a.tflite",
+        target="litert",
+        precision="fp32",
+        model="a",
+        device=INFO,
+        protocol=Protocol(),
+        samples_ms=(ms,) * 5,
+        load_ms=None,
+        first_run_ms=None,
+        sentinel_before_ms=sentinel,
+        sentinel_after_ms=sentinel,
+        measured_at="2024-01-01T00:00:00+00:00",
+    )
+
+
+def test_latencies_of_a_machine_that_changed_speed_are_referred_to_one():
+    slow_half = [timed(2.0, 0.5), timed(4.0, 1.0), timed(2.0, 0.5)]
+    assert at_one_speed(slow_half) == pytest.approx([2.0, 2.0, 2.0])
+    assert at_one_speed([timed(2.0, None), timed(4.0, None)]) == [2.0, 4.0]
 
 
 def made_table() -> Table:
