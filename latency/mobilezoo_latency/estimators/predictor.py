@@ -28,6 +28,9 @@ from mobilezoo_latency.estimators.kernels import FEATURES, Kernel, features, ker
 MIN_NETWORKS = 8
 COVERAGE = 0.9
 FOLDS = 10
+FEW = 60
+"""Up to so many networks, hyperparameters are fitted anew for every fold: from few networks they are themselves fitted
+to the network that is held out, and intervals would be too narrow."""
 
 
 class Measured(NamedTuple):
@@ -134,9 +137,11 @@ class Predictor(LatencySource):
 
 
 def train(measured: Sequence[Measured], device: DeviceInfo, source: Predictor | None = None) -> Predictor:
-    """Fit a predictor; with `source`, transfer another device's to this one from a handful of measurements.
+    """Fit a predictor; with `source`, another device's may be carried over to this one by a handful of measurements.
 
-    Raises MobilezooError for fewer than MIN_NETWORKS networks or a latency that is not positive.
+    Of the carried-over predictor and one that rests on the measurements alone, the one with the smaller error on
+    networks held out is returned. Raises MobilezooError for fewer than MIN_NETWORKS networks or a latency that is not
+    positive.
     """
     if len(measured) < MIN_NETWORKS:
         raise MobilezooError(f"a predictor needs at least {MIN_NETWORKS} measured networks, got {len(measured)}")
@@ -144,19 +149,22 @@ def train(measured: Sequence[Measured], device: DeviceInfo, source: Predictor | 
         raise MobilezooError("a predictor needs positive latencies")
     x = np.asarray([features(m.kernels) for m in measured])
     ms = np.asarray([m.ms for m in measured])
-    record = PredictorRecord(
+    plain = PredictorRecord(
         device=device,
         inputs=tuple(map(tuple, x.tolist())),
         latencies_ms=tuple(ms.tolist()),
-        rates=() if source else _rates(x, ms),
-        source=source.record if source else None,
+        rates=_rates(x, ms),
         length_scale=1.0,
         signal=1.0,
         noise=1.0,
         widening=1.0,
         error_percent=0.0,
     )
-    return _calibrated(_with_process(record))
+    alone = _calibrated(_with_process(plain))
+    if source is None:
+        return alone
+    carried = _calibrated(_with_process(plain.model_copy(update={"rates": (), "source": source.record})))
+    return min(carried, alone, key=lambda predictor: predictor.record.error_percent)
 
 
 def _rates(x: np.ndarray, ms: np.ndarray) -> tuple[float, ...]:
@@ -210,7 +218,8 @@ def held_out(record: PredictorRecord) -> tuple[np.ndarray, np.ndarray]:
             "latencies_ms": tuple(ms[rest].tolist()),
             "rates": () if record.source else _rates(x[rest], ms[rest]),
         }
-        guess, deviation[~rest] = Predictor(record.model_copy(update=update))._predict(x[~rest])
+        part = record.model_copy(update=update)
+        guess, deviation[~rest] = Predictor(_with_process(part) if n <= FEW else part)._predict(x[~rest])
         residual[~rest] = np.log(ms[~rest] / guess)
     return residual, deviation
 
