@@ -191,6 +191,7 @@ def profile(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: one.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Time two files in turns; report their ratio.")] = False,
     ops: Annotated[bool, typer.Option("--ops", help="Where the milliseconds go, operator by operator.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="With --ops: a flame-like picture, SVG.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure again even if a stored result fits.")] = False,
     allow_folded: Annotated[
         bool, typer.Option("--allow-folded", help="Time a file whose zero norms let branches vanish.")
@@ -207,7 +208,7 @@ def profile(
         mobilezoo profile a.tflite b.tflite --compare
         mobilezoo profile shvit_s1 --device cortex_a76
         mobilezoo profile shvit_s1 --tier report --no-cache --json
-        mobilezoo profile shvit_s1 --ops
+        mobilezoo profile shvit_s1 --ops --plot shvit_s1.svg
     """
     from mobilezoo.verbs import profiling
 
@@ -221,7 +222,7 @@ def profile(
     if ops:
         from mobilezoo.verbs import operators
 
-        found = operators.profile_subject_operators(subjects, choices)
+        found = operators.profile_subject_operators(subjects, choices, plot)
         print_json(operators.operators_dict(found)) if as_json else operators.print_operators(found)
         return
     reports = profiling.profile_subjects(subjects, choices)

@@ -1,7 +1,9 @@
 """`mobilezoo profile --ops`: where the milliseconds of a network go."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
+from mobilezoo.artifacts import write_text
 from mobilezoo.errors import MobilezooError
 from mobilezoo.verbs.profiling import Choices, exported_files
 from mobilezoo.verbs.tables import print_table
@@ -14,14 +16,20 @@ SHOWN = 20
 """Single operators printed; `--json` holds all of them."""
 
 
-def profile_subject_operators(subjects: list[str], choices: Choices) -> "dict[str, Profile]":
-    """Per-operator times by file. Raises MobilezooError for devices that are not this machine."""
+def profile_subject_operators(subjects: list[str], choices: Choices, plot: Path | None = None) -> "dict[str, Profile]":
+    """Per-operator times by file, and a picture of them. Raises MobilezooError for devices other than this machine."""
+    from mobilezoo.verbs.flame import flame
     from mobilezoo_latency.operators import profile_operators
 
     if not choices.device.startswith("host"):
         raise MobilezooError(f"--ops measures on this machine only, not on {choices.device!r}: leave --device out")
     files = [file for what in subjects for file in exported_files(what, choices)]
-    return {file.name: profile_operators(file, choices.threads or 1) for file in files}
+    if plot is not None and len(files) != 1:
+        raise MobilezooError(f"--plot draws one file, got {len(files)}")
+    found = {file.name: profile_operators(file, choices.threads or 1) for file in files}
+    if plot is not None:
+        write_text(plot, flame(*next(iter(found.items()))))
+    return found
 
 
 def operators_dict(found: "dict[str, Profile]") -> list[dict[str, Any]]:

@@ -67,3 +67,27 @@ def main_says(args: list[str]) -> None:
     with pytest.raises(SystemExit) as done:
         main(args)
     assert not done.value.code
+
+
+def test_the_picture_is_as_wide_as_the_times_and_safe(tmp_path, bigger_onnx, capsys):
+    from xml.etree import ElementTree
+
+    picture = tmp_path / "ops.svg"
+    main_says(["profile", str(bigger_onnx), "--ops", "--plot", str(picture)])
+    root = ElementTree.fromstring(picture.read_text())
+    boxes = [g for g in root if g.tag.endswith("}g")]
+    assert len(boxes) >= 1 + 1 + 20
+    rows: dict[str, float] = {}
+    for box in boxes:
+        rect = next(part for part in box if part.tag.endswith("}rect"))
+        rows[rect.get("y", "")] = max(
+            rows.get(rect.get("y", ""), 0.0), float(rect.get("x", "0")) + float(rect.get("width", "0"))
+        )
+    assert len(rows) == 3
+    assert all(1190 < end <= 1201 for end in rows.values())
+    from mobilezoo.verbs.flame import flame
+    from mobilezoo_latency.operators import Profile
+
+    hostile = Profile("r", 1.0, [OperatorTime("<script>", 'x"y', "<b>", 1.0, 1.0)], "how")
+    assert "<script>" not in flame('"><script>', hostile)
+    ElementTree.fromstring(flame('"><script>', hostile))
