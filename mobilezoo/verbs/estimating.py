@@ -11,7 +11,7 @@ import typer
 from mobilezoo.errors import MobilezooError, existing_path
 from mobilezoo.verbs.commands import Json, Quiet, command, print_json
 from mobilezoo.verbs.latency import app
-from mobilezoo.verbs.spaces import Say, block_keys, export_blocks, numbered, sample_networks
+from mobilezoo.verbs.spaces import Say, block_keys, export_blocks, sample_networks
 
 if TYPE_CHECKING:
     from mobilezoo.artifacts import Estimate
@@ -41,22 +41,17 @@ def table(
         mobilezoo latency table digits --out digits.host.json
         mobilezoo latency table mnasnet --device android --networks 30 --out mnasnet.pixel.json
     """
-    from mobilezoo_latency import load_device, profile, summarize
-    from mobilezoo_latency.estimators.table import WholeNetwork, measure_table
+    from mobilezoo_latency import load_device
+    from mobilezoo_latency.estimators.table import measure_table
 
     choices = load_space(space)
     chosen = load_device(device)
     with telling(quiet) as say:
         sampled = sample_networks(choices, networks, work / Path(space).stem, say)
         blocks = export_blocks(choices, [s.point for s in sampled], work / Path(space).stem / "blocks", say)
-        names = {path: key for key, path in blocks.items()}
-        made = measure_table(blocks, chosen, progress=(names[p] for p in numbered(list(blocks.values()), say)))
-        whole = [
-            WholeNetwork(block_keys(choices, s.point), summarize(profile(p, chosen))["median_ms"])
-            for s, p in zip(sampled, numbered([s.path for s in sampled], say), strict=True)
-        ]
+        networks_of = [(block_keys(choices, s.point), s.path) for s in sampled]
+        made = measure_table(blocks, chosen, networks=networks_of, say=say)
         chosen.close()
-    made = made.fit_overhead(whole)
     made.save(out)
     print(
         f"{out}: {len(made.blocks_ms)} blocks on {made.device.name} ({made.device.runtime}), "
@@ -115,7 +110,10 @@ def fit(
     choices, chosen = load_space(space), load_device(device)
     with telling(quiet) as say:
         sampled = sample_networks(choices, networks, work / Path(space).stem, say)
-        reports = [profile(path, chosen) for path in numbered([s.path for s in sampled], say)]
+        reports = []
+        for number, one in enumerate(sampled, 1):
+            say(f"measuring {number} of {len(sampled)}: {one.path.name}")
+            reports.append(profile(one.path, chosen))
         chosen.close()
         say("training")
         times = at_one_speed(reports)

@@ -3,7 +3,7 @@
 All files carry seeded random weights with no folded branch: their latency means something, their answers do not.
 """
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -139,10 +139,3 @@ def _export(network: "nn.Module", name: str, channels: int, side: int, folder: P
     (result,) = export_model(network, spec, ["litert"], ["fp32"], folder, images=[image], isolate=False)
     if result.path is None:
         write_text(folder / (name + REFUSED), result.reason + "\n")
-
-
-def numbered(paths: list[Path], say: Say) -> Iterator[Path]:
-    """The paths, each announced before it is measured."""
-    for number, path in enumerate(paths, 1):
-        say(f"measuring {number} of {len(paths)}: {path.name}")
-        yield path

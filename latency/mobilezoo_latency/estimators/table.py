@@ -7,7 +7,7 @@ out of the fit, and stored with the table.
 
 import csv
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
@@ -18,7 +18,8 @@ from mobilezoo.artifacts import DeviceInfo, Estimate, Protocol, write_text
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, MobilezooError, existing_path
 from mobilezoo_latency.contract import Device
-from mobilezoo_latency.measuring import profile, summarize
+from mobilezoo_latency.estimators.speed import at_one_speed
+from mobilezoo_latency.measuring import profile
 from mobilezoo_latency.registry import load_device
 from mobilezoo_latency.store import Store
 
@@ -108,22 +109,33 @@ def measure_table(
     device: str | Path | Device = "host",
     protocol: str | Protocol = "screen",
     store: Store | None = None,
-    progress: Iterable[str] | None = None,
+    networks: Sequence[tuple[Sequence[str], str | Path]] = (),
+    say: Callable[[str], None] = lambda text: None,
 ) -> Table:
-    """Measure exported blocks (key → artefact). Interrupted, it goes on where it stopped: results are in the store.
+    """Measure exported blocks (key → artefact), then whole networks (keys of their blocks, artefact) for the overhead.
 
-    `progress` may wrap the keys (for a progress bar). Raises MobilezooError.
+    Interrupted, it goes on where it stopped: results are in the store. All times are referred to one speed of the
+    device. `say` hears what is being measured. Raises MobilezooError.
     """
-    chosen = load_device(device)
     if not blocks:
         raise MobilezooError("a latency table needs at least one block")
-    reports = {key: profile(blocks[key], chosen, protocol, store=store) for key in (progress or list(blocks))}
-    infos = {report.device.runtime for report in reports.values()}
-    if len(infos) > 1:
-        raise DeviceError(f"blocks of one table need one runtime, not {', '.join(sorted(infos))}")
-    first = next(iter(reports.values()))
-    times = {key: summarize(report)["median_ms"] for key, report in reports.items()}
-    return Table(device=first.device, source=f"measured, protocol {first.protocol.name}", blocks_ms=times)
+    chosen = load_device(device)
+    files = [*blocks.values(), *(path for _, path in networks)]
+    reports = []
+    for number, file in enumerate(files, 1):
+        say(f"measuring {number} of {len(files)}: {Path(file).name}")
+        reports.append(profile(file, chosen, protocol, store=store))
+    runtimes = {report.device.runtime for report in reports}
+    if len(runtimes) > 1:
+        raise DeviceError(f"blocks of one table need one runtime, not {', '.join(sorted(runtimes))}")
+    times = at_one_speed(reports)
+    table = Table(
+        device=reports[0].device,
+        source=f"measured, protocol {reports[0].protocol.name}",
+        blocks_ms=dict(zip(blocks, times, strict=False)),
+    )
+    whole = [WholeNetwork(keys, ms) for (keys, _), ms in zip(networks, times[len(blocks) :], strict=True)]
+    return table.fit_overhead(whole) if whole else table
 
 
 def import_csv(path: str | Path, device: DeviceInfo, key: str = "key", ms: str = "mean_ms") -> Table:
