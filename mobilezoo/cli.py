@@ -1,5 +1,6 @@
 """The verbs of `mobilezoo`. Each imports what it needs when it runs, so that `--help` answers at once."""
 
+import os
 import sys
 import warnings
 from pathlib import Path
@@ -97,12 +98,14 @@ def train(
         mobilezoo train digits
         mobilezoo train digits model=shvit_s1 train.epochs=5 name=shvit
         mobilezoo train digits --resume
+        torchrun --nproc-per-node 8 -m mobilezoo.cli train shvit --resume
         mobilezoo train digits data.source=folder:~/my_photos model_args.drop_path_rate=0.1
     """
     from mobilezoo.verbs.training import run_training
 
     record = run_training(config, tuple(overrides or ()), out, resume, progress=not quiet)
-    print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts this verb several times
+        print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")
 
 
 @verb("eval")
@@ -292,8 +295,8 @@ def main(args: list[str] | None = None) -> None:
     try:
         app(args=args)
     except MobilezooError as error:
-        print(f"error: {_one_line(error)}", file=sys.stderr)
-        sys.exit(2)
+        print(f"{getattr(error, 'label', 'error')}: {_one_line(error)}", file=sys.stderr)
+        sys.exit(getattr(error, "exit_code", 2))
 
 
 def _one_line(error: MobilezooError) -> str:

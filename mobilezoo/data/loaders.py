@@ -1,39 +1,110 @@
-"""Loaders over timm's transforms, and small float batches for calibration and parity."""
+"""Loaders over timm's transforms, and small float batches for calibration and parity.
+
+Loader processes hand over uint8 batches, a quarter of the bytes; normalisation and random erasing run on the device.
+"""
 
 from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader
+from torch.utils.data import DataLoader, IterableDataset
 
 from mobilezoo.artifacts import Preprocessing
 from mobilezoo.data.config import DataConfig
 from mobilezoo.data.datasets import ImageData, open_data
+from mobilezoo.data.order import EpochOrder, KeyedImages, Ranks
 from mobilezoo.errors import DataError
+
+Batch = tuple[torch.Tensor, torch.Tensor]
+
+
+class DeviceStage:
+    """uint8 batches [B, 3, H, W] or [B, H, W, 3] → normalised float32 [B, 3, H, W] on the device, partly erased."""
+
+    def __init__(self, config: DataConfig, prep: Preprocessing, device: torch.device) -> None:
+        from timm.data.random_erasing import RandomErasing
+
+        self.device = device
+        self.mean = torch.tensor(prep.mean, device=device).view(1, -1, 1, 1) * 255
+        self.scale = 1 / (torch.tensor(prep.std, device=device).view(1, -1, 1, 1) * 255)
+        share, mode = config.augment.random_erasing, config.augment.erasing_mode
+        self.erase = RandomErasing(probability=share, mode=mode, device=device) if share else None
+
+    def __call__(self, x: torch.Tensor, y: torch.Tensor) -> Batch:
+        x = x.to(self.device, non_blocking=True)
+        if x.shape[-1] == 3 and x.shape[1] != 3:
+            x = x.permute(0, 3, 1, 2)
+        if x.dtype == torch.uint8:
+            x = (x.float() - self.mean) * self.scale
+        return (self.erase(x) if self.erase else x), y.to(self.device, non_blocking=True)
+
+
+class TrainBatches:
+    """Training batches (x [B, 3, R, R] float32, y [B] int64) on the device, any epoch from any batch on."""
+
+    def __init__(self, loader: DataLoader[Any], stage: DeviceStage, order: EpochOrder | None) -> None:
+        self.loader, self.stage, self.order = loader, stage, order
+
+    def __len__(self) -> int:
+        return len(self.order) if self.order is not None else len(self.loader)
+
+    def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
+        """Batches `start`, `start + 1`, … of an epoch. A stream has no order to skip in: it is read up to `start`."""
+        self.loader.generator.manual_seed(epoch)
+        if self.order is None:
+            for number, (x, y) in enumerate(self.loader):
+                if number >= start:
+                    yield self.stage(x, y)
+            return
+        self.order.epoch, self.order.start = epoch, start
+        for x, y in self.loader:
+            yield self.stage(x, y)
 
 
 def train_loader(
-    config: DataConfig, data: ImageData, resolution: int, prep: Preprocessing, device: torch.device
-) -> Any:
-    """Endlessly re-iterable batches (x [B, 3, R, R] float32, y [B] int64), shuffled, augmented, normalised.
+    config: DataConfig,
+    data: ImageData,
+    resolution: int,
+    prep: Preprocessing,
+    device: torch.device,
+    seed: int = 0,
+    ranks: Ranks | None = None,
+) -> TrainBatches:
+    """Shuffled, augmented batches of one process. Raises DataError where the split is smaller than one batch."""
+    ranks = ranks or Ranks()
+    stage = DeviceStage(config, prep, device)
+    # A generator of its own: the seeds of loader processes must not be drawn from the one that training uses.
+    shared: dict[str, Any] = {
+        "generator": torch.Generator(),
+        "num_workers": config.workers,
+        "pin_memory": device.type == "cuda",
+    }
+    if isinstance(data.dataset, IterableDataset):
+        return TrainBatches(_stream_loader(config, data, resolution, prep, shared), stage, None)
+    size, whole = len(data.dataset), config.batch_size * ranks.world
+    if size < whole:
+        raise DataError(
+            f"{size} training images are fewer than one batch of {whole}: "
+            f"set data.batch_size to at most {size // ranks.world}"
+        )
+    sizes = config.augment.sizes or (resolution,)
+    order = EpochOrder(size, config.batch_size, sizes, seed, ranks, config.augment.repeats)
+    images = KeyedImages(data.dataset, {s: train_transform(config, s, prep) for s in set(sizes)})
+    # Workers live for one epoch: the order's epoch and start are read when they begin.
+    loader: DataLoader[Any] = DataLoader(images, batch_sampler=order, collate_fn=_collate, **shared)
+    return TrainBatches(loader, stage, order)
 
-    The last partial batch of an epoch is dropped. Order and augmentation come from the global generators, so seeding
-    them before `iter()` repeats an epoch exactly.
-    """
-    from timm.data import create_loader
 
-    size = len(data.dataset) if hasattr(data.dataset, "__len__") else None
-    if size is not None and size < config.batch_size:
-        raise DataError(f"{size} training images are fewer than one batch: set data.batch_size to at most {size}")
+def train_transform(config: DataConfig, size: int, prep: Preprocessing) -> Any:
+    """timm's training transform from a PIL image to uint8 [3, size, size]."""
+    from timm.data import create_transform
+
     augment = config.augment
-    loader = create_loader(
-        data.dataset,
-        input_size=(3, resolution, resolution),
-        batch_size=config.batch_size,
+    return create_transform(
+        (3, size, size),
         is_training=True,
-        re_prob=augment.random_erasing,
-        re_mode=augment.erasing_mode,
+        use_prefetcher=True,  # stops at uint8: the rest runs on the device
         scale=augment.scale,
         ratio=augment.ratio,
         hflip=augment.hflip,
@@ -42,22 +113,51 @@ def train_loader(
         interpolation=augment.interpolation,
         mean=prep.mean,
         std=prep.std,
-        num_workers=config.workers,
-        device=device,
-        use_prefetcher=device.type == "cuda",
-        pin_memory=device.type == "cuda",
-        persistent_workers=False,  # workers keep generator state, which a resumed run would not have
-        input_size_choices=augment.sizes or None,
     )
-    return _with_repeats(loader, data, augment.repeats) if augment.repeats else loader
 
 
-def eval_loader(config: DataConfig, data: ImageData, resolution: int, prep: Preprocessing, device: torch.device) -> Any:
-    """Batches of a split in order, resized and centre-cropped as `prep` says."""
-    from timm.data import create_loader
+def _stream_loader(
+    config: DataConfig, data: ImageData, resolution: int, prep: Preprocessing, shared: dict[str, Any]
+) -> DataLoader[Any]:
+    """Streams (WebDataset, tfds, Hugging Face) shuffle themselves; sizes and repeats need an index."""
+    augment = config.augment
+    if augment.sizes or augment.repeats:
+        raise DataError(f"{config.source!r} is a stream: augment.sizes and .repeats need a folder or hfds source")
+    data.dataset.transform = train_transform(config, resolution, prep)
+    if hasattr(data.dataset, "set_loader_cfg"):
+        data.dataset.set_loader_cfg(num_workers=config.workers)
+    return DataLoader(data.dataset, batch_size=config.batch_size, drop_last=True, collate_fn=_collate, **shared)
 
+
+def _collate(items: list[tuple[Any, int]]) -> Batch:
+    images = torch.stack([torch.as_tensor(image) for image, _ in items])
+    return images, torch.tensor([target for _, target in items], dtype=torch.int64)
+
+
+def eval_loader(
+    config: DataConfig,
+    data: ImageData,
+    resolution: int,
+    prep: Preprocessing,
+    device: torch.device,
+    ranks: Ranks | None = None,
+) -> Any:
+    """Batches of a split in order (every `world`-th image of it), resized and centre-cropped as `prep` says."""
+    from timm.data import create_loader, create_transform
+
+    dataset = data.dataset
+    dataset.transform = create_transform(
+        (3, resolution, resolution),
+        interpolation=prep.interpolation,
+        mean=prep.mean,
+        std=prep.std,
+        crop_pct=prep.crop_pct,
+    )
+    if ranks is not None and ranks.world > 1 and not isinstance(dataset, IterableDataset):
+        share = torch.utils.data.Subset(dataset, range(ranks.rank, len(dataset), ranks.world))
+        return DataLoader(share, batch_size=config.batch_size, num_workers=config.workers)
     return create_loader(
-        data.dataset,
+        dataset,
         input_size=(3, resolution, resolution),
         batch_size=config.batch_size,
         is_training=False,
@@ -92,28 +192,7 @@ def sample_batch(config: DataConfig, resolution: int, prep: Preprocessing, count
     return np.stack([np.asarray(data.dataset[int(i)][0], dtype=np.float32) for i in picked])
 
 
-def batches_on(loader: Any, device: torch.device) -> Iterator[tuple[torch.Tensor, torch.Tensor]]:
+def batches_on(loader: Any, device: torch.device) -> Iterator[Batch]:
     """The loader's batches on `device`, whether or not timm's prefetcher moved them already."""
     for x, y in loader:
         yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)
-
-
-def _with_repeats(loader: Any, data: ImageData, repeats: int) -> Any:
-    """Repeated augmentation (Hoffer et al., arXiv:1901.09335) through timm's sampler, in one process too."""
-    from timm.data.distributed_sampler import RepeatAugSampler
-
-    base = loader.loader if hasattr(loader, "loader") else loader
-    sampler = RepeatAugSampler(data.dataset, num_replicas=1, rank=0, num_repeats=repeats)
-    repeated: DataLoader[Any] = DataLoader(
-        data.dataset,
-        batch_size=base.batch_size,
-        sampler=sampler,
-        num_workers=base.num_workers,
-        collate_fn=base.collate_fn,
-        worker_init_fn=base.worker_init_fn,
-        drop_last=True,
-    )
-    if base is loader:
-        return repeated
-    loader.loader = repeated
-    return loader

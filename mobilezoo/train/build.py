@@ -55,16 +55,21 @@ def build_optimizer(network: nn.Module, config: Optimizer, global_batch: int) ->
         raise UnknownNameError("optimizer", config.name, list_optimizers())
     lr = config.lr * (global_batch / config.lr_batch if config.lr_batch else 1.0)
     extra: dict[str, Any] = {k: getattr(config, k) for k in ("eps", "betas") if getattr(config, k) is not None}
-    optimizer: torch.optim.Optimizer = create_optimizer_v2(
-        network,
-        opt=config.name,
-        lr=lr,
-        weight_decay=config.weight_decay,
-        momentum=config.momentum,
-        filter_bias_and_bn=not config.decay_norms,
-        layer_decay=config.layer_decay,
-        **extra,
-    )
+    if config.fused:
+        extra["fused"] = True
+    try:
+        optimizer: torch.optim.Optimizer = create_optimizer_v2(
+            network,
+            opt=config.name,
+            lr=lr,
+            weight_decay=config.weight_decay,
+            momentum=config.momentum,
+            filter_bias_and_bn=not config.decay_norms,
+            layer_decay=config.layer_decay,
+            **extra,
+        )
+    except TypeError as error:
+        raise ConfigError(f"train.optimizer.name={config.name!r} does not take {sorted(extra)}: {error}") from None
     return optimizer
 
 

@@ -1,6 +1,7 @@
-"""Checkpoints of a run: one folder per epoch, complete or absent, its files' checksums inside.
+"""Checkpoints of a run: one folder each, complete or absent, its files' checksums inside.
 
-`checkpoints/epoch-0007/` holds `model.safetensors`, `ema.safetensors` (where averaging is on), `state.pt` (optimizer,
+`checkpoints/epoch-0007/`, written after seven epochs, or `checkpoints/epoch-0007-step-000120/`, written 120 updates
+later, holds `model.safetensors`, `ema.safetensors` (where averaging is on), `state.pt` (optimizer,
 scheduler, history; read with weights_only=True) and `sums.json`. A folder is written under a temporary name and
 renamed, so a kill leaves the one before it.
 """
@@ -16,6 +17,8 @@ from safetensors.torch import load_file, save_file
 
 from mobilezoo.artifacts import atomic_write, sha256_of, write_text
 
+REST = ("epoch", "optimizer", "scaler", "history", "step", "losses", "global_batch")
+
 
 @dataclass
 class RunState:
@@ -28,6 +31,17 @@ class RunState:
     optimizer: dict[str, Any]
     scaler: dict[str, Any]
     history: list[dict[str, float]]
+    step: int = 0
+    """Updates completed in the epoch after those."""
+    losses: tuple[float, ...] = ()
+    """Loss of each of these updates."""
+    global_batch: int = 0
+    """Images per update when this was saved, over all processes."""
+
+    @property
+    def name(self) -> str:
+        """Folder names in the order of time."""
+        return f"epoch-{self.epoch:04d}" + (f"-step-{self.step:06d}" if self.step else "")
 
 
 def save_checkpoint(folder: Path, state: RunState, keep: int) -> Path:
@@ -38,12 +52,12 @@ def save_checkpoint(folder: Path, state: RunState, keep: int) -> Path:
         save_file(_plain(state.model), temporary / "model.safetensors")
         if state.ema is not None:
             save_file(_plain(state.ema), temporary / "ema.safetensors")
-        rest = {k: getattr(state, k) for k in ("epoch", "optimizer", "scaler", "history")}
+        rest = {k: getattr(state, k) for k in REST}
         torch.save(rest, temporary / "state.pt")
         sums = {p.name: sha256_of(p) for p in sorted(temporary.iterdir())}
         write_text(temporary / "sums.json", json.dumps(sums, indent=2) + "\n")
 
-    path = atomic_write(folder / f"epoch-{state.epoch:04d}", write)
+    path = atomic_write(folder / state.name, write)
     for old in _folders(folder)[:-keep]:
         shutil.rmtree(old, ignore_errors=True)
     return path

@@ -19,6 +19,7 @@ class Optimizer(Record):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     eps: float | None = Field(default=None, gt=0)
     betas: tuple[float, float] | None = None
+    fused: bool = Field(default=False, description="one kernel per step: adam, adamw, sgd and adagrad of torch")
     layer_decay: float | None = Field(
         default=None, gt=0, le=1, description="learning rate factor per layer from the top"
     )
@@ -47,12 +48,13 @@ class Ema(Record):
 
 
 class Distill(Record):
-    """Learn from a teacher's logits as well: loss + weight × KL(teacher ‖ student) × T²."""
+    """Learn from a teacher's logits as well: loss + weight × KL(teacher ‖ student) × T², or × CE(teacher's class)."""
 
     teacher: str = Field(description="timm model name, its pretrained weights unless a checkpoint is named")
     checkpoint: str | None = None
     weight: float = Field(default=1.0, gt=0)
     temperature: float = Field(default=1.0, gt=0)
+    kind: Literal["soft", "hard"] = Field(default="soft", description="hard: the teacher's class is the target (DeiT)")
     resolution: int | None = Field(
         default=None, gt=0, description="teacher's input in pixels; none feeds the student's"
     )
@@ -71,6 +73,14 @@ class TrainSettings(Record):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = False
+    compile: bool = Field(default=False, description="torch.compile; a failure is said and the run goes on without")
+    checkpoint_activations: bool = Field(default=False, description="recompute activations: less memory, slower")
+    on_out_of_memory: Literal["stop", "accumulate"] = Field(
+        default="accumulate", description="a batch that does not fit ends the run, or is halved and accumulated"
+    )
+    sync_bn: bool = Field(default=False, description="batch statistics over all GPUs of a torchrun run")
+    save_every_min: float | None = Field(default=15.0, gt=0, description="minutes between checkpoints inside an epoch")
+    save_every_steps: int | None = Field(default=None, gt=0, description="updates between checkpoints inside an epoch")
     keep: int = Field(default=2, gt=0, description="how many last checkpoints stay")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()

@@ -41,14 +41,17 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def forward(self, x_bchw: torch.Tensor, student_logits: torch.Tensor) -> torch.Tensor:
-        """Weighted KL divergence [scalar] between softened teacher and student outputs."""
+        """Weighted KL divergence [scalar] of the softened outputs, or cross entropy with the teacher's class."""
         config = self.config
         with torch.no_grad():
             if not config.normalised:
                 x_bchw = x_bchw * self.std + self.mean
             if config.resolution and x_bchw.shape[-1] != config.resolution:
                 x_bchw = F.interpolate(x_bchw, size=config.resolution, mode="bicubic", antialias=True)
-            target = F.log_softmax(self.network(x_bchw) / config.temperature, dim=-1)
+            logits = self.network(x_bchw)
+        if config.kind == "hard":
+            return F.cross_entropy(student_logits, logits.argmax(dim=-1)) * config.weight
+        target = F.log_softmax(logits / config.temperature, dim=-1)
         soft = F.log_softmax(student_logits / config.temperature, dim=-1)
         loss = F.kl_div(soft, target, reduction="batchmean", log_target=True)
         return loss * config.weight * config.temperature**2

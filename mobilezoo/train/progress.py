@@ -14,8 +14,8 @@ class EpochBar:
         self._progress = progress
         self._task = progress.add_task("", total=steps, status="")
 
-    def start(self, epoch: int, epochs: int) -> None:
-        self._progress.reset(self._task, description=f"epoch {epoch + 1}/{epochs}", status="")
+    def start(self, epoch: int, epochs: int, done: int = 0) -> None:
+        self._progress.reset(self._task, completed=done, description=f"epoch {epoch + 1}/{epochs}", status="")
 
     def step(self, loss: float, images_per_s: float, wait_share: float) -> None:
         status = f"loss {loss:.3f}  {images_per_s:.0f} images/s  data wait {wait_share:.0%}"

@@ -1,12 +1,14 @@
-"""The training loop: timm's parts in a flat order, resumable after a kill with the same result.
+"""The training loop: timm's parts in a flat order, resumable after a kill at any moment with the same result.
 
-Every epoch seeds its generators from (seed, epoch), so an epoch depends on nothing but the state at its start; the
-checkpoint written at its end is therefore all that a resumed run needs to repeat an unbroken one.
+The batches of an epoch follow from (seed, epoch), and the generators are seeded before every update from (seed,
+update, process). So the weights, the optimizer, the average and the position are all that a resumed run needs to
+repeat an unbroken one, bit for bit where the kernels are deterministic (as they are on CPU).
 """
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -15,40 +17,33 @@ import numpy as np
 import torch
 from torch import nn
 
-from mobilezoo.artifacts import Checkpoint, Preprocessing
+from mobilezoo.artifacts import Checkpoint
 from mobilezoo.data import eval_loader, open_data, train_loader
-from mobilezoo.data.loaders import batches_on
+from mobilezoo.data.loaders import Batch, batches_on
+from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.models import load_model_config
 from mobilezoo.train import build
 from mobilezoo.train.checkpoints import RunState, latest_checkpoint, save_checkpoint
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.evaluate import evaluate
+from mobilezoo.train.hardware import fast_forward
 from mobilezoo.train.progress import EpochBar, epoch_bar
+from mobilezoo.train.ranks import RunStoppedError, StopRequest, device_of, joined, stop_on_sigterm, total
 from mobilezoo.train.run_folder import RunFolder
-
-AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
+from mobilezoo.train.step import NotFiniteError, Parts, autocast, run_update
 
 
 @dataclass
-class Parts:
-    """Everything a run is made of, on its device."""
+class Position:
+    """Where a run stands: finished epochs with their metrics, and the losses of the updates since."""
 
-    device: torch.device
-    resolution: int
-    prep: Preprocessing
-    labels: tuple[str, ...]
-    network: nn.Module
-    optimizer: torch.optim.Optimizer
-    schedule: Any
-    mixing: Any | None
-    loss: build.Loss
-    ema: Any | None
-    teacher: nn.Module | None
-    scaler: torch.amp.GradScaler
-    train_batches: Any
-    val_batches: Any
-    bad_images: torch.Tensor
+    history: list[dict[str, float]]
+    losses: list[float]
+
+    @property
+    def epoch(self) -> int:
+        return len(self.history)
 
 
 def train(
@@ -60,43 +55,38 @@ def train(
 ) -> Checkpoint:
     """Train to the end (or from the last whole checkpoint on) and return the record of the best weights.
 
-    `on_epoch(epoch, top1)` is called after each epoch is saved; what it raises ends the run and passes through.
-    Raises MobilezooError for anything a user can mend; what was saved before stays.
+    Under torchrun every process calls this; the first one writes. `on_epoch(epoch, top1)` is called after each epoch
+    is saved; what it raises ends the run and passes through. Raises MobilezooError for anything a user can mend and
+    RunStoppedError after SIGTERM; what was saved before stays.
     """
-    folder = RunFolder(run_dir)
-    parts = assemble(config)
-    folder.open(config, resume)
-    history: list[dict[str, float]] = []
-    with epoch_bar(updates_per_epoch(config, parts), progress) as bar:
-        state, damaged = latest_checkpoint(folder.checkpoints) if resume else (None, [])
-        for line in damaged:
-            bar.line(line)
-        if state is not None:
-            restore(parts, state)
-            history = state.history
-            bar.line(f"resuming {run_dir} after epoch {state.epoch}")
-            _keep_best(folder, config, parts, history)
-        with _tensorboard(folder) as board:
-            for epoch in range(len(history), config.train.epochs):
-                bar.start(epoch, config.train.epochs)
-                row = train_epoch(config, parts, epoch, bar)
-                row |= validate(config, parts)
-                history.append(row)
-                save_checkpoint(folder.checkpoints, snapshot(parts, history), config.train.keep)
-                folder.write_history(history)
-                _keep_best(folder, config, parts, history)
-                for key, value in row.items():
-                    board.add_scalar(key, value, epoch + 1)
-                bar.line(_summary(row))
-                if on_epoch is not None:
-                    on_epoch(epoch + 1, row["val_top1"])
-    return _best_record(folder)
+    with joined(config.train.device) as ranks, stop_on_sigterm() as stop:
+        folder = RunFolder(run_dir)
+        parts = assemble(config, ranks)
+        if ranks.rank == 0:
+            folder.open(config, resume)
+        with epoch_bar(updates_per_epoch(config, parts), progress and ranks.rank == 0) as bar:
+            at = _start(folder, config, parts, resume, bar)
+            with _tensorboard(folder, ranks) as board:
+                while at.epoch < config.train.epochs:
+                    bar.start(at.epoch, config.train.epochs, len(at.losses))
+                    row = train_epoch(config, parts, at, folder, bar, stop)
+                    row |= validate(config, parts, lambda: _stop_if_asked(folder, config, parts, at, stop))
+                    at.history.append(row)
+                    at.losses.clear()
+                    if ranks.rank == 0:
+                        _end_epoch(folder, config, parts, at, board)
+                    bar.line(_summary(row))
+                    if on_epoch is not None:
+                        on_epoch(at.epoch, row["val_top1"])
+            total([0.0], parts.device, ranks)  # nobody reads the record before the first process has written it
+        return _best_record(folder)
 
 
-def assemble(config: TrainConfig) -> Parts:
+def assemble(config: TrainConfig, ranks: Ranks | None = None) -> Parts:
     """Open the data and build network, optimizer, schedule, losses and loaders. Raises MobilezooError."""
+    ranks = ranks or Ranks()
     settings = config.train
-    device = build.pick_device(settings.device)
+    device = build.pick_device(device_of(settings.device, ranks))
     model_config = load_model_config(config.model)
     prep = model_config.preprocessing()
     resolution = settings.resolution or model_config.resolution
@@ -109,8 +99,9 @@ def assemble(config: TrainConfig) -> Parts:
     network = build.build_network(config, classes).to(device)
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
-    optimizer = build.build_optimizer(network, settings.optimizer, config.data.batch_size * settings.accumulate)
-    train_batches = train_loader(config.data, fit, resolution, prep, device)
+    global_batch = config.data.batch_size * settings.accumulate * ranks.world
+    optimizer = build.build_optimizer(network, settings.optimizer, global_batch)
+    train_batches = train_loader(config.data, fit, resolution, prep, device, settings.seed, ranks)
     mixing = build.build_mixing(config.data, settings, classes)
     teacher = None
     if settings.distill is not None:
@@ -123,6 +114,7 @@ def assemble(config: TrainConfig) -> Parts:
         prep=prep,
         labels=fit.labels,
         network=network,
+        forward=fast_forward(network, config, device, resolution, ranks),
         optimizer=optimizer,
         schedule=build.build_schedule(optimizer, settings, max(1, len(train_batches) // settings.accumulate)),
         mixing=mixing,
@@ -131,68 +123,88 @@ def assemble(config: TrainConfig) -> Parts:
         teacher=teacher,
         scaler=torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16"),
         train_batches=train_batches,
-        val_batches=eval_loader(config.data, held_out, resolution, prep, device),
+        val_batches=eval_loader(config.data, held_out, resolution, prep, device, ranks),
         bad_images=fit.bad_images,
+        ranks=ranks,
     )
 
 
-def train_epoch(config: TrainConfig, parts: Parts, epoch: int, bar: EpochBar) -> dict[str, float]:
-    """One pass over the training images; returns this epoch's training metrics."""
-    settings = config.train
-    updates = updates_per_epoch(config, parts)
-    seed_all(settings.seed, epoch + 1)
+def train_epoch(
+    config: TrainConfig, parts: Parts, at: Position, folder: RunFolder, bar: EpochBar, stop: StopRequest
+) -> dict[str, float]:
+    """The rest of an epoch after the updates in `at.losses`; returns its training metrics."""
+    settings, ranks = config.train, parts.ranks
+    updates, first = updates_per_epoch(config, parts), len(at.losses)
+    lr = _set_lr(parts, at.epoch * updates + max(first - 1, 0))
     parts.network.train()
-    losses: list[float] = []
     images, waited, started = 0, 0.0, time.perf_counter()
-    batches = iter(batches_on(parts.train_batches, parts.device))
-    for step in range(updates):
-        update = epoch * updates + step
+    saved = started
+    seed_all(settings.seed, at.epoch)
+    batches = parts.train_batches.epoch(at.epoch, first * settings.accumulate)
+    for step in range(first, updates):
+        update = at.epoch * updates + step
         lr = _set_lr(parts, update)
-        step_loss = 0.0
-        for _ in range(settings.accumulate):
-            asked = time.perf_counter()
-            x, y = next(batches)
-            waited += time.perf_counter() - asked
-            if settings.channels_last:
-                x = x.contiguous(memory_format=torch.channels_last)
-            images += len(x)
-            loss = _loss(parts, x, y, settings.amp) / settings.accumulate
-            if not torch.isfinite(loss):
-                raise MobilezooError(_nan_message(parts.network, x, epoch, step, lr))
-            parts.scaler.scale(loss).backward()
-            step_loss += loss.item()
-        _update(parts, config, update)
-        losses.append(step_loss)
+        # Nothing drawn before counts: a resumed run draws the same from here on.
+        seed_all(settings.seed, update + 1, ranks.rank)
+        asked = time.perf_counter()
+        taken = [next(batches) for _ in range(settings.accumulate)]
+        waited += time.perf_counter() - asked
+        try:
+            loss = run_update(parts, config, taken, update, bar.line)
+        except NotFiniteError as error:
+            raise MobilezooError(_nan_message(parts.network, error.x, at.epoch, step, lr)) from None
+        # One exchange: the mean loss, and whether any process was asked to stop.
+        loss_sum, stops = total([loss, float(stop.asked)], parts.device, ranks)
+        at.losses.append(loss_sum / ranks.world)
+        images += ranks.world * sum(len(x) for x, _ in taken)
         elapsed = time.perf_counter() - started
-        bar.step(step_loss, images / elapsed, waited / elapsed)
+        bar.step(at.losses[-1], images / elapsed, waited / elapsed)
+        if stops:
+            raise _save_and_stop(folder, config, parts, at)
+        if ranks.rank == 0 and _save_is_due(config, step + 1, updates, saved):
+            save_checkpoint(folder.checkpoints, snapshot(parts, at, config), settings.keep)
+            saved = time.perf_counter()
     elapsed = time.perf_counter() - started
     return {
-        "epoch": epoch + 1,
-        "train_loss": float(np.mean(losses)),
+        "epoch": at.epoch + 1,
+        "train_loss": float(np.mean(at.losses)),
         "lr": lr,
         "images_per_s": images / elapsed,
         "data_wait_share": waited / elapsed,
-        "bad_images": int(parts.bad_images),
+        "bad_images": int(total([float(parts.bad_images)], parts.device, ranks)[0]),
     }
 
 
-def validate(config: TrainConfig, parts: Parts) -> dict[str, float]:
-    """Scores of the weights that would be shipped: the averaged ones where averaging is on."""
+def validate(config: TrainConfig, parts: Parts, each: Callable[[], None] = lambda: None) -> dict[str, float]:
+    """Scores of the weights that would be shipped: the averaged ones where averaging is on; `each` runs per batch."""
+
+    def batches() -> Iterator[Batch]:
+        for batch in batches_on(parts.val_batches, parts.device):
+            each()
+            yield batch
+
     network = (parts.ema.module if parts.ema is not None else parts.network).eval()
-    with _autocast(parts.device, config.train.amp):
-        result = evaluate(network, batches_on(parts.val_batches, parts.device))
-    return {"val_loss": result.loss, "val_top1": result.top1, "val_top5": result.top5}
+    with autocast(parts.device, config.train.amp):
+        result = evaluate(network, batches())
+    scores = [result.loss, result.top1, result.top5]
+    if parts.ranks.world > 1:
+        sums = total([result.images, *(s * result.images for s in scores)], parts.device, parts.ranks)
+        scores = [s / sums[0] for s in sums[1:]]
+    return {"val_loss": scores[0], "val_top1": scores[1], "val_top5": scores[2]}
 
 
-def snapshot(parts: Parts, history: list[dict[str, float]]) -> RunState:
+def snapshot(parts: Parts, at: Position, config: TrainConfig) -> RunState:
     """The run's state as plain tensors and numbers."""
     return RunState(
-        epoch=len(history),
+        epoch=at.epoch,
         model=parts.network.state_dict(),
         ema=parts.ema.module.state_dict() if parts.ema is not None else None,
         optimizer=parts.optimizer.state_dict(),
         scaler=parts.scaler.state_dict(),
-        history=history,
+        history=at.history,
+        step=len(at.losses),
+        losses=tuple(at.losses),
+        global_batch=_global_batch(config, parts),
     )
 
 
@@ -205,9 +217,9 @@ def restore(parts: Parts, state: RunState) -> None:
     parts.scaler.load_state_dict(state.scaler)
 
 
-def seed_all(seed: int, epoch: int) -> None:
-    """Seed Python's, NumPy's and torch's global generators for one epoch (timm's transforms use all three)."""
-    value = seed * 1_000_003 + epoch
+def seed_all(seed: int, moment: int, rank: int = 0) -> None:
+    """Seed Python's, NumPy's and torch's global generators for one moment of one process."""
+    value = seed * 1_000_003 + moment + rank * 7_919_000_003
     random.seed(value)
     np.random.seed(value % 2**32)
     torch.manual_seed(value)
@@ -218,39 +230,62 @@ def updates_per_epoch(config: TrainConfig, parts: Parts) -> int:
     return max(1, len(parts.train_batches) // config.train.accumulate)
 
 
-def _loss(parts: Parts, x: torch.Tensor, y: torch.Tensor, amp: str) -> torch.Tensor:
-    if parts.mixing is not None:
-        if len(x) % 2:
-            x, y = x[:-1], y[:-1]  # timm mixes pairs
-        x, y = parts.mixing(x, y)
-    with _autocast(parts.device, amp):
-        logits = parts.network(x)
-        loss = parts.loss(logits, y)
-        return loss + parts.teacher(x, logits) if parts.teacher is not None else loss
+def _start(folder: RunFolder, config: TrainConfig, parts: Parts, resume: bool, bar: EpochBar) -> Position:
+    """The beginning, or the last whole checkpoint put back into `parts`."""
+    state, damaged = latest_checkpoint(folder.checkpoints) if resume else (None, [])
+    for line in damaged:
+        bar.line(line)
+    if state is None:
+        return Position([], [])
+    restore(parts, state)
+    at = Position(state.history, list(state.losses))
+    batch = _global_batch(config, parts)
+    if state.step and state.global_batch != batch:
+        # Another number of processes than before: the update of this epoch that has seen as many images.
+        step = min(state.step * state.global_batch // batch, updates_per_epoch(config, parts) - 1)
+        at.losses = [float(np.mean(state.losses))] * step
+        bar.line(f"{state.global_batch} images per update before, {batch} now: an unbroken run would differ")
+    bar.line(f"resuming {folder.path} after epoch {at.epoch}" + (f", step {len(at.losses)}" if at.losses else ""))
+    if not at.losses and parts.ranks.rank == 0:
+        _keep_best(folder, config, parts, at.history)
+    return at
 
 
-def _update(parts: Parts, config: TrainConfig, update: int) -> None:
-    """Clip, step the optimizer and the average, clear the gradients."""
-    from timm.utils import dispatch_clip_grad
+def _end_epoch(folder: RunFolder, config: TrainConfig, parts: Parts, at: Position, board: Any) -> None:
+    save_checkpoint(folder.checkpoints, snapshot(parts, at, config), config.train.keep)
+    folder.write_history(at.history)
+    _keep_best(folder, config, parts, at.history)
+    for key, value in at.history[-1].items():
+        board.add_scalar(key, value, at.epoch)
 
-    optimizer = config.train.optimizer
-    parts.scaler.unscale_(parts.optimizer)
-    if optimizer.clip is not None:
-        dispatch_clip_grad(parts.network.parameters(), value=optimizer.clip, mode=optimizer.clip_mode)
-    parts.scaler.step(parts.optimizer)
-    parts.scaler.update()
-    parts.optimizer.zero_grad()
-    if parts.ema is not None:
-        parts.ema.update(parts.network, step=update)
+
+def _save_is_due(config: TrainConfig, done: int, updates: int, saved: float) -> bool:
+    """By time or by count, and never where the end of the epoch saves anyway."""
+    minutes, steps = config.train.save_every_min, config.train.save_every_steps
+    by_time = minutes is not None and time.perf_counter() - saved >= 60 * minutes
+    return done < updates and (by_time or (steps is not None and done % steps == 0))
+
+
+def _stop_if_asked(folder: RunFolder, config: TrainConfig, parts: Parts, at: Position, stop: StopRequest) -> None:
+    """During validation: the epoch's updates are saved, a resumed run begins with its validation."""
+    if stop.asked:
+        raise _save_and_stop(folder, config, parts, at)
+
+
+def _save_and_stop(folder: RunFolder, config: TrainConfig, parts: Parts, at: Position) -> RunStoppedError:
+    if parts.ranks.rank == 0:
+        save_checkpoint(folder.checkpoints, snapshot(parts, at, config), config.train.keep)
+    where = f"SIGTERM after epoch {at.epoch}, step {len(at.losses)}"
+    return RunStoppedError(f"{where}: saved in {folder.path}, go on with --resume")
+
+
+def _global_batch(config: TrainConfig, parts: Parts) -> int:
+    return config.data.batch_size * config.train.accumulate * parts.ranks.world
 
 
 def _set_lr(parts: Parts, update: int) -> float:
     parts.schedule.step_update(update)
     return float(parts.optimizer.param_groups[0]["lr"])
-
-
-def _autocast(device: torch.device, amp: str) -> torch.autocast:
-    return torch.autocast(device.type, dtype=AMP.get(amp, torch.bfloat16), enabled=amp != "none")
 
 
 def _nan_message(network: nn.Module, x: torch.Tensor, epoch: int, step: int, lr: float) -> str:
@@ -302,7 +337,10 @@ def _best_record(folder: RunFolder) -> Checkpoint:
     return load_record_of(Checkpoint, folder.best)
 
 
-def _tensorboard(folder: RunFolder) -> Any:
+def _tensorboard(folder: RunFolder, ranks: Ranks) -> Any:
+    """The first process's event writer; nothing for the others."""
+    if ranks.rank:
+        return nullcontext()
     from torch.utils.tensorboard import SummaryWriter
 
     return SummaryWriter(folder.path / "tensorboard")

@@ -47,13 +47,10 @@ def test_a_folder_gives_its_classes_in_order(tmp_path: Path) -> None:
 def test_the_same_seed_gives_the_same_epoch() -> None:
     config = DataConfig(source="digits", workers=0, batch_size=32, augment=Augment(auto_augment="rand-m9-mstd0.5"))
     data = open_data(config, train=True)
-    loader = train_loader(config, data, 32, PREP, CPU)
+    loader = train_loader(config, data, 32, PREP, CPU, seed=3)
 
     def first_batch() -> torch.Tensor:
-        from mobilezoo.train.trainer import seed_all
-
-        seed_all(3, 1)
-        return next(iter(loader))[0]
+        return next(loader.epoch(1))[0]
 
     assert torch.equal(first_batch(), first_batch())
 
@@ -62,14 +59,15 @@ def test_repeated_augmentation_shows_an_image_several_times() -> None:
     config = DataConfig(source="digits", workers=0, batch_size=32, augment=Augment(repeats=3))
     data = open_data(config, train=True)
     loader = train_loader(config, data, 32, PREP, CPU)
-    order = list(loader.sampler)
+    assert loader.order is not None
+    order = [key.image for batch in loader.order for key in batch]
     assert max(np.bincount(order)) == 3
 
 
 def test_multi_scale_batches_take_the_named_sizes() -> None:
     config = DataConfig(source="digits", workers=0, batch_size=32, augment=Augment(sizes=(32, 64)))
     data = open_data(config, train=True)
-    sizes = {x.shape[-1] for x, _ in train_loader(config, data, 48, PREP, CPU)}
+    sizes = {x.shape[-1] for x, _ in train_loader(config, data, 48, PREP, CPU).epoch(0)}
     assert sizes == {32, 64}
 
 
@@ -97,7 +95,7 @@ def test_unreadable_images_are_counted_across_loader_processes(tmp_path: Path) -
     (root / "train" / "digit_1" / "2.png").write_bytes(b"not an image")
     config = DataConfig(source=f"folder:{root}", on_bad_image="skip", workers=2, batch_size=4)
     data = open_data(config, train=True)
-    assert len(list(train_loader(config, data, 32, PREP, CPU))) == 3
+    assert len(list(train_loader(config, data, 32, PREP, CPU).epoch(0))) == 3
     assert int(data.bad_images) >= 1
 
 

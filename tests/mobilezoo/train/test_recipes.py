@@ -93,7 +93,7 @@ def test_augmented_batches_go_through_mixing_and_loss(recipe: TrainConfig) -> No
     data = ImageData(DigitImages(train=True), tuple("0123456789"), torch.zeros(()))
     torch.manual_seed(0)
     loader = train_loader(small, data, 64, prep, torch.device("cpu"))
-    x, y = next(iter(loader))
+    x, y = next(loader.epoch(0))
     assert x.shape[:2] == (8, 3)
     assert x.shape[2] in (64, *recipe.data.augment.sizes)
     assert bool(torch.isfinite(x).all())

@@ -1,0 +1,95 @@
+"""The order of a training epoch, and the randomness of each of its images, as functions of (seed, epoch, position).
+
+Nothing depends on how many processes load or train, or on what was drawn before: batch `k` of an epoch is the same
+after a restart, and two processes together see the images that one process sees, varied in the same way.
+"""
+
+import random
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+import torch
+from torch.utils.data import Dataset, Sampler
+
+
+@dataclass(frozen=True)
+class Ranks:
+    """This process among all that train together."""
+
+    rank: int = 0
+    world: int = 1
+    local: int = 0
+    """Number of this process on its own machine: which GPU it takes."""
+
+
+class Key(NamedTuple):
+    """What a loader asks for: an image, the seed of its augmentation, its size in pixels."""
+
+    image: int
+    seed: int
+    size: int
+
+
+class EpochOrder(Sampler[list[Key]]):
+    """Batches of keys for one process; all processes together go through one shuffled order.
+
+    With `repeats` (repeated augmentation, Hoffer et al., arXiv:1901.09335) each image comes that often in a row,
+    differently varied, and an epoch keeps its length: it shows `images / repeats` images. The last images that do not
+    fill a batch on every process are left out.
+    """
+
+    def __init__(
+        self, images: int, batch_size: int, sizes: tuple[int, ...], seed: int, ranks: Ranks, repeats: int = 0
+    ) -> None:
+        self.images, self.batch_size, self.sizes = images, batch_size, sizes
+        self.seed, self.ranks, self.repeats = seed, ranks, max(1, repeats)
+        self.epoch, self.start = 0, 0
+
+    def __len__(self) -> int:
+        """Batches of a whole epoch."""
+        return self.images // (self.batch_size * self.ranks.world)
+
+    def __iter__(self) -> Iterator[list[Key]]:
+        source = np.random.default_rng([self.seed, self.epoch])
+        order = np.repeat(source.permutation(self.images), self.repeats)[: self.images]
+        seeds = source.integers(0, 2**32, self.images)
+        sizes = source.choice(self.sizes, len(self))
+        whole = self.batch_size * self.ranks.world
+        for number in range(self.start, len(self)):
+            mine = slice(number * whole + self.ranks.rank, (number + 1) * whole, self.ranks.world)
+            size = int(sizes[number])
+            yield [Key(int(i), int(s), size) for i, s in zip(order[mine], seeds[mine], strict=True)]
+
+
+class KeyedImages(Dataset[tuple[Any, int]]):
+    """A dataset asked by key: the image is varied by the transform of its size, from its own seed."""
+
+    def __init__(self, dataset: Any, transforms: dict[int, Any]) -> None:
+        self.dataset, self.transforms = dataset, transforms
+        dataset.transform = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, key: Key) -> tuple[Any, int]:
+        with seeded(key.seed):
+            image, target = self.dataset[key.image]
+            return self.transforms[key.size](image.convert("RGB")), int(target)
+
+
+@contextmanager
+def seeded(seed: int) -> Iterator[None]:
+    """Python's, NumPy's and torch's CPU generators seeded inside, as they were outside: timm's transforms use all."""
+    states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would queue a call for CUDA each time
+    try:
+        yield
+    finally:
+        random.setstate(states[0])
+        np.random.set_state(states[1])
+        torch.default_generator.set_state(states[2])

@@ -1,0 +1,61 @@
+"""The forward call as fast as the machine allows: activations recomputed, compiled, joined with other processes."""
+
+import sys
+from typing import Any
+
+import torch
+from torch import nn
+
+from mobilezoo.data.order import Ranks
+from mobilezoo.errors import ConfigError
+from mobilezoo.train.config import TrainConfig
+
+
+def fast_forward(network: nn.Module, config: TrainConfig, device: torch.device, resolution: int, ranks: Ranks) -> Any:
+    """What the loop calls in place of `network`; both share their parameters. Raises ConfigError."""
+    settings = config.train
+    if settings.checkpoint_activations:
+        _checkpoint_activations(network, config.model)
+    forward: Any = network
+    if settings.compile:
+        forward = compiled_or_plain(network, config, device, resolution)
+    if ranks.world > 1:
+        if settings.sync_bn:
+            _sync_batch_norms(network, device)
+        forward = nn.parallel.DistributedDataParallel(forward, device_ids=[device] if device.type == "cuda" else None)
+    elif settings.sync_bn:
+        raise ConfigError("train.sync_bn=true needs several processes: start with torchrun, or leave it out")
+    return forward
+
+
+def compiled_or_plain(network: nn.Module, config: TrainConfig, device: torch.device, resolution: int) -> Any:
+    """torch.compile, tried forward and backward on a batch of zeros; the plain network, said in a line, if it fails."""
+    before = {k: v.clone() for k, v in network.state_dict().items()}
+    compiled = torch.compile(network)
+    x = torch.zeros(config.data.batch_size, 3, resolution, resolution, device=device)
+    if config.train.channels_last:
+        x = x.contiguous(memory_format=torch.channels_last)
+    network.train()
+    try:
+        compiled(x).sum().backward()
+    except Exception as error:  # compilers raise whatever their back end raises
+        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
+        print(f"torch.compile failed ({reason}): going on without it", file=sys.stderr)
+        compiled = network
+    network.zero_grad()
+    network.load_state_dict(before)
+    return compiled
+
+
+def _checkpoint_activations(network: nn.Module, name: str) -> None:
+    try:
+        network.set_grad_checkpointing(True)  # type: ignore[operator]
+    except (AttributeError, AssertionError):
+        raise ConfigError(f"{name!r} cannot recompute activations: leave train.checkpoint_activations out") from None
+
+
+def _sync_batch_norms(network: nn.Module, device: torch.device) -> None:
+    if device.type != "cuda":
+        raise ConfigError("train.sync_bn=true needs GPUs: torch has no synchronised batch norm on CPU")
+    for name, child in list(network.named_children()):
+        setattr(network, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))

@@ -1,0 +1,93 @@
+"""Processes that train together: joined as torchrun's environment says, agreeing on numbers after every update."""
+
+import os
+import signal
+from collections.abc import Iterator
+from contextlib import contextmanager
+from types import FrameType
+
+import torch
+import torch.distributed as dist
+
+from mobilezoo.data.order import Ranks
+from mobilezoo.errors import ConfigError, MobilezooError
+
+
+class RunStoppedError(MobilezooError):
+    """The run was asked to stop and has saved its state; the exit code is the one schedulers know for SIGTERM."""
+
+    label = "stopped"
+    exit_code = 128 + signal.SIGTERM
+
+
+class StopRequest:
+    """Set by SIGTERM (as clusters send it before they kill); read after every update."""
+
+    def __init__(self) -> None:
+        self.asked = False
+
+    def __call__(self, _number: int, _frame: FrameType | None) -> None:
+        self.asked = True
+
+
+@contextmanager
+def stop_on_sigterm() -> Iterator[StopRequest]:
+    """SIGTERM becomes a request while inside. Outside the main thread signals cannot be caught: nothing changes."""
+    request = StopRequest()
+    try:
+        before = signal.signal(signal.SIGTERM, request)
+    except ValueError:
+        yield request
+        return
+    try:
+        yield request
+    finally:
+        signal.signal(signal.SIGTERM, before)
+
+
+@contextmanager
+def joined(device_name: str) -> Iterator[Ranks]:
+    """This process's place among those that torchrun started; alone where there is no torchrun.
+
+    Raises MobilezooError where the port is taken or the others do not come, ConfigError for a broken environment.
+    """
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield Ranks()
+        return
+    try:
+        ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
+    except (KeyError, ValueError) as error:
+        raise ConfigError(f"WORLD_SIZE is set but RANK is not usable ({error}): start with torchrun") from None
+    cuda = device_name.startswith("cuda") or (device_name == "auto" and torch.cuda.is_available())
+    try:
+        dist.init_process_group("nccl" if cuda else "gloo")
+    except (dist.DistError, RuntimeError, ValueError) as error:
+        raise MobilezooError(_why_not_joined(str(error))) from None
+    try:
+        yield ranks
+    finally:
+        dist.destroy_process_group()
+
+
+def device_of(name: str, ranks: Ranks) -> str:
+    """The device name of one process: `auto` and `cuda` are spread over the GPUs of a machine."""
+    if ranks.world > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
+        return f"cuda:{ranks.local}"
+    return name
+
+
+def total(values: list[float], device: torch.device, ranks: Ranks) -> list[float]:
+    """Sum over all processes, in double precision."""
+    if ranks.world == 1:
+        return values
+    tensor = torch.tensor(values, dtype=torch.float64, device=device)
+    dist.all_reduce(tensor)
+    return list(tensor.tolist())
+
+
+def _why_not_joined(text: str) -> str:
+    where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
+    if "EADDRINUSE" in text or "already in use" in text:
+        return f"port in use at {where}: set MASTER_PORT to a free one, or run torchrun --standalone"
+    first = text.strip().splitlines()[0][:200] if text.strip() else "no reason given"
+    return f"cannot join the other processes at {where} ({first}): check MASTER_ADDR, MASTER_PORT and the network"

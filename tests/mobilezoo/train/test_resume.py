@@ -1,0 +1,160 @@
+"""A run stopped in the middle of an epoch goes on bit for bit: weights, average, optimizer, order, randomness."""
+
+import os
+import signal
+from pathlib import Path
+from typing import Any
+
+import pytest
+import torch
+
+from mobilezoo.artifacts import sha256_of
+from mobilezoo.cli import main
+from mobilezoo.config import load_record
+from mobilezoo.train import checkpoints, trainer
+from mobilezoo.train.config import TrainConfig
+from mobilezoo.train.ranks import RunStoppedError
+
+MODEL = """family: mbconv
+resolution: 32
+stem: 8
+head: 32
+stages:
+  - {block: ir, depth: 2, kernel: 3, stride: 1, expansion: 1, width: 8}
+"""
+RECIPE = """model: {model}
+model_args: {{drop_path_rate: 0.3, drop_rate: 0.2}}
+data:
+  source: digits
+  batch_size: 128
+  workers: {workers}
+  augment: {{auto_augment: rand-m5-mstd0.5, mixup: 0.2, cutmix: 0.5, random_erasing: 0.3, repeats: 2, sizes: [16, 32]}}
+train:
+  epochs: 2
+  device: cpu
+  resolution: 16
+  accumulate: 2
+  keep: 9
+  ema: {{decay: 0.95}}
+  schedule: {{warmup_epochs: 1, noise: [0.3, 0.9]}}
+"""
+
+
+def recipe_of(folder: Path, workers: int = 0) -> TrainConfig:
+    (folder / "tiny.yaml").write_text(MODEL)
+    (folder / "recipe.yaml").write_text(RECIPE.format(model=folder / "tiny.yaml", workers=workers))
+    return load_record(TrainConfig, folder / "recipe.yaml")
+
+
+def stop_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
+    """SIGTERM arrives while the given update of this process is under way."""
+    real, done = trainer.run_update, []
+
+    def counted(*args: Any) -> float:
+        done.append(1)
+        if len(done) == updates:
+            os.kill(os.getpid(), signal.SIGTERM)
+        return real(*args)
+
+    monkeypatch.setattr(trainer, "run_update", counted)
+
+
+def last_state(run: Path) -> checkpoints.RunState:
+    state, damaged = checkpoints.latest_checkpoint(run / "checkpoints")
+    assert state is not None
+    assert not damaged
+    return state
+
+
+def assert_same(a: Any, b: Any) -> None:
+    """Equal bit for bit, at any depth."""
+    assert type(a) is type(b)
+    if isinstance(a, torch.Tensor):
+        assert torch.equal(a, b)
+    elif isinstance(a, dict):
+        assert a.keys() == b.keys()
+        for key in a:
+            if key not in ("images_per_s", "data_wait_share"):
+                assert_same(a[key], b[key])
+    elif isinstance(a, list | tuple):
+        assert len(a) == len(b)
+        for one, other in zip(a, b, strict=True):
+            assert_same(one, other)
+    else:
+        assert a == b
+
+
+@pytest.mark.parametrize(("updates", "workers"), [(3, 0), (5, 0), (7, 2)])
+def test_sigterm_saves_and_the_resumed_run_equals_the_unbroken_one(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int, workers: int
+) -> None:
+    config = recipe_of(tmp_path, workers)
+    trainer.train(config, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patched:
+        stop_after(patched, updates)
+        with pytest.raises(RunStoppedError, match=rf"epoch {updates // 6}, step {updates % 5 or 5}.*--resume"):
+            trainer.train(config, tmp_path / "broken", progress=False)
+    assert last_state(tmp_path / "broken").step == (updates % 5 or 5)
+    trainer.train(config, tmp_path / "broken", resume=True, progress=False)
+    whole, broken = last_state(tmp_path / "whole"), last_state(tmp_path / "broken")
+    for name in ("model", "ema", "optimizer", "scaler", "history"):
+        assert_same(getattr(whole, name), getattr(broken, name))
+    assert sha256_of(tmp_path / "whole" / "best.safetensors") == sha256_of(tmp_path / "broken" / "best.safetensors")
+
+
+def test_sigterm_exits_with_the_code_schedulers_know(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe_of(tmp_path)
+    stop_after(monkeypatch, 2)
+    with pytest.raises(SystemExit) as done:
+        main(["train", str(tmp_path / "recipe.yaml"), "-q", "--out", str(tmp_path / "run")])
+    assert done.value.code == 143
+    assert capsys.readouterr().err.startswith("stopped: SIGTERM after epoch 0, step 2: saved in ")
+
+
+def test_a_damaged_newest_checkpoint_costs_only_the_updates_since_the_one_before(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    config = recipe_of(tmp_path)
+    config = config.model_copy(update={"train": config.train.model_copy(update={"save_every_steps": 2})})
+    trainer.train(config, tmp_path / "whole", progress=False)
+    with monkeypatch.context() as patched:
+        stop_after(patched, 3)
+        with pytest.raises(RunStoppedError):
+            trainer.train(config, tmp_path / "broken", progress=False)
+    newest = tmp_path / "broken" / "checkpoints" / "epoch-0000-step-000003"
+    (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:100])
+    state, damaged = checkpoints.latest_checkpoint(tmp_path / "broken" / "checkpoints")
+    assert state is not None
+    assert state.step == 2
+    assert len(damaged) == 1
+    trainer.train(config, tmp_path / "broken", resume=True, progress=False)
+    whole = checkpoints.latest_checkpoint(tmp_path / "whole" / "checkpoints")[0]
+    broken = checkpoints.latest_checkpoint(tmp_path / "broken" / "checkpoints")[0]
+    assert whole is not None
+    assert broken is not None
+    assert_same(whole.model, broken.model)
+
+
+def test_a_batch_that_does_not_fit_is_halved_once_and_said(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    config = recipe_of(tmp_path)
+    parts = trainer.assemble(config)
+    from mobilezoo.train.step import run_update
+
+    real = parts.forward
+
+    def small_machine(x: torch.Tensor) -> torch.Tensor:
+        if len(x) > 64:
+            raise torch.OutOfMemoryError("CUDA out of memory")
+        return real(x)
+
+    parts.forward = small_machine
+    lines: list[str] = []
+    batches = parts.train_batches.epoch(0)
+    loss = run_update(parts, config, [next(batches)], 0, lines.append)
+    assert loss > 0
+    assert parts.pieces == 2
+    assert lines == ["a batch of 128 images does not fit the memory: going on with 2 pieces of it, accumulated"]
