@@ -38,5 +38,9 @@ class DataConfig(Record):
     num_classes: int | None = Field(default=None, gt=0, description="needed where the reader cannot tell")
     batch_size: int = Field(default=128, gt=0, description="images per step and process")
     workers: int = Field(default=2, ge=0, description="loader processes; 0 loads in the training process")
+    decoder: Literal["pil", "wheels", "region"] = Field(
+        default="pil",
+        description="JPEG folders, training: wheels = simplejpeg + OpenCV; region = only the crop, compiled on demand",
+    )
     on_bad_image: Literal["stop", "skip"] = Field(default="stop", description="what to do with unreadable images")
     augment: Augment = Augment()

@@ -12,7 +12,8 @@ from torch.utils.data import DataLoader, IterableDataset
 
 from mobilezoo.artifacts import Preprocessing
 from mobilezoo.data.config import DataConfig
-from mobilezoo.data.datasets import ImageData, open_data
+from mobilezoo.data.datasets import FolderImages, ImageData, open_data
+from mobilezoo.data.jpeg import JpegBatches, make_decoder
 from mobilezoo.data.order import EpochOrder, KeyedImages, Ranks
 from mobilezoo.errors import DataError
 
@@ -90,9 +91,13 @@ def train_loader(
         )
     sizes = config.augment.sizes or (resolution,)
     order = EpochOrder(size, config.batch_size, sizes, seed, ranks, config.augment.repeats)
-    images = KeyedImages(data.dataset, {s: train_transform(config, s, prep) for s in set(sizes)})
     # Workers live for one epoch: the order's epoch and start are read when they begin.
-    loader: DataLoader[Any] = DataLoader(images, batch_sampler=order, collate_fn=_collate, **shared)
+    if config.decoder != "pil":
+        images: Any = _jpeg_batches(config, data)
+        loader: DataLoader[Any] = DataLoader(images, batch_sampler=order, collate_fn=_as_is, **shared)
+        return TrainBatches(loader, stage, order)
+    images = KeyedImages(data.dataset, {s: train_transform(config, s, prep) for s in set(sizes)})
+    loader = DataLoader(images, batch_sampler=order, collate_fn=_collate, **shared)
     return TrainBatches(loader, stage, order)
 
 
@@ -114,6 +119,17 @@ def train_transform(config: DataConfig, size: int, prep: Preprocessing) -> Any:
         mean=prep.mean,
         std=prep.std,
     )
+
+
+def _jpeg_batches(config: DataConfig, data: ImageData) -> JpegBatches:
+    if not isinstance(data.dataset, FolderImages):
+        raise DataError(f"data.decoder={config.decoder} reads folder:PATH sources only: set data.decoder=pil")
+    decoder = make_decoder(config.decoder)
+    return JpegBatches(data.dataset.samples, config.augment, decoder, config.on_bad_image, data.bad_images)
+
+
+def _as_is(batch: Any) -> Any:
+    return batch
 
 
 def _stream_loader(

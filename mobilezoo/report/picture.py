@@ -3,7 +3,7 @@
 import math
 from html import escape
 
-from mobilezoo.search.space import Point, Stage
+from mobilezoo.search.space import EXPANDING, Point, Stage
 
 WIDTH, ROW, LEFT, RIGHT = 360, 30, 44, 292
 GAP, BOX = 4, 20
@@ -48,7 +48,7 @@ def _stage_row(number: int, stage: Stage, pixels: int, scale: float) -> str:
             parts.append(
                 f'<rect class="att" x="{x:.1f}" y="{y + BOX / 2 - 3}" width="{width:.1f}" height="3" rx="1.5"/>'
             )
-    note = f"{stage.channels} ch" + ("" if stage.attention == "none" else f" {stage.attention[:6]}")
+    note = f"{stage.width} ch" + ("" if stage.attention == "none" else f" {stage.attention[:6]}")
     parts.append(f'<text class="px" x="{WIDTH - 2}" y="{y + 0.5}" text-anchor="end">{escape(note)}</text>')
     return f"<g><title>{escape(describe(stage))}</title>{''.join(parts)}</g>"
 
@@ -56,7 +56,7 @@ def _stage_row(number: int, stage: Stage, pixels: int, scale: float) -> str:
 def _caption(stage: Stage, width: float) -> str:
     """As much as fits: kernel, and the expansion or the block type."""
     kernel = f"{stage.kernel}×{stage.kernel}"
-    expand = f"e{stage.expand:g}" if stage.block == "ir" else stage.block
+    expand = f"e{stage.expansion:g}" if stage.block in EXPANDING else stage.block
     for text in (f"{kernel} {expand}", kernel):
         if 5.6 * len(text) <= width - 2:
             return text
@@ -69,7 +69,7 @@ def _text(x: float, y: float, text: str, css: str) -> str:
 
 def _box_width(stage: Stage) -> float:
     """Grows with the logarithm of the channels: 8 channels are 30 units, 320 are 83."""
-    return 30 + 10 * math.log2(max(stage.channels, 8) / 8)
+    return 30 + 10 * math.log2(max(stage.width, 8) / 8)
 
 
 def _row_width(stage: Stage) -> float:
@@ -78,9 +78,14 @@ def _row_width(stage: Stage) -> float:
 
 def describe(stage: Stage) -> str:
     """A stage in words."""
-    kinds = {"cn": "convolution", "ds": "depthwise separable", "ir": f"inverted residual, expansion {stage.expand:g}"}
-    words = [f"{stage.depth} × {kinds[stage.block]}", f"{stage.kernel}×{stage.kernel}", f"{stage.channels} channels"]
+    kinds = {
+        "cn": "convolution",
+        "ds": "depthwise separable",
+        "er": f"fused inverted residual, expansion {stage.expansion:g}",
+        "ir": f"inverted residual, expansion {stage.expansion:g}",
+    }
+    words = [f"{stage.depth} × {kinds[stage.block]}", f"{stage.kernel}×{stage.kernel}", f"{stage.width} channels"]
     words += [f"stride {stage.stride}"] if stage.stride > 1 else []
     words += [f"{stage.attention} attention"] if stage.attention != "none" else []
-    words += ["no skip"] if stage.skip == "none" else []
+    words += ["no skip"] if not stage.skip else []
     return ", ".join(words)

@@ -14,7 +14,7 @@ import numpy as np
 
 from mobilezoo.errors import ConfigError
 
-Value = str | int | float
+Value = str | int | float | bool
 Genome = dict[str, Value]
 
 

@@ -4,6 +4,7 @@ from collections.abc import Sequence
 from typing import Literal, Self
 
 import numpy as np
+from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from mobilezoo.config import Record
@@ -37,13 +38,17 @@ class Objective(Record):
 
     def __call__(self, top1: float, latency_ms: float) -> float:
         """Reward of a network with `top1` percent accuracy and `latency_ms` > 0; accuracy counts as 0..1."""
+        return float(self.rewards(np.asarray(top1, np.float64), np.asarray(latency_ms, np.float64)))
+
+    def rewards(self, top1: NDArray[np.float64], latency_ms: NDArray[np.float64]) -> NDArray[np.float64]:
+        """Rewards of many networks; both arrays of one shape."""
         accuracy, ratio = top1 / 100, latency_ms / self.target_ms
         if self.reward == "tunas":
-            return accuracy + (TUNAS_BETA if self.beta is None else self.beta) * abs(ratio - 1)
+            return accuracy + (TUNAS_BETA if self.beta is None else self.beta) * np.abs(ratio - 1)
         alpha, beta = WEIGHTS[self.reward]
         below = alpha if self.alpha is None else self.alpha
         above = beta if self.beta is None else self.beta
-        return accuracy * ratio ** (below if ratio <= 1 else above)
+        return accuracy * ratio ** np.where(ratio <= 1, below, above)
 
 
 def pareto_front(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list[int]:

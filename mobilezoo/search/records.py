@@ -4,17 +4,19 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol
+from typing import Literal, Protocol, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path
 from mobilezoo.models.base import ModelConfig
+from mobilezoo.search.engines import FRONT_ENGINES
 from mobilezoo.search.objective import Objective
 from mobilezoo.search.space import Point, Space
 
-Engine = Literal["random", "tpe", "evolution", "nsga2"]
+Engine = Literal["random", "tpe", "evolution", "nsga2", "ppo", "guided"]
+Goal = Literal["reward", "front"]
 State = Literal["complete", "pruned", "failed"]
 
 RESULT_NAME = "search.json"
@@ -26,7 +28,8 @@ class SearchConfig(Record):
     name: str | None = Field(default=None, description="run folder below `runs/`; none takes the file's name")
     space: Space
     objective: Objective
-    engine: Engine = Field(default="evolution", description="random, tpe, evolution or nsga2")
+    engine: Engine = Field(default="guided", description="guided, evolution, tpe, nsga2, ppo or random")
+    goal: Goal = Field(default="reward", description="reward: one network; front: the whole (top-1, latency) front")
     trials: int = Field(default=50, gt=0, description="networks tried in all, those of earlier runs included")
     seed: int = Field(default=0, ge=0)
     population: int = Field(default=16, ge=2, description="networks kept alive by evolution and nsga2")
@@ -39,6 +42,12 @@ class SearchConfig(Record):
     recipe_overrides: tuple[str, ...] = Field(default=(), description="dotted overrides of it: train.epochs=5")
     target: str = Field(default="litert", description="export target whose file is timed")
     device: str = Field(default="host", description="device config (name or path) that times it")
+
+    @model_validator(mode="after")
+    def _engine_fits(self) -> Self:
+        if self.goal == "front" and self.engine not in FRONT_ENGINES:
+            raise ValueError(f"goal: reward, or one of the engines {', '.join(FRONT_ENGINES)}, got {self.engine}")
+        return self
 
 
 class LatencyEstimate(Record):

@@ -4,8 +4,8 @@ A network is a fixed sequence of stages; each stage repeats one block, and its c
 stages'. The paper lists per stage: convolution type {conv, dconv, MBConv}, kernel {3, 5}, SE ratio {0, 0.25}, skip
 {pool, identity, none}, filters {0.75, 1, 1.25} x MobileNetV2's and layers {0, +-1}. What is ours, and why:
 
-- `expand` is a choice here (the paper uses expansions 1, 3 and 6 without listing them, so its space is incomplete);
-- `channels` are given as numbers (MnasNet-A1's 112 filters are none of 0.75, 1, 1.25 x 96);
+- `expansion` is a choice here (the paper uses expansions 1, 3 and 6 without listing them, so its space is incomplete);
+- `width` is given in channels (MnasNet-A1's 112 filters are none of 0.75, 1, 1.25 x 96);
 - `attention` replaces the SE ratio, so that other attention layers compete with SE;
 - a pooled skip is left out: neither the official network code nor timm's blocks have one.
 """
@@ -24,28 +24,29 @@ from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError
 from mobilezoo.search.genes import Gene, GeneSpace, Genome
 
-Block = Literal["ds", "ir", "cn"]
-Skip = Literal["identity", "none"]
+Block = Literal["cn", "ds", "er", "ir"]
 
 SPACE_VERSION = 1
 """Raised when the same YAML would mean other networks: a study of another version is not continued."""
 
-EXPANDING: tuple[Block, ...] = ("ir",)
-ATTENDING: tuple[Block, ...] = ("ds", "ir")
+KERNELS = (1, 3, 5, 7, 9)
+EXPANDING: tuple[Block, ...] = ("er", "ir")
+ATTENDING: tuple[Block, ...] = ("ds", "er", "ir")
 
 
 class Stage(Record):
     """One stage of a network: `depth` times the same block, the stride in the first."""
 
     block: Block
-    """cn: convolution, ds: depthwise separable, ir: inverted residual (MBConv)."""
+    """cn: convolution, ds: depthwise separable, er: fused inverted residual, ir: inverted residual (MBConv)."""
     kernel: int
     stride: int
-    expand: float
+    expansion: float
     """Expansion ratio; 1 where the block has none."""
     attention: str
-    skip: Skip
-    channels: int
+    skip: bool
+    """Residual where shapes allow one."""
+    width: int
     """Output channels."""
     depth: int
 
@@ -61,27 +62,30 @@ class StageSpace(Record):
     """What one stage may be; every list holds alternatives."""
 
     stride: Literal[1, 2] = Field(description="stride of the stage's first block")
-    block: tuple[Block, ...] = Field(default=("ir",), description="cn, ds or ir")
-    kernel: tuple[int, ...] = Field(default=(3, 5), description="odd kernel sizes of the spatial convolution")
-    expand: tuple[float, ...] = Field(default=(), description="expansion ratios of ir blocks")
-    attention: tuple[str, ...] = Field(default=("none",), description="attention of ds and ir blocks")
-    skip: tuple[Skip, ...] = Field(default=("identity",), description="identity: residual where shapes allow; none")
-    channels: tuple[int, ...] = Field(description="output channels")
+    block: tuple[Block, ...] = Field(default=("ir",), description="cn, ds, er or ir")
+    kernel: tuple[int, ...] = Field(default=(3, 5), description="1, 3, 5, 7 or 9")
+    expansion: tuple[float, ...] = Field(default=(), description="hidden over input channels of er and ir blocks")
+    attention: tuple[str, ...] = Field(
+        default=("none",), description="none, se, coord, ...: any the zoo knows; not in cn"
+    )
+    skip: tuple[bool, ...] = Field(default=(True,), description="residual where shapes allow one")
+    width: tuple[int, ...] = Field(description="output channels")
     depth: tuple[int, ...] = Field(description="number of blocks")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
-        for name in ("block", "kernel", "attention", "skip", "channels", "depth"):
+        for name in ("block", "kernel", "attention", "skip", "width", "depth"):
             if not getattr(self, name):
                 raise ValueError(f"at least one choice for {name!r}: the space is empty")
-        if any(k % 2 == 0 or k < 1 for k in self.kernel):
-            raise ValueError(f"odd kernel sizes, got {list(self.kernel)}")
-        if any(c < 1 for c in self.channels) or any(d < 1 for d in self.depth) or any(e < 1 for e in self.expand):
-            raise ValueError("channels, depth and expand of at least 1")
-        if "ir" in self.block and not self.expand:
-            raise ValueError("expansion ratios in 'expand' for block 'ir'")
-        if "ir" not in self.block and self.expand:
-            raise ValueError(f"no 'expand': none of the blocks {list(self.block)} expands")
+        if any(k not in KERNELS for k in self.kernel):
+            raise ValueError(f"kernel sizes out of {list(KERNELS)}, got {list(self.kernel)}")
+        if any(c < 1 for c in self.width) or any(d < 1 for d in self.depth) or any(e < 1 for e in self.expansion):
+            raise ValueError("width, depth and expansion of at least 1")
+        expanding = [block for block in self.block if block in EXPANDING]
+        if expanding and not self.expansion:
+            raise ValueError(f"ratios in 'expansion' for block {expanding[0]!r}")
+        if not expanding and self.expansion:
+            raise ValueError(f"no 'expansion': none of the blocks {list(self.block)} expands")
         if not set(self.block) & set(ATTENDING) and self.attention != ("none",):
             raise ValueError(f"no 'attention': none of the blocks {list(self.block)} has any")
         return self
@@ -91,9 +95,11 @@ class Space(Record):
     """A search space: alternatives per stage, and what all its networks share."""
 
     resolution: tuple[int, ...] = Field(description="input heights and widths in pixels")
-    stem_channels: int = Field(default=32, gt=0, description="channels of the 3x3 stride-2 stem")
-    head_channels: int = Field(default=1280, gt=0, description="channels of the last 1x1 convolution")
-    activation: str = Field(default="relu", description="activation of every block")
+    stem: int = Field(default=32, gt=0, description="channels of the 3x3 stride-2 stem")
+    head: int = Field(default=1280, gt=0, description="channels of the last 1x1 convolution")
+    network: dict[str, Any] = Field(
+        default={}, description="keys of an mbconv model YAML that all networks share: activation, padding, mean, ..."
+    )
     stages: tuple[StageSpace, ...]
 
     @model_validator(mode="after")
@@ -117,12 +123,12 @@ class Space(Record):
             at = f"s{number}."
             genes.append(Gene(name=at + "block", choices=stage.block))
             genes.append(Gene(name=at + "kernel", choices=stage.kernel))
-            if stage.expand:
-                genes.append(Gene(name=at + "expand", choices=stage.expand, parent=at + "block", when=EXPANDING))
+            if stage.expansion:
+                genes.append(Gene(name=at + "expansion", choices=stage.expansion, parent=at + "block", when=EXPANDING))
             if set(stage.block) & set(ATTENDING):
                 genes.append(Gene(name=at + "attention", choices=stage.attention, parent=at + "block", when=ATTENDING))
             genes.append(Gene(name=at + "skip", choices=stage.skip))
-            genes.append(Gene(name=at + "channels", choices=stage.channels))
+            genes.append(Gene(name=at + "width", choices=stage.width))
             genes.append(Gene(name=at + "depth", choices=stage.depth))
         return GeneSpace(genes)
 
@@ -138,7 +144,7 @@ class Space(Record):
         stages = []
         for number, stage in enumerate(self.stages):
             values = {name: genome[key] for name in Stage.model_fields if (key := f"s{number}.{name}") in genome}
-            stages.append(Stage(**{"expand": 1.0, "attention": "none", "stride": stage.stride, **values}))
+            stages.append(Stage(**{"expansion": 1.0, "attention": "none", "stride": stage.stride, **values}))
         return Point(resolution=int(genome["resolution"]), stages=tuple(stages))
 
     def genome(self, point: Point) -> Genome:
@@ -150,10 +156,10 @@ class Space(Record):
             if stage.stride != choices.stride:
                 raise ConfigError(f"not a point of the space: stage {number} has stride {stage.stride}")
             _check_canonical(number, stage)
-            for name in ("block", "kernel", "skip", "channels", "depth"):
+            for name in ("block", "kernel", "skip", "width", "depth"):
                 genome[f"s{number}.{name}"] = getattr(stage, name)
             if stage.block in EXPANDING:
-                genome[f"s{number}.expand"] = stage.expand
+                genome[f"s{number}.expansion"] = stage.expansion
             if stage.block in ATTENDING:
                 genome[f"s{number}.attention"] = stage.attention
         try:
@@ -196,10 +202,10 @@ class Space(Record):
     def smallest(self) -> Point:
         """The network with the fewest multiply-adds by `stage_cost`: the one expected to be fastest."""
         stages = []
-        in_channels = self.stem_channels
+        in_channels = self.stem
         for choices in self.stages:
             stages.append(min(_alternatives(choices), key=partial(stage_cost, in_channels=in_channels)))
-            in_channels = stages[-1].channels
+            in_channels = stages[-1].width
         return Point(resolution=min(self.resolution), stages=tuple(stages))
 
 
@@ -208,13 +214,14 @@ def stage_cost(stage: Stage, in_channels: int) -> float:
     cost, chs = 0.0, in_channels
     for _ in range(stage.depth):
         if stage.block == "cn":
-            cost += stage.kernel**2 * chs * stage.channels
+            cost += stage.kernel**2 * chs * stage.width
         else:
-            mid = chs * stage.expand
-            widen = chs * mid if stage.block == "ir" and stage.expand > 1 else 0
-            cost += widen + stage.kernel**2 * mid + mid * stage.channels
+            mid = chs * stage.expansion
+            spatial = stage.kernel**2 * (chs if stage.block == "er" else 1) * mid
+            widen = chs * mid if stage.block == "ir" and stage.expansion > 1 else 0
+            cost += widen + spatial + mid * stage.width
         cost += 0 if stage.attention == "none" else chs
-        chs = stage.channels
+        chs = stage.width
     return cost
 
 
@@ -226,16 +233,16 @@ def _alternatives(choices: StageSpace) -> Iterator[Stage]:
             block=block,
             kernel=min(choices.kernel),
             stride=choices.stride,
-            expand=min(choices.expand) if block in EXPANDING else 1.0,
+            expansion=min(choices.expansion) if block in EXPANDING else 1.0,
             attention=attention if block in ATTENDING else "none",
             skip=choices.skip[0],
-            channels=min(choices.channels),
+            width=min(choices.width),
             depth=min(choices.depth),
         )
 
 
 def _check_canonical(number: int, stage: Stage) -> None:
-    if stage.block not in EXPANDING and stage.expand != 1:
+    if stage.block not in EXPANDING and stage.expansion != 1:
         raise ConfigError(f"not a point of the space: stage {number}: a {stage.block} block has no expansion")
     if stage.block not in ATTENDING and stage.attention != "none":
         raise ConfigError(f"not a point of the space: stage {number}: a {stage.block} block has no attention")

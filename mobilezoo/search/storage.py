@@ -13,7 +13,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from mobilezoo.errors import ConfigError, MobilezooError
-from mobilezoo.search.engines import MULTI_OBJECTIVE, make_sampler
+from mobilezoo.search.engines import make_sampler
 from mobilezoo.search.engines.base import INTERRUPTED
 
 if TYPE_CHECKING:
@@ -100,7 +100,7 @@ def _load_or_create(config: "SearchConfig", storage: optuna.storages.RDBStorage,
         optuna.delete_study(study_name=STUDY_NAME, storage=storage)
     elif names:
         raise ConfigError(f"{where!r} holds the study {names[0]!r}, which is no search of mobilezoo")
-    directions = ["maximize", "minimize"] if config.engine in MULTI_OBJECTIVE else ["maximize"]
+    directions = ["maximize", "minimize"] if config.goal == "front" else ["maximize"]
     study = optuna.create_study(
         study_name=STUDY_NAME,
         storage=storage,
@@ -117,7 +117,7 @@ def _identity(config: "SearchConfig") -> dict[str, object]:
     return {
         "space": config.space.sha256,
         "objective": json.loads(config.objective.model_dump_json()),
-        "values": "front" if config.engine in MULTI_OBJECTIVE else "reward",
+        "goal": config.goal,
         "recipe": [config.recipe, *config.recipe_overrides],
         "latency": [config.target, config.device],
     }
@@ -129,13 +129,13 @@ def _difference(stored: object, wanted: dict[str, object]) -> str | None:
     words = {
         "space": "of another space",
         "objective": "with another objective",
-        "values": "by an engine of the other kind (nsga2 seeks a front, the others a reward)",
+        "goal": "with another goal",
         "recipe": "with another training recipe",
         "latency": "with another latency source",
     }
     for key, word in words.items():
         if stored[key] != wanted[key]:
-            detail = "" if key in ("space", "values") else f" ({stored[key]} then, {wanted[key]} now)"
+            detail = "" if key == "space" else f" ({stored[key]} then, {wanted[key]} now)"
             return word + detail
     return None
 

@@ -18,12 +18,14 @@ if TYPE_CHECKING:
 ENGINES = {
     "random": "mobilezoo.search.engines.random:RandomSampler",
     "evolution": "mobilezoo.search.engines.evolution:EvolutionSampler",
+    "guided": "mobilezoo.search.engines.guided:GuidedSampler",
+    "ppo": "mobilezoo.search.engines.ppo:ControllerSampler",
     "tpe": "mobilezoo.search.engines.optuna_samplers:tpe",
     "nsga2": "mobilezoo.search.engines.optuna_samplers:nsga2",
 }
 
-MULTI_OBJECTIVE = ("nsga2",)
-"""Engines that see (top-1, latency) instead of the reward."""
+FRONT_ENGINES = ("random", "tpe", "nsga2", "guided")
+"""Engines that can seek the whole front; the others need a reward."""
 
 
 def make_sampler(config: "SearchConfig", genes: GeneSpace) -> "BaseSampler":

@@ -28,8 +28,10 @@ class Seen:
 
     number: int
     genome: Genome
-    value: float | None
-    """The reward; None for a failed or pruned trial."""
+    reward: float | None
+    """None for a failed or pruned trial, like the next two."""
+    top1: float | None = None
+    latency_ms: float | None = None
 
 
 def place(trials: Sequence[FrozenTrial], number: int) -> int:
@@ -94,7 +96,9 @@ class GenomeSampler(BaseSampler):
                 continue
             if "genome" not in trial.user_attrs:
                 continue
-            complete = trial.state == TrialState.COMPLETE and trial.values is not None and len(trial.values) == 1
-            value = trial.values[0] if complete and trial.values else None
-            seen.append(Seen(trial.number, dict(trial.user_attrs["genome"]), value))
+            attrs, genome = trial.user_attrs, dict(trial.user_attrs["genome"])
+            if trial.state == TrialState.COMPLETE:
+                seen.append(Seen(trial.number, genome, attrs["reward"], attrs["top1"], attrs["latency"]["ms"]))
+            else:
+                seen.append(Seen(trial.number, genome, None))
         return seen

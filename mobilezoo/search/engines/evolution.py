@@ -10,10 +10,10 @@ class EvolutionSampler(GenomeSampler):
     """A random first population; then the best of a random tournament among the youngest is mutated."""
 
     def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:
-        finished = [trial for trial in history if trial.value is not None]
+        finished = [trial for trial in history if trial.reward is not None]
         if len(finished) < self.config.population:
             return self.genes.sample(rng)
         alive = finished[-self.config.population :]
         chosen = rng.choice(len(alive), size=min(self.config.tournament, len(alive)), replace=False)
-        parent = max((alive[int(i)] for i in chosen), key=lambda trial: trial.value or 0.0)
+        parent = max((alive[int(i)] for i in chosen), key=lambda trial: trial.reward or 0.0)
         return self.genes.mutate(parent.genome, rng)

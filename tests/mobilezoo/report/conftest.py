@@ -82,12 +82,12 @@ def latency(
 
 def space() -> Space:
     stages = [
-        {"stride": 1, "block": ["ds"], "kernel": [3], "channels": [8, 16], "depth": [1]},
-        {"stride": 2, "block": ["ds", "ir"], "kernel": [3, 5], "expand": [3, 6], "attention": ["none", "se", "coord"],
-         "channels": [16, 24], "depth": [1, 2]},
-        {"stride": 2, "block": ["ir"], "kernel": [3, 5], "expand": [3, 6], "attention": ["none", "se", "coord"],
-         "channels": [32, 48], "depth": [2, 3, 4]},
-        {"stride": 1, "block": ["cn", "ir"], "kernel": [3, 5], "expand": [3, 6], "channels": [64, 96], "depth": [1, 2]},
+        {"stride": 1, "block": ["ds"], "kernel": [3], "width": [8, 16], "depth": [1]},
+        {"stride": 2, "block": ["ds", "ir"], "kernel": [3, 5], "expansion": [3, 6], "width": [16, 24],
+         "attention": ["none", "se", "coord"], "depth": [1, 2]},
+        {"stride": 2, "block": ["ir"], "kernel": [3, 5], "expansion": [3, 6], "attention": ["none", "se", "coord"],
+         "width": [32, 48], "depth": [2, 3, 4]},
+        {"stride": 1, "block": ["cn", "ir"], "kernel": [3, 5], "expansion": [3, 6], "width": [64, 96], "depth": [1, 2]},
     ]  # fmt: skip
     return Space.parse({"resolution": [64], "stages": stages})
 
@@ -95,10 +95,10 @@ def space() -> Space:
 def search_result(trials: int = 30) -> SearchResult:
     rng, objective, records = np.random.default_rng(3), Objective(target_ms=0.6), []
     for number, point in enumerate(space().sample(rng) for _ in range(trials)):
-        size = sum(stage.depth * stage.channels * (stage.expand + stage.kernel) for stage in point.stages) / 3000
+        size = sum(stage.depth * stage.width * (stage.expansion + stage.kernel) for stage in point.stages) / 3000
         ms = float(0.2 + size / 3 + rng.normal(0, 0.01))
         top1 = float(98.5 - 6 / (1 + 2 * size) + rng.normal(0, 0.3))
-        arch = tuple(f"{s.block}_r{s.depth}_k{s.kernel}_s{s.stride}_e{s.expand:g}_c{s.channels}" for s in point.stages)
+        arch = tuple(f"{s.block}_r{s.depth}_k{s.kernel}_s{s.stride}_e{s.expansion:g}_c{s.width}" for s in point.stages)
         if number == 7:
             records.append(
                 TrialRecord(number=7, state="failed", point=point, arch=arch, reason="ExportError: <no> & why")

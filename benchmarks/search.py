@@ -1,0 +1,179 @@
+"""Compare the search engines on NAS-Bench-201, where every network's accuracy and phone latency is known.
+
+    python benchmarks/search.py nasbench201_phones.csv.gz --seeds 30 --out benchmarks/results/search.json
+
+The table (15,625 cells; accuracies of NATS-Bench, Pixel 3 latencies of HW-NAS-Bench) answers each trial at once, so
+only the engines' choices differ. Reported after 50, 100, 200 and 500 trials, mean and 95% confidence interval over
+seeds: the reward regret (best reward of the whole table less the best found) at three targets, and the hypervolume
+regret (share of the exact front's hypervolume that is still missing).
+"""
+
+import argparse
+import csv
+import gzip
+import json
+import math
+import time
+import warnings
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import optuna
+import torch
+
+from mobilezoo.artifacts import write_text
+from mobilezoo.search.engines import FRONT_ENGINES, make_sampler
+from mobilezoo.search.engines.base import GenomeSampler, Seen, trial_rng
+from mobilezoo.search.genes import Gene, GeneSpace, Genome
+from mobilezoo.search.objective import hypervolume
+from mobilezoo.search.records import SearchConfig
+
+OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
+GENES = GeneSpace([Gene(name=f"edge{i}", choices=OPERATIONS) for i in range(6)])
+BUDGETS = (50, 100, 200, 500)
+QUANTILES = (0.25, 0.5, 0.75)
+"""Targets T: these quantiles of the latencies on the exact front."""
+DATASETS = {"cifar100": "c100_test_acc200", "imagenet16": "in16_120_test_acc200"}
+
+
+@dataclass(frozen=True)
+class Table:
+    """Accuracy in percent and latency in ms of every cell, in the order of `GENES.enumerate()`."""
+
+    index: dict[tuple[Any, ...], int]
+    top1: np.ndarray
+    latency_ms: np.ndarray
+
+    def look_up(self, genome: Genome) -> tuple[float, float]:
+        i = self.index[GENES.key(genome)]
+        return float(self.top1[i]), float(self.latency_ms[i])
+
+
+def read_table(path: Path, dataset: str) -> Table:
+    index, top1, latency = {}, [], []
+    with gzip.open(path, "rt", newline="") as handle:
+        for row in csv.DictReader(handle):
+            nodes = row["arch_str"].split("+")
+            operations = [edge.split("~")[0] for node in nodes for edge in node.strip("|").split("|")]
+            index[GENES.key({f"edge{i}": op for i, op in enumerate(operations)})] = len(top1)
+            top1.append(float(row[DATASETS[dataset]]))
+            latency.append(float(row["pixel3_ms"]))
+    assert len(index) == GENES.count() == 15625
+    return Table(index, np.array(top1), np.array(latency))
+
+
+def make_config(engine: str, goal: str, target_ms: float, seed: int) -> SearchConfig:
+    stages = [{"stride": 2, "width": [8], "depth": [1], "expansion": [1]}]  # the engines get GENES, not this space
+    return SearchConfig.parse(
+        {
+            "space": {"resolution": [32], "stages": stages},
+            "objective": {"target_ms": target_ms, "reward": "mnas_hard"},
+            "engine": engine,
+            "goal": goal,
+            "seed": seed,
+            "recipe": "none",
+        }
+    )
+
+
+def run(config: SearchConfig, table: Table, trials: int) -> list[Seen]:
+    """One search; Optuna's own samplers run in an in-memory study, ours directly (they propose the same either way)."""
+    sampler = make_sampler(config, GENES)
+    seen: list[Seen] = []
+
+    def judge(number: int, genome: Genome) -> Seen:
+        top1, ms = table.look_up(genome)
+        seen.append(Seen(number, genome, config.objective(top1, ms), top1, ms))
+        return seen[-1]
+
+    if isinstance(sampler, GenomeSampler):
+        for number in range(trials):
+            judge(number, sampler.fresh(seen, trial_rng(config.seed, number)))
+        return seen
+
+    def objective(trial: optuna.Trial) -> float | tuple[float, float]:
+        result = judge(trial.number, {g.name: trial.suggest_categorical(g.name, g.choices) for g in GENES.genes})
+        assert result.reward is not None
+        assert result.top1 is not None
+        assert result.latency_ms is not None
+        return (result.top1, result.latency_ms) if config.goal == "front" else result.reward
+
+    directions = ["maximize", "minimize"] if config.goal == "front" else ["maximize"]
+    optuna.create_study(sampler=sampler, directions=directions).optimize(objective, n_trials=trials)
+    return seen
+
+
+def reward_regret(config: SearchConfig, table: Table) -> Callable[[list[Seen]], float]:
+    best = float(config.objective.rewards(table.top1, table.latency_ms).max())
+    return lambda seen: best - max(trial.reward or 0.0 for trial in seen)
+
+
+def hypervolume_regret(table: Table) -> Callable[[list[Seen]], float]:
+    worst = (float(table.top1.min()), float(table.latency_ms.max()))
+    exact = hypervolume(table.top1.tolist(), table.latency_ms.tolist(), worst)
+
+    def regret(seen: list[Seen]) -> float:
+        return 1 - hypervolume([t.top1 or 0.0 for t in seen], [t.latency_ms or 0.0 for t in seen], worst) / exact
+
+    return regret
+
+
+def front_targets(table: Table) -> list[float]:
+    from mobilezoo.search.objective import pareto_front
+
+    front = pareto_front(table.top1.tolist(), table.latency_ms.tolist())
+    return [float(q) for q in np.quantile(table.latency_ms[front], QUANTILES)]
+
+
+def summarise(regrets: list[list[float]]) -> list[dict[str, float]]:
+    """Mean and half-width of its 95% interval per budget, from [seed][budget]."""
+    rows = np.array(regrets)
+    half = 1.96 * rows.std(axis=0, ddof=1) / math.sqrt(len(rows)) if len(rows) > 1 else np.zeros(rows.shape[1])
+    return [{"mean": float(m), "half": float(h)} for m, h in zip(rows.mean(axis=0), half, strict=True)]
+
+
+def compare(table: Table, engines: list[str], seeds: int, budgets: list[int]) -> list[dict[str, Any]]:
+    """All engines on all goals; prints a line per result."""
+    targets = front_targets(table)
+    goals = [("reward", t) for t in targets] + [("front", targets[1])]
+    results = []
+    for goal, target in goals:
+        for engine in engines:
+            if goal == "front" and engine not in FRONT_ENGINES:
+                continue
+            began, regrets = time.perf_counter(), []
+            for seed in range(seeds):
+                config = make_config(engine, goal, target, seed)
+                measure = hypervolume_regret(table) if goal == "front" else reward_regret(config, table)
+                seen = run(config, table, max(budgets))
+                regrets.append([measure(seen[:budget]) for budget in budgets])
+            cost = (time.perf_counter() - began) / seeds / max(budgets)
+            row = {"goal": goal, "target_ms": target, "engine": engine, "seeds": seeds, "seconds_per_trial": cost}
+            results.append({**row, "budgets": budgets, "regret": summarise(regrets)})
+            cells = "  ".join(f"{r['mean']:.4f}±{r['half']:.4f}" for r in results[-1]["regret"])
+            print(f"{goal:6} T={target:6.2f} ms {engine:10} {cells}  {1000 * cost:.1f} ms/trial", flush=True)
+    return results
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("table", type=Path, help="nasbench201_phones.csv.gz")
+    parser.add_argument("--dataset", choices=sorted(DATASETS), default="cifar100")
+    parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
+    parser.add_argument("--engines", nargs="+", default=["random", "evolution", "tpe", "nsga2", "ppo", "guided"])
+    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    optuna.logging.set_verbosity(optuna.logging.ERROR)
+    warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+    results = compare(read_table(args.table, args.dataset), args.engines, args.seeds, args.budgets)
+    if args.out:
+        write_text(args.out, json.dumps({"dataset": args.dataset, "results": results}, indent=1) + "\n")
+
+
+if __name__ == "__main__":
+    main()

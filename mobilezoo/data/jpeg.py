@@ -1,0 +1,178 @@
+"""The fast path for JPEG folders: timm's random crop and flip, decoded small, straight into uint8 NHWC batches.
+
+Two decoders: `region` (compiled on demand, decodes only the crop, PIL's antialiasing) and `wheels` (simplejpeg and
+OpenCV, decodes the image at a fitting eighth of its size; bilinear without antialiasing below a factor of two). The
+crops are drawn by timm's own function from the same generator as on the ordinary path, so their statistics are equal.
+"""
+
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from pathlib import Path
+from typing import Any, Protocol
+
+import numpy as np
+import torch
+from PIL import Image
+from torch.utils.data import Dataset
+
+from mobilezoo.data.config import Augment
+from mobilezoo.data.order import Key, seeded
+from mobilezoo.errors import ConfigError, DataError, require
+
+Crop = tuple[int, int, int, int]
+"""(top, left, height, width) in pixels of the whole image."""
+INTERPOLATIONS = {"bilinear": (False,), "bicubic": (True,), "random": (False, True)}
+
+
+class Decoder(Protocol):
+    """Size of a JPEG, and a resized crop of it into a place [S, S, 3] of a batch. Both raise DataError."""
+
+    def size(self, data: bytes) -> tuple[int, int]: ...
+    def decode(self, data: bytes, crop: Crop, flip: bool, bicubic: bool, out: np.ndarray) -> None: ...
+
+
+class WheelsDecoder:
+    """simplejpeg (libjpeg-turbo) for a scaled decode, OpenCV for the resize."""
+
+    def __init__(self) -> None:
+        require("simplejpeg", "fast")
+        require("cv2", "fast")
+        import cv2  # type: ignore[import-not-found, unused-ignore]
+
+        cv2.setNumThreads(1)  # loader processes are the parallelism
+
+    def size(self, data: bytes) -> tuple[int, int]:
+        import simplejpeg  # type: ignore[import-not-found, unused-ignore]
+
+        try:
+            height, width, *_ = simplejpeg.decode_jpeg_header(data)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        return int(width), int(height)
+
+    def decode(self, data: bytes, crop: Crop, flip: bool, bicubic: bool, out: np.ndarray) -> None:
+        import cv2
+        import simplejpeg
+
+        width, height = self.size(data)
+        top, left, tall, wide = crop
+        shrink = 1
+        while shrink < 8 and min(tall, wide) >= 2 * shrink * len(out):
+            shrink *= 2
+        least = {"min_height": height // shrink, "min_width": width // shrink} if shrink > 1 else {}
+        try:
+            image = simplejpeg.decode_jpeg(data, "RGB", **least)
+        except ValueError as error:
+            raise DataError(str(error)) from None
+        sy, sx = image.shape[0] / height, image.shape[1] / width
+        y, x = int(top * sy), int(left * sx)
+        part = image[y : max(y + 1, round((top + tall) * sy)), x : max(x + 1, round((left + wide) * sx))]
+        cv2.resize(part, out.shape[1::-1], dst=out, interpolation=cv2.INTER_CUBIC if bicubic else cv2.INTER_LINEAR)
+        if flip:
+            out[:] = out[:, ::-1].copy()
+
+
+class JpegBatches(Dataset[Any]):
+    """Whole batches by key from (path, class) pairs; a file the decoder refuses goes through PIL, as PNGs do."""
+
+    def __init__(
+        self,
+        samples: list[tuple[str, int]],
+        augment: Augment,
+        decoder: Decoder,
+        on_bad_image: str,
+        bad_images: torch.Tensor,
+    ) -> None:
+        self.samples, self.augment, self.decoder = samples, augment, decoder
+        self.on_bad_image, self.bad_images = on_bad_image, bad_images
+        self.vary = _variation(augment)
+        self.bicubic = INTERPOLATIONS[augment.interpolation]
+
+    def __len__(self) -> int:
+        return len(self.samples)
+
+    def __getitems__(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
+        """Images [B, S, S, 3] uint8 and classes [B] int64."""
+        size = keys[0].size
+        batch = torch.empty(len(keys), size, size, 3, dtype=torch.uint8)
+        places = batch.numpy()
+        classes = [self._fill(key, places[i]) for i, key in enumerate(keys)]
+        return batch, torch.tensor(classes, dtype=torch.int64)
+
+    def _fill(self, key: Key, out: np.ndarray) -> int:
+        """Decode one image, or the next readable one, into `out`; returns its class."""
+        for step in range(len(self.samples)):
+            path, target = self.samples[(key.image + step) % len(self.samples)]
+            try:
+                with seeded(key.seed):
+                    self._decode(Path(path), out)
+                    if self.vary is not None:
+                        out[:] = np.asarray(self.vary(Image.fromarray(out)))
+                return target
+            except (OSError, SyntaxError, ValueError, DataError, Image.DecompressionBombError) as error:
+                if self.on_bad_image == "stop":
+                    raise DataError(
+                        f"unreadable image {path!r} ({error}): remove it, or set data.on_bad_image=skip"
+                    ) from None
+                self.bad_images += 1
+        raise DataError(f"no readable image among {len(self.samples)} files")
+
+    def _decode(self, path: Path, out: np.ndarray) -> None:
+        data = path.read_bytes()
+        if data[:2] == b"\xff\xd8":
+            with suppress(DataError):  # PIL knows more colour spaces, and is the judge of damage
+                crop, flip, bicubic = self._draw(self.decoder.size(data))
+                self.decoder.decode(data, crop, flip, bicubic, out)
+                return
+        with Image.open(path) as handle:
+            image = handle.convert("RGB")
+        (top, left, height, width), flip, bicubic = self._draw(image.size)
+        box = (left, top, left + width, top + height)
+        filtered = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
+        pixels = np.asarray(image.crop(box).resize(out.shape[1::-1], filtered))
+        out[:] = pixels[:, ::-1] if flip else pixels
+
+    def _draw(self, size: tuple[int, int]) -> tuple[Crop, bool, bool]:
+        crop = random_crop(size, self.augment.scale, self.augment.ratio)
+        return crop, random.random() < self.augment.hflip, random.choice(self.bicubic)
+
+
+def random_crop(size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Crop:
+    """timm's own random crop of an image of `size` (width, height), from Python's generator."""
+    from timm.data.transforms import RandomResizedCropAndInterpolation
+
+    shape_only = torch.empty(()).expand(size[1], size[0])
+    crop: Crop = RandomResizedCropAndInterpolation.get_params(shape_only, scale, ratio)
+    return crop
+
+
+def make_decoder(name: str) -> Decoder:
+    """Raises MobilezooError where the named decoder is not installed or cannot be compiled here."""
+    if name == "region":
+        from mobilezoo.data.region import region_decoder
+
+        return region_decoder()
+    return WheelsDecoder()
+
+
+def _variation(augment: Augment) -> Callable[[Image.Image], Image.Image] | None:
+    """timm's colour jitter or policy on the cropped image, where configured: it costs as much as the decoding."""
+    from timm.data import create_transform
+
+    if augment.interpolation not in INTERPOLATIONS:
+        known = ", ".join(INTERPOLATIONS)
+        raise ConfigError(f"augment.interpolation={augment.interpolation!r}: data.decoder takes {known}")
+    if not augment.auto_augment and not augment.color_jitter:
+        return None
+    _, vary, _ = create_transform(
+        (3, 224, 224),
+        is_training=True,
+        separate=True,
+        use_prefetcher=True,
+        color_jitter=augment.color_jitter,
+        auto_augment=augment.auto_augment,
+        interpolation=augment.interpolation,
+    )
+    varied: Callable[[Image.Image], Image.Image] = vary
+    return varied

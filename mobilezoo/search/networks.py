@@ -1,0 +1,120 @@
+"""Points of a search space ⇄ model configs of the mbconv family ⇄ timm's architecture strings."""
+
+from collections.abc import Sequence
+from typing import Any
+
+from mobilezoo.config import Record, apply_overrides, find_config, read_yaml
+from mobilezoo.errors import ConfigError
+from mobilezoo.models.base import ModelConfig, family_module
+from mobilezoo.search.records import SearchConfig
+from mobilezoo.search.space import Point, Space, Stage
+
+FAMILY = "mbconv"
+OWN = ("family", "name", "resolution", "stem", "head", "stages")
+"""Keys of a model config that the point or the space sets."""
+FREE = ("aliases", "published")
+"""Keys that say nothing about the network."""
+
+
+def load_search_config(name: str, overrides: Sequence[str] = ()) -> SearchConfig:
+    """A search config by path or bare name. Raises ConfigError, also for a space that no network can be built from."""
+    path = find_config("search", name)
+    data = apply_overrides(read_yaml(path), overrides)
+    config = SearchConfig.parse({"name": path.stem, **data}, str(path))
+    check_space(config.space, str(path))
+    return config
+
+
+def check_space(space: Space, source: str) -> None:
+    """Raise ConfigError unless the shared keys and every choice make a valid model config."""
+    clash = sorted(set(space.network) & {*OWN, *FREE})
+    if clash:
+        raise ConfigError(f"{source}: space.network.{clash[0]}: set by the space itself, not here")
+    smallest = space.smallest()
+    model_config(space, smallest, "smallest", f"{source}: space.network")
+    for number, choices in enumerate(space.stages):
+        for attention in choices.attention:
+            if attention != "none":
+                stage = smallest.stages[number].model_copy(
+                    update={"block": "ds", "expansion": 1.0, "attention": attention}
+                )
+                point = smallest.model_copy(update={"stages": (stage,)})
+                model_config(space, point, "attention", f"{source}: stage {number}")
+
+
+def model_config(space: Space, point: Point, name: str, source: str | None = None) -> ModelConfig:
+    """The model config of a point. Raises ConfigError where the space's shared keys are wrong."""
+    data = {"family": FAMILY, "name": name, **yaml_data(space, point)}
+    config: ModelConfig = family_module(FAMILY).Config.parse(data, source or f"point {name}")
+    return config
+
+
+def yaml_data(space: Space, point: Point) -> dict[str, Any]:
+    """The content of the point's model YAML."""
+    stages = [_stage_data(stage) for stage in point.stages]
+    own = {"resolution": point.resolution, "stem": space.stem, "stages": stages, "head": space.head}
+    return {"family": FAMILY, **own, **space.network}
+
+
+def _stage_data(stage: Stage) -> dict[str, Any]:
+    """A stage without the keys that say nothing about it."""
+    data: dict[str, Any] = {"block": stage.block, "depth": stage.depth, "kernel": stage.kernel, "stride": stage.stride}
+    if stage.expansion != 1:
+        data["expansion"] = stage.expansion
+    data["width"] = stage.width
+    if stage.attention != "none":
+        data["attention"] = stage.attention
+    return data if stage.skip else {**data, "skip": False}
+
+
+def point_of(space: Space, config: ModelConfig) -> Point:
+    """The point that builds the same network as a model config. Raises ConfigError, naming what the space lacks."""
+    if config.family != FAMILY:
+        raise ConfigError(f"{config.name}: not a point of the space: family {config.family}, the space builds {FAMILY}")
+    data = config.model_dump(mode="json")
+    point = Point(resolution=config.resolution, stages=tuple(_stage_of(stage, config.name) for stage in data["stages"]))
+    try:
+        space.genome(point)
+    except ConfigError as error:
+        raise ConfigError(f"{config.name}: {error}") from None
+    ours = model_config(space, point, config.name).model_dump(mode="json")
+    for key in sorted(data.keys() - set(FREE)):
+        if data[key] != ours[key]:
+            raise ConfigError(
+                f"{config.name}: not a point of the space: {key} = {data[key]!r}, the space has {ours[key]!r}"
+            )
+    return point
+
+
+def _stage_of(data: dict[str, Any], name: str) -> Stage:
+    return Stage.parse({key: data[key] for key in Stage.model_fields}, f"{name}: stage")
+
+
+def arch_strings(point: Point) -> tuple[str, ...]:
+    """The stages in timm's notation; attention that timm has no word for is appended by name."""
+    return tuple(_stage_string(stage) for stage in point.stages)
+
+
+def _stage_string(stage: Stage) -> str:
+    module = family_module(FAMILY)
+    text: str = module.stage_string(_mbconv_stage(stage))
+    return text if stage.attention in ("none", "se") else f"{text}_{stage.attention}"
+
+
+def timm_strings(point: Point) -> tuple[str, ...] | None:
+    """timm's architecture strings, or None where timm's notation cannot name a stage's attention."""
+    return None if any(stage.attention not in ("none", "se") for stage in point.stages) else arch_strings(point)
+
+
+def point_from_strings(space: Space, strings: Sequence[str], resolution: int) -> Point:
+    """The point of timm architecture strings, one per stage. Raises ConfigError when it is outside the space."""
+    parse = family_module(FAMILY).parse_stage
+    stages = tuple(_stage_of(parse(text).model_dump(mode="json"), text) for text in strings)
+    point = Point(resolution=resolution, stages=stages)
+    space.genome(point)
+    return point
+
+
+def _mbconv_stage(stage: Stage) -> Record:
+    record: Record = family_module(FAMILY).Stage.parse(_stage_data(stage), "stage")
+    return record

@@ -1,0 +1,262 @@
+"""The search loop: stop and resume, failures, duplicates, other studies, broken databases, and what it writes."""
+
+import json
+import os
+import signal
+import sqlite3
+import subprocess
+import sys
+import textwrap
+import time
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError
+from mobilezoo.models import load_model_config
+from mobilezoo.search.engines import ENGINES, FRONT_ENGINES
+from mobilezoo.search.networks import point_of
+from mobilezoo.search.objective import pareto_front
+from mobilezoo.search.records import Candidate, LatencyEstimate, SearchConfig, SearchResult, load_search_result
+from mobilezoo.search.storage import DATABASE, open_study
+from mobilezoo.search.study import search
+
+STAGE = {"kernel": [3, 5], "expansion": [2, 3], "attention": ["none", "se"], "depth": [1, 2]}
+DATA: dict[str, Any] = {
+    "name": "toy",
+    "space": {
+        "resolution": [32],
+        "stem": 8,
+        "head": 16,
+        "stages": [
+            {"stride": 1, "block": ["ds", "ir"], "width": [8, 16], **STAGE},
+            {"stride": 2, "block": ["ds", "ir"], "width": [16, 24], **STAGE},
+        ],
+    },
+    "objective": {"target_ms": 3.0},
+    "engine": "random",
+    "trials": 8,
+    "population": 3,
+    "recipe": "digits",
+}
+
+
+def config(**changes: Any) -> SearchConfig:
+    return SearchConfig.parse({**DATA, **changes}, "toy.yaml")
+
+
+def size(candidate: Candidate) -> float:
+    return sum(s.depth * s.width * (s.expansion + s.kernel / 3) for s in candidate.point.stages)
+
+
+class Judge:
+    """Deterministic accuracy and latency that remember what they were asked."""
+
+    def __init__(self) -> None:
+        self.timed: list[int] = []
+        self.trained: list[int] = []
+
+    def latency(self, candidate: Candidate) -> LatencyEstimate:
+        self.timed.append(candidate.number)
+        return LatencyEstimate(ms=0.5 + size(candidate) / 60, source="a formula")
+
+    def evaluate(self, candidate: Candidate) -> float:
+        self.trained.append(candidate.number)
+        bonus = sum(s.attention == "se" for s in candidate.point.stages)
+        return 100 - 900 / (10 + size(candidate)) + bonus
+
+    def search(self, config: SearchConfig, folder: Path, **kwargs: Any) -> SearchResult:
+        return search(config, self.evaluate, self.latency, folder, **kwargs)
+
+
+def outcome(result: SearchResult) -> list[Any]:
+    return [(t.point, t.state, t.top1, t.reward, t.duplicate_of is not None) for t in result.trials]
+
+
+def test_a_search_leaves_a_record_a_front_and_yamls_that_are_its_networks(tmp_path: Path) -> None:
+    shown: list[int] = []
+    result = Judge().search(config(), tmp_path, on_trial=lambda t: shown.append(t.number))
+    assert load_search_result(tmp_path) == result
+    assert [t.number for t in result.trials] == shown == list(range(8))
+    assert result.trials[0].point == config().space.smallest()
+    done = [t for t in result.trials if t.duplicate_of is None]
+    top1, ms = [t.top1 or 0.0 for t in done], [t.latency.ms for t in done if t.latency]
+    assert result.front == tuple(done[i].number for i in pareto_front(top1, ms))
+    assert result.best == max(done, key=lambda t: t.reward or 0.0).number
+    for number, name in [*zip(result.front, result.front_yaml, strict=True), (result.best, result.best_yaml)]:
+        assert name is not None
+        found = load_model_config(tmp_path / name)
+        assert point_of(config().space, found) == result.trial(number or 0).point
+    assert len(list((tmp_path / "front").iterdir())) == len(result.front)
+    assert json.loads((tmp_path / "search.json").read_text())["schema_version"] == 1
+
+
+@pytest.mark.parametrize(
+    ("engine", "goal"), [*((e, "reward") for e in ENGINES), *((e, "front") for e in FRONT_ENGINES)]
+)
+def test_a_resumed_search_equals_an_unbroken_one(engine: str, goal: str, tmp_path: Path) -> None:
+    wanted = config(engine=engine, goal=goal, trials=14)
+    unbroken = Judge().search(wanted, tmp_path / "a")
+    Judge().search(wanted, tmp_path / "b", trials=5)
+    stopped = Judge()
+
+    def stop(candidate: Candidate) -> float:
+        if len(stopped.trained) == 2:
+            raise KeyboardInterrupt
+        return stopped.evaluate(candidate)
+
+    with pytest.raises(KeyboardInterrupt):
+        search(wanted, stop, stopped.latency, tmp_path / "b")
+    resumed = Judge().search(wanted, tmp_path / "b")
+    assert outcome(resumed) == outcome(unbroken)
+
+
+def test_a_search_killed_in_a_trial_loses_nothing_and_runs_that_network_again(tmp_path: Path) -> None:
+    code = f"""
+        import sys, time
+        sys.path.insert(0, {str(Path(__file__).parent)!r})
+        from test_search_study import *
+        judge = Judge()
+        def slow(candidate):
+            if candidate.number == 4:
+                print("in trial 4", flush=True)
+                time.sleep(60)
+            return judge.evaluate(candidate)
+        search(config(), slow, judge.latency, Path({str(tmp_path / "killed")!r}))
+    """
+    child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
+    assert child.stdout is not None
+    assert child.stdout.readline() == "in trial 4\n"
+    with pytest.raises(MobilezooError, match="another search is running"):
+        Judge().search(config(), tmp_path / "killed")
+    os.kill(child.pid, signal.SIGKILL)
+    child.wait()
+    judge = Judge()
+    resumed = judge.search(config(), tmp_path / "killed")
+    assert len(judge.trained) <= 4
+    assert outcome(resumed) == outcome(Judge().search(config(), tmp_path / "unbroken"))
+
+
+def test_a_network_that_keeps_killing_the_process_is_given_up(tmp_path: Path) -> None:
+    def crash(candidate: Candidate) -> float:
+        if candidate.number >= 2:
+            raise KeyboardInterrupt  # what is left behind equals that of a killed process
+        return 50.0
+
+    for _ in range(4):
+        with pytest.raises(KeyboardInterrupt):
+            search(config(), crash, Judge().latency, tmp_path)
+    result = Judge().search(config(), tmp_path)
+    failed = [t for t in result.trials if t.state == "failed"]
+    assert len(failed) == 1
+    assert "the process ended 3 times" in (failed[0].reason or "")
+    assert len(result.trials) == 8
+
+
+def test_a_failing_network_is_recorded_with_its_reason_and_the_search_goes_on(tmp_path: Path) -> None:
+    judge = Judge()
+
+    def sometimes(candidate: Candidate) -> float:
+        if candidate.number == 3:
+            raise RuntimeError("no   kernel\nfor this shape")
+        return float("nan") if candidate.number == 5 else judge.evaluate(candidate)
+
+    result = search(config(), sometimes, judge.latency, tmp_path)
+    assert {t.number: t.reason for t in result.trials if t.state == "failed"} == {
+        3: "RuntimeError: no kernel for this shape",
+        5: "accuracy is nan: the training diverged",
+    }
+    assert len(result.trials) == 8
+
+
+def test_failures_in_a_row_end_the_search_with_the_last_reason(tmp_path: Path) -> None:
+    def fail(candidate: Candidate) -> LatencyEstimate:
+        raise MobilezooError("phone unplugged")
+
+    with pytest.raises(MobilezooError, match="3 networks failed in a row, the last one: phone unplugged"):
+        search(config(max_failures=3), Judge().evaluate, fail, tmp_path)
+    assert all(t.reason == "phone unplugged" for t in load_search_result(tmp_path).trials)
+
+
+def test_a_missing_toolchain_stops_the_search_and_its_network_runs_again(tmp_path: Path) -> None:
+    def missing(candidate: Candidate) -> LatencyEstimate:
+        raise MissingToolError("litert_torch", "litert")
+
+    with pytest.raises(MissingToolError, match="pip install"):
+        search(config(), Judge().evaluate, missing, tmp_path)
+    assert outcome(Judge().search(config(), tmp_path)) == outcome(Judge().search(config(), tmp_path / "fresh"))
+
+
+def test_the_same_network_is_not_trained_twice(tmp_path: Path) -> None:
+    stages = [{"stride": 2, "block": ["ds"], "kernel": [3, 5], "width": [8], "depth": [1]}]
+    judge = Judge()
+    small = {**DATA["space"], "stages": stages}
+    result = judge.search(config(space=small, trials=6), tmp_path)
+    assert len(judge.trained) == len(judge.timed) == 2
+    again = [t for t in result.trials if t.duplicate_of is not None]
+    assert len(again) == 4
+    assert all(t.top1 == result.trial(t.duplicate_of or 0).top1 for t in again)
+
+
+def test_latency_is_measured_before_training_and_an_impossible_target_is_said_first(tmp_path: Path) -> None:
+    judge = Judge()
+    impossible = config(objective={"target_ms": 0.1})
+    with pytest.raises(ConfigError, match=r"target_ms = 0.1: .* takes 1.17 ms \(a formula\)"):
+        judge.search(impossible, tmp_path)
+    assert judge.trained == []
+    result = judge.search(config(), tmp_path)  # nothing was learned, so the same folder takes the mended target
+    assert len(result.trials) == 8
+    assert judge.search(config(objective={"target_ms": 0.1}, check_target=False), tmp_path / "other").best is not None
+
+
+def test_pruned_networks_keep_their_curve(tmp_path: Path) -> None:
+    judge = Judge()
+
+    def with_curve(candidate: Candidate) -> float:
+        for epoch in range(3):
+            candidate.report(epoch, 10.0 * epoch)
+        return judge.evaluate(candidate)
+
+    result = search(config(trials=2), with_curve, judge.latency, tmp_path)
+    assert result.trials[0].curve == ((0, 0.0), (1, 10.0), (2, 20.0))
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        ({"space": {**DATA["space"], "stem": 16}}, "a search of another space: use name=OTHER"),
+        ({"objective": {"target_ms": 4.0}}, "with another objective"),
+        ({"goal": "front"}, "with another goal"),
+        ({"recipe": "imagenet"}, "with another training recipe"),
+        ({"device": "phone"}, "with another latency source"),
+    ],
+)
+def test_a_study_of_something_else_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
+    Judge().search(config(trials=1), tmp_path)
+    with pytest.raises(ConfigError, match=message):
+        Judge().search(config(**change), tmp_path)
+    assert len(Judge().search(config(trials=2), tmp_path).trials) == 2
+
+
+def test_a_foreign_damaged_or_locked_database_is_one_line(tmp_path: Path) -> None:
+    import optuna
+
+    (tmp_path / "noise").mkdir()
+    (tmp_path / "noise" / DATABASE).write_bytes(b"not a database" * 100)
+    with pytest.raises(MobilezooError, match="file is not a database"):
+        Judge().search(config(), tmp_path / "noise")
+    (tmp_path / "foreign").mkdir()
+    optuna.create_study(study_name="mine", storage=f"sqlite:///{tmp_path}/foreign/{DATABASE}")
+    with pytest.raises(ConfigError, match="holds the study 'mine'"):
+        Judge().search(config(), tmp_path / "foreign")
+    Judge().search(config(trials=1), tmp_path / "locked")
+    other = sqlite3.connect(tmp_path / "locked" / DATABASE)
+    other.execute("BEGIN EXCLUSIVE")
+    began = time.monotonic()
+    with pytest.raises(MobilezooError, match="database is locked; finished trials are kept"):
+        open_study(config(), tmp_path / "locked", lock_timeout_s=0.2)
+    assert time.monotonic() - began < 20
+    other.rollback()
+    other.close()
+    assert len(Judge().search(config(trials=2), tmp_path / "locked").trials) == 2
