@@ -45,7 +45,8 @@ def run_demo(out: Path, progress: bool) -> None:
         for report in reports:
             save_json(out / "latency" / f"{Path(report.artifact).name}.latency.json", report)
     with _step("4/5  search small networks by accuracy and LiteRT latency"):
-        found = run_search("digits", (), out / "search", progress=progress)
+        # On a slow host even the smallest network may miss the config's target; the demo searches all the same.
+        found = run_search("digits", ("check_target=false",), out / "search", progress=progress)
     with _step("5/5  write the page"):
         page = write_report([out], out / "report.html")
     _print_summary(record, files, reports, found)
