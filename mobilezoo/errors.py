@@ -5,6 +5,10 @@ from collections.abc import Iterable
 from pathlib import Path
 
 
+FEW = 20
+"""So many names are listed whole."""
+
+
 class MobilezooError(Exception):
     """A mistake in the input or the set-up. The CLI prints it as one line and exits with code 2."""
 
@@ -17,8 +21,10 @@ class UnknownNameError(MobilezooError):
     """A name that no registry knows; near names are offered."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
-        near = difflib.get_close_matches(name, list(known), n=4, cutoff=0.5)
-        hint = f"did you mean {', '.join(near)}?" if near else f"see `mobilezoo list` for every {kind}"
+        names = sorted(known)
+        near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+        every = f"known: {', '.join(names)}" if len(names) <= FEW else "see `mobilezoo list`"
+        hint = f"did you mean {', '.join(near)}?" if near else every
         super().__init__(f"unknown {kind} {name!r}: {hint}")
 
 

@@ -7,6 +7,7 @@ is what authors evaluate. Pickles are read with weights_only=True: a file with c
 import argparse
 import codecs
 import pickle
+import re
 import warnings
 import zipfile
 from collections.abc import Mapping
@@ -25,6 +26,9 @@ from mobilezoo.models.base import ModelConfig, family_module
 AVERAGED = ("state_dict_ema", "model_ema", "ema", "net_E")
 WRAPPERS = ("state_dict", "model", "net", "module")
 _NUMPY_SCALAR: Any = np.float64(0).__reduce__()[0]
+REFUSED = re.compile(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)")
+"""How torch names what it will not unpickle."""
+
 HARMLESS: list[Any] = [
     argparse.Namespace,
     np.dtype,
@@ -130,13 +134,13 @@ def _read(file: Path) -> Any:
         with torch.serialization.safe_globals(HARMLESS):
             return torch.load(file, map_location="cpu", weights_only=True)
     except pickle.UnpicklingError as error:
-        refused = str(error).partition("Unsupported global: ")[2].split(" ")[1:2]
+        refused = REFUSED.search(str(error))
         if refused:
             raise CheckpointError(
-                f"{str(file)!r} holds more than weights ({refused[0]}) and loading it could run code: "
+                f"{str(file)!r} holds more than weights ({refused[1]}) and loading it could run code: "
                 "ask its author for safetensors or a plain state dict"
             ) from None
-        raise CheckpointError(f"{str(file)!r} is damaged or no checkpoint: {_first_line(error)}") from None
+        raise CheckpointError(f"{str(file)!r} is damaged or no checkpoint: not a pickle of weights") from None
     except (SafetensorError, RuntimeError, EOFError, OSError, ValueError, KeyError, zipfile.BadZipFile) as error:
         raise CheckpointError(f"{str(file)!r} is damaged or no checkpoint: {_first_line(error)}") from None
 

@@ -1,6 +1,7 @@
 """Checkpoints: every published packing loads, everything else is one clear line."""
 
 import argparse
+import os
 import warnings
 from pathlib import Path
 from typing import Any
@@ -86,19 +87,22 @@ def test_equal_classes_but_other_widths_are_not_called_a_class_count(tmp_path: P
         create_model("mobilenext_100", checkpoint=tmp_path / "x.pth", reset_head=True)
 
 
-class _Opens:
+class _Runs:
     """Unpickled, it would create a file."""
 
-    def __init__(self, path: Path) -> None:
-        self.path = path
+    def __init__(self, *call: Any) -> None:
+        self.call = call
 
     def __reduce__(self) -> tuple[Any, ...]:
-        return (open, (str(self.path), "w"))
+        return (self.call[0], self.call[1:])
 
 
-def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "args": _Opens(tmp_path / "made")}, tmp_path / "x.pth")
-    with pytest.raises(CheckpointError, match=r"holds more than weights .*could run code"):
+@pytest.mark.parametrize("by", ["open", "system"])
+def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path, by: str) -> None:
+    made = str(tmp_path / "made")
+    evil = _Runs(open, made, "w") if by == "open" else _Runs(os.system, f"touch {made}")
+    torch.save({"state_dict": {"a": torch.zeros(1)}, "args": evil}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=rf"holds more than weights \(\w+\.{by}\) .*could run code"):
         read_state_dict(tmp_path / "x.pth")
     assert not (tmp_path / "made").exists()
 
