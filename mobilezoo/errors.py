@@ -4,7 +4,6 @@ import difflib
 from collections.abc import Iterable
 from pathlib import Path
 
-
 FEW = 20
 """So many names are listed whole."""
 
