@@ -135,7 +135,9 @@ def _explain(error: ValidationError, cls: type[BaseModel], source: str) -> str:
             lines.append(f"{source}: missing key {where!r}")
         else:
             expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
-            lines.append(f"{source}: {where} = {item['input']!r}: expected {expected}")
+            # a rule over several keys names them itself; the whole record would bury it
+            value = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"
+            lines.append(f"{source}: {where}{value}: expected {expected}")
     return "; ".join(lines)
 
 

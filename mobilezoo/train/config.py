@@ -90,7 +90,10 @@ class TrainSettings(Record):
     @model_validator(mode="after")
     def _warmup_fits(self) -> "TrainSettings":
         if self.schedule.warmup_epochs >= self.epochs:
-            raise ValueError(f"schedule.warmup_epochs ({self.schedule.warmup_epochs}) below epochs ({self.epochs})")
+            raise ValueError(
+                f"schedule.warmup_epochs ({self.schedule.warmup_epochs}) below epochs ({self.epochs}): "
+                "for a short run add train.schedule.warmup_epochs=0"
+            )
         return self
 
 

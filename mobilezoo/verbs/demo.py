@@ -9,6 +9,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mobilezoo.artifacts import Checkpoint, LatencyReport, save_json
+from mobilezoo.errors import require
 from mobilezoo.verbs.tables import print_table
 
 if TYPE_CHECKING:
@@ -32,6 +33,7 @@ def run_demo(out: Path, progress: bool) -> None:
     from mobilezoo.verbs.searching import run_search
     from mobilezoo.verbs.training import run_training
 
+    _require_toolchains()
     started = time.perf_counter()
     with _step("1/5  train mobilenetv2_ca_100 on 1,437 scanned digits, score it on 360 others"):
         record = run_training("digits", (), out / "train", resume=True, progress=progress)
@@ -51,6 +53,16 @@ def run_demo(out: Path, progress: bool) -> None:
         page = write_report([out], out / "report.html")
     _print_summary(record, files, reports, found)
     print(f"\n{time.perf_counter() - started:.0f} s in all. The page: {page.resolve()}")
+
+
+def _require_toolchains() -> None:
+    """Raise MissingToolError now rather than after minutes of training."""
+    from mobilezoo_export import load_exporter
+
+    for target in TARGETS:
+        load_exporter(target).require()
+    for module, extra in (("optuna", "search"), ("jinja2", "report"), ("plotly", "report")):
+        require(module, extra)
 
 
 @contextmanager

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mobilezoo.config import find_config, load_record, write_yaml
-from mobilezoo.errors import ExportError
+from mobilezoo.errors import ExportError, require
 from mobilezoo.search.networks import yaml_data
 from mobilezoo.search.records import Candidate, LatencyEstimate, SearchConfig, SearchResult, TrialRecord
 from mobilezoo.verbs.subject import Subject
@@ -16,6 +16,7 @@ PARITY_IMAGES = 8
 
 def run_search(config: str, overrides: tuple[str, ...], out: Path | None, progress: bool) -> SearchResult:
     """Begin or go on with the study that the config names; every finished trial prints one line."""
+    require("optuna", "search")
     from mobilezoo.search.study import search
 
     path = find_config("search", config)
