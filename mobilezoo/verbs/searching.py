@@ -26,7 +26,7 @@ def run_search(config: str, overrides: tuple[str, ...], out: Path | None, progre
     with console.status(f"searching {path.stem}: {settings.trials} trials") as status:
 
         def tell(trial: TrialRecord) -> None:
-            console.print(_line(trial), highlight=False)
+            console.print(_line(trial), highlight=False, markup=False)
             status.update(f"searching {path.stem}: trial {trial.number + 1} of {settings.trials} done")
 
         return search(settings, Judge(settings).accuracy, Judge(settings).latency, folder, on_trial=tell)
