@@ -1,5 +1,5 @@
 /* Crop-only JPEG decoding: only the rows and (in whole coding blocks) columns of a crop are decoded, at the smallest
- * of the sizes 1, 1/2, 1/4, 1/8 that is no smaller than the output, then resized with PIL's antialiasing triangle or
+ * of the sizes 1, 1/2, 1/4, 1/8 that is at least twice the output, then resized with PIL's antialiasing triangle or
  * cubic filter into one place of a batch [S, S, 3] of uint8. Needs libjpeg-turbo (jpeg_crop_scanline, JCS_EXT_RGBX).
  * Returns 0, or: 1 not decodable, 2 not RGB or grey (CMYK), 3 out of memory. Thread-safe: no state between calls. */
 #include <math.h>
@@ -168,7 +168,7 @@ int region_decode(const uint8_t *data, unsigned long bytes, int x, int y, int w,
     if (jpeg.jpeg_color_space == JCS_CMYK || jpeg.jpeg_color_space == JCS_YCCK) { result = OTHER_COLOURS; goto done; }
     jpeg.out_color_space = JCS_EXT_RGBX;
     int shrink = 1, least = w < h ? w : h;
-    while (shrink < 8 && least / (shrink * 2) >= size) shrink *= 2;
+    while (shrink < 8 && least / (shrink * 2) >= 2 * size) shrink *= 2; /* as PIL with reducing_gap=2 */
     jpeg.scale_num = 8 / shrink;
     jpeg.scale_denom = 8;
     jpeg_start_decompress(&jpeg);

@@ -14,7 +14,8 @@ import hashlib
 import json
 import math
 from collections.abc import Iterator, Mapping
-from functools import cached_property, partial
+from functools import cached_property
+from itertools import product
 from typing import Any, Literal, Self
 
 import numpy as np
@@ -200,35 +201,45 @@ class Space(Record):
         return (self.point(genome) for genome in self.genes.neighbours(self.genome(point)))
 
     def smallest(self) -> Point:
-        """The network with the fewest multiply-adds by `stage_cost`: the one expected to be fastest."""
-        stages = []
-        in_channels = self.stem
+        """The network with the fewest multiply-adds by `stage_cost`: the one expected to be fastest.
+
+        Exact over all widths, since a narrow stage makes its successor cheaper: the best network is kept per width.
+        """
+        best: dict[int, tuple[float, tuple[Stage, ...]]] = {self.stem: (0.0, ())}
+        area = 1.0
         for choices in self.stages:
-            stages.append(min(_alternatives(choices), key=partial(stage_cost, in_channels=in_channels)))
-            in_channels = stages[-1].width
-        return Point(resolution=min(self.resolution), stages=tuple(stages))
+            grown: dict[int, tuple[float, tuple[Stage, ...]]] = {}
+            for in_channels, (cost, stages) in best.items():
+                for stage in _alternatives(choices):
+                    total = cost + stage_cost(stage, in_channels, area)
+                    if stage.width not in grown or total < grown[stage.width][0]:
+                        grown[stage.width] = (total, (*stages, stage))
+            best, area = grown, area / choices.stride**2
+        width = min(best, key=lambda w: best[w][0] + area * w * self.head)
+        return Point(resolution=min(self.resolution), stages=best[width][1])
 
 
-def stage_cost(stage: Stage, in_channels: int) -> float:
-    """Multiply-adds of a stage per output pixel, attention counted as a token amount; orders stages, no more."""
+def stage_cost(stage: Stage, in_channels: int, area: float = 1.0) -> float:
+    """Multiply-adds of a stage whose input has `area` pixels, attention counted as a token amount; orders stages."""
     cost, chs = 0.0, in_channels
-    for _ in range(stage.depth):
+    for index in range(stage.depth):
+        out_area = area / stage.stride**2 if index == 0 else area
         if stage.block == "cn":
-            cost += stage.kernel**2 * chs * stage.width
+            cost += out_area * stage.kernel**2 * chs * stage.width
         else:
             mid = chs * stage.expansion
             spatial = stage.kernel**2 * (chs if stage.block == "er" else 1) * mid
             widen = chs * mid if stage.block == "ir" and stage.expansion > 1 else 0
-            cost += widen + spatial + mid * stage.width
-        cost += 0 if stage.attention == "none" else chs
-        chs = stage.width
+            cost += area * widen + out_area * (spatial + mid * stage.width)
+        cost += 0 if stage.attention == "none" else out_area * chs
+        chs, area = stage.width, out_area
     return cost
 
 
 def _alternatives(choices: StageSpace) -> Iterator[Stage]:
-    """The small end of a stage: one candidate per block type, every other choice at its cheapest."""
+    """The small end of a stage: one candidate per block type and width, every other choice at its cheapest."""
     attention = "none" if "none" in choices.attention else choices.attention[0]
-    for block in choices.block:
+    for block, width in product(choices.block, choices.width):
         yield Stage(
             block=block,
             kernel=min(choices.kernel),
@@ -236,7 +247,7 @@ def _alternatives(choices: StageSpace) -> Iterator[Stage]:
             expansion=min(choices.expansion) if block in EXPANDING else 1.0,
             attention=attention if block in ATTENDING else "none",
             skip=choices.skip[0],
-            width=min(choices.width),
+            width=width,
             depth=min(choices.depth),
         )
 

@@ -57,7 +57,11 @@ class ReseededSampler(BaseSampler):
         return self._at(study, trial).sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
-        self._at(study, trial).before_trial(study, trial)
+        inner = self._at(study, trial)
+        inner.before_trial(study, trial)
+        if "fixed_params" in trial.system_attrs:
+            # An enqueued trial never asks for its choices, and NSGA-II notes a trial's generation when asked.
+            inner.sample_relative(study, trial, inner.infer_relative_search_space(study, trial))
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
         self._at(study, trial).after_trial(study, trial, state, values)

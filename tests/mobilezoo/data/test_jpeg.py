@@ -18,7 +18,8 @@ from mobilezoo.data.region import unavailable
 from mobilezoo.errors import ConfigError, DataError, MobilezooError
 
 PREP = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1 / 255, 1 / 255, 1 / 255))
-LEAST_DB = {"region": 50.0, "wheels": 36.0}
+LEAST_DB = {"RegionDecoder": 50.0, "WheelsDecoder": 33.0}
+"""On photographs; OpenCV's filters do not widen when they shrink."""
 
 
 @pytest.fixture(params=["region", "wheels"])
@@ -70,8 +71,7 @@ def test_crops_of_photographs_look_as_pil_makes_them(decoder: Decoder, shared: P
         out = np.zeros((128, 128, 3), np.uint8)
         decoder.decode(data, crop, False, bicubic, out)
         errors.append(np.mean((by_pil(data, crop, 128, bicubic).astype(float) - out) ** 2))
-    name = "region" if type(decoder).__name__ == "RegionDecoder" else "wheels"
-    assert 10 * np.log10(255**2 / np.mean(errors)) > LEAST_DB[name] - 6 * (name == "wheels" and bicubic)
+    assert 10 * np.log10(255**2 / np.mean(errors)) > LEAST_DB[type(decoder).__name__]
 
 
 @pytest.mark.parametrize("crop", [(0, 0, 1, 1), (0, 0, 300, 401), (299, 400, 1, 1), (7, 390, 290, 11), (3, 5, 40, 40)])
@@ -81,7 +81,7 @@ def test_odd_crops_stay_inside_the_image_and_flip(decoder: Decoder, crop: tuple[
     decoder.decode(data, crop, False, False, plain)
     decoder.decode(data, crop, True, False, flipped)
     assert np.array_equal(plain, flipped[:, ::-1])
-    assert psnr_db(plain, by_pil(data, crop, 33, False)) > 30
+    assert psnr_db(plain, by_pil(data, crop, 33, False)) > LEAST_DB[type(decoder).__name__] - 15
 
 
 def test_grey_files_become_rgb_and_damaged_ones_are_errors(decoder: Decoder) -> None:
