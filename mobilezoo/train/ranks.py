@@ -60,13 +60,20 @@ def joined(device_name: str) -> Iterator[Ranks]:
         raise ConfigError(f"WORLD_SIZE is set but RANK is not usable ({error}): start with torchrun") from None
     cuda = device_name.startswith("cuda") or (device_name == "auto" and torch.cuda.is_available())
     try:
-        dist.init_process_group("nccl" if cuda else "gloo")
+        _join(ranks, "nccl" if cuda else "gloo")
     except (dist.DistError, RuntimeError, ValueError) as error:
         raise MobilezooError(_why_not_joined(str(error))) from None
     try:
         yield ranks
     finally:
         dist.destroy_process_group()
+
+
+def _join(ranks: Ranks, backend: str) -> None:
+    """Meet the others under a key of this attempt: after a restart, torchrun's store still holds dead addresses."""
+    attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
+    store, rank, world = next(dist.rendezvous("env://", ranks.rank, ranks.world))
+    dist.init_process_group(backend, store=dist.PrefixStore(f"attempt-{attempt}", store), rank=rank, world_size=world)
 
 
 def device_of(name: str, ranks: Ranks) -> str:
