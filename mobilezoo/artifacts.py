@@ -163,7 +163,8 @@ class Slice(Record):
 class ProcessRun(Record):
     """One fresh process of a measurement: costs before the first timed run, and its slices in order."""
 
-    load_ms: float
+    load_ms: float | None
+    """None where a runner does not tell."""
     first_run_ms: float
     warmup_runs: int
     warmup_settled: bool

@@ -192,6 +192,10 @@ def profile(
     to: Annotated[str, typer.Option("--to", help="Formats to export names and checkpoints to.")] = "litert",
     tier: Annotated[str, typer.Option("--tier", "--protocol", help="screen, report or sustained.")] = "screen",
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: one.")] = None,
+    cores: Annotated[str | None, typer.Option("--cores", help="Phones and boards: big, mid, little or any.")] = None,
+    settings: Annotated[
+        list[str] | None, typer.Option("--set", help="KEY=VALUE of the device's YAML, for example serial=R58M.")
+    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Time two files in turns; report their ratio.")] = False,
     ops: Annotated[bool, typer.Option("--ops", help="Where the milliseconds go, operator by operator.")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="With --ops: a flame-like picture, SVG.")] = None,
@@ -210,13 +214,16 @@ def profile(
         mobilezoo profile shvit_s1 timm:mobilenetv4_conv_small --to litert,onnx
         mobilezoo profile a.tflite b.tflite --compare
         mobilezoo profile shvit_s1 --device cortex_a76
+        mobilezoo profile shvit_s1 --device android --cores big
+        mobilezoo profile shvit_s1 --device android --set runner.kind=benchmark_model --set runner.path=PATH
         mobilezoo profile shvit_s1 --tier report --no-cache --json
         mobilezoo profile shvit_s1 --ops --plot shvit_s1.svg
     """
     from mobilezoo.verbs import profiling
 
+    changed = (*(settings or ()), *((f"cores={cores}",) if cores else ()))
     choices = profiling.Choices(
-        device, tuple(to.split(",")), tier, threads, not no_cache, allow_folded, progress=not quiet
+        device, tuple(to.split(",")), tier, threads, not no_cache, allow_folded, not quiet, changed
     )
     if compare:
         ratio = profiling.compare_subjects(subjects, choices)

@@ -13,7 +13,7 @@ from mobilezoo_latency import machine
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
 from mobilezoo_latency.protocol import judge, slices_of
 from mobilezoo_latency.session import WorkerSession
-from mobilezoo_latency.stats import median
+from mobilezoo_latency.stats import median, median_known
 
 
 class Runtime(NamedTuple):
@@ -116,7 +116,7 @@ def report_of(
         device=device.describe().model_copy(update={"threads": protocol.threads}),
         protocol=protocol,
         samples_ms=tuple(samples_ms),
-        load_ms=median([r.load_ms for r in runs]),
+        load_ms=median_known(r.load_ms for r in runs),
         first_run_ms=median([r.first_run_ms for r in runs]),
         sentinel_before_ms=runs[0].sentinel_before_ms,
         sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,

@@ -1,14 +1,14 @@
 """Summaries of raw latency samples. Randomness comes from a generator with a fixed seed, so a summary repeats."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from statistics import median
 from typing import TYPE_CHECKING
 
 if TYPE_CHECKING:
     import numpy as np
 
-__all__ = ["bootstrap_interval", "mad", "median", "percentile", "ratio_interval", "summary"]
+__all__ = ["bootstrap_interval", "mad", "median", "median_known", "percentile", "ratio_interval", "summary"]
 
 SEED = 20240229
 CELLS = 20_000_000
@@ -20,6 +20,12 @@ def percentile(samples: Sequence[float], q: float) -> float:
     import numpy as np
 
     return float(np.percentile(np.asarray(samples, dtype=np.float64), q))
+
+
+def median_known(values: Iterable[float | None]) -> float | None:
+    """Median of the values that are there; None where none is."""
+    known = [value for value in values if value is not None]
+    return median(known) if known else None
 
 
 def mad(samples: Sequence[float]) -> float:

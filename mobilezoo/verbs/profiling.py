@@ -27,6 +27,8 @@ class Choices(NamedTuple):
     use_cache: bool = True
     allow_folded: bool = False
     progress: bool = True
+    settings: tuple[str, ...] = ()
+    """Overrides of the device's YAML, `key=value`."""
 
 
 def profile_subjects(subjects: list[str], choices: Choices) -> list[LatencyReport]:
@@ -36,7 +38,8 @@ def profile_subjects(subjects: list[str], choices: Choices) -> list[LatencyRepor
 
     from mobilezoo_latency import load_device, load_protocol, profile
 
-    device, protocol = load_device(choices.device), load_protocol(choices.tier, threads=choices.threads)
+    device = load_device(choices.device, choices.settings)
+    protocol = load_protocol(choices.tier, threads=choices.threads)
     files = [file for what in subjects for file in exported_files(what, choices)]
     shown = choices.progress and len(files) > 1
     bar = track(files, "measuring", console=Console(stderr=True), disable=not shown, transient=True)
@@ -49,7 +52,7 @@ def profile_subjects(subjects: list[str], choices: Choices) -> list[LatencyRepor
 
 def compare_subjects(subjects: list[str], choices: Choices) -> "Comparison":
     """Time two networks in turns and return their latency ratio with its interval."""
-    from mobilezoo_latency import compare, load_protocol
+    from mobilezoo_latency import compare, load_device, load_protocol
 
     if len(subjects) != 2:
         raise MobilezooError(f"--compare takes two files, got {len(subjects)}")
@@ -57,7 +60,8 @@ def compare_subjects(subjects: list[str], choices: Choices) -> "Comparison":
     if len(files) != 2:
         raise MobilezooError(f"--compare takes one format for both, got --to {','.join(choices.targets)}")
     protocol = load_protocol(choices.tier, threads=choices.threads)
-    return compare(files[0], files[1], choices.device, protocol, allow_folded=choices.allow_folded)
+    device = load_device(choices.device, choices.settings)
+    return compare(files[0], files[1], device, protocol, allow_folded=choices.allow_folded)
 
 
 def report_dict(report: LatencyReport) -> dict[str, Any]:

@@ -12,13 +12,14 @@ from pathlib import Path
 
 import pytest
 
-from mobilezoo.artifacts import Protocol
+from mobilezoo.artifacts import Protocol, save_record
 from mobilezoo.errors import DeviceError
 from mobilezoo_latency import Store, load_artifact, load_device, profile
 from mobilezoo_latency.emulator.layout import find_emulator, home
 from mobilezoo_latency.emulator.probe import verify
 from mobilezoo_latency.remote.device import RemoteDevice, exit_status, parse_job, pick_cores
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
+from mobilezoo_latency.remote.runners import RunnerConfig
 from mobilezoo_latency.remote.state import CoreClass, parse_classes, parse_state
 
 QUICK = Protocol(name="quick", warmup_runs=2, warmup_s=0.0, min_runs=5, min_s=0.0, max_repeats=1)
@@ -401,3 +402,125 @@ def test_without_an_adb_server_the_command_is_named(adb):
     time.sleep(0.05)
     with pytest.raises(DeviceError, match="adb start-server"):
         phone(adb, "", port=1).open()
+
+
+# ---- runners that the user brings: scripts that print what the real tools print --------------------------------------
+
+BENCHMARK_MODEL = """#!/bin/sh
+case "$*" in *--use_gpu=true*) d=GPU ;; *--use_nnapi=true*) d=NNAPI ;; *) d=XNNPACK ;; esac
+[ -f "${1#--graph=}" ] || { echo "ERROR: Could not open '${1#--graph=}'."; exit 1; }
+echo "INFO: STARTING!"
+echo "INFO: Num threads: [THREADS]"
+echo "INFO: Graph: [${1#--graph=}]"
+if [ $d = NNAPI ]; then
+  echo "INFO: Though NNAPI delegate is explicitly applied, the model graph will not be executed by the delegate."
+else
+  echo "INFO: Explicitly applied $d delegate, and the model graph will be completely executed by the delegate."
+fi
+echo "INFO: Initialized session in 12.5ms."
+echo "INFO: count=4 first=2071 curr=69 min=68 max=2071 avg=570.5 std=24"
+echo
+echo "INFO: count=50 first=1930 curr=1870 min=1868 max=2249 avg=1906.91 std=5"
+echo
+echo "INFO: Inference timings in us: Init: 12500, First inference: 2071, Warmup (avg): 570.5, Inference (avg): 1906.91"
+"""
+PERF_TEST = """#!/bin/sh
+while [ $# -gt 1 ]; do [ "$1" = -r ] && runs=$2; shift; done
+echo "Setting intra_op_num_threads to 1"
+i=1; while [ $i -le $runs ]; do echo "iteration:$i,time_cost:0.0025"; i=$((i + 1)); done
+echo "Session creation time cost: 0.0217932 s"
+echo "First inference time cost: 19 ms"
+echo "Average inference time cost total: 2.500000 ms"
+"""
+EXECUTOR = """#!/bin/sh
+for a in "$@"; do case $a in --num_executions=*) runs=${a#*=} ;; esac; done
+p="I 00:00:00.003 executorch:executor_runner.cpp:600]"
+echo "$p Resetting threadpool with num threads = 1" >&2
+i=1; while [ $i -le $runs ]; do echo "$p Iteration $i of $runs: 3.250000 ms" >&2; i=$((i + 1)); done
+echo "$p Model executed successfully $runs time(s) in 9 ms." >&2
+"""
+
+
+def script(folder: Path, name: str, text: str) -> str:
+    path = folder / "tools" / name
+    path.parent.mkdir(exist_ok=True)
+    path.write_text(text)
+    return str(path)
+
+
+def with_runner(adb, launcher: str, kind: str, text: str, **runner: object) -> RemoteDevice:
+    named = RunnerConfig.parse({"kind": kind, "path": script(adb.folder, kind, text), **runner}, "test")
+    return phone(adb, launcher, runner=named)
+
+
+def as_target(path: Path, folder: Path, target: str, suffix: str) -> Path:
+    """A copy of an artefact that claims another format."""
+    copy = folder / f"model{suffix}"
+    shutil.copy(path, copy)
+    record = load_artifact(path).record
+    save_record(copy, record.model_copy(update={"target": target}))
+    return copy
+
+
+@pytest.mark.parametrize(("delegate", "obtained"), [("cpu", "XNNPACK (completely)"), ("gpu", "GPU (completely)")])
+def test_benchmark_model_gives_means_of_its_runs_and_the_delegate_it_used(
+    adb, launcher, tiny_tflite, tmp_path, delegate, obtained
+):
+    device = with_runner(adb, launcher, "benchmark_model", BENCHMARK_MODEL.replace("THREADS", "1"), delegate=delegate)
+    report = profile(tiny_tflite, device, QUICK, store=Store(tmp_path / "latency.db"))
+    assert report.samples_ms == (1.90691,) * 16
+    assert report.processes[0].runs_per_sample == 50
+    assert (report.load_ms, report.first_run_ms) == (12.5, 2.071)
+    assert report.requested["delegate"] == delegate
+    assert report.obtained["delegate"] == obtained
+    assert "means of about 50 runs" in report.obtained["samples"]
+    assert "benchmark_model" in report.device.runtime
+
+
+def test_a_delegate_or_a_thread_count_that_was_not_obtained_is_an_error(adb, launcher, tiny_tflite):
+    artifact = load_artifact(tiny_tflite)
+    refused = with_runner(adb, launcher, "benchmark_model", BENCHMARK_MODEL.replace("THREADS", "1"), delegate="nnapi")
+    with pytest.raises(DeviceError, match=r"asked for NNAPI and did not use it: .*will not be executed"):
+        refused.measure(artifact, QUICK)
+    threads = with_runner(adb, launcher, "benchmark_model", BENCHMARK_MODEL.replace("THREADS", "4"))
+    with pytest.raises(DeviceError, match=r"1 thread\(s\) were asked for, and the runner used 4"):
+        threads.measure(artifact, QUICK)
+
+
+@pytest.mark.parametrize(
+    ("kind", "text", "target", "suffix", "ms", "load_ms"),
+    [
+        ("onnxruntime_perf_test", PERF_TEST, "onnx", ".onnx", 2.5, 21.7932),
+        ("executor_runner", EXECUTOR, "executorch", ".pte", 3.25, None),
+    ],
+)
+def test_the_other_vendors_runners_give_every_run(
+    adb, launcher, tiny_tflite, tmp_path, kind, text, target, suffix, ms, load_ms
+):
+    device = with_runner(adb, launcher, kind, text)
+    file = as_target(tiny_tflite, tmp_path, target, suffix)
+    report = profile(file, device, QUICK, store=Store(tmp_path / "latency.db"))
+    assert set(report.samples_ms) == {ms}
+    assert len(report.samples_ms) >= QUICK.min_runs
+    assert report.load_ms == load_ms
+    assert report.obtained["threads"] == "1"
+    with pytest.raises(DeviceError, match=f"runs {target} files, and this is 'litert'"):
+        device.for_artifact(load_artifact(tiny_tflite))
+
+
+@pytest.mark.parametrize(
+    ("runner", "expected"),
+    [
+        ({"kind": "benchmark_model", "path": "/no/such/binary"}, "no file '/no/such/binary'"),
+        ({"kind": "executor_runner", "path": __file__, "delegate": "gpu"}, "has no delegate 'gpu': choose from cpu"),
+        ({"kind": "benchmark_model", "path": "GARBAGE"}, "printed no 'Inference timings': 'hello'"),
+        ({"kind": "benchmark_model", "path": "FAILS"}, "status 1: ERROR: cannot load"),
+    ],
+)
+def test_runners_that_cannot_be_used_are_one_line(adb, launcher, tiny_tflite, runner, expected):
+    scripts = {"GARBAGE": "#!/bin/sh\necho hello\n", "FAILS": "#!/bin/sh\necho ERROR: cannot load\nexit 1\n"}
+    if runner["path"] in scripts:
+        runner = {**runner, "path": script(adb.folder, runner["path"], scripts[runner["path"]])}
+    device = phone(adb, launcher, runner=RunnerConfig.parse(runner, "test"))
+    with pytest.raises(DeviceError, match=expected):
+        device.measure(load_artifact(tiny_tflite), QUICK)

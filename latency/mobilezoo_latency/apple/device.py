@@ -21,7 +21,7 @@ from mobilezoo_latency import machine
 from mobilezoo_latency.apple.sentinel import SENTINEL_SHAPE, write_sentinel
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
 from mobilezoo_latency.protocol import judge, sample, slices_of, warm_up
-from mobilezoo_latency.stats import median
+from mobilezoo_latency.stats import median, median_known
 
 UNITS = {"all": "ALL", "cpu_only": "CPU_ONLY", "cpu_and_gpu": "CPU_AND_GPU", "cpu_and_ne": "CPU_AND_NE"}
 ALLOWED = {
@@ -153,7 +153,7 @@ class AppleDevice(Device):
             device=info,
             protocol=protocol,
             samples_ms=tuple(samples),
-            load_ms=median([run.load_ms for run in runs]),
+            load_ms=median_known(r.load_ms for r in runs),
             first_run_ms=median([run.first_run_ms for run in runs]),
             sentinel_before_ms=runs[0].sentinel_before_ms,
             sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,

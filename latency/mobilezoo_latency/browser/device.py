@@ -28,7 +28,7 @@ from mobilezoo_latency.browser.messages import Hello, Result, job_of, usable
 from mobilezoo_latency.browser.server import PAGE, PageServer
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
 from mobilezoo_latency.protocol import judge
-from mobilezoo_latency.stats import median
+from mobilezoo_latency.stats import median, median_known
 
 POLL_S = 0.2
 RUNTIMES = {"litert": ("LiteRT.js", "@litertjs/core"), "onnx": ("onnxruntime-web", "onnxruntime-web")}
@@ -290,7 +290,7 @@ def _report(
         device=info.model_copy(update={"threads": protocol.threads}),
         protocol=protocol,
         samples_ms=samples,
-        load_ms=median([r.load_ms for r in runs]),
+        load_ms=median_known(r.load_ms for r in runs),
         first_run_ms=median([r.first_run_ms for r in runs]),
         sentinel_before_ms=runs[0].sentinel_before_ms,
         sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,

@@ -9,11 +9,11 @@ import time
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple, TypeVar
+from typing import ClassVar, Literal, TypeVar
 
 from pydantic import Field
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice, sha256_of
 from mobilezoo.errors import DeviceError
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
 from mobilezoo_latency.emulator.layout import find_emulator
@@ -21,8 +21,9 @@ from mobilezoo_latency.emulator.probe import write_probe
 from mobilezoo_latency.protocol import judge, slices_of
 from mobilezoo_latency.remote.bundle import runner_bundle, runner_command
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
+from mobilezoo_latency.remote.runners import RUNNERS, Job, Runner, RunnerConfig
 from mobilezoo_latency.remote.state import CoreClass, DeviceState, core_classes, read_state
-from mobilezoo_latency.stats import median
+from mobilezoo_latency.stats import median, median_known
 
 POLL_S = 0.5
 SENTINEL = {"side": 32, "in_channels": 64, "out_channels": 64}
@@ -38,15 +39,7 @@ class RemoteConfig(DeviceConfig):
     cores: Cores = Field(default="any", description="core class to pin to, by maximum clock")
     patience_s: float = Field(default=120.0, gt=0, description="how long a lost connection is waited for")
     launcher: str = Field(default="", description="put before the runner's command line; empty on a real device")
-
-
-class Job(NamedTuple):
-    """What the runner said."""
-
-    load_ms: float
-    first_run_ms: float
-    warmup_ms: list[float]
-    samples_ms: list[float]
+    runner: RunnerConfig | None = Field(default=None, description="a vendor's tool instead of our own LiteRT runner")
 
 
 class RemoteDevice(Device):
@@ -64,18 +57,27 @@ class RemoteDevice(Device):
     def identity(self, link: Link) -> tuple[str, str, str]:
         """(product name, processor, system) as the device tells them."""
 
+    @property
+    def runner(self) -> Runner | None:
+        """The user's own runner; None for ours."""
+        named = self.config.runner
+        return RUNNERS[named.kind](named) if named is not None else None
+
     def for_artifact(self, artifact: ArtifactFile) -> Device:
-        """Itself, for LiteRT files. Raises DeviceError for others."""
-        if artifact.record.target != "litert":
+        """Itself, for files its runner takes. Raises DeviceError for others."""
+        target = self.runner.target if self.runner else "litert"
+        if artifact.record.target != target:
             raise DeviceError(
-                f"{artifact.path.name}: {self.config.name} runs LiteRT files, and this is {artifact.record.target!r}: "
-                "export with --target litert"
+                f"{artifact.path.name}: {self.config.name} runs {target} files, and this is "
+                f"{artifact.record.target!r}: export with --to {target}"
             )
         return self
 
     def check(self) -> None:
         """Raise DeviceError unless the device answers and the runner for it was built."""
         find_emulator()
+        if self.runner:
+            self.runner.check()
         link = self.open()
         machine = link.shell("uname -m").text.strip()
         if machine not in ("aarch64", "arm64") and not self.config.launcher:
@@ -86,20 +88,29 @@ class RemoteDevice(Device):
         link = self.open()
         name, cpu, system = self.identity(link)
         cores = f", {self.config.cores} cores" if self.config.cores != "any" else ""
-        runtime = f"LiteRT {find_emulator().installed.litert} (XNNPACK)"
-        return DeviceInfo(name=name, kind=self.kind, runtime=runtime, cpu=cpu + cores, os=system)
+        return DeviceInfo(name=name, kind=self.kind, runtime=self._runtime(), cpu=cpu + cores, os=system)
+
+    def _runtime(self) -> str:
+        if self.runner is None:
+            return f"LiteRT {find_emulator().installed.litert} (XNNPACK)"
+        named = self.runner.config
+        return f"{self.runner.runtime} {sha256_of(Path(named.path).expanduser())[:8]} ({named.delegate})"
 
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
         """Samples from fresh processes on the device, between runs of a small sentinel network."""
+        if self.runner:
+            self.runner.check()
         link = _Patient(self.open(), self.config.patience_s, self.sleep)
         info = self.describe()
         folder = self._install(link)
-        model = self._put(link, artifact.path, f"{artifact.record.sha256[:16]}.tflite", folder)
+        model = self._put(link, artifact.path, f"{artifact.record.sha256[:16]}{artifact.path.suffix}", folder)
         sentinel = self._put_sentinel(link, folder)
-        start = self._start(link, folder, protocol.threads)
-        runs, samples = [], []
+        pin = self._pin(link, protocol.threads)
+        start = pin + " ".join(filter(None, [self.config.launcher, runner_command(folder)]))
+        timed = self._timing(link, pin, start, model, protocol)
+        runs, samples, jobs = [], [], list[Job]()
         for _ in range(protocol.restarts):
-            run, taken = self._process(link, start, model, sentinel, protocol)
+            run, taken = self._process(link, start, timed, sentinel, protocol, jobs)
             runs.append(run)
             samples += taken
         record = artifact.record
@@ -112,19 +123,74 @@ class RemoteDevice(Device):
             device=info.model_copy(update={"threads": protocol.threads}),
             protocol=protocol,
             samples_ms=tuple(samples),
-            load_ms=median([r.load_ms for r in runs]),
+            load_ms=median_known(r.load_ms for r in runs),
             first_run_ms=median([r.first_run_ms for r in runs]),
             sentinel_before_ms=runs[0].sentinel_before_ms,
             sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,
             noisy=judge(protocol, runs, samples),
             measured_at=utc_now(),
-            requested={"threads": str(protocol.threads), "delegate": "XNNPACK", "cores": self.config.cores},
-            obtained={"delegate": "XNNPACK", "cores": self.config.cores},
+            requested={"threads": str(protocol.threads), "delegate": self._delegate(), "cores": self.config.cores},
+            obtained=self._obtained(jobs, protocol, link.name),
             processes=tuple(runs),
         )
 
+    def _delegate(self) -> str:
+        return self.runner.config.delegate if self.runner else "XNNPACK"
+
+    def _obtained(self, jobs: list[Job], protocol: Protocol, name: str) -> dict[str, str]:
+        """What the runner said it used. Raises DeviceError where it used other threads than asked for."""
+        obtained: dict[str, str] = {"cores": self.config.cores}
+        for threads in {job.threads for job in jobs if job.threads is not None}:
+            if threads != protocol.threads:
+                raise DeviceError(f"{name}: {protocol.threads} thread(s) were asked for, and the runner used {threads}")
+            obtained["threads"] = str(threads)
+        if self.runner is None:
+            return {**obtained, "delegate": "XNNPACK"}
+        told = {job.delegate for job in jobs if job.delegate is not None}
+        obtained["delegate"] = ", ".join(sorted(told)) if told else "not told by this runner"
+        if jobs[0].runs_per_sample > 1:
+            obtained["samples"] = f"means of about {jobs[0].runs_per_sample} runs: this runner tells no single ones"
+        return obtained
+
+    def _timing(self, link: Link, pin: str, start: str, model: str, protocol: Protocol) -> Callable[[int, float], Job]:
+        """A function that times one slice of (runs, seconds)."""
+        runner = self.runner
+        if runner is None:
+
+            def ours(min_samples: int, min_s: float) -> Job:
+                how = f"{protocol.warmup_runs} {protocol.warmup_s} {min_samples} {min_s}"
+                return self._run(link, f"{start} {shlex.quote(model)} {protocol.threads} time {how}", min_s)
+
+            return ours
+        binary = self._put_runner(link, runner)
+        prefix = f"env LD_LIBRARY_PATH={shlex.quote(binary.rpartition('/')[0])} {pin}{binary}"
+
+        def theirs(min_samples: int, min_s: float) -> Job:
+            def call(arguments: str) -> str:
+                return self._output(link, f"{prefix} {arguments} 2>&1", min_s)
+
+            return runner.slice(call, model, protocol, min_samples, min_s)
+
+        return theirs
+
+    def _put_runner(self, link: Link, runner: Runner) -> str:
+        """Copy the user's binary and libraries; returns the binary's path on the device."""
+        local = Path(runner.config.path).expanduser()
+        folder = f"{self.config.folder}/{runner.config.kind}-{sha256_of(local)[:16]}"
+        for library in runner.config.libraries:
+            self._put(link, Path(library).expanduser(), Path(library).name, folder)
+        binary = self._put(link, local, runner.config.kind, folder)
+        link.shell(f"chmod 755 {binary}")
+        return binary
+
     def _process(
-        self, link: Link, start: str, model: str, sentinel: str, protocol: Protocol
+        self,
+        link: Link,
+        start: str,
+        timed: Callable[[int, float], Job],
+        sentinel: str,
+        protocol: Protocol,
+        jobs: list[Job],
     ) -> tuple[ProcessRun, list[float]]:
         """The slices of one restart, each a process on the device, with the sentinel before and after."""
         before = self._sentinel(link, start, sentinel)
@@ -136,8 +202,8 @@ class RemoteDevice(Device):
         for min_samples, min_s in slices_of(protocol):
             began_slice = time.monotonic() - began
             state = read_state(link)
-            how = f"{protocol.warmup_runs} {protocol.warmup_s} {min_samples} {min_s}"
-            job = self._run(link, f"{start} {shlex.quote(model)} {protocol.threads} time {how}", min_s)
+            job = timed(min_samples, min_s)
+            jobs.append(job)
             first = first or job
             samples += job.samples_ms
             after = read_state(link)
@@ -149,7 +215,7 @@ class RemoteDevice(Device):
             first_run_ms=first.first_run_ms,
             warmup_runs=len(first.warmup_ms),
             warmup_settled=_settled(first, protocol),
-            runs_per_sample=1,
+            runs_per_sample=first.runs_per_sample,
             other_load=max(loads, default=None),
             sentinel_before_ms=before,
             slices=tuple(slices),
@@ -168,15 +234,14 @@ class RemoteDevice(Device):
     def _sentinel(self, link: Link, start: str, sentinel: str) -> float:
         return median(self._run(link, f"{start} {shlex.quote(sentinel)} 1 time {SENTINEL_PROTOCOL}", 0.2).samples_ms)
 
-    def _start(self, link: Link, folder: str, threads: int) -> str:
-        """The command line up to the model: launcher, pinning, runner. Raises DeviceError for a missing core class."""
-        runner = " ".join(filter(None, [self.config.launcher, runner_command(folder)]))
+    def _pin(self, link: Link, threads: int) -> str:
+        """What pins a command to the chosen cores. Raises DeviceError for a missing core class."""
         if self.config.cores == "any":
-            return runner
+            return ""
         chosen = pick_cores(core_classes(link), self.config.cores, threads, link.name)
         if link.shell("command -v taskset").status != 0:
             raise DeviceError(f"{link.name} has no taskset: cores cannot be chosen; use cores=any")
-        return f"taskset {sum(1 << cpu for cpu in chosen.cpus):x} {runner}"
+        return f"taskset {sum(1 << cpu for cpu in chosen.cpus):x} "
 
     def _install(self, link: Link) -> str:
         """Put the runner on the device unless it is there; returns its folder."""
@@ -209,9 +274,13 @@ class RemoteDevice(Device):
         return remote
 
     def _run(self, link: Link, command: str, duration_s: float) -> Job:
+        """What our runner said. Raises DeviceError."""
+        return parse_job(self._output(link, command, duration_s))
+
+    def _output(self, link: Link, command: str, duration_s: float) -> str:
         """Run a command detached and follow its output to the end. Raises DeviceError."""
         out = f"{self.config.folder}/run-{time.time_ns():x}.txt"
-        wrapped = f"{command} > {out} 2> {out}.err; echo exit $? >> {out}"
+        wrapped = f"{{ {command}; }} > {out} 2> {out}.err; echo exit $? >> {out}"
         # In parentheses: a link may append a command of its own, and `&;` is no shell.
         link.shell(f"(nohup sh -c {shlex.quote(wrapped)} > /dev/null 2>&1 < /dev/null &)")
         limit = time.monotonic() + 300 + 20 * duration_s
@@ -224,11 +293,12 @@ class RemoteDevice(Device):
                 raise DeviceError(f"{link.name}: no end of the run after {300 + 20 * duration_s:.0f} s")
         complaint = link.shell(f"cat {out}.err; rm -f {out} {out}.err").text
         if status != 0:
-            lines = [line for line in complaint.splitlines() if not line.startswith(("INFO", "WARNING"))]
+            said = (complaint or text.rpartition("exit ")[0]).splitlines()
+            lines = [line for line in said if line.strip() and not line.startswith(("INFO", "WARNING"))]
             raise DeviceError(
                 f"{link.name}: the runner ended with status {status}: {lines[-1] if lines else 'no word'}"
             )
-        return parse_job(text)
+        return text
 
 
 class _Patient(Link):

@@ -1,0 +1,208 @@
+"""Runners that the user brings: the vendors' own benchmark tools, driven by the same protocol as our runner.
+
+Command lines and output formats are those of TensorFlow Lite's `benchmark_model` (tools/benchmark), ONNX Runtime's
+`onnxruntime_perf_test` (test/perftest) and ExecuTorch's `executor_runner` (examples/portable). The first prints only
+statistics of its runs, so each of its calls gives one sample, the mean of its runs; the others print every run.
+"""
+
+import math
+import re
+import shlex
+from abc import ABC, abstractmethod
+from collections.abc import Callable
+from pathlib import Path
+from typing import ClassVar, Literal, NamedTuple
+
+from pydantic import Field
+
+from mobilezoo.artifacts import Protocol
+from mobilezoo.config import Record
+from mobilezoo.errors import DeviceError
+from mobilezoo_latency.stats import median
+
+CALLS = 16
+"""Calls of a runner that tells only the mean of its runs: so many samples per slice."""
+PILOT_RUNS = 10
+Delegate = Literal["cpu", "gpu", "nnapi", "qnn"]
+
+
+class RunnerConfig(Record):
+    """A binary for the device."""
+
+    kind: Literal["benchmark_model", "onnxruntime_perf_test", "executor_runner"]
+    path: str = Field(description="the binary on this computer; it is copied to the device")
+    libraries: tuple[str, ...] = Field(default=(), description="shared libraries to put beside it")
+    delegate: Delegate = Field(default="cpu", description="what should compute, where the runner has it")
+
+
+class Job(NamedTuple):
+    """What a runner said of one slice."""
+
+    load_ms: float | None
+    """None where the runner does not tell."""
+    first_run_ms: float
+    warmup_ms: list[float]
+    samples_ms: list[float]
+    runs_per_sample: int = 1
+    threads: int | None = None
+    """As the runner tells; None where it does not."""
+    delegate: str | None = None
+
+
+class Runner(ABC):
+    """One tool: which files it takes, how it is called, what it says."""
+
+    target: ClassVar[str]
+    runtime: ClassVar[str]
+    delegates: ClassVar[tuple[str, ...]]
+
+    def __init__(self, config: RunnerConfig) -> None:
+        self.config = config
+
+    def check(self) -> None:
+        """Raise DeviceError unless the files are there and the runner has the delegate."""
+        for path in (self.config.path, *self.config.libraries):
+            if not Path(path).expanduser().is_file():
+                raise DeviceError(f"runner.path: no file {path!r}: build or download {self.config.kind} for the device")
+        if self.config.delegate not in self.delegates:
+            known = ", ".join(self.delegates)
+            raise DeviceError(f"{self.config.kind} has no delegate {self.config.delegate!r}: choose from {known}")
+
+    @abstractmethod
+    def slice(self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float) -> Job:
+        """Time one slice; `run` takes the arguments of a call and returns what it printed. Raises DeviceError."""
+
+
+class BenchmarkModel(Runner):
+    """TensorFlow Lite's tool."""
+
+    target = "litert"
+    runtime = "TFLite benchmark_model"
+    delegates = ("cpu", "gpu", "nnapi")
+
+    def slice(self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float) -> Job:
+        use = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true"}[self.config.delegate]
+        arguments = (
+            f"--graph={shlex.quote(model)} --num_threads={protocol.threads} {use} "
+            f"--warmup_runs={max(1, protocol.warmup_runs)} --warmup_min_secs={protocol.warmup_s} "
+            f"--num_runs={math.ceil(min_samples / CALLS)} --min_secs={min_s / CALLS:.4f}"
+        )
+        texts = [run(arguments) for _ in range(CALLS)]
+        parsed = [self._parse(text) for text in texts]
+        return Job(
+            load_ms=median([p[0] for p in parsed]),
+            first_run_ms=median([p[1] for p in parsed]),
+            warmup_ms=[],
+            samples_ms=[p[2] for p in parsed],
+            runs_per_sample=int(median([float(p[3]) for p in parsed])),
+            threads=_number(r"(?:Num threads|#threads used for CPU inference): \[(\d+)\]", texts[0]),
+            delegate=self._delegate(texts[0]),
+        )
+
+    def _parse(self, text: str) -> tuple[float, float, float, int]:
+        """(load, first run, mean run in ms, runs)."""
+        times = re.search(r"Inference timings in us: Init: ([\d.e+]+), First inference: ([\d.e+]+), .*"
+                          r"Inference \(avg\): ([\d.e+]+)", text)  # fmt: skip
+        counts = re.findall(r"^(?:INFO: )?count=(\d+) ", text, re.MULTILINE)
+        if times is None or not counts:
+            raise DeviceError(f"{self.config.kind} printed no 'Inference timings': {_last(text)}")
+        load, first, mean = (float(value) / 1e3 for value in times.groups())
+        return load, first, mean, int(counts[-1])
+
+    def _delegate(self, text: str) -> str:
+        said = re.search(r"Explicitly applied (\w+) delegate, and the model graph will be (\w+) executed", text)
+        name = {"cpu": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI"}[self.config.delegate]
+        if said is not None and said[1] == name:
+            return f"{name} ({said[2]})"
+        if name == "XNNPACK" and "XNNPACK delegate for CPU" in text:
+            return name
+        raise DeviceError(f"{self.config.kind} was asked for {name} and did not use it: {_delegate_line(text)}")
+
+
+class PerfTest(Runner):
+    """ONNX Runtime's tool. It does not tell which nodes a provider took."""
+
+    target = "onnx"
+    runtime = "ONNX Runtime onnxruntime_perf_test"
+    delegates = ("cpu", "nnapi", "qnn")
+
+    def slice(self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float) -> Job:
+        def call(runs: int) -> str:
+            how = f"-e {self.config.delegate} -x {protocol.threads} -m times -r {runs} -I -v"
+            return run(f"{how} {shlex.quote(model)}")
+
+        def times(text: str) -> list[float]:
+            return [float(v) * 1e3 for v in re.findall(r"iteration:\d+,\s*time_cost:([\d.e+-]+)", text)]
+
+        text, samples, warm = _timed(call, times, protocol, min_samples, min_s, self.config.kind)
+        load = re.search(r"Session creation time cost: ([\d.e+-]+) s", text)
+        first = re.search(r"First inference time cost: ([\d.e+-]+) ms", text)
+        if load is None or first is None:
+            raise DeviceError(f"{self.config.kind} printed no session or first inference time: {_last(text)}")
+        threads = _number(r"Setting intra_op_num_threads to (\d+)", text)
+        return Job(float(load[1]) * 1e3, float(first[1]), samples[:warm], samples[warm:], threads=threads)
+
+
+class ExecutorRunner(Runner):
+    """ExecuTorch's tool; the delegate was chosen when the file was exported. It does not tell its load time."""
+
+    target = "executorch"
+    runtime = "ExecuTorch executor_runner"
+    delegates = ("cpu",)
+
+    def slice(self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float) -> Job:
+        def call(runs: int) -> str:
+            return run(
+                f"--model_path={shlex.quote(model)} --num_executions={runs} --cpu_threads={protocol.threads} "
+                "--print_output=none"
+            )
+
+        def times(text: str) -> list[float]:
+            return [float(v) for v in re.findall(r"Iteration \d+ of \d+: ([\d.e+-]+) ms", text)]
+
+        text, samples, warm = _timed(call, times, protocol, min_samples, min_s, self.config.kind)
+        threads = _number(r"Resetting threadpool with num threads = (\d+)", text)
+        return Job(None, samples[0], samples[:warm], samples[warm:], threads=threads)
+
+
+RUNNERS: dict[str, type[Runner]] = {
+    "benchmark_model": BenchmarkModel,
+    "onnxruntime_perf_test": PerfTest,
+    "executor_runner": ExecutorRunner,
+}
+
+
+def _timed(
+    call: Callable[[int], str],
+    times: Callable[[str], list[float]],
+    protocol: Protocol,
+    min_samples: int,
+    min_s: float,
+    kind: str,
+) -> tuple[str, list[float], int]:
+    """(output, every run in ms, how many of them are warm-up), long enough for the slice after a short pilot."""
+    pilot = times(call(PILOT_RUNS))
+    if len(pilot) < PILOT_RUNS:
+        raise DeviceError(f"{kind} does not print single runs: take a build of 2025 or later")
+    run_s = max(median(pilot) / 1e3, 1e-6)
+    warm = max(protocol.warmup_runs, math.ceil(protocol.warmup_s / run_s))
+    text = call(warm + max(min_samples, math.ceil(1.1 * min_s / run_s)))
+    samples = times(text)
+    if len(samples) < warm + min_samples:
+        raise DeviceError(f"{kind} printed {len(samples)} runs of {warm + min_samples}: {_last(text)}")
+    return text, samples, warm
+
+
+def _number(pattern: str, text: str) -> int | None:
+    found = re.search(pattern, text)
+    return int(found[1]) if found else None
+
+
+def _last(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("exit ")]
+    return repr(lines[-1][:200]) if lines else "no word"
+
+
+def _delegate_line(text: str) -> str:
+    lines = [line.strip() for line in text.splitlines() if "delegate" in line]
+    return repr(lines[-1][:200]) if lines else "its log names no delegate"
