@@ -11,7 +11,7 @@ from mobilezoo.errors import MobilezooError, require
 from mobilezoo.report.curves import Curves, read_curves, unique_names
 from mobilezoo.report.figures import front_figure, latency_figure, reward_figure, training_figures
 from mobilezoo.report.picture import architecture_svg, describe
-from mobilezoo.report.tables import latency_groups, model_rows, parity_rows, tool_versions
+from mobilezoo.report.tables import counted, latency_groups, model_rows, parity_rows, tool_versions
 from mobilezoo.search.records import SearchResult, TrialRecord
 
 ASSETS = Path(__file__).parent / "assets"
@@ -51,6 +51,7 @@ def build_report(
         training=training,
         parity=parity_rows(artifacts),
         latency=latency,
+        counted=counted(latencies),
         search=None if search is None else _search_section(search, figures),
         tools=tool_versions(artifacts),
         figures=figures,

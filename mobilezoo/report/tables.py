@@ -11,9 +11,8 @@ KINDS: dict[Kind, str] = {
     "board": "Boards",
     "host": "Host computer",
     "browser": "Browsers",
-    "emulated": "Emulated cores (estimates, not measurements)",
 }
-"""Device kinds in the order of the page; their times are never put on one axis."""
+"""Kinds of device that are timed, in the order of the page; their times are never put on one axis."""
 
 
 @dataclass(frozen=True)
@@ -78,6 +77,11 @@ def latency_groups(reports: Sequence[LatencyReport]) -> list[tuple[str, list[Lat
         if rows:
             groups.append((heading, sorted(rows, key=lambda row: row.summary.median_ms)))
     return groups
+
+
+def counted(reports: Sequence[LatencyReport]) -> list[LatencyReport]:
+    """What emulated cores counted, by core, fewest cycles first: estimates, never beside measured times."""
+    return sorted((r for r in reports if r.counts), key=lambda r: (r.device.name, r.counts.cycles if r.counts else 0))
 
 
 def _label(report: LatencyReport, *, with_device: bool) -> str:

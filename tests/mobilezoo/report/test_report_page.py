@@ -8,7 +8,7 @@ from typing import Any
 
 import pytest
 
-from mobilezoo.artifacts import LatencyReport
+from mobilezoo.artifacts import Counts, Estimate, LatencyReport
 from mobilezoo.errors import MobilezooError
 from mobilezoo.report import build_report, runs_report
 
@@ -50,6 +50,25 @@ def test_kinds_of_device_never_share_an_axis(records: dict[str, Any], tmp_path: 
     drawn = [[trace["x"] for trace in figures[key]["data"]] for key in ("latency-0", "latency-1")]
     assert sorted(drawn[0]) == sorted(phone)
     assert sorted(drawn[1]) == sorted(host)
+
+
+def test_counts_of_emulated_cores_stand_in_a_table_of_their_own(records: dict[str, Any], tmp_path: Path) -> None:
+    timed = records["latencies"][0]
+    update = {
+        "device": timed.device.model_copy(update={"name": "cortex_a76", "kind": "emulated"}),
+        "samples_ms": (),
+        "counts": Counts(instructions=9_900_000, cycles=4_010_000.0, dram_lines=177_000),
+        "estimate": Estimate(latency_ms=3.36, low_ms=3.1, high_ms=3.59, error_percent=7.7, basis="Pixel 4 <large>"),
+    }
+    reports = [timed.model_copy(update=update), timed.model_copy(update={**update, "estimate": None})]
+    page = build_report(tmp_path / "r.html", title="x", latencies=reports).read_text()
+    body = page[page.index("<body>") :]
+    assert 'class="chart"' not in body
+    assert "counted, not measured" in body
+    assert "≈&nbsp;3.36&nbsp;ms" in body
+    assert "±7.7&nbsp;%" in body
+    assert "Pixel 4 &lt;large&gt;" in body
+    assert "not calibrated" in body
 
 
 def test_the_front_chart_draws_the_trials_of_the_record(records: dict[str, Any], tmp_path: Path) -> None:
