@@ -86,6 +86,19 @@ class Checkpoint(Record):
     """Validation top-1 in percent, of these very weights."""
 
 
+class Coverage(Record):
+    """Operators of an exported file, and what XNNPACK took of them where the runtime tells."""
+
+    ops: dict[str, int]
+    """Operator → how often; ExecuTorch names its partitions, not what is inside."""
+    partitions: int | None
+    """XNNPACK partitions; None where the format is not delegated before it reaches a phone."""
+    outside: dict[str, int] | None
+    """Operators that no partition took."""
+    warnings: tuple[str, ...] = ()
+    """What is known to be slow or refused on phones, each with its source."""
+
+
 class Artifact(Record):
     """One exported file (or `.mlpackage` folder) and the proof that comes with it."""
 
@@ -105,6 +118,7 @@ class Artifact(Record):
     not_run: str | None = None
     zero_gammas: tuple[str, ...] = ()
     """Norm or LayerScale tensors that are all zero: converters fold their branches away, so latency lies."""
+    coverage: Coverage | None = None
     tools: dict[str, str]
     """Toolchain versions."""
 

@@ -15,9 +15,11 @@ from typing import TYPE_CHECKING
 
 import numpy as np
 
+from mobilezoo.artifacts import Coverage
 from mobilezoo.config import Record
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export.contract import ExportSpec
+from mobilezoo_export.coverage import coverage
 from mobilezoo_export.registry import load_exporter, load_runner
 
 if TYPE_CHECKING:
@@ -47,6 +49,7 @@ class Outcome(Record):
 
     warnings: tuple[str, ...] = ()
     runtime: str | None = None
+    coverage: Coverage | None = None
     error: str | None = None
 
 
@@ -67,7 +70,7 @@ def convert(
     except Exception as error:
         raise ExportError(f"the {target} converter refused {spec.model}: {one_line(error)}") from error
     if exporter.not_run(spec):
-        return Outcome(warnings=tuple(warnings)), None
+        return Outcome(warnings=tuple(warnings), coverage=coverage(target, path)), None
     try:
         # Without a record, the runner would have to guess the layout of a square, few-pixel input.
         runner = load_runner(path)
@@ -77,7 +80,7 @@ def convert(
         raise
     except Exception as error:
         raise ExportError(f"{spec.model}: the {target} file cannot be run: {one_line(error)}") from error
-    return Outcome(warnings=tuple(warnings), runtime=runner.runtime), logits
+    return Outcome(warnings=tuple(warnings), runtime=runner.runtime, coverage=coverage(target, path)), logits
 
 
 def convert_isolated(target: str, spec: ExportSpec, path: Path, work: Path) -> tuple[Outcome, np.ndarray | None]:

@@ -148,11 +148,13 @@ def _export_one(work: _Work, spec: ExportSpec, target: str, path: Path) -> Expor
     try:
         atomic_write(path, write)
         outcome, parity = found[0]
-        artifact = _record(work, spec, target, path, parity)
+        artifact = _record(work, spec, target, path, parity, outcome)
         save_record(path, artifact)
     except MobilezooError as error:
         return result("failed", reason=str(error))
-    warnings = (*_zero_warning(prepared.zero_gammas), *outcome.warnings)
+    told = outcome.coverage.warnings if outcome.coverage else ()
+    found_in_file = [f"{target} {spec.precision}: {text}" for text in told]
+    warnings = (*_zero_warning(prepared.zero_gammas), *outcome.warnings, *found_in_file)
     return result("exported", path=str(path), artifact=artifact, warnings=warnings)
 
 
@@ -169,7 +171,9 @@ def _judged(work: _Work, spec: ExportSpec, outcome: Outcome, logits: np.ndarray 
     return parity
 
 
-def _record(work: _Work, spec: ExportSpec, target: str, path: Path, parity: Parity | None) -> Artifact:
+def _record(
+    work: _Work, spec: ExportSpec, target: str, path: Path, parity: Parity | None, outcome: Outcome
+) -> Artifact:
     exporter = load_exporter(target)
     return Artifact(
         path=path.name,
@@ -184,6 +188,7 @@ def _record(work: _Work, spec: ExportSpec, target: str, path: Path, parity: Pari
         parity=parity,
         not_run=exporter.not_run(spec) if parity is None else None,
         zero_gammas=work.prepared.zero_gammas,
+        coverage=outcome.coverage,
         tools=versions(["mobilezoo", *exporter.packages]),
     )
 

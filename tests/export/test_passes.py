@@ -184,3 +184,24 @@ def test_one_spelling_for_views_transposes_unbinding_and_fused_products() -> Non
     graph, changed = rewritten(Spellings(), torch.randn(1, 3, 4, 5), "canonical")
     assert changed >= 3
     assert not list(calls(graph, aten.addcmul.default, aten.unbind.int, aten.view.default, aten.transpose.int))
+
+
+def test_means_keep_their_axes() -> None:
+    class Pools(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return x.mean((2, 3)) + x.mean(dim=(2, 3), keepdim=True).flatten(1)
+
+    graph, changed = rewritten(Pools(), torch.randn(2, 3, 4, 5), "canonical")
+    assert changed >= 1
+    assert all(node.args[2] is True for node in calls(graph, aten.mean.dim))
+
+
+@pytest.mark.parametrize("pieces", [4, 5, 7, 17])
+def test_wide_concatenations_become_trees(pieces: int) -> None:
+    class Joins(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.cat([x[:, :, i : i + 1] * (i + 1.0) for i in range(pieces)], dim=2)
+
+    graph, changed = rewritten(Joins(), torch.randn(1, 3, 17, 5), "concat")
+    assert changed == (pieces > 4)
+    assert max(len(node.args[0]) for node in calls(graph, aten.cat.default)) <= 4

@@ -1,5 +1,7 @@
 """One spelling per operator: views become reshapes, transposes become permutes, unbinding becomes selection."""
 
+from typing import Any
+
 from torch.fx import GraphModule, Node
 
 from mobilezoo_export.passes.graph import argument, aten, calls, replace, shape_of
@@ -33,8 +35,28 @@ def run(model: GraphModule) -> int:
                 product = model.graph.call_function(aten.mul.Tensor, (product, scale))
             replace(node, model.graph.call_function(aten.add.Tensor, (base, product)))
         changed += 1
+    changed += _keep_dims(model)
     for node in calls(model, aten.unbind.int):
         for user in list(node.users):
             user.target, user.args = aten.select.int, (node.args[0], argument(node, 1, "dim", 0), user.args[1])
             changed += 1
     return changed
+
+
+def _keep_dims(model: GraphModule) -> int:
+    """Means keep their axes and are reshaped after: XNNPACK takes no others."""
+    changed = 0
+    for node in calls(model, aten.mean.dim):
+        source = node.args[0]
+        if argument(node, 2, "keepdim", False) or not isinstance(source, Node):
+            continue
+        with model.graph.inserting_before(node):
+            kept = model.graph.call_function(aten.mean.dim, (source, node.args[1], True), _dtype(node))
+            replace(node, model.graph.call_function(aten.reshape.default, (kept, list(shape_of(node)))))
+        changed += 1
+    return changed
+
+
+def _dtype(node: Node) -> dict[str, Any]:
+    dtype = node.kwargs.get("dtype")
+    return {} if dtype is None else {"dtype": dtype}

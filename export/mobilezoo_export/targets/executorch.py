@@ -16,7 +16,7 @@ from mobilezoo_export.quiet import quiet
 if TYPE_CHECKING:
     from torch import nn
 
-PASSES = ("canonical", "noop", "attention", "groupnorm", "splits", "products")
+PASSES = ("canonical", "noop", "attention", "groupnorm", "splits", "products", "concat")
 
 
 class ExecuTorchExporter(Exporter):

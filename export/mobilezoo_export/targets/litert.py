@@ -16,7 +16,7 @@ from mobilezoo_export.quiet import quiet
 if TYPE_CHECKING:
     from torch import nn
 
-PASSES = ("canonical", "noop", "attention", "groupnorm", "splits", "upsample_last", "layout")
+PASSES = ("canonical", "noop", "attention", "groupnorm", "splits", "upsample_last", "layout", "concat")
 
 
 class LiteRTExporter(Exporter):

@@ -1,0 +1,51 @@
+"""Wide concatenations as trees of narrow ones: XNNPACK takes up to four inputs in every version.
+
+LiteRT's converter joins nested concatenations of one axis again. So all levels but the last concatenate along the next
+axis and reshape: in a contiguous tensor that puts the same bytes in the same order.
+"""
+
+from torch.fx import GraphModule, Node
+
+from mobilezoo_export.passes.graph import argument, aten, calls, replace, shape_of
+
+WIDEST = 4
+Piece = tuple[Node, list[int]]
+"""A tensor and its shape: new nodes have no shape of their own yet."""
+
+
+def run(model: GraphModule) -> int:
+    changed = 0
+    for node in calls(model, aten.cat.default):
+        pieces: list[Piece] = [(piece, list(shape_of(piece))) for piece in node.args[0]]  # type: ignore[union-attr, arg-type, misc]
+        axis = int(argument(node, 1, "dim", 0)) % len(pieces[0][1])
+        if len(pieces) <= WIDEST or axis == len(pieces[0][1]) - 1:
+            continue
+        with model.graph.inserting_before(node):
+            while len(pieces) > WIDEST:
+                groups = [pieces[i : i + WIDEST] for i in range(0, len(pieces), WIDEST)]
+                pieces = [_joined(model, group, axis) for group in groups]
+            last = model.graph.call_function(aten.cat.default, ([piece for piece, _ in pieces], axis))
+        replace(node, last)
+        changed += 1
+    return changed
+
+
+def _joined(model: GraphModule, group: list[Piece], axis: int) -> Piece:
+    """The group as one tensor, concatenated along the axis after `axis`."""
+    if len(group) == 1:
+        return group[0]
+    flat = [_reshaped(model, piece, _folded(piece[1], axis)) for piece in group]
+    shape = list(group[0][1])
+    shape[axis] = sum(size[axis] for _, size in group)
+    joined = model.graph.call_function(aten.cat.default, ([piece for piece, _ in flat], axis + 1))
+    return _reshaped(model, (joined, _folded(shape, axis)), shape)
+
+
+def _folded(shape: list[int], axis: int) -> list[int]:
+    """One along `axis`, its size multiplied into the next."""
+    return [*shape[:axis], 1, shape[axis] * shape[axis + 1], *shape[axis + 2 :]]
+
+
+def _reshaped(model: GraphModule, piece: Piece, shape: list[int]) -> Piece:
+    node, old = piece
+    return (node if old == shape else model.graph.call_function(aten.reshape.default, (node, shape))), shape

@@ -1,0 +1,68 @@
+"""The record of a file says what is in it, what XNNPACK took, and what phones are known to refuse."""
+
+from collections import Counter
+from pathlib import Path
+
+import pytest
+import torch
+from torch import nn
+
+from mobilezoo_export import ExportSpec, export_model
+from mobilezoo_export.coverage import _inside, _warnings
+
+
+class Gathers(nn.Module):
+    """The tiny network, its classes put in another order by an index."""
+
+    def __init__(self, tiny: nn.Module) -> None:
+        super().__init__()
+        self.tiny = tiny
+        self.register_buffer("order", torch.randperm(10, generator=torch.Generator().manual_seed(0)))
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.index_select(self.tiny(x), 1, self.order).relu()
+
+
+def test_a_partition_holds_what_lies_between_its_inputs_and_outputs() -> None:
+    nodes = [{"index": i, "op_name": "OP", "inputs": [i], "outputs": [i + 1]} for i in range(5)]
+    made_by = {i + 1: node for i, node in enumerate(nodes)}
+    delegate = {"index": 9, "op_name": "DELEGATE", "inputs": [1], "outputs": [4]}
+    assert sorted(node["index"] for node in _inside(delegate, made_by)) == [1, 2, 3]
+
+
+def test_what_phones_refuse_is_named_with_its_source() -> None:
+    told = _warnings("litert", Counter(GATHER=2, TRANSPOSE=3, CONV_2D=9), Counter(GATHER=2), [4, 5, None])
+    assert [text.split(" ")[0] for text in told] == ["2", "2", "3", "dynamic", "5-D"]
+    assert all(text.endswith("]") for text in told)
+    assert _warnings("litert", Counter(CONV_2D=9, TRANSPOSE=2), Counter(), [4]) == []
+
+
+@pytest.mark.parametrize(
+    ("target", "op"),
+    [
+        ("litert", "GATHER"),
+        ("onnx", "Gather"),
+        pytest.param("coreml", "gather", marks=pytest.mark.slow),
+        pytest.param("executorch", "index_select", marks=pytest.mark.slow),
+    ],
+)
+def test_an_operator_outside_the_delegate_is_counted(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, target: str, op: str
+) -> None:
+    plain, gathers = (
+        export_model(net, tiny_spec, [target], ["fp32"], tmp_path / name, isolate=False)[0]
+        for net, name in ((tiny, "plain"), (Gathers(tiny).eval(), "gathers"))
+    )
+    assert plain.artifact is not None
+    assert plain.artifact.coverage is not None
+    assert gathers.artifact is not None
+    assert gathers.artifact.coverage is not None
+    assert not any(name.lower().startswith(op.lower()) for name in plain.artifact.coverage.ops)
+    assert any(name.lower().startswith(op.lower()) for name in gathers.artifact.coverage.ops)
+    assert plain.warnings == ()
+    assert any(op in text and text.startswith(f"{target} fp32: ") for text in gathers.warnings)
+    if target in ("litert", "executorch"):
+        assert plain.artifact.coverage.partitions == 1
+        assert plain.artifact.coverage.outside == {}
+        assert gathers.artifact.coverage.outside
