@@ -151,17 +151,21 @@ def convert(
 
 @verb()
 def export(
-    subject: Annotated[str, typer.Argument(help="Checkpoint, zoo name, model YAML, or timm:NAME.")],
-    to: Annotated[
-        str, typer.Option("--to", help="Comma-separated: onnx, litert, coreml, executorch.")
-    ] = "onnx,litert,coreml",
-    precision: Annotated[str, typer.Option("--precision", help="Comma-separated: fp32, fp16, int8.")] = "fp32",
+    subjects: Annotated[
+        list[str] | None, typer.Argument(help="Checkpoint, zoo name, model YAML, or timm:NAME; many with --matrix.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Comma-separated: onnx, litert, coreml, executorch.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="Comma-separated: fp32, fp16, int8.")] = None,
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Official or own weights for a name.")] = None,
     calib: Annotated[
         str | None, typer.Option("--calib", help="Data for calibration and parity; default: the training data.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default: export/ beside the checkpoint.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    matrix: Annotated[
+        bool, typer.Option("--matrix", help="Every variant, target and precision; goes on where it stopped.")
+    ] = False,
+    table: Annotated[Path | None, typer.Option("--table", help="With --matrix: write the table as Markdown.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -172,15 +176,47 @@ def export(
         mobilezoo export runs/digits/best.safetensors
         mobilezoo export shvit_s1 --checkpoint shvit_s1.pth --to litert,onnx --out files/
         mobilezoo export timm:mobilenetv4_conv_small --to litert
+        mobilezoo export --matrix --table docs/export-matrix.md
+        mobilezoo export --matrix 'shvit_*' timm:mobilenetv3_small_100 --to litert,executorch --precision fp32
     """
+    if matrix:
+        _export_matrix(subjects or [], to, precision, out, overwrite, table, as_json, quiet)
+        return
+    if not subjects or len(subjects) != 1:
+        raise MobilezooError(f"export takes one subject, got {len(subjects or [])}: name it, or pass --matrix for many")
     from mobilezoo.verbs.exporting import export_subject, print_exports
 
+    targets, precisions = (to or "onnx,litert,coreml").split(","), (precision or "fp32").split(",")
     results = export_subject(
-        subject, to.split(","), precision.split(","), checkpoint, calib, out, overwrite=overwrite, progress=not quiet
+        subjects[0], targets, precisions, checkpoint, calib, out, overwrite=overwrite, progress=not quiet
     )
     print_json([r.model_dump() for r in results]) if as_json else print_exports(results)
     if not all(r.ok for r in results):
         raise typer.Exit(2)
+
+
+def _export_matrix(
+    subjects: list[str],
+    to: str | None,
+    precision: str | None,
+    out: Path | None,
+    overwrite: bool,
+    table: Path | None,
+    as_json: bool,
+    quiet: bool,
+) -> None:
+    from mobilezoo.verbs import matrix
+    from mobilezoo_export import list_targets, load_exporter
+
+    targets = to.split(",") if to else list_targets()
+    for target in targets:
+        load_exporter(target)  # an unknown one is told before hours of work
+    folder = out or Path("runs/matrix")
+    precisions = precision.split(",") if precision else list(matrix.PRECISIONS)
+    results = matrix.run_matrix(subjects, targets, precisions, folder, overwrite=overwrite, progress=not quiet)
+    if table:
+        matrix.write_matrix(matrix.read_records(folder), table)
+    print_json([{"model": n, **r.model_dump()} for n, r in results]) if as_json else matrix.print_matrix(results)
 
 
 @verb()
