@@ -32,23 +32,19 @@ class GaussianProcess:
         self._x = x
         self._mean, self._std = float(y.mean()), float(y.std()) or 1.0
         self._y = (y - self._mean) / self._std
-        self._differs = x[:, None, :] != x[None, :, :]
         self.parameters = self._fit() if parameters is None else parameters
         self._factor(self.parameters)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(mean, standard deviation) of the noise-free value at rows `x`."""
-        theta = np.exp(self.parameters[:-1])
-        k = np.exp(-np.einsum("mng,g->mn", x[:, None, :] != self._x[None, :, :], theta))
+        k = np.exp(-_distances(x, self._x, np.exp(self.parameters[:-1])))
         mean = k @ self._alpha
         variance = np.maximum(1e-9, 1 - np.sum((k @ self._inverse) * k, axis=1))
         return mean * self._std + self._mean, np.sqrt(variance) * self._std
 
-    def _covariance(self, parameters: np.ndarray) -> np.ndarray:
-        return np.exp(-(self._differs @ np.exp(parameters[:-1])))
-
     def _factor(self, parameters: np.ndarray) -> None:
-        k = self._covariance(parameters) + np.exp(parameters[-1]) * np.eye(len(self._y))
+        k = np.exp(-_distances(self._x, self._x, np.exp(parameters[:-1])))
+        k += np.exp(parameters[-1]) * np.eye(len(self._y))
         self._inverse = np.linalg.inv(k)
         self._alpha = self._inverse @ self._y
 
@@ -57,10 +53,11 @@ class GaussianProcess:
         from scipy.optimize import minimize
 
         genes = self._x.shape[1]
+        differs = self._x[:, None, :] != self._x[None, :, :]
         start = np.append(np.full(genes, np.log(1.5 / max(genes, 1))), np.log(0.02))
 
         def loss(p: np.ndarray) -> tuple[float, np.ndarray]:
-            k = self._covariance(p)
+            k = np.exp(-_distances(self._x, self._x, np.exp(p[:-1])))
             noise = np.exp(p[-1])
             full = k + noise * np.eye(len(k))
             inverse = np.linalg.inv(full)
@@ -68,7 +65,7 @@ class GaussianProcess:
             _, logdet = np.linalg.slogdet(full)
             outer = np.outer(alpha, alpha) - inverse
             weighted = outer * k
-            slope = np.einsum("mn,mng->g", weighted, self._differs) * np.exp(p[:-1]) / 2
+            slope = np.einsum("mn,mng->g", weighted, differs) * np.exp(p[:-1]) / 2
             gradient = np.append(slope, -noise * np.trace(outer) / 2)
             value = 0.5 * self._y @ alpha + 0.5 * logdet + 0.5 * np.sum((p - start) ** 2) / 4
             return float(value), gradient + (p - start) / 4
@@ -76,3 +73,21 @@ class GaussianProcess:
         found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(FLOOR, CEILING)] * len(start),
                          options={"maxiter": 30})  # fmt: skip
         return np.asarray(found.x)
+
+
+def _distances(a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> np.ndarray:
+    """Sum of the relevances `theta` of the genes that differ, [rows of a, rows of b]: one product of matrices."""
+    return np.asarray(theta.sum() - _one_hot(a, b) * np.repeat(theta, _sizes(a, b)) @ _one_hot(b, a).T)
+
+
+def _sizes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
+    """Codes per gene, -1 included."""
+    return np.asarray(np.maximum(a.max(axis=0, initial=-1), b.max(axis=0, initial=-1)) + 2)
+
+
+def _one_hot(x: np.ndarray, other: np.ndarray) -> np.ndarray:
+    sizes = _sizes(x, other)
+    hot = np.zeros((len(x), int(sizes.sum())))
+    places = np.concatenate([[0], np.cumsum(sizes)[:-1]])
+    hot[np.arange(len(x))[:, None], x + 1 + places] = 1
+    return hot
