@@ -119,6 +119,8 @@ class Artifact(Record):
     zero_gammas: tuple[str, ...] = ()
     """Norm or LayerScale tensors that are all zero: converters fold their branches away, so latency lies."""
     coverage: Coverage | None = None
+    checkpoint: str | None = None
+    """The PyTorch weights it was made of, relative to the record's folder; None for random ones."""
     tools: dict[str, str]
     """Toolchain versions."""
 

@@ -120,6 +120,8 @@ def eval_(
 ) -> None:
     """Top-1 and top-5 of a network, a checkpoint, or an exported file run in its own runtime.
 
+    A file is scored beside the PyTorch weights its record names (or --checkpoint), with the drop between them.
+
     Examples:
 
         mobilezoo eval shvit_s1 --checkpoint shvit_s1.pth --data folder:/data/imagenet

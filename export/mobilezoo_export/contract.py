@@ -43,6 +43,8 @@ class ExportSpec(Record):
     batch: int = Field(default=1, gt=0, description="fixed batch size of the file")
     precision: str = "fp32"
     labels: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    """Where the weights came from, for the record."""
     options: ExportOptions = ExportOptions()
 
     @property

@@ -4,6 +4,7 @@ copy → eval → fuse → trace → graph passes → for each target and precis
 its own runtime, compare with PyTorch, and only then give it its name and record.
 """
 
+import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
@@ -189,6 +190,7 @@ def _record(
         not_run=exporter.not_run(spec) if parity is None else None,
         zero_gammas=work.prepared.zero_gammas,
         coverage=outcome.coverage,
+        checkpoint=os.path.relpath(spec.checkpoint, path.parent) if spec.checkpoint else None,
         tools=versions(["mobilezoo", *exporter.packages]),
     )
 

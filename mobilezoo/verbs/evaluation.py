@@ -12,26 +12,23 @@ from mobilezoo.errors import ConfigError
 def evaluate_subject(
     subject: str, data: str, checkpoint: Path | None, batch_size: int, workers: int, progress: bool
 ) -> dict[str, Any]:
-    """Scores of a network in PyTorch, or of an exported file in its own runtime, on the validation split."""
-    from mobilezoo.data import eval_loader, open_data
-    from mobilezoo.train.build import pick_device
-    from mobilezoo.train.evaluate import evaluate
+    """Scores of a network in PyTorch, or of an exported file in its own runtime, on the validation split.
+
+    With a file come, under `pytorch`, the scores of the weights it was made of: `checkpoint`, else what its record
+    names, where that is still there.
+    """
+    from mobilezoo.data import open_data
 
     source = DataConfig(source=data, batch_size=batch_size, workers=workers)
     split = open_data(source, train=False)
-    device = pick_device("auto")
-    if _is_artifact(subject):
-        return _evaluate_file(Path(subject), source, split, progress)
-    from mobilezoo.verbs.subject import load_subject
-
-    loaded = load_subject(subject, checkpoint)
-    if loaded.fresh:
-        raise ConfigError(f"{subject!r} has random weights here: pass --checkpoint PATH")
-    _same_classes(loaded.labels, split.labels, subject)
-    loader = eval_loader(source, split, loaded.resolution, loaded.preprocessing, device)
-    network = loaded.network.to(device)
-    scores = evaluate(network, _tracked(loader, device, progress))
-    return {"subject": subject, "data": data, "runs_in": f"PyTorch ({device.type})", **scores.model_dump()}
+    if not _is_artifact(subject):
+        return _evaluate_network(subject, checkpoint, source, split, progress)
+    result = _evaluate_file(Path(subject), source, split, progress)
+    weights = _weights_of(Path(subject), checkpoint)
+    if weights is not None:
+        result["pytorch"] = _evaluate_network(*weights, source, split, progress)
+        result["top1_drop"] = result["pytorch"]["top1"] - result["top1"]
+    return result
 
 
 def convert_checkpoint(official: Path, model: str, out: Path | None) -> Path:
@@ -42,10 +39,42 @@ def convert_checkpoint(official: Path, model: str, out: Path | None) -> Path:
 
 
 def print_result(result: dict[str, Any]) -> None:
+    if "pytorch" in result:
+        print_result(result["pytorch"])
     print(
         f"{result['subject']} on {result['data']} ({result['images']} images, {result['runs_in']}): "
         f"top-1 {result['top1']:.2f}%  top-5 {result['top5']:.2f}%  loss {result['loss']:.4f}"
+        + (f"  drop {result['top1_drop']:.2f}" if "top1_drop" in result else "")
     )
+
+
+def _evaluate_network(
+    subject: str, checkpoint: Path | None, source: DataConfig, split: Any, progress: bool
+) -> dict[str, Any]:
+    from mobilezoo.data import eval_loader
+    from mobilezoo.train.build import pick_device
+    from mobilezoo.train.evaluate import evaluate
+    from mobilezoo.verbs.subject import load_subject
+
+    device = pick_device("auto")
+    loaded = load_subject(subject, checkpoint)
+    if loaded.fresh:
+        raise ConfigError(f"{subject!r} has random weights here: pass --checkpoint PATH")
+    _same_classes(loaded.labels, split.labels, subject)
+    loader = eval_loader(source, split, loaded.resolution, loaded.preprocessing, device)
+    scores = evaluate(loaded.network.to(device), _tracked(loader, device, progress))
+    return {"subject": subject, "data": source.source, "runs_in": f"PyTorch ({device.type})", **scores.model_dump()}
+
+
+def _weights_of(file: Path, checkpoint: Path | None) -> tuple[str, Path | None] | None:
+    """(subject, checkpoint) of the network that a file was made of; None where its record names none that exists."""
+    record = load_record_of(Artifact, file)
+    if checkpoint is None and record.checkpoint:
+        recorded = (file.parent / record.checkpoint).resolve()
+        checkpoint = recorded if recorded.is_file() else None
+    if checkpoint is None:
+        return None
+    return (str(checkpoint), None) if record_path(checkpoint).is_file() else (record.model, checkpoint)
 
 
 def _evaluate_file(path: Path, source: DataConfig, split: Any, progress: bool) -> dict[str, Any]:

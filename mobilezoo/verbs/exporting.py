@@ -70,6 +70,7 @@ def export_network(
         in_chans=subject.in_chans,
         preprocessing=subject.preprocessing,
         labels=subject.labels,
+        checkpoint=str(subject.checkpoint) if subject.checkpoint else None,
     )
     with _status(progress) as status:
         return export_model(

@@ -100,7 +100,7 @@ def _fresh(candidate: Candidate, resolution: int | None) -> Subject:
         labels=(),
         dataset="",
         fresh=True,
-        folder=None,
+        checkpoint=None,
     )
 
 

@@ -24,8 +24,13 @@ class Subject:
     dataset: str
     fresh: bool
     """True where the weights are random: fine for latency, meaningless for accuracy."""
-    folder: Path | None
-    """Where the checkpoint lies."""
+    checkpoint: Path | None
+    """Where the weights came from."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the checkpoint lies."""
+        return self.checkpoint.parent if self.checkpoint else None
 
 
 def load_subject(what: str, checkpoint: Path | None = None) -> Subject:
@@ -47,7 +52,7 @@ def load_subject(what: str, checkpoint: Path | None = None) -> Subject:
         labels=(),
         dataset="",
         fresh=checkpoint is None,
-        folder=checkpoint.parent if checkpoint else None,
+        checkpoint=checkpoint,
     )
 
 
@@ -66,7 +71,7 @@ def _from_checkpoint(path: Path) -> Subject:
         labels=record.labels,
         dataset=record.dataset,
         fresh=False,
-        folder=path.parent,
+        checkpoint=path,
     )
 
 
@@ -95,6 +100,4 @@ def _from_timm(name: str, checkpoint: Path | None) -> Subject:
         interpolation=config["interpolation"],
         crop_pct=config["crop_pct"],
     )
-    return Subject(
-        network, name, height, channels, prep, (), "", checkpoint is None, checkpoint.parent if checkpoint else None
-    )
+    return Subject(network, name, height, channels, prep, (), "", checkpoint is None, checkpoint)
