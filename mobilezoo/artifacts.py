@@ -109,6 +109,7 @@ class Artifact(Record):
     precision: str
     model: str
     input: InputSpec
+    output: Literal["logits", "probabilities"] = "logits"
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     sha256: str

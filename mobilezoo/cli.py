@@ -164,6 +164,8 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default: export/ beside the checkpoint.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
+    batch: Annotated[int, typer.Option("--batch", min=1, help="Fixed batch size of the files.")] = 1,
+    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, see below.")] = None,
     matrix: Annotated[
         bool, typer.Option("--matrix", help="Every variant, target and precision; goes on where it stopped.")
     ] = False,
@@ -178,8 +180,19 @@ def export(
         mobilezoo export runs/digits/best.safetensors
         mobilezoo export shvit_s1 --checkpoint shvit_s1.pth --to litert,onnx --out files/
         mobilezoo export timm:mobilenetv4_conv_small --to litert
+        mobilezoo export best.safetensors --set image=true --set softmax=true
         mobilezoo export --matrix --table docs/export-matrix.md
         mobilezoo export --matrix 'shvit_*' timm:mobilenetv3_small_100 --to litert,executorch --precision fp32
+
+    Keys of --set:
+
+        image=true          uint8 pixels in, normalised in the file (Core ML: an image input)
+        softmax=true        probabilities instead of logits
+        int8_io=true        int8 LiteRT files take and give int8
+        layout=NCHW         input layout of LiteRT files (default NHWC)
+        opset=20            ONNX operator set, 18 to 23
+        onnx_activations=uint8   faster int8 on most x86 CPUs
+        coreml_target=iOS17      oldest system that runs the Core ML file
     """
     if matrix:
         _export_matrix(subjects or [], to, precision, out, overwrite, table, as_json, quiet)
@@ -190,7 +203,16 @@ def export(
 
     targets, precisions = (to or "onnx,litert,coreml").split(","), (precision or "fp32").split(",")
     results = export_subject(
-        subjects[0], targets, precisions, checkpoint, calib, out, overwrite=overwrite, progress=not quiet
+        subjects[0],
+        targets,
+        precisions,
+        checkpoint,
+        calib,
+        out,
+        overwrite=overwrite,
+        progress=not quiet,
+        batch=batch,
+        settings=tuple(settings or ()),
     )
     print_json([r.model_dump() for r in results]) if as_json else print_exports(results)
     if not all(r.ok for r in results):

@@ -28,6 +28,9 @@ class ExportOptions(Record):
     onnx_activations: Literal["int8", "uint8"] = Field(
         default="int8", description="activation type of int8 ONNX files; uint8 (u8s8) is faster on most x86 CPUs"
     )
+    image: bool = Field(default=False, description="uint8 pixels as input (Core ML: an image), normalised in the file")
+    softmax: bool = Field(default=False, description="probabilities instead of logits")
+    int8_io: bool = Field(default=False, description="int8 LiteRT files take and give int8 tensors")
     coreml_target: str = Field(default="iOS16", description="oldest system a Core ML file must run on")
 
 
@@ -46,6 +49,11 @@ class ExportSpec(Record):
     checkpoint: str | None = None
     """Where the weights came from, for the record."""
     options: ExportOptions = ExportOptions()
+
+    @property
+    def dtype(self) -> Literal["float32", "uint8"]:
+        """Type of the values that are fed."""
+        return "uint8" if self.options.image else "float32"
 
     @property
     def shape(self) -> tuple[int, int, int, int]:
@@ -75,6 +83,8 @@ class Runner(ABC):
     """An exported file, loaded in its own runtime. `prepare` then `invoke` is what latency measures."""
 
     input: InputSpec
+    pixels: Preprocessing | None = None
+    """Set where the file takes raw pixels: batches, which come normalised, are turned back into them."""
     measurable: bool = True
     """Whether the time of `invoke` says anything about a device; false for Core ML's program check."""
 
@@ -94,6 +104,14 @@ class Runner(ABC):
     @abstractmethod
     def runtime(self) -> str:
         """Name and version of what computes."""
+
+    def as_fed(self, batch: "np.ndarray") -> "np.ndarray":
+        """A normalised batch in the values that the file takes: float32, or uint8 pixels."""
+        if self.pixels is None:
+            return batch
+        from mobilezoo_export.app import to_pixels
+
+        return to_pixels(batch, self.pixels)
 
     def obtained(self) -> dict[str, str]:
         """What the runtime really uses (`delegate`, `partitions`, ...), as far as it tells; latency records keep it."""
@@ -153,7 +171,7 @@ class Exporter(ABC):
 
     def input_spec(self, spec: ExportSpec) -> InputSpec:
         """The input the written file takes."""
-        return InputSpec(shape=spec.shape)
+        return InputSpec(shape=spec.shape, dtype=spec.dtype)
 
     def not_run(self, spec: ExportSpec) -> str | None:
         """Why a file of this target cannot be run on this machine, or None."""

@@ -75,6 +75,7 @@ def convert(
         # Without a record, the runner would have to guess the layout of a square, few-pixel input.
         runner = load_runner(path)
         runner.input = exporter.input_spec(spec)
+        runner.pixels = spec.preprocessing if spec.options.image else None
         logits = runner.run(images)
     except (MobilezooError, OSError):
         raise

@@ -26,6 +26,7 @@ from mobilezoo.artifacts import (
     versions,
 )
 from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo_export.app import to_normalised, to_pixels
 from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.convert import CALIBRATION, IMAGES, PROGRAM, Outcome, convert, convert_isolated
 from mobilezoo_export.images import SAMPLE_NAME, sample_images
@@ -90,6 +91,8 @@ class _Work:
         isolate: bool,
     ) -> None:
         self.folder, self.network, self.spec = folder, network, spec
+        if spec.options.image:  # only what a uint8 can hold
+            images = to_normalised(to_pixels(images, spec.preprocessing), spec.preprocessing)
         self.images, self.source, self.calibration, self.isolate = images, source, calibration, isolate
         self._prepared: Prepared | None = None
         self.reference = np.empty(0)
@@ -97,7 +100,7 @@ class _Work:
     @property
     def prepared(self) -> Prepared:
         if self._prepared is None:
-            self.reference = torch_logits(self.network, self.images)
+            self.reference = torch_logits(self.network, self.images, softmax=self.spec.options.softmax)
             self._prepared = prepare(self.network, self.spec)
             if self.isolate:
                 self._save(self._prepared)
@@ -117,12 +120,13 @@ class _Work:
         return convert(self.prepared.graph, target, spec, path, self.images, self.calibration)
 
 
-def torch_logits(network: nn.Module, images: np.ndarray, batch: int = 16) -> np.ndarray:
+def torch_logits(network: nn.Module, images: np.ndarray, batch: int = 16, softmax: bool = False) -> np.ndarray:
     """What PyTorch computes, in float32 on the CPU: the reference of every parity figure."""
     model = eval_copy(network)
     with torch.no_grad():
         pieces = [model(torch.from_numpy(images[i : i + batch])).numpy() for i in range(0, len(images), batch)]
-    return np.concatenate(pieces)
+    logits = np.concatenate(pieces)
+    return torch.from_numpy(logits).softmax(-1).numpy() if softmax else logits
 
 
 def _export_one(work: _Work, spec: ExportSpec, target: str, path: Path) -> ExportResult:
@@ -182,6 +186,7 @@ def _record(
         precision=spec.precision,
         model=spec.model,
         input=exporter.input_spec(spec),
+        output="probabilities" if spec.options.softmax else "logits",
         preprocessing=spec.preprocessing,
         labels=spec.labels,
         sha256=sha256_of(path),

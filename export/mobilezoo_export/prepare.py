@@ -30,6 +30,10 @@ def prepare(network: nn.Module, spec: ExportSpec) -> Prepared:
     zeros = zero_gammas(model)
     example = torch.randn(spec.shape, generator=torch.Generator().manual_seed(0))
     model = _fused(model, example)
+    if spec.options.image or spec.options.softmax:
+        from mobilezoo_export.app import AppModel
+
+        model = AppModel(model, spec)
     graph = trace(model, example)
     return Prepared(graph, zeros, run_passes(graph, example))
 

@@ -48,6 +48,8 @@ def load_runner(artifact: str | Path, threads: int = 1) -> "Runner":
         raise ExportError(f"{path.name!r} is no exported model: its suffix must be one of {', '.join(RUNNERS)}")
     record = load_record_of(Artifact, path) if record_path(path).is_file() else None
     runner: Runner = _resolve(RUNNERS[path.suffix])(path, threads=threads, record=record)
+    if record is not None and record.input.dtype == "uint8":
+        runner.pixels = record.preprocessing
     return runner
 
 

@@ -91,7 +91,8 @@ def _evaluate_file(path: Path, source: DataConfig, split: Any, progress: bool) -
     loader = eval_loader(source, split, record.input.resolution[0], record.preprocessing, device)
 
     def logits_of(x_bchw: torch.Tensor) -> torch.Tensor:
-        return torch.from_numpy(runner.run(x_bchw.numpy()))
+        answer = torch.from_numpy(runner.run(x_bchw.numpy()))
+        return answer.clamp_min(1e-12).log() if record.output == "probabilities" else answer
 
     scores = evaluate(logits_of, _tracked(loader, device, progress))
     return {"subject": str(path), "data": source.source, "runs_in": runner.runtime, **scores.model_dump()}

@@ -14,7 +14,7 @@ from mobilezoo.verbs.tables import print_table
 if TYPE_CHECKING:
     import numpy as np
 
-    from mobilezoo_export import ExportResult
+    from mobilezoo_export import ExportOptions, ExportResult
 
 PARITY_IMAGES = 64
 
@@ -29,17 +29,31 @@ def export_subject(
     *,
     overwrite: bool,
     progress: bool,
+    batch: int = 1,
+    settings: tuple[str, ...] = (),
 ) -> "list[ExportResult]":
     """Export what the user named to every target and precision; each cell ends in a file or a reason."""
-    from mobilezoo_export import load_exporter
+    from mobilezoo.config import apply_overrides
+    from mobilezoo_export import ExportOptions, load_exporter
 
     for target in targets:
         load_exporter(target)  # an unknown target is told before anything heavy happens
+    options = ExportOptions.parse(apply_overrides({}, settings), "--set")
     subject = load_subject(what, checkpoint)
     if subject.fresh:
         Console(stderr=True).print(f"{subject.name}: random weights, norms randomised: good for latency, not for use")
     folder = out or (subject.folder or Path()) / "export"
-    return export_network(subject, targets, precisions, folder, calib=calib, overwrite=overwrite, progress=progress)
+    return export_network(
+        subject,
+        targets,
+        precisions,
+        folder,
+        calib=calib,
+        overwrite=overwrite,
+        progress=progress,
+        batch=batch,
+        options=options,
+    )
 
 
 def export_network(
@@ -53,9 +67,11 @@ def export_network(
     progress: bool = False,
     isolate: bool = True,
     images: int = PARITY_IMAGES,
+    batch: int = 1,
+    options: "ExportOptions | None" = None,
 ) -> "list[ExportResult]":
     """The same for a network at hand; norms of fresh networks are randomised, so that nothing folds away."""
-    from mobilezoo_export import ExportSpec, export_model
+    from mobilezoo_export import ExportOptions, ExportSpec, export_model
 
     if subject.fresh:
         import torch
@@ -63,7 +79,7 @@ def export_network(
         from mobilezoo.models.randomize import randomize_norms
 
         randomize_norms(subject.network, torch.Generator().manual_seed(0))
-    batch, name = parity_images(subject, calib, images)
+    samples, name = parity_images(subject, calib, images)
     spec = ExportSpec(
         model=subject.name,
         resolution=(subject.resolution, subject.resolution),
@@ -71,6 +87,8 @@ def export_network(
         preprocessing=subject.preprocessing,
         labels=subject.labels,
         checkpoint=str(subject.checkpoint) if subject.checkpoint else None,
+        batch=batch,
+        options=options or ExportOptions(),
     )
     with _status(progress) as status:
         return export_model(
@@ -79,9 +97,9 @@ def export_network(
             targets,
             precisions,
             out,
-            images=[batch],
+            images=[samples],
             images_name=name,
-            calibration=[batch] if "int8" in precisions else [],
+            calibration=[samples] if "int8" in precisions else [],
             overwrite=overwrite,
             isolate=isolate,
             progress=lambda target, precision: status(f"{subject.name}: {target} {precision}"),

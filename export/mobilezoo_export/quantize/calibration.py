@@ -5,6 +5,7 @@ from collections.abc import Sequence
 import numpy as np
 
 from mobilezoo.errors import ExportError
+from mobilezoo_export.app import to_pixels
 from mobilezoo_export.contract import ExportSpec
 
 MIN_IMAGES = 8
@@ -12,7 +13,9 @@ MIN_IMAGES = 8
 
 
 def calibration_batches(calibration: Sequence[np.ndarray], spec: ExportSpec) -> list[np.ndarray]:
-    """Float32 NCHW arrays of exactly `spec.batch` images. Raises ExportError for too few or misshapen images."""
+    """Float32 NCHW arrays of exactly `spec.batch` images: normalised, or pixel values where the file takes those.
+
+    Raises ExportError for too few or misshapen images."""
     images = np.concatenate(list(calibration)) if len(calibration) else np.empty((0, *spec.shape[1:]), np.float32)
     if len(images) < MIN_IMAGES:
         raise ExportError(
@@ -23,5 +26,7 @@ def calibration_batches(calibration: Sequence[np.ndarray], spec: ExportSpec) -> 
         raise ExportError(f"calibration images have shape {images.shape[1:]}, the model takes {spec.shape[1:]}")
     if not np.isfinite(images).all():
         raise ExportError("calibration images hold values that are not finite: check the preprocessing")
+    if spec.options.image:
+        images = to_pixels(images, spec.preprocessing).astype(np.float32)
     whole = len(images) // spec.batch * spec.batch
     return [np.ascontiguousarray(images[i : i + spec.batch], np.float32) for i in range(0, whole, spec.batch)]

@@ -10,11 +10,16 @@ import numpy as np
 RECIPES = ("fp16", "int8", "int8-dynamic")
 
 
-def quantise(source: Path, target: Path, precision: str, batches_as_fed: Sequence[np.ndarray] = ()) -> None:
-    """Write `target` from the float32 file `source`; `batches_as_fed` are in the file's own layout."""
+def quantise(
+    source: Path, target: Path, precision: str, batches_as_fed: Sequence[np.ndarray] = (), int8_io: bool = False
+) -> None:
+    """Write `target` from the float32 file `source`; `batches_as_fed` are in the file's own layout.
+
+    `int8_io`: int8 files take and give int8 tensors; otherwise they convert at their borders.
+    """
     from ai_edge_quantizer import quantizer
 
-    engine = quantizer.Quantizer(str(source), _recipe(precision))
+    engine = quantizer.Quantizer(str(source), _recipe(precision, int8_io))
     ranges = _ranges(source, engine, batches_as_fed) if engine.need_calibration else None
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / "quantised.tflite"
@@ -38,11 +43,14 @@ def _ranges(source: Path, engine: Any, batches_as_fed: Sequence[np.ndarray]) -> 
     return measuring.get_model_qsvs()
 
 
-def _recipe(precision: str) -> Any:
+def _recipe(precision: str, int8_io: bool) -> Any:
     from ai_edge_quantizer import recipe
 
     if precision == "int8":
-        return recipe.static_wi8_ai8()
+        borders = [] if int8_io else ["INPUT", "OUTPUT"]
+        return recipe.static_wi8_ai8() + [
+            {"regex": ".*", "operation": border, "algorithm_key": "no_quantize", "op_config": {}} for border in borders
+        ]
     if precision == "int8-dynamic":
         return recipe.dynamic_wi8_afp32()
     weights = {"num_bits": 16, "symmetric": True, "granularity": "TENSORWISE", "dtype": "FLOAT"}

@@ -9,6 +9,7 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
+from mobilezoo_export.app import KEY, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.coreml import compress
@@ -48,6 +49,7 @@ class CoreMLExporter(Exporter):
             converted = ct.convert(
                 program,
                 convert_to="mlprogram",
+                inputs=[ct.ImageType(name="image", shape=spec.shape)] if spec.options.image else None,
                 outputs=[ct.TensorType(name="logits")],
                 compute_precision=ct.precision.FLOAT32 if spec.precision == "fp32" else ct.precision.FLOAT16,
                 minimum_deployment_target=getattr(ct.target, spec.options.coreml_target),
@@ -56,6 +58,7 @@ class CoreMLExporter(Exporter):
             if spec.precision not in ("fp32", "fp16"):
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
                 converted = compress(converted, spec.precision, batches)
+            converted.user_defined_metadata[KEY] = notes_text(spec, "NCHW")
             converted.save(str(path))
         return []
 
@@ -80,7 +83,7 @@ class CoreMLRunner(Runner):
         return f"program check (coremltools {versions(['coremltools']).get('coremltools', '')} loader, PyTorch)"
 
     def prepare(self, batch: np.ndarray) -> None:
-        self._held = batch
+        self._held = self.as_fed(batch).astype(np.float32)
 
     def invoke(self) -> None:
         self._result = self._program.run(self._held)
@@ -98,10 +101,16 @@ class _Prediction:
         self.model = ct.models.MLModel(str(path))
         described = self.model.get_spec().description
         self._names = described.input[0].name, described.output[0].name
-        self.input_shape = tuple(int(size) for size in described.input[0].type.multiArrayType.shape)
+        kind = described.input[0].type
+        self._image = kind.WhichOneof("Type") == "imageType"
+        size = (1, 3, kind.imageType.height, kind.imageType.width) if self._image else kind.multiArrayType.shape
+        self.input_shape = tuple(int(length) for length in size)
 
     def run(self, image: np.ndarray) -> np.ndarray:
-        return np.asarray(self.model.predict({self._names[0]: image})[self._names[1]])
+        from PIL import Image
+
+        fed = Image.fromarray(image[0].transpose(1, 2, 0).astype(np.uint8)) if self._image else image
+        return np.asarray(self.model.predict({self._names[0]: fed})[self._names[1]])
 
 
 def _load_on_mac(path: Path) -> Any:

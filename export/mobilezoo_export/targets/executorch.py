@@ -9,6 +9,7 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
+from mobilezoo_export.app import KEY, FromBytes, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quiet import quiet
@@ -49,8 +50,12 @@ class ExecuTorchExporter(Exporter):
                 model = to_int8(model, example, calibration_batches(calibration, spec))
             elif spec.precision == "fp16":
                 model = HalfInside(copy.deepcopy(model).half())
+            if spec.options.image:
+                model, example = FromBytes(model), example.to(torch.uint8)
             program = torch.export.export(model, (example,))
-            lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+            lowered = to_edge_transform_and_lower(
+                program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: notes_text(spec, "NCHW")}
+            )
             path.write_bytes(lowered.to_executorch().buffer)
         return []
 
@@ -84,7 +89,7 @@ class ExecuTorchRunner(Runner):
     def prepare(self, batch: np.ndarray) -> None:
         import torch
 
-        self._held = [torch.from_numpy(batch)]
+        self._held = [torch.from_numpy(self.as_fed(batch))]
 
     def invoke(self) -> None:
         self._result = self._method.execute(self._held)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
+from mobilezoo_export.app import FromBytes, add_litert_notes, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantise
@@ -28,6 +29,11 @@ class LiteRTExporter(Exporter):
     precisions = ("fp32", "fp16", "int8", "int8-dynamic")
     calibrated = ("int8",)
 
+    def check(self, model: "nn.Module", spec: ExportSpec) -> str | None:
+        if spec.options.int8_io and spec.options.image:
+            return "int8_io and image are two kinds of input: choose one"
+        return super().check(model, spec)
+
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
     ) -> list[str]:
@@ -42,21 +48,28 @@ class LiteRTExporter(Exporter):
             example = torch.zeros(self.input_spec(spec).shape)
             graph = trace(_channels_last_input(model) if spec.options.layout == "NHWC" else model, example)
             run_passes(graph, example, PASSES)
-            litert_torch.convert(_frozen(graph), (example,)).export(str(path))
+            whole = _frozen(FromBytes(graph) if spec.options.image else graph)
+            litert_torch.convert(whole, (example.to(getattr(torch, spec.dtype)),)).export(str(path))
+            # Before quantising: the quantiser's files hold buffers that the schema's classes would lose.
+            add_litert_notes(path, notes_text(spec, spec.options.layout))
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
-                quantise(path, path, spec.precision, [self._as_fed(batch, spec) for batch in batches])
+                fed = [self._as_fed(batch, spec) for batch in batches]
+                quantise(path, path, spec.precision, fed, spec.options.int8_io)
         return []
 
     def _as_fed(self, batch: np.ndarray, spec: ExportSpec) -> np.ndarray:
         laid_out = batch.transpose(0, 2, 3, 1) if spec.options.layout == "NHWC" else batch
-        return np.ascontiguousarray(laid_out)
+        return np.ascontiguousarray(laid_out, dtype=spec.dtype)
 
     def input_spec(self, spec: ExportSpec) -> InputSpec:
         if spec.options.layout == "NCHW":
-            return InputSpec(shape=spec.shape)
+            return InputSpec(shape=spec.shape, dtype=self._dtype(spec))
         n, c, h, w = spec.shape
-        return InputSpec(shape=(n, h, w, c), layout="NHWC")
+        return InputSpec(shape=(n, h, w, c), layout="NHWC", dtype=self._dtype(spec))
+
+    def _dtype(self, spec: ExportSpec) -> Literal["float32", "uint8", "int8"]:
+        return "int8" if spec.options.int8_io and spec.precision == "int8" else spec.dtype
 
 
 def _channels_last_input(model: "nn.Module") -> "nn.Module":
@@ -110,7 +123,8 @@ class LiteRTRunner(Runner):
         return {"delegate": "XNNPACK" if partitions else "none", "partitions": str(partitions)}
 
     def prepare(self, batch: np.ndarray) -> None:
-        laid_out = batch.transpose(0, 2, 3, 1) if self.input.layout == "NHWC" else batch
+        values = self.as_fed(batch)
+        laid_out = values.transpose(0, 2, 3, 1) if self.input.layout == "NHWC" else values
         self.interpreter.set_tensor(self._in["index"], _quantised(laid_out, self._in))
 
     def invoke(self) -> None:
@@ -125,8 +139,8 @@ class LiteRTRunner(Runner):
 def _quantised(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
     """Float values as the input tensor's type."""
     dtype = np.dtype(detail["dtype"])
-    if dtype == np.float32:
-        return np.ascontiguousarray(values, dtype=np.float32)
+    if dtype == values.dtype:
+        return np.ascontiguousarray(values)
     scale, zero_point = detail["quantization"]
     limits = np.iinfo(dtype)
     return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)

@@ -2,12 +2,13 @@
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec
 from mobilezoo.errors import ExportError, require
+from mobilezoo_export.app import KEY, FromBytes, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import INPUT, to_float16, to_int8
@@ -33,9 +34,10 @@ class OnnxExporter(Exporter):
         import torch
 
         with quiet(), torch.no_grad():
+            example = torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype))
             program = torch.onnx.export(
-                model,
-                (torch.zeros(spec.shape),),
+                FromBytes(model) if spec.options.image else model,
+                (example,),
                 dynamo=True,
                 opset_version=spec.options.opset,
                 input_names=[INPUT],
@@ -46,9 +48,10 @@ class OnnxExporter(Exporter):
             )
             assert program is not None
             proto = program.model_proto
-            plain = _without_traces(proto)
+            plain: Any = _without_traces(proto)
+            plain.metadata_props.add(key=KEY, value=notes_text(spec, "NCHW"))
             if spec.precision == "int8":
-                batches = calibration_batches(calibration, spec)
+                batches = [batch.astype(spec.dtype) for batch in calibration_batches(calibration, spec)]
                 to_int8(plain, batches, path, spec.options.onnx_activations == "uint8")
             else:
                 onnx.save(to_float16(plain) if spec.precision == "fp16" else plain, path)
@@ -96,7 +99,7 @@ class OnnxRunner(Runner):
         return {"delegate": ",".join(self.session.get_providers())}
 
     def prepare(self, batch: np.ndarray) -> None:
-        self._held = np.ascontiguousarray(batch, dtype=np.float32)
+        self._held = np.ascontiguousarray(self.as_fed(batch))
         self._binding.bind_cpu_input(self._names[0], self._held)
         self._binding.bind_output(self._names[1], "cpu")
 

@@ -1,0 +1,166 @@
+"""What apps want in a file: raw pixels in, probabilities out, and notes on both inside the file itself."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from torch import Tensor, nn
+
+from mobilezoo.artifacts import Preprocessing
+from mobilezoo_export.contract import ExportSpec
+
+KEY = "mobilezoo"
+"""Name of the note in every format."""
+
+
+class AppModel(nn.Module):
+    """A network that takes pixel values 0..255 as floats, gives probabilities, or both, as the options say."""
+
+    scale: Tensor | None
+    shift: Tensor
+
+    def __init__(self, network: nn.Module, spec: ExportSpec) -> None:
+        super().__init__()
+        self.network = network
+        self.probabilities = spec.options.softmax
+        scale, shift = pixel_scale(spec.preprocessing, spec.in_chans)
+        self.register_buffer("scale", torch.from_numpy(scale) if spec.options.image else None)
+        self.register_buffer("shift", torch.from_numpy(shift))
+        self.training = False
+
+    def forward(self, x: Tensor) -> Tensor:
+        if self.scale is not None:
+            x = x * self.scale + self.shift
+        logits: Tensor = self.network(x)
+        return logits.softmax(-1) if self.probabilities else logits
+
+
+class FromBytes(nn.Module):
+    """A network behind a cast from uint8."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+        self.training = False
+
+    def forward(self, image: Tensor) -> Any:
+        return self.network(image.to(torch.float32))
+
+
+def pixel_scale(preprocessing: Preprocessing, channels: int) -> tuple[np.ndarray, np.ndarray]:
+    """(scale, shift), float32 [1, C, 1, 1], that normalise pixel values 0..255."""
+    mean, std = (_per_channel(values, channels) for values in (preprocessing.mean, preprocessing.std))
+    return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
+
+
+def to_pixels(batch: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """Normalised float32 NCHW → the uint8 pixels it came from."""
+    scale, shift = pixel_scale(preprocessing, batch.shape[1])
+    pixels: np.ndarray = np.clip(np.rint((batch - shift) / scale), 0, 255).astype(np.uint8)
+    return pixels
+
+
+def to_normalised(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
+    """uint8 NCHW pixels → float32 as the network expects."""
+    scale, shift = pixel_scale(preprocessing, pixels.shape[1])
+    return np.asarray(pixels * scale + shift, dtype=np.float32)
+
+
+def notes(spec: ExportSpec, layout: str) -> dict[str, Any]:
+    """What an app must know to feed the file and to read its answer."""
+    prep = spec.preprocessing
+    return {
+        "model": spec.model,
+        "precision": spec.precision,
+        "input": {
+            "values": "pixels 0..255, RGB" if spec.options.image else "(pixels / 255 - mean) / std, RGB",
+            "mean": list(prep.mean),
+            "std": list(prep.std),
+            "layout": layout,
+            "resolution": list(spec.resolution),
+            "crop_pct": prep.crop_pct,
+            "interpolation": prep.interpolation,
+        },
+        "output": "probabilities" if spec.options.softmax else "logits",
+        "labels": list(spec.labels),
+    }
+
+
+def notes_text(spec: ExportSpec, layout: str) -> str:
+    """The notes as JSON, the same for the same spec."""
+    return json.dumps(notes(spec, layout), ensure_ascii=False, sort_keys=True)
+
+
+def read_notes(path: Path) -> dict[str, Any]:
+    """The notes inside an exported file; empty where it holds none."""
+    text = _READERS[path.suffix](path)
+    found: dict[str, Any] = json.loads(text) if text else {}
+    return found
+
+
+def add_litert_notes(path: Path, text: str) -> None:
+    """Append the notes as a metadata entry of the flatbuffer."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = list(text.encode())
+    entry.name, entry.buffer = KEY, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(path.stat().st_size)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(builder.Output())
+
+
+def _litert_notes(path: Path) -> str:
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = path.read_bytes()
+    model = schema.Model.GetRootAs(data, 0)
+    for index in range(model.MetadataLength()):
+        if model.Metadata(index).Name() == KEY.encode():
+            buffer = model.Buffers(model.Metadata(index).Buffer())
+            inside = buffer.DataLength() > 0
+            end = buffer.Offset() + buffer.Size()
+            return (bytes(buffer.DataAsNumpy()) if inside else data[buffer.Offset() : end]).decode()
+    return ""
+
+
+def _onnx_notes(path: Path) -> str:
+    import onnx
+
+    return {p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props}.get(KEY, "")
+
+
+def _coreml_notes(path: Path) -> str:
+    import coremltools as ct
+
+    return str(ct.utils.load_spec(str(path)).description.metadata.userDefined.get(KEY, ""))
+
+
+def _executorch_notes(path: Path) -> str:
+    from executorch.runtime import Runtime
+
+    program = Runtime.get().load_program(path)
+    if KEY not in program.method_names:
+        return ""
+    method = program.load_method(KEY)
+    return str(method.execute([])[0]) if method is not None else ""
+
+
+_READERS: dict[str, Callable[[Path], str]] = {
+    ".tflite": _litert_notes,
+    ".onnx": _onnx_notes,
+    ".mlpackage": _coreml_notes,
+    ".pte": _executorch_notes,
+}
+
+
+def _per_channel(values: tuple[float, ...], channels: int) -> np.ndarray:
+    whole = values if len(values) == channels else [float(np.mean(values))] * channels
+    return np.asarray(whole, dtype=np.float64).reshape(1, channels, 1, 1)

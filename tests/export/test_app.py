@@ -1,0 +1,77 @@
+"""Files made for apps take pixels, give probabilities and hold notes on both; the same input gives the same bytes."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mobilezoo.artifacts import sha256_of
+from mobilezoo_export import ExportOptions, ExportSpec, export_model, load_runner
+from mobilezoo_export.app import notes, read_notes, to_normalised, to_pixels
+from mobilezoo_export.images import sample_images
+
+TARGETS = [
+    "onnx",
+    "litert",
+    pytest.param("coreml", marks=pytest.mark.slow),
+    pytest.param("executorch", marks=pytest.mark.slow),
+]
+
+
+def test_pixels_come_back_from_normalised_images(tiny_spec: ExportSpec) -> None:
+    pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, axis=1)
+    assert np.array_equal(to_pixels(to_normalised(pixels, tiny_spec.preprocessing), tiny_spec.preprocessing), pixels)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_pixels_go_in_and_probabilities_come_out(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, target: str
+) -> None:
+    spec = tiny_spec.model_copy(update={"options": ExportOptions(image=True, softmax=True)})
+    (result,) = export_model(tiny, spec, [target], ["fp32"], tmp_path, isolate=False)
+    assert result.path is not None, result.reason
+    assert result.artifact is not None
+    assert result.artifact.input.dtype == "uint8"
+    assert result.artifact.parity is not None
+    assert result.artifact.parity.relative < 1e-3
+    images = sample_images(spec, 5, seed=3)
+    with torch.no_grad():
+        expected = tiny(torch.from_numpy(images)).softmax(-1).numpy()
+    got = load_runner(result.path).run(images)
+    np.testing.assert_allclose(got, expected, atol=2e-4)
+    np.testing.assert_allclose(got.sum(-1), 1, atol=1e-3)
+    assert read_notes(Path(result.path)) == notes(spec, result.artifact.input.layout)
+
+
+@pytest.mark.parametrize("target", TARGETS)
+def test_the_same_network_gives_the_same_bytes(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, target: str
+) -> None:
+    hashes = set()
+    for name in ("a", "b"):
+        (result,) = export_model(tiny, tiny_spec, [target], ["fp32"], tmp_path / name, isolate=False)
+        assert result.path is not None, result.reason
+        assert read_notes(Path(result.path))["output"] == "logits"
+        hashes.add(sha256_of(Path(result.path)))
+    assert len(hashes) == (2 if target == "coreml" else 1)  # coremltools names the package's items by fresh UUIDs
+
+
+@pytest.mark.parametrize("int8_io", [True, False])
+def test_int8_files_may_take_and_give_int8(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, int8_io: bool
+) -> None:
+    spec = tiny_spec.model_copy(update={"options": ExportOptions(int8_io=int8_io)})
+    images = [sample_images(spec, 16, seed=1)]
+    (result,) = export_model(tiny, spec, ["litert"], ["int8"], tmp_path, calibration=images, isolate=False)
+    assert result.path is not None, result.reason
+    assert result.artifact is not None
+    kind = "int8" if int8_io else "float32"
+    assert result.artifact.input.dtype == kind
+    assert read_notes(Path(result.path))["precision"] == "int8"
+    runner = load_runner(result.path)
+    assert runner._in["dtype"] == runner._out["dtype"] == np.dtype(kind)  # type: ignore[attr-defined]
+    with torch.no_grad():
+        expected = tiny(torch.from_numpy(images[0])).numpy()
+    assert (runner.run(images[0]).argmax(-1) == expected.argmax(-1)).mean() > 0.8
