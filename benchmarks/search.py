@@ -1,6 +1,8 @@
 """Compare the search engines on NAS-Bench-201, where every network's accuracy and phone latency is known.
 
-    python benchmarks/search.py nasbench201_phones.csv.gz --seeds 30 --out benchmarks/results/search.json
+    python benchmarks/search.py nasbench201_phones.csv.gz --seeds 30
+
+Each finished search is a line of a file, so the command goes on where it stopped.
 
 The table (15,625 cells; accuracies of NATS-Bench, Pixel 3 latencies of HW-NAS-Bench) answers each trial at once, so
 only the engines' choices differ. Reported after 50, 100, 200 and 500 trials, mean and 95% confidence interval over
@@ -34,6 +36,7 @@ from mobilezoo.search.records import SearchConfig
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 GENES = GeneSpace([Gene(name=f"edge{i}", choices=OPERATIONS) for i in range(6)])
 BUDGETS = (50, 100, 200, 500)
+ENGINES = ("random", "evolution", "tpe", "nsga2", "ppo", "guided")
 QUANTILES = (0.25, 0.5, 0.75)
 """Targets T: these quantiles of the latencies on the exact front."""
 DATASETS = {"cifar100": "c100_test_acc200", "imagenet16": "in16_120_test_acc200"}
@@ -135,44 +138,75 @@ def summarise(regrets: list[list[float]]) -> list[dict[str, float]]:
     return [{"mean": float(m), "half": float(h)} for m, h in zip(rows.mean(axis=0), half, strict=True)]
 
 
-def compare(table: Table, engines: list[str], seeds: int, budgets: list[int]) -> list[dict[str, Any]]:
-    """All engines on all goals; prints a line per result."""
-    targets = front_targets(table)
+Cell = tuple[str, str, float, str, int]
+"""Dataset, goal, target in ms, engine, seed."""
+
+
+def read_cells(path: Path) -> dict[Cell, dict[str, Any]]:
+    """Finished searches of earlier calls."""
+    rows = [json.loads(line) for line in path.read_text().splitlines()] if path.is_file() else []
+    return {(r["dataset"], r["goal"], r["target_ms"], r["engine"], r["seed"]): r for r in rows}
+
+
+def run_cells(table: Table, dataset: str, engines: list[str], seeds: int, path: Path) -> None:
+    """Every search that `path` does not hold yet, seed by seed, each appended as one line."""
+    done = read_cells(path)
+    targets = [round(target, 4) for target in front_targets(table)]
     goals = [("reward", t) for t in targets] + [("front", targets[1])]
-    results = []
-    for goal, target in goals:
-        for engine in engines:
-            if goal == "front" and engine not in FRONT_ENGINES:
-                continue
-            began, regrets = time.perf_counter(), []
-            for seed in range(seeds):
+    for seed in range(seeds):
+        for goal, target in goals:
+            for engine in engines:
+                cell = (dataset, goal, target, engine, seed)
+                if cell in done or (goal == "front" and engine not in FRONT_ENGINES):
+                    continue
                 config = make_config(engine, goal, target, seed)
                 measure = hypervolume_regret(table) if goal == "front" else reward_regret(config, table)
-                seen = run(config, table, max(budgets))
-                regrets.append([measure(seen[:budget]) for budget in budgets])
-            cost = (time.perf_counter() - began) / seeds / max(budgets)
-            row = {"goal": goal, "target_ms": target, "engine": engine, "seeds": seeds, "seconds_per_trial": cost}
-            results.append({**row, "budgets": budgets, "regret": summarise(regrets)})
-            cells = "  ".join(f"{r['mean']:.4f}±{r['half']:.4f}" for r in results[-1]["regret"])
-            print(f"{goal:6} T={target:6.2f} ms {engine:10} {cells}  {1000 * cost:.1f} ms/trial", flush=True)
-    return results
+                began = time.perf_counter()
+                seen = run(config, table, max(BUDGETS))
+                row = {"dataset": dataset, "goal": goal, "target_ms": target, "engine": engine, "seed": seed}
+                row |= {"seconds": round(time.perf_counter() - began, 2)}
+                row |= {"regret": [round(measure(seen[:budget]), 6) for budget in BUDGETS]}
+                with path.open("a", encoding="utf-8") as handle:
+                    handle.write(json.dumps(row) + "\n")
+
+
+def markdown(cells: dict[Cell, dict[str, Any]]) -> str:
+    """One table per dataset and goal, mean and 95% interval over seeds."""
+    lines = [
+        "# Search engines on NAS-Bench-201\n",
+        "Written by `benchmarks/search.py`, whose docstring says what is compared. Regret after so many trials, mean ± "
+        "half of the 95% interval over seeds; lower is better. `reward`: best reward of the whole table less the best "
+        "found (accuracy counts as 0..1). `front`: share of the exact front's hypervolume that is missing.",
+    ]
+    for dataset, goal, target in sorted({cell[:3] for cell in cells}):
+        head = " | ".join(f"{budget} trials" for budget in BUDGETS)
+        lines += [f"\n## {dataset}, {goal}, target {target:.2f} ms\n", f"| engine | seeds | {head} | ms per trial |"]
+        lines += ["|---|--:|" + "---|" * len(BUDGETS) + "--:|"]
+        for engine in ENGINES:
+            rows = [row for cell, row in cells.items() if cell[:4] == (dataset, goal, target, engine)]
+            if rows:
+                figures = summarise([row["regret"] for row in rows])
+                shown = " | ".join(f"{f['mean']:.4f} ± {f['half']:.4f}" for f in figures)
+                cost = 1000 * float(np.median([row["seconds"] for row in rows])) / max(BUDGETS)
+                lines.append(f"| {engine} | {len(rows)} | {shown} | {cost:.1f} |")
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("table", type=Path, help="nasbench201_phones.csv.gz")
-    parser.add_argument("--dataset", choices=sorted(DATASETS), default="cifar100")
+    parser.add_argument("--datasets", nargs="+", choices=sorted(DATASETS), default=sorted(DATASETS))
     parser.add_argument("--seeds", type=int, default=30)
-    parser.add_argument("--budgets", type=int, nargs="+", default=list(BUDGETS))
-    parser.add_argument("--engines", nargs="+", default=["random", "evolution", "tpe", "nsga2", "ppo", "guided"])
-    parser.add_argument("--out", type=Path, help="write the figures as JSON")
+    parser.add_argument("--engines", nargs="+", default=list(ENGINES))
+    parser.add_argument("--cells", type=Path, default=Path("benchmarks/results/search_tabular.jsonl"))
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_tabular.md"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    results = compare(read_table(args.table, args.dataset), args.engines, args.seeds, args.budgets)
-    if args.out:
-        write_text(args.out, json.dumps({"dataset": args.dataset, "results": results}, indent=1) + "\n")
+    for dataset in args.datasets:
+        run_cells(read_table(args.table, dataset), dataset, args.engines, args.seeds, args.cells)
+    write_text(args.out, markdown(read_cells(args.cells)))
 
 
 if __name__ == "__main__":
