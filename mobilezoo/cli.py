@@ -166,6 +166,9 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Fixed batch size of the files.")] = 1,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, see below.")] = None,
+    bisect: Annotated[
+        bool, typer.Option("--bisect", help="Write no files: name the first layer that departs from PyTorch.")
+    ] = False,
     matrix: Annotated[
         bool, typer.Option("--matrix", help="Every variant, target and precision; goes on where it stopped.")
     ] = False,
@@ -181,6 +184,7 @@ def export(
         mobilezoo export shvit_s1 --checkpoint shvit_s1.pth --to litert,onnx --out files/
         mobilezoo export timm:mobilenetv4_conv_small --to litert
         mobilezoo export best.safetensors --set image=true --set softmax=true
+        mobilezoo export best.safetensors --to litert --precision int8 --bisect
         mobilezoo export --matrix --table docs/export-matrix.md
         mobilezoo export --matrix 'shvit_*' timm:mobilenetv3_small_100 --to litert,executorch --precision fp32
 
@@ -199,9 +203,13 @@ def export(
         return
     if not subjects or len(subjects) != 1:
         raise MobilezooError(f"export takes one subject, got {len(subjects or [])}: name it, or pass --matrix for many")
-    from mobilezoo.verbs.exporting import export_subject, print_exports
+    from mobilezoo.verbs.exporting import bisect_subject, export_subject, print_exports, print_findings
 
     targets, precisions = (to or "onnx,litert,coreml").split(","), (precision or "fp32").split(",")
+    if bisect:
+        found = bisect_subject(subjects[0], targets, precisions, checkpoint, calib, progress=not quiet)
+        print_json([f.model_dump() for f in found]) if as_json else print_findings(found)
+        return
     results = export_subject(
         subjects[0],
         targets,

@@ -15,6 +15,7 @@ if TYPE_CHECKING:
     import numpy as np
 
     from mobilezoo_export import ExportOptions, ExportResult
+    from mobilezoo_export.bisect import Finding
 
 PARITY_IMAGES = 64
 
@@ -104,6 +105,46 @@ def export_network(
             isolate=isolate,
             progress=lambda target, precision: status(f"{subject.name}: {target} {precision}"),
         )
+
+
+def bisect_subject(
+    what: str, targets: list[str], precisions: list[str], checkpoint: Path | None, calib: str | None, *, progress: bool
+) -> "list[Finding]":
+    """The first layer of each target and precision whose output departs from PyTorch."""
+    import torch
+
+    from mobilezoo.models.randomize import randomize_norms
+    from mobilezoo_export import ExportSpec, load_exporter
+    from mobilezoo_export.bisect import bisect
+
+    for target in targets:
+        load_exporter(target)
+    subject = load_subject(what, checkpoint)
+    if subject.fresh:
+        randomize_norms(subject.network, torch.Generator().manual_seed(0))
+    images, _ = parity_images(subject, calib)
+    found = []
+    with _status(progress) as status:
+        for target in targets:
+            for precision in precisions:
+                spec = ExportSpec(
+                    model=subject.name,
+                    resolution=(subject.resolution, subject.resolution),
+                    in_chans=subject.in_chans,
+                    preprocessing=subject.preprocessing,
+                    precision=precision,
+                )
+                found.append(bisect(subject.network, spec, target, images, [images], status))
+    return found
+
+
+def print_findings(found: "list[Finding]") -> None:
+    rows = [
+        (f.target, f.precision, f.layer or "none: the whole network agrees", f.last_good or "", f.probes, f.reason)
+        for f in found
+    ]
+    columns = ("target", "precision", "first layer that departs", "last that agrees", "probes", "how")
+    print_table("where files depart from PyTorch", columns, rows)
 
 
 @contextmanager

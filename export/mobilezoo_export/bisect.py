@@ -1,0 +1,148 @@
+"""Where an exported file begins to depart from PyTorch: `mobilezoo export … --bisect`.
+
+The prepared network is cut after one of its layers, the stump is exported and run like a whole network, and its output
+compared with PyTorch's. Halving the list of layers finds the first whose output departs in about seven exports.
+"""
+
+import copy
+import tempfile
+from collections.abc import Callable, Sequence
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+from torch.fx import GraphModule, Node
+
+from mobilezoo.config import Record
+from mobilezoo.errors import MobilezooError
+from mobilezoo_export.contract import ExportSpec
+from mobilezoo_export.convert import convert
+from mobilezoo_export.parity import measure_parity
+from mobilezoo_export.prepare import prepare
+from mobilezoo_export.registry import load_exporter
+from mobilezoo_export.tolerances import verdict
+
+IMAGES = 4
+"""Each probe compares so many images."""
+
+
+class Finding(Record):
+    """How far a file agrees with PyTorch."""
+
+    target: str
+    precision: str
+    layers: int
+    """Layers that could be cut after."""
+    probes: int
+    layer: str | None
+    """The first layer whose output departs, `module (operator)`; None where the whole network agrees."""
+    reason: str = ""
+    """How that layer's output departs."""
+    last_good: str | None = None
+    """The layer before it."""
+
+
+def bisect(
+    network: nn.Module,
+    spec: ExportSpec,
+    target: str,
+    images: np.ndarray,
+    calibration: Sequence[np.ndarray] = (),
+    progress: Callable[[str], None] | None = None,
+) -> Finding:
+    """The first layer whose output departs from PyTorch beyond the precision's tolerance.
+
+    `images` are float32 NCHW as the model expects them. Assumes that a departure lasts to the end, as errors do; a
+    layer that the target refuses counts as departed. Raises ExportError when the network cannot be traced, and
+    MissingToolError without the toolchain.
+    """
+    load_exporter(target).require()
+    graph = prepare(network, spec).graph
+    layers = cuts(graph)
+    spec = spec.model_copy(update={"options": spec.options.model_copy(update={"image": False, "softmax": False})})
+    reasons: dict[int, str] = {}
+    good, bad, probes = -1, len(layers), 0
+    low, high = 0, len(layers) - 1
+    while low <= high:
+        middle = high if probes == 0 else (low + high) // 2  # the whole network first
+        if progress:
+            progress(f"{target} {spec.precision}: cut after {name_of(layers[middle])}")
+        probes += 1
+        reason = _departure(graph, layers[middle], spec, target, images[:IMAGES], calibration)
+        if reason is None:
+            good, low = max(good, middle), middle + 1
+        else:
+            bad, high = middle, middle - 1
+            reasons[middle] = reason
+    found = bad < len(layers)
+    return Finding(
+        target=target,
+        precision=spec.precision,
+        layers=len(layers),
+        probes=probes,
+        layer=name_of(layers[bad]) if found else None,
+        reason=reasons.get(bad, ""),
+        last_good=name_of(layers[good]) if found and good >= 0 else None,
+    )
+
+
+def cuts(graph: GraphModule) -> list[Node]:
+    """Nodes whose value is one float tensor per image, in order."""
+    batch = next(node for node in graph.graph.nodes if node.op == "placeholder").meta["val"].shape[0]
+    return [node for node in graph.graph.nodes if node.op == "call_function" and _is_map(node, batch)]
+
+
+def name_of(node: Node) -> str:
+    """`module (operator)`, as far as the trace tells."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    operator = str(node.target).removeprefix("aten.").partition(".")[0]
+    return f"{stack[-1][0] or node.name if stack else node.name} ({operator})"
+
+
+def stump(graph: GraphModule, node: Node) -> GraphModule:
+    """A copy of the network that ends after `node` and returns its value as [batch, values]."""
+    cut = copy.deepcopy(graph)
+    last = next(n for n in cut.graph.nodes if n.name == node.name)
+    old = next(n for n in cut.graph.nodes if n.op == "output")
+    with cut.graph.inserting_before(old):
+        flat = cut.graph.call_function(torch.ops.aten.reshape.default, (last, [node.meta["val"].shape[0], -1]))
+        # the wrapper of torch.export's modules packs its outputs as the old output did
+        cut.graph.output(flat if not isinstance(old.args[0], list | tuple) else type(old.args[0])([flat]))
+    cut.graph.erase_node(old)
+    cut.graph.eliminate_dead_code()
+    cut.recompile()
+    return cut
+
+
+def _is_map(node: Node, batch: int) -> bool:
+    value = node.meta.get("val")
+    if not isinstance(value, torch.Tensor) or not value.is_floating_point():
+        return False
+    return value.dim() >= 2 and value.shape[0] == batch
+
+
+def _departure(
+    graph: GraphModule,
+    node: Node,
+    spec: ExportSpec,
+    target: str,
+    images: np.ndarray,
+    calibration: Sequence[np.ndarray],
+) -> str | None:
+    """Why the stump's file is not PyTorch's, or None."""
+    cut = stump(graph, node)
+    with torch.no_grad():
+        pieces = [cut(torch.from_numpy(images[i : i + spec.batch])) for i in range(0, len(images), spec.batch)]
+    reference = np.concatenate([(p[0] if isinstance(p, list | tuple) else p).numpy() for p in pieces])
+    with tempfile.TemporaryDirectory(prefix="mobilezoo-bisect-") as folder:
+        path = Path(folder) / f"stump{load_exporter(target).suffix}"
+        try:
+            _, values = convert(cut, target, spec, path, images, calibration)
+        except MobilezooError as error:
+            return str(error)
+    if values is None:
+        return f"{target} files cannot be run on this machine"
+    flat = values.reshape(len(images), -1)
+    parity = measure_parity(reference, flat, precision=spec.precision, inputs="", ran_in=target)
+    return verdict(parity, spec.precision)
