@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mobilezoo.errors import MobilezooError
-from mobilezoo.verbs import devices, estimating
+from mobilezoo.verbs import dataset, devices, estimating
 from mobilezoo.verbs.commands import SETTINGS, Json, Quiet, Register, command, print_json
 
 app = typer.Typer(
@@ -41,6 +41,7 @@ def verb(name: str | None = None) -> Register:
     return command(app, name)
 
 
+app.add_typer(dataset.app)
 app.add_typer(devices.app)
 app.add_typer(estimating.app)
 
