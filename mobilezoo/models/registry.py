@@ -38,25 +38,37 @@ def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None 
     Raises ConfigError, UnknownNameError, CheckpointError.
     """
     config = model if isinstance(model, ModelConfig) else load_model_config(model)
-    if kwargs.pop("pretrained", False):
+    pretrained, source = kwargs.pop("pretrained", False), kwargs.pop("pretrained_cfg", None)
+    shared = isinstance(source, dict) and source.get("source") in ("hf-hub", "local-dir")
+    if pretrained and not shared:
         raise ConfigError(f"{config.name}: the zoo hosts no weights: pass checkpoint=PATH with an official file")
-    for ours in ("pretrained_cfg_overlay", "cache_dir", "pretrained_cfg", "scriptable", "exportable", "no_jit"):
+    for ours in ("pretrained_cfg_overlay", "cache_dir", "scriptable", "exportable", "no_jit"):
         kwargs.pop(ours, None)
     reset_head = bool(kwargs.pop("reset_head", False))
     build = family_module(config.family).build
     network: nn.Module = build(config, **kwargs)
-    if checkpoint is None:
+    if checkpoint is None and not pretrained:
         return network
     from mobilezoo.models.checkpoint import load_checkpoint, load_features
 
-    if not kwargs.pop("features_only", False):
-        load_checkpoint(network, config, checkpoint, reset_head=reset_head)
-        return network
+    features = kwargs.pop("features_only", False)
     kwargs.pop("out_indices", None)
-    whole = build(config, **kwargs)
-    load_checkpoint(whole, config, checkpoint, reset_head=reset_head)
-    load_features(network, whole)
+    whole: nn.Module = build(config, **kwargs) if features else network
+    if checkpoint is not None:
+        load_checkpoint(whole, config, checkpoint, reset_head=reset_head)
+    else:
+        _load_shared(whole, source, **kwargs)
+    if features:
+        load_features(network, whole)
     return network
+
+
+def _load_shared(network: "nn.Module", source: dict[str, Any], **kwargs: Any) -> None:
+    """Weights that timm found for `hf-hub:OWNER/NAME` or `local-dir:FOLDER`, loaded as timm loads its own."""
+    from timm.models import load_pretrained
+
+    sizes = {key: kwargs[key] for key in ("num_classes", "in_chans") if key in kwargs}
+    load_pretrained(network, pretrained_cfg=source, **sizes)
 
 
 def register_with_timm() -> None:
