@@ -42,6 +42,10 @@ class SearchConfig(Record):
     recipe_overrides: tuple[str, ...] = Field(default=(), description="dotted overrides of it: train.epochs=5")
     target: str = Field(default="litert", description="export target whose file is timed")
     device: str = Field(default="host", description="device config (name or path) that times it")
+    estimator: str | None = Field(
+        default=None,
+        description="a table or predictor (JSON of `mobilezoo latency`) in place of the device",
+    )
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Self:
@@ -59,6 +63,8 @@ class LatencyEstimate(Record):
     low_ms: float | None = None
     """95% interval, where the source knows one."""
     high_ms: float | None = None
+    error_percent: float | None = None
+    """Of an estimate: its mean absolute error on networks that were measured; None where this one was measured."""
     noisy: bool = False
 
 

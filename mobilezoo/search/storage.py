@@ -119,7 +119,7 @@ def _identity(config: "SearchConfig") -> dict[str, object]:
         "objective": json.loads(config.objective.model_dump_json()),
         "goal": config.goal,
         "recipe": [config.recipe, *config.recipe_overrides],
-        "latency": [config.target, config.device],
+        "latency": [config.target, config.device, *([config.estimator] if config.estimator else [])],
     }
 
 

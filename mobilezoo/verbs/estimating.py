@@ -160,7 +160,7 @@ def estimate(subject: str, by: Path, space: str | None, device: str | None, prog
     from mobilezoo_latency.estimators.table import load_table
 
     info = load_device(device).describe() if device else None
-    if not _is_table(by):
+    if not is_table(by):
         from mobilezoo.verbs.profiling import Choices, exported_files
 
         predictor = Predictor.load(by)
@@ -197,7 +197,8 @@ def telling(quiet: bool) -> Iterator[Say]:
         yield lambda text: status.update(text)
 
 
-def _is_table(path: Path) -> bool:
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of blocks rather than a predictor. Raises MobilezooError for neither."""
     try:
         data: Any = json.loads(existing_path(path, "table or predictor").read_text(encoding="utf-8"))
     except (ValueError, OSError) as error:

@@ -5,7 +5,7 @@ from pathlib import Path
 from rich.console import Console
 
 from mobilezoo.config import find_config, load_record, write_yaml
-from mobilezoo.errors import ExportError, require
+from mobilezoo.errors import DeviceError, ExportError, require
 from mobilezoo.search.networks import yaml_data
 from mobilezoo.search.records import Candidate, LatencyEstimate, SearchConfig, SearchResult, TrialRecord
 from mobilezoo.verbs.subject import Subject
@@ -21,6 +21,12 @@ def run_search(config: str, overrides: tuple[str, ...], out: Path | None, progre
 
     path = find_config("search", config)
     settings = load_record(SearchConfig, path, overrides)
+    if settings.estimator:
+        from mobilezoo.verbs.estimating import is_table
+
+        is_table(
+            Path(settings.estimator).expanduser()
+        )  # one that is missing or none is told before anything is trained
     folder = out or Path("runs") / f"search-{settings.name or path.stem}"
     console = Console(stderr=True, quiet=not progress)
     with console.status(f"searching {path.stem}: {settings.trials} trials") as status:
@@ -39,10 +45,51 @@ class Judge:
         self.settings = settings
 
     def latency(self, candidate: Candidate) -> LatencyEstimate:
-        """Median latency of the candidate's file on the device, with its 95% interval. Raises ExportError."""
+        """Latency of the candidate: measured on the device, or what the config's estimator says. Raises ExportError."""
+        return self._estimated(candidate) if self.settings.estimator else self._on_device(candidate)
+
+    def _estimated(self, candidate: Candidate) -> LatencyEstimate:
+        """From a table of blocks or a predictor, with its interval and error."""
+        from mobilezoo.verbs.estimating import is_table
+        from mobilezoo.verbs.spaces import block_keys
+        from mobilezoo_latency.estimators.predictor import Predictor
+        from mobilezoo_latency.estimators.table import load_table
+
+        by = Path(str(self.settings.estimator)).expanduser()
+        if is_table(by):
+            found = load_table(by).compose(block_keys(self.settings.space, candidate.point))
+        else:
+            found = Predictor.load(by).predict(self._file(candidate))
+        return LatencyEstimate(
+            ms=found.latency_ms,
+            source=f"estimated: {by.name} ({found.basis})",
+            low_ms=found.low_ms,
+            high_ms=found.high_ms,
+            error_percent=found.error_percent,
+        )
+
+    def _on_device(self, candidate: Candidate) -> LatencyEstimate:
+        """Median latency of the candidate's file, with its 95% interval; an emulated core's is an estimate."""
+        from mobilezoo_latency import profile, summarize
+
+        report = profile(self._file(candidate), self.settings.device)
+        if not report.samples_ms and report.estimate is None:
+            raise DeviceError(f"{report.device.name} counts and is not calibrated to a phone: it gives no latency")
+        summary = summarize(report)
+        how = "measured" if report.samples_ms else "estimated from counted instructions"
+        return LatencyEstimate(
+            ms=summary["median_ms"],
+            source=f"{how}: {report.device.runtime} on {report.device.name}",
+            low_ms=summary["ci_low_ms"],
+            high_ms=summary["ci_high_ms"],
+            noisy=bool(report.noisy),
+            error_percent=report.estimate.error_percent if report.estimate else None,
+        )
+
+    def _file(self, candidate: Candidate) -> Path:
+        """The candidate, exported."""
         from mobilezoo.train.config import TrainConfig
         from mobilezoo.verbs.exporting import export_network
-        from mobilezoo_latency import profile, summarize
 
         recipe = load_record(TrainConfig, find_config("train", self.settings.recipe), self.settings.recipe_overrides)
         subject = _fresh(candidate, recipe.train.resolution)
@@ -51,15 +98,7 @@ class Judge:
         )
         if result.path is None:
             raise ExportError(f"{result.target}: {result.reason}")
-        report = profile(Path(result.path), self.settings.device)
-        summary = summarize(report)
-        return LatencyEstimate(
-            ms=summary["median_ms"],
-            source=f"measured: {report.device.runtime} on {report.device.name}",
-            low_ms=summary["ci_low_ms"],
-            high_ms=summary["ci_high_ms"],
-            noisy=bool(report.noisy),
-        )
+        return Path(result.path)
 
     def accuracy(self, candidate: Candidate) -> float:
         """Top-1 in percent after the recipe's short training."""
