@@ -148,26 +148,25 @@ def read_cells(path: Path) -> dict[Cell, dict[str, Any]]:
     return {(r["dataset"], r["goal"], r["target_ms"], r["engine"], r["seed"]): r for r in rows}
 
 
-def run_cells(table: Table, dataset: str, engines: list[str], seeds: int, path: Path) -> None:
-    """Every search that `path` does not hold yet, seed by seed, each appended as one line."""
+def run_cells(table: Table, dataset: str, engines: list[str], seed: int, path: Path) -> None:
+    """Every search of a seed that `path` does not hold yet, each appended as one line."""
     done = read_cells(path)
     targets = [round(target, 4) for target in front_targets(table)]
     goals = [("reward", t) for t in targets] + [("front", targets[1])]
-    for seed in range(seeds):
-        for goal, target in goals:
-            for engine in engines:
-                cell = (dataset, goal, target, engine, seed)
-                if cell in done or (goal == "front" and engine not in FRONT_ENGINES):
-                    continue
-                config = make_config(engine, goal, target, seed)
-                measure = hypervolume_regret(table) if goal == "front" else reward_regret(config, table)
-                began = time.perf_counter()
-                seen = run(config, table, max(BUDGETS))
-                row = {"dataset": dataset, "goal": goal, "target_ms": target, "engine": engine, "seed": seed}
-                row |= {"seconds": round(time.perf_counter() - began, 2)}
-                row |= {"regret": [round(measure(seen[:budget]), 6) for budget in BUDGETS]}
-                with path.open("a", encoding="utf-8") as handle:
-                    handle.write(json.dumps(row) + "\n")
+    for goal, target in goals:
+        for engine in engines:
+            cell = (dataset, goal, target, engine, seed)
+            if cell in done or (goal == "front" and engine not in FRONT_ENGINES):
+                continue
+            config = make_config(engine, goal, target, seed)
+            measure = hypervolume_regret(table) if goal == "front" else reward_regret(config, table)
+            began = time.process_time()
+            seen = run(config, table, max(BUDGETS))
+            row = {"dataset": dataset, "goal": goal, "target_ms": target, "engine": engine, "seed": seed}
+            row |= {"seconds": round(time.process_time() - began, 2)}
+            row |= {"regret": [round(measure(seen[:budget]), 6) for budget in BUDGETS]}
+            with path.open("a", encoding="utf-8") as handle:
+                handle.write(json.dumps(row) + "\n")
 
 
 def markdown(cells: dict[Cell, dict[str, Any]]) -> str:
@@ -204,8 +203,10 @@ def main() -> None:
     torch.set_num_threads(1)
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-    for dataset in args.datasets:
-        run_cells(read_table(args.table, dataset), dataset, args.engines, args.seeds, args.cells)
+    tables = {dataset: read_table(args.table, dataset) for dataset in args.datasets}
+    for seed in range(args.seeds):  # outermost: whenever it stops, datasets and engines have the same seeds
+        for dataset, table in tables.items():
+            run_cells(table, dataset, args.engines, seed, args.cells)
     write_text(args.out, markdown(read_cells(args.cells)))
 
 

@@ -61,9 +61,9 @@ class GuidedSampler(GenomeSampler):
         x, at = encode([trial.genome for trial in done]), encode(candidates)
         learned = self._refit_size(len(done))
         samples = []
-        for y in (_without_low_tail(_top1(done)), np.log(_latency(done))):
-            parameters = self._parameters(x[:learned], y[:learned])
-            mean, std = GaussianProcess(x, y, parameters).predict(at)
+        for y, tidy in ((_top1(done), _without_low_tail), (np.log(_latency(done)), np.asarray)):
+            parameters = self._parameters(x[:learned], tidy(y[:learned]))
+            mean, std = GaussianProcess(x, tidy(y), parameters).predict(at)
             samples.append(mean + std * rng.standard_normal((DRAWS, len(candidates))))
         return samples[0], np.exp(samples[1])
 

@@ -48,42 +48,54 @@ class Policy(nn.Module):
             nn.init.zeros_(head.bias)
         self.heads = nn.ModuleList(heads)
         self.choices = nn.ModuleList([nn.Embedding(size, WIDTH) for size in sizes])
+        self._steps: dict[tuple[int, ...], tuple[tuple[torch.Tensor, torch.Tensor], np.ndarray]] = {}
+        """Choices so far → state and cumulated probabilities of the next: a settled policy repeats itself."""
 
     def sample(self, rng: np.random.Generator) -> Genome:
         """Draw a point."""
         genome: Genome = {}
-        state, x, index = self._begin(), self.start[None], 0
+        state, x, index = self._begin(1), self.start[None], 0
+        written: tuple[int, ...] = ()
         with torch.no_grad():
             for gene in self.genes.genes:
                 free = len(gene.choices) > 1
                 if self.genes.active(gene, genome):
                     choice = 0
                     if free:
-                        state = self.cell(x, state)
-                        p = self.heads[index](state[0]).softmax(-1)[0].double().numpy()
-                        choice = int(rng.choice(len(p), p=p / p.sum()))
-                        x = self.choices[index](torch.tensor([choice]))
+                        if written not in self._steps:
+                            state = self.cell(x, state)
+                            p = self.heads[index](state[0]).softmax(-1)[0].double().numpy()
+                            self._steps[written] = state, np.cumsum(p / p.sum())
+                        state, cumulated = self._steps[written]
+                        choice = min(int(np.searchsorted(cumulated, rng.random(), "right")), len(gene.choices) - 1)
+                        x, written = self.choices[index](torch.tensor([choice])), (*written, choice)
                     genome[gene.name] = gene.choices[choice]
                 index += free
         return genome
 
-    def score(self, genome: Genome) -> tuple[torch.Tensor, torch.Tensor]:
-        """(log-probability, mean entropy of the choices) of a point, differentiable."""
-        state, x = self._begin(), self.start[None]
-        log_p, entropy = [torch.zeros(())], [torch.zeros(())]
+    def score(self, genomes: list[Genome]) -> tuple[torch.Tensor, torch.Tensor]:
+        """(log-probability, mean entropy of the choices) of points [n], differentiable."""
+        n = len(genomes)
+        (h, c), x = self._begin(n), self.start.expand(n, -1)
+        log_p, entropy, written = torch.zeros(n), torch.zeros(n), torch.zeros(n)
         for index, gene in enumerate(self.genes.free):
-            if gene.name not in genome:
-                continue
-            state = self.cell(x, state)
-            logits = self.heads[index](state[0])[0].log_softmax(-1)
-            choice = gene.choices.index(genome[gene.name])
-            log_p.append(logits[choice])
-            entropy.append(-(logits.exp() * logits).sum())
-            x = self.choices[index](torch.tensor([choice]))
-        return torch.stack(log_p).sum(), torch.stack(entropy).sum() / max(1, len(entropy) - 1)
+            on = torch.tensor([gene.name in genome for genome in genomes])
+            choice = torch.tensor([gene.choices.index(g[gene.name]) if gene.name in g else 0 for g in genomes])
+            new_h, new_c = self.cell(x, (h, c))
+            h, c = torch.where(on[:, None], new_h, h), torch.where(on[:, None], new_c, c)
+            logits = self.heads[index](h).log_softmax(-1)
+            log_p = log_p + on * logits.gather(1, choice[:, None])[:, 0]
+            entropy = entropy - on * (logits.exp() * logits).sum(-1)
+            x = torch.where(on[:, None], self.choices[index](choice), x)
+            written += on
+        return log_p, entropy / written.clamp(min=1)
 
-    def _begin(self) -> tuple[torch.Tensor, torch.Tensor]:
-        return torch.zeros(1, WIDTH), torch.zeros(1, WIDTH)
+    def forget(self) -> None:
+        """Drop what `sample` keeps of earlier draws; to be called when the weights change."""
+        self._steps.clear()
+
+    def _begin(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
+        return torch.zeros(n, WIDTH), torch.zeros(n, WIDTH)
 
 
 class ControllerSampler(GenomeSampler):
@@ -123,13 +135,12 @@ class ControllerSampler(GenomeSampler):
         self._baseline = BASELINE * self._baseline + (1 - BASELINE) * float(rewards.mean())
         old = None
         for _ in range(EPOCHS):
-            scores = [self._policy.score(trial.genome) for trial in batch]
-            log_p = torch.stack([score for score, _ in scores])
+            log_p, entropy = self._policy.score([trial.genome for trial in batch])
             old = log_p.detach() if old is None else old
             ratio = (log_p - old).exp()
             clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
             gain = torch.minimum(ratio * advantage, clipped * advantage).mean()
-            entropy = torch.stack([bits for _, bits in scores]).mean()
             self._optimizer.zero_grad()
-            (-gain - ENTROPY * entropy).backward()
+            (-gain - ENTROPY * entropy.mean()).backward()
             self._optimizer.step()
+        self._policy.forget()

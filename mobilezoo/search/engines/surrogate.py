@@ -6,6 +6,7 @@ own. Small data, exact arithmetic, an honest variance: what a search of a few hu
 """
 
 import numpy as np
+from scipy.linalg import cho_solve, cholesky, solve_triangular
 
 from mobilezoo.search.genes import GeneSpace, Genome
 
@@ -39,14 +40,15 @@ class GaussianProcess:
         """(mean, standard deviation) of the noise-free value at rows `x`."""
         k = np.exp(-_distances(x, self._x, np.exp(self.parameters[:-1])))
         mean = k @ self._alpha
-        variance = np.maximum(1e-9, 1 - np.sum((k @ self._inverse) * k, axis=1))
+        whitened = solve_triangular(self._lower, k.T, lower=True, check_finite=False)
+        variance = np.maximum(1e-9, 1 - np.einsum("nm,nm->m", whitened, whitened))
         return mean * self._std + self._mean, np.sqrt(variance) * self._std
 
     def _factor(self, parameters: np.ndarray) -> None:
         k = np.exp(-_distances(self._x, self._x, np.exp(parameters[:-1])))
         k += np.exp(parameters[-1]) * np.eye(len(self._y))
-        self._inverse = np.linalg.inv(k)
-        self._alpha = self._inverse @ self._y
+        self._lower = cholesky(k, lower=True, check_finite=False)
+        self._alpha = cho_solve((self._lower, True), self._y, check_finite=False)
 
     def _fit(self) -> np.ndarray:
         """Maximise the marginal likelihood, with a mild prior towards equal relevances."""
@@ -59,10 +61,10 @@ class GaussianProcess:
         def loss(p: np.ndarray) -> tuple[float, np.ndarray]:
             k = np.exp(-_distances(self._x, self._x, np.exp(p[:-1])))
             noise = np.exp(p[-1])
-            full = k + noise * np.eye(len(k))
-            inverse = np.linalg.inv(full)
+            lower = cholesky(k + noise * np.eye(len(k)), lower=True, check_finite=False)
+            inverse = cho_solve((lower, True), np.eye(len(k)), check_finite=False)
             alpha = inverse @ self._y
-            _, logdet = np.linalg.slogdet(full)
+            logdet = 2 * np.log(np.diag(lower)).sum()
             outer = np.outer(alpha, alpha) - inverse
             weighted = outer * k
             slope = np.einsum("mn,mng->g", weighted, differs) * np.exp(p[:-1]) / 2
