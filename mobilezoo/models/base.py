@@ -27,6 +27,7 @@ FAMILIES = {
     "emov2": "mobilezoo.models.emov2",
     "mobilemamba": "mobilezoo.models.mobilemamba",
     "mobilenext": "mobilezoo.models.mobilenext",
+    "supernet": "mobilezoo.search.supernet.model",
 }
 """Family name → module, imported when first used."""
 

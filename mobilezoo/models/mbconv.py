@@ -3,16 +3,17 @@
 Papers: MobileNetV2 (Sandler et al., arXiv:1801.04381, section 3), MnasNet (Tan et al., arXiv:1807.11626, figure 7),
 coordinate attention (Hou et al., arXiv:2103.02907, figure 3b: after the depthwise convolution).
 Official code: houqb/CoordAttention (MIT), tensorflow/tpu models/official/mnasnet (Apache-2.0).
-Built from timm's EfficientNet; what is added is attention per stage, named in the config. MnasNet as published needs
-TensorFlow's padding and a norm epsilon of 1e-3, which its YAMLs state.
+Built from timm's EfficientNet; what is added is attention per stage, named in the config, and whole stages of other
+families' blocks (`mixers.py`). MnasNet as published needs TensorFlow's padding and a norm epsilon of 1e-3, which its
+YAMLs state.
 """
 
 import math
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, Self
 
 import torch
-from pydantic import Field, field_validator
+from pydantic import Field, field_validator, model_validator
 from timm.layers import Conv2dSame, create_conv2d, get_norm_act_layer
 from timm.models._efficientnet_blocks import InvertedResidual, SqueezeExcite
 from timm.models._efficientnet_builder import decode_arch_def, round_channels
@@ -23,6 +24,7 @@ from mobilezoo.config import Record
 from mobilezoo.errors import CheckpointError
 from mobilezoo.layers.attention import attention_names, create_attention
 from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.mixers import MIXERS, create_mixers
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hard_swish": nn.Hardswish, "gelu": nn.GELU}
 
@@ -30,10 +32,12 @@ ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hard_swish"
 class Stage(Record):
     """`depth` equal blocks; the first one strides and changes the width."""
 
-    block: Literal["ds", "ir", "er", "cn"] = Field(
-        default="ir", description="ds: depthwise + 1×1; ir: inverted residual; er: fused; cn: plain convolution"
+    block: Literal["ds", "ir", "er", "cn", "shvit", "cas_vit", "emov2", "mobilemamba"] = Field(
+        default="ir",
+        description="ds: depthwise + 1×1; ir: inverted residual; er: fused; cn: plain convolution; or a family whose "
+        "blocks follow one ir block (3×3, expansion 4) that strides",
     )
-    depth: int = Field(default=1, gt=0)
+    depth: int = Field(default=1, gt=0, description="number of blocks; of a family's without the one that strides")
     kernel: Literal[1, 3, 5, 7, 9] = 3
     stride: Literal[1, 2] = 1
     expansion: float = Field(default=1, gt=0, description="hidden channels over input channels; ir and er")
@@ -48,6 +52,23 @@ class Stage(Record):
         if value not in attention_names():
             raise ValueError(f"one of {', '.join(attention_names())}")
         return value
+
+    @model_validator(mode="after")
+    def _mixers_choose_nothing(self) -> Self:
+        if self.block in MIXERS and (self.kernel, self.expansion, self.attention, self.skip) != (3, 1, "none", True):
+            raise ValueError(
+                f"only depth, stride and width for block {self.block!r}, which has its own everything else"
+            )
+        if self.block in MIXERS and self.width % 8:
+            raise ValueError(f"a width that is a multiple of 8 for block {self.block!r}, got {self.width}")
+        return self
+
+    @property
+    def convolutions(self) -> "Stage":
+        """The part of the stage that timm builds: all of it, or the block in front of a family's blocks."""
+        if self.block not in MIXERS:
+            return self
+        return Stage(block="ir", kernel=3, stride=self.stride, expansion=4, width=self.width)
 
 
 class Config(ModelConfig):
@@ -74,7 +95,7 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     network: nn.Module = _create_effnet(
         config.name,
         pretrained_cfg=config.pretrained_cfg(first_conv="conv_stem", classifier="classifier"),
-        block_args=decode_arch_def([[stage_string(stage)] for stage in config.stages]),
+        block_args=decode_arch_def([[stage_string(stage.convolutions)] for stage in config.stages]),
         stem_size=config.stem,
         num_features=round_channels(config.head, head_multiplier if head_multiplier != 1 else 0.0),
         round_chs_fn=partial(round_channels, multiplier=multiplier if multiplier != 1 else 0.0),  # 0: as written
@@ -83,10 +104,14 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
         pad_type="same" if config.padding == "tensorflow" else "",
         **kwargs,
     )
+    side = -(-config.resolution // 2)
     for stage, blocks in zip(config.stages, network.get_submodule("blocks").children(), strict=True):
+        side = -(-side // stage.stride)
         for block in blocks.children():
-            _exact_hidden(block, stage, config)
+            _exact_hidden(block, stage.convolutions, config)
             _add_attention(block, stage.attention)
+        if stage.block in MIXERS:
+            _add_mixers(blocks, stage, side)
     return network
 
 
@@ -106,8 +131,8 @@ def stage_string(stage: Stage) -> str:
 
 
 def arch_strings(config: Config) -> tuple[str, ...] | None:
-    """timm's architecture strings of the whole network, or None where a stage has attention that timm cannot name."""
-    if any(stage.attention not in ("none", "se") for stage in config.stages):
+    """timm's architecture strings of the whole network, or None where a stage has something that timm cannot name."""
+    if any(stage.attention not in ("none", "se") or stage.block in MIXERS for stage in config.stages):
         return None
     return tuple(stage_string(stage) for stage in config.stages)
 
@@ -177,6 +202,15 @@ def _add_attention(block: nn.Module, name: str) -> None:
     if name not in ("none", "se") and isinstance(depthwise, nn.Conv2d):
         block.se = create_attention(name, depthwise.out_channels)
         _init(block.se)
+
+
+def _add_mixers(blocks: nn.Module, stage: Stage, side: int) -> None:
+    """A family's blocks after the one that strides, dropped in training as often as that one."""
+    (entry,) = blocks.children()
+    rate = float(getattr(entry.drop_path, "drop_prob", 0.0))
+    width = getattr(entry, "conv_pwl").out_channels  # noqa: B009  after the width multiplier
+    for number, mixer in enumerate(create_mixers(stage.block, width, stage.depth, side, rate), start=1):
+        blocks.add_module(str(number), mixer)
 
 
 def _init(module: nn.Module) -> None:

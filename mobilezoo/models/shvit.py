@@ -68,9 +68,14 @@ def _add_drop_path(network: nn.Module, rate: float) -> None:
     """The probability rises linearly from 0 in the first block to `rate` in the last."""
     blocks = [module for module in network.modules() if isinstance(module, BasicBlock)]
     for i, block in enumerate(blocks):
-        for name, child in list(block.named_children()):
-            if isinstance(child, Residual):
-                setattr(block, name, DropResidual(child.m, rate * i / max(1, len(blocks) - 1)))
+        add_drop_path(block, rate * i / max(1, len(blocks) - 1))
+
+
+def add_drop_path(block: nn.Module, rate: float) -> None:
+    """Drop the branches of one block at random in training."""
+    for name, child in list(block.named_children()):
+        if rate and isinstance(child, Residual):
+            setattr(block, name, DropResidual(child.m, rate))
 
 
 def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:

@@ -7,7 +7,7 @@ from mobilezoo.config import Record, apply_overrides, find_config, read_yaml
 from mobilezoo.errors import ConfigError
 from mobilezoo.models.base import ModelConfig, family_module
 from mobilezoo.search.records import SearchConfig
-from mobilezoo.search.space import Point, Space, Stage
+from mobilezoo.search.space import MIXERS, Point, Space, Stage
 
 FAMILY = "mbconv"
 OWN = ("family", "name", "resolution", "stem", "head", "stages")
@@ -58,6 +58,8 @@ def yaml_data(space: Space, point: Point) -> dict[str, Any]:
 
 def _stage_data(stage: Stage) -> dict[str, Any]:
     """A stage without the keys that say nothing about it."""
+    if stage.block in MIXERS:
+        return {"block": stage.block, "depth": stage.depth, "stride": stage.stride, "width": stage.width}
     data: dict[str, Any] = {"block": stage.block, "depth": stage.depth, "kernel": stage.kernel, "stride": stage.stride}
     if stage.expansion != 1:
         data["expansion"] = stage.expansion
@@ -91,7 +93,7 @@ def _stage_of(data: dict[str, Any], name: str) -> Stage:
 
 
 def arch_strings(point: Point) -> tuple[str, ...]:
-    """The stages in timm's notation; attention that timm has no word for is appended by name."""
+    """The stages in timm's notation; attention that timm has no word for is appended, a mixer put first by name."""
     return tuple(_stage_string(stage) for stage in point.stages)
 
 
@@ -102,8 +104,9 @@ def _stage_string(stage: Stage) -> str:
 
 
 def timm_strings(point: Point) -> tuple[str, ...] | None:
-    """timm's architecture strings, or None where timm's notation cannot name a stage's attention."""
-    return None if any(stage.attention not in ("none", "se") for stage in point.stages) else arch_strings(point)
+    """timm's architecture strings, or None where timm's notation cannot name a stage's attention or mixer."""
+    odd = any(stage.attention not in ("none", "se") or stage.block in MIXERS for stage in point.stages)
+    return None if odd else arch_strings(point)
 
 
 def point_from_strings(space: Space, strings: Sequence[str], resolution: int) -> Point:

@@ -14,8 +14,10 @@ from mobilezoo.models.base import ModelConfig
 from mobilezoo.search.engines import FRONT_ENGINES
 from mobilezoo.search.objective import Objective
 from mobilezoo.search.space import Point, Space
+from mobilezoo.search.supernet.settings import SupernetSettings
 
 Engine = Literal["random", "tpe", "evolution", "nsga2", "ppo", "guided"]
+Accuracy = Literal["proxy", "supernet", "predictor"]
 Goal = Literal["reward", "front"]
 State = Literal["complete", "pruned", "failed"]
 
@@ -40,6 +42,12 @@ class SearchConfig(Record):
     max_failures: int = Field(default=5, gt=0, description="stop when this many networks fail in a row")
     recipe: str = Field(description="training config (name or path) that gives a candidate its accuracy")
     recipe_overrides: tuple[str, ...] = Field(default=(), description="dotted overrides of it: train.epochs=5")
+    accuracy: Accuracy = Field(
+        default="proxy",
+        description="proxy: the recipe trains each network; supernet: it trains one network that holds all; "
+        "predictor: learned from the supernet's scores",
+    )
+    supernet: SupernetSettings = SupernetSettings()
     target: str = Field(default="litert", description="export target whose file is timed")
     device: str = Field(default="host", description="device config (name or path) that times it")
     estimator: str | None = Field(

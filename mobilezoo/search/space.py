@@ -7,7 +7,9 @@ stages'. The paper lists per stage: convolution type {conv, dconv, MBConv}, kern
 - `expansion` is a choice here (the paper uses expansions 1, 3 and 6 without listing them, so its space is incomplete);
 - `width` is given in channels (MnasNet-A1's 112 filters are none of 0.75, 1, 1.25 x 96);
 - `attention` replaces the SE ratio, so that other attention layers compete with SE;
-- a pooled skip is left out: neither the official network code nor timm's blocks have one.
+- a pooled skip is left out: neither the official network code nor timm's blocks have one;
+- a whole stage may consist of another family's blocks (`shvit`, `cas_vit`, `emov2`, `mobilemamba`), which have their
+  own kernels, expansions and residuals: of its choices only width and depth mean anything then.
 """
 
 import hashlib
@@ -25,7 +27,7 @@ from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError
 from mobilezoo.search.genes import Gene, GeneSpace, Genome
 
-Block = Literal["cn", "ds", "er", "ir"]
+Block = Literal["cn", "ds", "er", "ir", "shvit", "cas_vit", "emov2", "mobilemamba"]
 
 SPACE_VERSION = 1
 """Raised when the same YAML would mean other networks: a study of another version is not continued."""
@@ -33,13 +35,19 @@ SPACE_VERSION = 1
 KERNELS = (1, 3, 5, 7, 9)
 EXPANDING: tuple[Block, ...] = ("er", "ir")
 ATTENDING: tuple[Block, ...] = ("ds", "er", "ir")
+CONVOLVING: tuple[Block, ...] = ("cn", "ds", "er", "ir")
+MIXERS: dict[str, float] = {"shvit": 5.5, "cas_vit": 13, "emov2": 9, "mobilemamba": 12}
+"""Whole-stage mixers, and about how many multiply-adds per pixel their block takes, in squares of its width."""
+ENTRY_EXPANSION = 4.0
+"""Of the inverted residual (3x3) that strides and widens before a stage's mixers; SHViT and MobileMamba do so too."""
 
 
 class Stage(Record):
     """One stage of a network: `depth` times the same block, the stride in the first."""
 
     block: Block
-    """cn: convolution, ds: depthwise separable, er: fused inverted residual, ir: inverted residual (MBConv)."""
+    """cn: convolution, ds: depthwise separable, er: fused inverted residual, ir: inverted residual (MBConv); or a
+    mixer."""
     kernel: int
     stride: int
     expansion: float
@@ -50,6 +58,10 @@ class Stage(Record):
     width: int
     """Output channels."""
     depth: int
+
+
+PLAIN: dict[str, Any] = {"kernel": 3, "expansion": 1.0, "attention": "none", "skip": True}
+"""What a stage says where its block leaves no choice."""
 
 
 class Point(Record):
@@ -63,15 +75,17 @@ class StageSpace(Record):
     """What one stage may be; every list holds alternatives."""
 
     stride: Literal[1, 2] = Field(description="stride of the stage's first block")
-    block: tuple[Block, ...] = Field(default=("ir",), description="cn, ds, er or ir")
-    kernel: tuple[int, ...] = Field(default=(3, 5), description="1, 3, 5, 7 or 9")
+    block: tuple[Block, ...] = Field(
+        default=("ir",), description="cn, ds, er, ir, or a mixer: shvit, cas_vit, emov2, mobilemamba"
+    )
+    kernel: tuple[int, ...] = Field(default=(3, 5), description="1, 3, 5, 7 or 9; not of mixers")
     expansion: tuple[float, ...] = Field(default=(), description="hidden over input channels of er and ir blocks")
     attention: tuple[str, ...] = Field(
         default=("none",), description="none, se, coord, ...: any the zoo knows; not in cn"
     )
-    skip: tuple[bool, ...] = Field(default=(True,), description="residual where shapes allow one")
-    width: tuple[int, ...] = Field(description="output channels")
-    depth: tuple[int, ...] = Field(description="number of blocks")
+    skip: tuple[bool, ...] = Field(default=(True,), description="residual where shapes allow one; mixers have theirs")
+    width: tuple[int, ...] = Field(description="output channels; of mixers multiples of 8")
+    depth: tuple[int, ...] = Field(description="number of blocks; mixers come after one block that strides")
 
     @model_validator(mode="after")
     def _consistent(self) -> Self:
@@ -89,6 +103,9 @@ class StageSpace(Record):
             raise ValueError(f"no 'expansion': none of the blocks {list(self.block)} expands")
         if not set(self.block) & set(ATTENDING) and self.attention != ("none",):
             raise ValueError(f"no 'attention': none of the blocks {list(self.block)} has any")
+        odd = [width for width in self.width if width % 8]
+        if odd and set(self.block) & set(MIXERS):
+            raise ValueError(f"widths of a stage with mixers that are multiples of 8, got {odd[0]}")
         return self
 
 
@@ -123,12 +140,19 @@ class Space(Record):
         for number, stage in enumerate(self.stages):
             at = f"s{number}."
             genes.append(Gene(name=at + "block", choices=stage.block))
-            genes.append(Gene(name=at + "kernel", choices=stage.kernel))
+            convolves = set(stage.block) & set(CONVOLVING)
+            # Only where there are mixers does a kernel depend on the block, so that other spaces keep their genes.
+            of_block: dict[str, Any] = (
+                {"parent": at + "block", "when": CONVOLVING} if set(stage.block) - convolves else {}
+            )
+            if convolves:
+                genes.append(Gene(name=at + "kernel", choices=stage.kernel, **of_block))
             if stage.expansion:
                 genes.append(Gene(name=at + "expansion", choices=stage.expansion, parent=at + "block", when=EXPANDING))
             if set(stage.block) & set(ATTENDING):
                 genes.append(Gene(name=at + "attention", choices=stage.attention, parent=at + "block", when=ATTENDING))
-            genes.append(Gene(name=at + "skip", choices=stage.skip))
+            if convolves:
+                genes.append(Gene(name=at + "skip", choices=stage.skip, **of_block))
             genes.append(Gene(name=at + "width", choices=stage.width))
             genes.append(Gene(name=at + "depth", choices=stage.depth))
         return GeneSpace(genes)
@@ -145,7 +169,7 @@ class Space(Record):
         stages = []
         for number, stage in enumerate(self.stages):
             values = {name: genome[key] for name in Stage.model_fields if (key := f"s{number}.{name}") in genome}
-            stages.append(Stage(**{"expansion": 1.0, "attention": "none", "stride": stage.stride, **values}))
+            stages.append(Stage(**{**PLAIN, "stride": stage.stride, **values}))
         return Point(resolution=int(genome["resolution"]), stages=tuple(stages))
 
     def genome(self, point: Point) -> Genome:
@@ -157,7 +181,7 @@ class Space(Record):
             if stage.stride != choices.stride:
                 raise ConfigError(f"not a point of the space: stage {number} has stride {stage.stride}")
             _check_canonical(number, stage)
-            for name in ("block", "kernel", "skip", "width", "depth"):
+            for name in ("block", "width", "depth", *(("kernel", "skip") if stage.block in CONVOLVING else ())):
                 genome[f"s{number}.{name}"] = getattr(stage, name)
             if stage.block in EXPANDING:
                 genome[f"s{number}.expansion"] = stage.expansion
@@ -204,6 +228,7 @@ class Space(Record):
         """The network with the fewest multiply-adds by `stage_cost`: the one expected to be fastest.
 
         Exact over all widths, since a narrow stage makes its successor cheaper: the best network is kept per width.
+        Mixers count roughly.
         """
         best: dict[int, tuple[float, tuple[Stage, ...]]] = {self.stem: (0.0, ())}
         area = 1.0
@@ -221,6 +246,8 @@ class Space(Record):
 
 def stage_cost(stage: Stage, in_channels: int, area: float = 1.0) -> float:
     """Multiply-adds of a stage whose input has `area` pixels, attention counted as a token amount; orders stages."""
+    if stage.block in MIXERS:
+        return _mixer_cost(stage, in_channels, area)
     cost, chs = 0.0, in_channels
     for index in range(stage.depth):
         out_area = area / stage.stride**2 if index == 0 else area
@@ -236,17 +263,24 @@ def stage_cost(stage: Stage, in_channels: int, area: float = 1.0) -> float:
     return cost
 
 
+def _mixer_cost(stage: Stage, in_channels: int, area: float) -> float:
+    """The striding block's multiply-adds, and about the mixers'."""
+    entry = {**PLAIN, "expansion": ENTRY_EXPANSION, "width": stage.width, "depth": 1, "stride": stage.stride}
+    mixers = area / stage.stride**2 * stage.depth * MIXERS[stage.block] * stage.width**2
+    return stage_cost(Stage(block="ir", **entry), in_channels, area) + mixers
+
+
 def _alternatives(choices: StageSpace) -> Iterator[Stage]:
     """The small end of a stage: one candidate per block type and width, every other choice at its cheapest."""
     attention = "none" if "none" in choices.attention else choices.attention[0]
     for block, width in product(choices.block, choices.width):
         yield Stage(
             block=block,
-            kernel=min(choices.kernel),
+            kernel=min(choices.kernel) if block in CONVOLVING else PLAIN["kernel"],
             stride=choices.stride,
             expansion=min(choices.expansion) if block in EXPANDING else 1.0,
             attention=attention if block in ATTENDING else "none",
-            skip=choices.skip[0],
+            skip=choices.skip[0] if block in CONVOLVING else PLAIN["skip"],
             width=width,
             depth=min(choices.depth),
         )
@@ -257,3 +291,5 @@ def _check_canonical(number: int, stage: Stage) -> None:
         raise ConfigError(f"not a point of the space: stage {number}: a {stage.block} block has no expansion")
     if stage.block not in ATTENDING and stage.attention != "none":
         raise ConfigError(f"not a point of the space: stage {number}: a {stage.block} block has no attention")
+    if stage.block in MIXERS and (stage.kernel, stage.skip) != (PLAIN["kernel"], PLAIN["skip"]):
+        raise ConfigError(f"not a point of the space: stage {number}: {stage.block} has no choice of kernel or skip")

@@ -118,9 +118,14 @@ def _identity(config: "SearchConfig") -> dict[str, object]:
         "space": config.space.sha256,
         "objective": json.loads(config.objective.model_dump_json()),
         "goal": config.goal,
-        "recipe": [config.recipe, *config.recipe_overrides],
+        "recipe": [config.recipe, *config.recipe_overrides, *_shared(config)],
         "latency": [config.target, config.device, *([config.estimator] if config.estimator else [])],
     }
+
+
+def _shared(config: "SearchConfig") -> list[str]:
+    """Where accuracies come from, if not from each network's own training."""
+    return [] if config.accuracy == "proxy" else [config.accuracy, config.supernet.model_dump_json()]
 
 
 def _difference(stored: object, wanted: dict[str, object]) -> str | None:

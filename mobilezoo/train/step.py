@@ -14,6 +14,7 @@ from mobilezoo.data.order import Ranks
 from mobilezoo.errors import MobilezooError
 from mobilezoo.train.build import Loss
 from mobilezoo.train.config import TrainConfig
+from mobilezoo.train.shared import SharedWeights
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
 Say = Callable[[str], None]
@@ -91,16 +92,27 @@ def _backward(parts: Parts, config: TrainConfig, batches: list[Batch]) -> float:
         if settings.channels_last:
             x = x.contiguous(memory_format=torch.channels_last)
         with _gradients_stay(parts, number + 1 < len(pieces)), autocast(parts.device, settings.amp):
-            logits = parts.forward(x)
-            loss = parts.loss(logits, y)
-            if parts.teacher is not None:
-                loss = loss + parts.teacher(x, logits)
             share = len(x) / images
-            if not torch.isfinite(loss):
-                raise NotFiniteError(x)
-            parts.scaler.scale(loss * share).backward()
-        loss_sum += loss.item() * share
+            for loss in _losses(parts, x, y):
+                if not torch.isfinite(loss):
+                    raise NotFiniteError(x)
+                parts.scaler.scale(loss * share).backward()
+                loss_sum += loss.item() * share
     return loss_sum
+
+
+def _losses(parts: Parts, x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Tensor]:
+    """The loss of a batch, or one per pass where networks share weights."""
+    if isinstance(parts.network, SharedWeights):
+        yield from parts.network.losses(x, lambda logits: _score(parts, x, logits, y))
+    else:
+        yield _score(parts, x, parts.forward(x), y)
+
+
+def _score(parts: Parts, x: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+    """The loss of a network's answers, a teacher's share included."""
+    loss = parts.loss(logits, y)
+    return loss if parts.teacher is None else loss + parts.teacher(x, logits)
 
 
 def _cut(batch: Batch, pieces: int) -> Iterator[Batch]:

@@ -31,6 +31,7 @@ from mobilezoo.train.hardware import fast_forward
 from mobilezoo.train.progress import EpochBar, epoch_bar
 from mobilezoo.train.ranks import RunStoppedError, StopRequest, device_of, joined, stop_on_sigterm, total
 from mobilezoo.train.run_folder import RunFolder
+from mobilezoo.train.shared import SharedWeights, check_shared
 from mobilezoo.train.step import NotFiniteError, Parts, autocast, run_update
 
 
@@ -97,6 +98,7 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None) -> Parts:
     classes = len(fit.labels)
     seed_all(settings.seed, 0)
     network = build.build_network(config, classes).to(device)
+    check_shared(network, settings, ranks)
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
     global_batch = config.data.batch_size * settings.accumulate * ranks.world
@@ -184,6 +186,8 @@ def validate(config: TrainConfig, parts: Parts, each: Callable[[], None] = lambd
             yield batch
 
     network = (parts.ema.module if parts.ema is not None else parts.network).eval()
+    if isinstance(network, SharedWeights):
+        network = network.scored(parts.train_batches.epoch(0))
     with autocast(parts.device, config.train.amp):
         result = evaluate(network, batches())
     scores = [result.loss, result.top1, result.top5]

@@ -18,6 +18,7 @@ def run_search(config: str, overrides: tuple[str, ...], out: Path | None, progre
     """Begin or go on with the study that the config names; every finished trial prints one line."""
     require("optuna", "search")
     from mobilezoo.search.study import search
+    from mobilezoo.search.supernet.accuracy import shared_accuracy
 
     path = find_config("search", config)
     settings = load_record(SearchConfig, path, overrides)
@@ -35,7 +36,12 @@ def run_search(config: str, overrides: tuple[str, ...], out: Path | None, progre
             console.print(_line(trial), highlight=False, markup=False)
             status.update(f"searching {path.stem}: trial {trial.number + 1} of {settings.trials} done")
 
-        return search(settings, Judge(settings).accuracy, Judge(settings).latency, folder, on_trial=tell)
+        shared = shared_accuracy(settings, folder, say=lambda text: console.print(text, highlight=False, markup=False))
+        judge = Judge(settings)
+        result = search(settings, shared or judge.accuracy, judge.latency, folder, on_trial=tell)
+        if shared is not None:
+            shared.write(result, folder)
+        return result
 
 
 class Judge:

@@ -1,0 +1,152 @@
+"""Accuracy of a search's candidates from a supernet: trained when first asked, then seconds per network.
+
+In the search's folder: `supernet/supernet.yaml`, its training run `supernet/train/`, and beside each YAML of the front
+a checkpoint with the network's inherited weights, ready for `mobilezoo train ... checkpoint=`.
+"""
+
+from collections.abc import Callable
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from torch import nn
+
+from mobilezoo.artifacts import Checkpoint, atomic_write, load_record_of, save_record, sha256_of
+from mobilezoo.config import find_config, load_record, write_yaml
+from mobilezoo.errors import ConfigError
+from mobilezoo.models import create_model
+from mobilezoo.search.networks import model_config
+from mobilezoo.search.space import Point
+from mobilezoo.search.supernet.calibrate import recalibrate
+from mobilezoo.search.supernet.images import Images
+from mobilezoo.search.supernet.model import Supernet, supernet_config
+from mobilezoo.train.config import TrainConfig
+from mobilezoo.train.evaluate import evaluate
+from mobilezoo.train.trainer import train
+
+if TYPE_CHECKING:
+    from mobilezoo.search.records import Candidate, SearchConfig, SearchResult
+
+Say = Callable[[str], None]
+
+
+class SupernetAccuracy:
+    """A search's `Evaluate`: a candidate's top-1 with the weights it inherits."""
+
+    def __init__(self, config: "SearchConfig", folder: Path, say: Say = lambda text: None) -> None:
+        self.config, self.say = config, say
+        self.folder = folder / "supernet"
+        self.settings = config.supernet
+        self.model = supernet_config(
+            config.space,
+            "supernet",
+            random=self.settings.random,
+            calibration_batches=self.settings.calibration_batches,
+        )
+
+    def check(self) -> None:
+        """Raise ConfigError, before anything is trained, where recipe and space contradict each other."""
+        several, pixels = len(self.config.space.resolution) > 1, self.recipe.train.resolution
+        if several and pixels not in (None, self.model.resolution):
+            raise ConfigError(
+                f"train.resolution = {pixels}: the space searches {list(self.config.space.resolution)}: "
+                "set recipe_overrides=[train.resolution=null]"
+            )
+
+    def __call__(self, candidate: "Candidate") -> float:
+        return self.top1(candidate.point)
+
+    def top1(self, point: Point) -> float:
+        """Top-1 in percent on the held-out split, norms estimated anew."""
+        return self._score(self.inherit(point), point)
+
+    def inherit(self, point: Point, name: str = "subnet") -> nn.Module:
+        """The zoo's network of a point with its shared weights and statistics of its own, in eval mode."""
+        network = self.supernet.extract(point, name)
+        return recalibrate(network, self.images.calibration(self.pixels(point)))
+
+    def pixels(self, point: Point) -> int:
+        """The size that a network is judged at: the recipe's where it sets one, as in training."""
+        several = len(self.config.space.resolution) > 1
+        return point.resolution if several else self.recipe.train.resolution or point.resolution
+
+    @cached_property
+    def recipe(self) -> TrainConfig:
+        """The supernet's training."""
+        path = self.folder / "supernet.yaml"
+        data = self.model.model_dump(mode="json", exclude={"name", "aliases", "published"})
+        write_yaml(path, data, [f"the supernet of {self.config.name or 'a search'}"])
+        overrides = (*self.config.recipe_overrides, f"model={path}")
+        return load_record(TrainConfig, find_config("train", self.config.recipe), overrides)
+
+    @cached_property
+    def images(self) -> Images:
+        return Images(self.recipe, self.settings, self.model.preprocessing())
+
+    @cached_property
+    def supernet(self) -> Supernet:
+        """The trained supernet: the config's, or trained now (or from where a stopped training was)."""
+        if self.settings.checkpoint is not None:
+            path = Path(self.settings.checkpoint).expanduser()
+            record = load_record_of(Checkpoint, path)
+        else:
+            self.say(f"training the supernet in {self.folder}")
+            run = self.folder / "train"
+            record = train(self.recipe, run, resume=run.exists(), progress=False, on_epoch=self._tell)
+            path = run / record.path
+        network = create_model(self.model, path, num_classes=record.num_classes, in_chans=record.in_chans)
+        assert isinstance(network, Supernet)
+        return network.to(self.images.device).eval()
+
+    def write(self, result: "SearchResult", folder: Path) -> None:
+        """A checkpoint of inherited weights beside each YAML of the front and the winner's."""
+        files = dict(zip(result.front_yaml, result.front, strict=True))
+        if result.best_yaml is not None and result.best is not None:
+            files[result.best_yaml] = result.best
+        for old in (folder / "front").glob("*.safetensors*"):
+            old.unlink()
+        for name, number in files.items():
+            point = result.trial(number).point
+            assert point is not None, "a finished trial has a network"
+            self._save(point, folder / name)
+
+    def _save(self, point: Point, yaml: Path) -> None:
+        from safetensors.torch import save_file
+
+        network = self.inherit(point, yaml.stem)
+        tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
+        path = yaml.with_suffix(".safetensors")
+        atomic_write(path, lambda temporary: save_file(tensors, temporary, metadata={"model": str(yaml)}))
+        record = Checkpoint(
+            path=path.name,
+            sha256=sha256_of(path),
+            model=str(yaml),
+            num_classes=self.supernet.num_classes,
+            in_chans=self.supernet.in_chans,
+            resolution=self.pixels(point),
+            preprocessing=model_config(self.config.space, point, yaml.stem).preprocessing(),
+            labels=self.images.labels,
+            dataset=self.recipe.data.source,
+            top1=self._score(network, point),
+        )
+        save_record(path, record)
+
+    def _score(self, network: nn.Module, point: Point) -> float:
+        return evaluate(network, self.images.held_out(self.pixels(point))).top1
+
+    def _tell(self, epoch: int, top1: float) -> None:
+        self.say(f"supernet: epoch {epoch} of {self.recipe.train.epochs}, its largest network {top1:.2f}%")
+
+
+def shared_accuracy(config: "SearchConfig", folder: Path, say: Say) -> SupernetAccuracy | None:
+    """What the config's `accuracy` asks for; None for the proxy training. Raises ConfigError."""
+    if config.accuracy == "proxy":
+        return None
+    kind = SupernetAccuracy
+    if config.accuracy == "predictor":
+        from mobilezoo.search.supernet.predictor import PredictedAccuracy
+
+        kind = PredictedAccuracy
+    shared = kind(config, folder, say)
+    shared.check()
+    return shared

@@ -1,0 +1,84 @@
+"""The images that judge a network: fixed training batches for its BatchNorm statistics, and the held-out split."""
+
+from collections.abc import Iterable
+from itertools import islice
+
+import numpy as np
+import torch
+from torch.utils.data import DataLoader, IterableDataset, Subset
+
+from mobilezoo.artifacts import Preprocessing
+from mobilezoo.data import eval_loader, open_data, train_loader
+from mobilezoo.data.loaders import Batch, batches_on
+from mobilezoo.errors import DataError
+from mobilezoo.search.supernet.settings import SupernetSettings
+from mobilezoo.train.build import pick_device
+from mobilezoo.train.config import TrainConfig
+
+KEPT_BYTES = 2**30
+"""Batches of one size stay in memory, decoded, up to this many bytes: scoring a network then reads no image."""
+
+
+class Images:
+    """Batches of a recipe's data at any size in pixels, the same ones every time."""
+
+    def __init__(self, recipe: TrainConfig, settings: SupernetSettings, prep: Preprocessing) -> None:
+        self.recipe, self.settings, self.prep = recipe, settings, prep
+        self.device = pick_device(recipe.train.device)
+        self._fit, self._held_out = open_data(recipe.data, train=True), open_data(recipe.data, train=False)
+        self._kept: dict[tuple[str, int], list[Batch]] = {}
+
+    @property
+    def labels(self) -> tuple[str, ...]:
+        return self._fit.labels
+
+    def calibration(self, pixels: int) -> Iterable[torch.Tensor]:
+        """The first training batches of the recipe's first epoch, augmented as in training."""
+
+        def load() -> Iterable[Batch]:
+            recipe = self.recipe
+            loader = train_loader(recipe.data, self._fit, pixels, self.prep, self.device, recipe.train.seed)
+            return islice(loader.epoch(0), self.settings.calibration_batches)
+
+        if ("fit", pixels) not in self._kept:
+            self._kept["fit", pixels] = list(load())
+        return [x for x, _ in self._kept["fit", pixels]]
+
+    def held_out(self, pixels: int) -> Iterable[Batch]:
+        """The validation split, or `eval_images` of it. Raises DataError where a stream cannot be thinned."""
+        kept = self._kept.get(("held out", pixels))
+        if kept is not None:
+            return kept
+        batches, images = batches_on(self._held_out_loader(pixels), self.device), self._count()
+        if images is None or images * 3 * pixels**2 * 4 > KEPT_BYTES:
+            return batches
+        self._kept["held out", pixels] = list(batches)
+        return self._kept["held out", pixels]
+
+    def _count(self) -> int | None:
+        """Images that score a network; None where only reading a stream tells."""
+        if isinstance(self._held_out.dataset, IterableDataset):
+            return None
+        return min(self.settings.eval_images or 2**62, len(self._held_out.dataset))
+
+    def _held_out_loader(self, pixels: int) -> Iterable[Batch]:
+        data, config = self._held_out, self.recipe.data
+        if self.settings.eval_images is None:
+            loader: Iterable[Batch] = eval_loader(config, data, pixels, self.prep, self.device)
+            return loader
+        from timm.data import create_transform
+
+        count = self._count()
+        if count is None:
+            raise DataError(f"{config.source!r} is a stream: supernet.eval_images needs a folder or hfds source")
+        data.dataset.transform = create_transform(
+            (3, pixels, pixels),
+            interpolation=self.prep.interpolation,
+            mean=self.prep.mean,
+            std=self.prep.std,
+            crop_pct=self.prep.crop_pct,
+        )
+        picked = np.linspace(0, len(data.dataset) - 1, count).astype(int)
+        return DataLoader(
+            Subset(data.dataset, picked.tolist()), batch_size=config.batch_size, num_workers=config.workers
+        )

@@ -1,0 +1,119 @@
+"""A learned predictor of a supernet's accuracies: some hundred networks are scored, the others predicted at once."""
+
+import json
+from functools import cached_property
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
+
+from mobilezoo.artifacts import save_json
+from mobilezoo.config import Record
+from mobilezoo.errors import ConfigError
+from mobilezoo.search.engines.surrogate import Encoder, GaussianProcess
+from mobilezoo.search.genes import Genome
+from mobilezoo.search.supernet.accuracy import SupernetAccuracy
+
+if TYPE_CHECKING:
+    from mobilezoo.search.records import Candidate
+
+HELD_OUT = 0.2
+"""Share of the scored networks that the predictor is tested on before it learns from them too."""
+
+
+class PredictorReport(Record):
+    """How well a predictor tells networks that it has not seen."""
+
+    networks: int
+    """Scored by the supernet in all."""
+    held_out: int
+    spearman: float
+    """Rank correlation of predicted and scored top-1 over the held-out networks."""
+    mean_abs_error: float
+    """Percentage points of top-1."""
+
+
+class PredictedAccuracy(SupernetAccuracy):
+    """A search's `Evaluate` that predicts; `supernet/predictor.json` states its error, and `write` scores the front."""
+
+    def check(self) -> None:
+        """Raise ConfigError for a space that has not enough different networks, too."""
+        super().check()
+        wanted, networks = self.settings.predictor_samples, self.config.space.count()
+        if networks < 2 * wanted:
+            raise ConfigError(
+                f"supernet.predictor_samples = {wanted}: the space has {networks} networks: use accuracy=supernet"
+            )
+
+    def __call__(self, candidate: "Candidate") -> float:
+        genome = self.config.space.genome(candidate.point)
+        mean, _ = self._learned.predict(self._encode([genome]))
+        return float(np.clip(mean[0], 0.0, 100.0))
+
+    @cached_property
+    def _learned(self) -> GaussianProcess:
+        genomes, top1 = self._samples()
+        x, few = self._encode(genomes), round(len(genomes) * (1 - HELD_OUT))
+        tried = GaussianProcess(x[:few], top1[:few])
+        report = judge(tried.predict(x[few:])[0], top1[few:], len(genomes))
+        save_json(self.folder / "predictor.json", report)
+        self.say(
+            f"predictor: Spearman {report.spearman:.2f}, error {report.mean_abs_error:.2f} points on {report.held_out} "
+            "held-out networks"
+        )
+        return GaussianProcess(x, top1, tried.parameters)
+
+    def _encode(self, genomes: list[Genome]) -> np.ndarray:
+        return Encoder(self.config.space.genes)(genomes)
+
+    def _samples(self) -> tuple[list[Genome], np.ndarray]:
+        """Random networks, each scored once and kept in `samples.jsonl`; a stopped search goes on with the next."""
+        genomes = self._drawn()
+        kept = _read(self.folder / "samples.jsonl")
+        top1 = []
+        for number, genome in enumerate(genomes):
+            key = json.dumps(genome, sort_keys=True)
+            if key not in kept:
+                kept[key] = self.top1(self.config.space.point(genome))
+                with (self.folder / "samples.jsonl").open("a", encoding="utf-8") as handle:
+                    # The line break comes first, so that a line cut off by a kill ruins only itself.
+                    handle.write("\n" + json.dumps({"genome": genome, "top1": kept[key]}))
+                if number % 10 == 9:
+                    self.say(f"predictor: {number + 1} of {len(genomes)} networks scored")
+            top1.append(kept[key])
+        return genomes, np.array(top1)
+
+    def _drawn(self) -> list[Genome]:
+        """Different random networks."""
+        space, wanted = self.config.space, self.settings.predictor_samples
+        rng = np.random.default_rng([self.config.seed, wanted])
+        found: dict[tuple[object, ...], Genome] = {}
+        while len(found) < wanted:  # at least every other draw is a new one
+            genome = space.genes.sample(rng)
+            found.setdefault(space.genes.key(genome), genome)
+        return list(found.values())
+
+
+def judge(predicted: np.ndarray, scored: np.ndarray, networks: int) -> PredictorReport:
+    """The error of predictions [n] against scores [n]."""
+    from scipy.stats import spearmanr
+
+    constant = np.ptp(predicted) == 0 or np.ptp(scored) == 0
+    return PredictorReport(
+        networks=networks,
+        held_out=len(scored),
+        spearman=0.0 if constant else float(spearmanr(predicted, scored).statistic),
+        mean_abs_error=float(np.abs(predicted - scored).mean()),
+    )
+
+
+def _read(path: Path) -> dict[str, float]:
+    """Genome → top-1 of what was scored before; a line cut off by a kill is left out."""
+    kept: dict[str, float] = {}
+    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
+        try:
+            row = json.loads(line)
+        except json.JSONDecodeError:
+            continue
+        kept[json.dumps(row["genome"], sort_keys=True)] = float(row["top1"])
+    return kept

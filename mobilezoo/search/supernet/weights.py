@@ -1,0 +1,82 @@
+"""The shared weights: one tensor per layer at its largest, of which every network takes a part.
+
+A network is built by the zoo as any other; only its tensors come from here. The part of a tensor that a network takes
+follows from the two shapes alone: the first of its output and input channels, and the centre of a larger kernel (Cai
+et al., "Once for All", arXiv:1908.09791, section 3.2, without its kernel transforms; Yu et al., "BigNAS",
+arXiv:2003.11142). A layer is shared over depths, widths, kernels and expansions; block types have their own layers,
+each attention has its own beside a shared block, and whole-stage mixers have their own per width, since their channels
+are split by role.
+"""
+
+from collections.abc import Iterator, Mapping
+
+import torch
+from torch import Tensor, nn
+
+from mobilezoo.models import create_model
+from mobilezoo.search.genes import Value
+from mobilezoo.search.networks import model_config
+from mobilezoo.search.space import ATTENDING, MIXERS, Point, Space, Stage
+from mobilezoo.search.supernet.sandwich import bound
+
+
+class SharedBank(nn.Module):
+    """The tensors, under names that `bank_name` gives."""
+
+    def __init__(self, space: Space, num_classes: int, in_chans: int) -> None:
+        super().__init__()
+        self.tensors = nn.ParameterDict()
+        for number, point in covering(space):
+            network = create_model(model_config(space, point, "covering"), num_classes=num_classes, in_chans=in_chans)
+            for name, tensor in network.named_parameters():
+                key = bank_name(name, point.stages)
+                if key not in self.tensors and (not key.startswith("blocks/") or key.startswith(f"blocks/{number}/")):
+                    self.tensors[key] = nn.Parameter(tensor.detach().clone())
+
+    def part(self, name: str, stages: tuple[Stage, ...], shape: torch.Size) -> Tensor:
+        """The part of a shared tensor that is the network's parameter `name`; gradients flow into the whole."""
+        return crop(self.tensors[bank_name(name, stages)], shape)
+
+
+def bank_name(name: str, stages: tuple[Stage, ...]) -> str:
+    """`blocks.3.1.conv_dw.weight` of a network → `blocks/3/1/ir/conv_dw/weight`: networks of one name share."""
+    parts = name.split(".")
+    if parts[0] == "blocks":
+        stage, rest = stages[int(parts[1])], parts[3:]
+        own = f"{stage.block}-{stage.width}" if stage.block in MIXERS else stage.block
+        if rest[0] == "se":
+            rest = [f"se-{stage.attention}", *rest[1:]]
+        parts = [*parts[:3], own, *rest]
+    return "/".join(parts)
+
+
+def crop(whole: Tensor, shape: torch.Size) -> Tensor:
+    """The first channels [out, in] and the centre of the kernel; a view."""
+    assert whole.ndim == len(shape)
+    for axis, (have, want) in enumerate(zip(whole.shape, shape, strict=True)):
+        assert have >= want, "the covering networks hold every tensor at its largest"
+        whole = whole.narrow(axis, (have - want) // 2 if axis >= 2 else 0, want)
+    return whole
+
+
+def covering(space: Space) -> Iterator[tuple[int, Point]]:
+    """(stage, network) pairs: together the networks hold every layer of that stage at its largest.
+
+    One stage at a time takes each of its unordered choices (block, attention, and a mixer's width); everything else is
+    at its largest, so that the stage's neighbours are too.
+    """
+    for number in range(len(space.stages)):
+        for fixed in _options(space, number):
+            yield number, space.point(bound(space, max, fixed=fixed))
+
+
+def _options(space: Space, number: int) -> Iterator[Mapping[str, Value]]:
+    """The settings of a stage's choices that have layers of their own."""
+    stage, at = space.stages[number], f"s{number}."
+    for block in stage.block:
+        if block in MIXERS:
+            yield from ({at + "block": block, at + "width": width} for width in stage.width)
+        elif block in ATTENDING:
+            yield from ({at + "block": block, at + "attention": attention} for attention in stage.attention)
+        else:
+            yield {at + "block": block}
