@@ -84,6 +84,8 @@ class Checkpoint(Record):
     epoch: int | None = None
     top1: float | None = None
     """Validation top-1 in percent, of these very weights."""
+    probe_queries: int = 0
+    """Queries of an efficient-probing head in place of the network's own; 0 where it has its own."""
 
 
 class Coverage(Record):

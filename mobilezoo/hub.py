@@ -47,6 +47,8 @@ def write_folder(checkpoint: Path, out: Path) -> Path:
             f"{record.model!r} is a YAML of your own, and timm builds the hub's networks by name: "
             "add it to configs/models/ of your copy, or share the YAML and the .safetensors file"
         )
+    if record.probe_queries:
+        raise CheckpointError(f"{str(checkpoint)!r} has a probing head, which timm cannot build: share the file itself")
     sizes = {"num_classes": record.num_classes, "in_chans": record.in_chans}
     network = create_model(record.model, checkpoint=checkpoint, **sizes)
     data = {"input_size": (record.in_chans, record.resolution, record.resolution), **_prep(record.preprocessing)}

@@ -31,7 +31,7 @@ class Augment(Record):
 class DataConfig(Record):
     """A dataset by name, its splits and its loader."""
 
-    source: str = Field(description="digits, folder:PATH, or a name timm reads: hfds/…, wds/…, tfds/…, torch/…")
+    source: str = Field(description="digits, folder:PATH, tar:PATH, or a name timm reads: hfds/…, wds/…, torch/…")
     root: str | None = Field(default=None, description="cache or data folder of hfds/wds/tfds/torch sources")
     train_split: str = "train"
     val_split: str = "validation"

@@ -1,5 +1,6 @@
 """Sources of images: the embedded digits, ImageNet-style folders, and whatever timm's reader factory knows."""
 
+import tarfile
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -12,6 +13,8 @@ from torch.utils.data import Dataset
 from mobilezoo.data.config import DataConfig
 from mobilezoo.errors import DataError, UnknownNameError
 
+BAD_IMAGE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError, tarfile.TarError)
+"""What PIL raises for files that are no image, or damaged ones."""
 TIMM_PREFIXES = ("hfds/", "hfids/", "tfds/", "wds/", "torch/")
 Sample = tuple[Any, int]
 
@@ -54,35 +57,60 @@ class DigitImages(Dataset[Sample]):
         return (self.transform(image) if self.transform else image), self.targets[index]
 
 
-class FolderImages(Dataset[Sample]):
-    """Images in one folder per class; an unreadable file stops the run or is replaced by the next readable one."""
+class ReadableImages(Dataset[Sample]):
+    """Items of any of timm's readers; an unreadable one stops the run or is replaced by the next readable one."""
+
+    def __init__(self, reader: Any, on_bad_image: str, bad_images: torch.Tensor) -> None:
+        self.reader, self.on_bad_image, self.bad_images = reader, on_bad_image, bad_images
+        self.transform: Callable[[Image.Image], Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.reader)
+
+    def __getitem__(self, index: int) -> Sample:
+        size = len(self.reader)
+        for place in ((index + step) % size for step in range(size)):
+            try:
+                handle, target = self.reader[place]
+                with handle, Image.open(handle) as opened:
+                    image = opened.convert("RGB")
+            except BAD_IMAGE as error:
+                name = self.reader.filename(place)
+                if self.on_bad_image == "stop":
+                    raise DataError(
+                        f"unreadable image {str(name)!r} ({error}): remove it, or set data.on_bad_image=skip"
+                    ) from None
+                self.bad_images += 1
+                continue
+            return (self.transform(image) if self.transform else image), int(target)
+        raise DataError(f"no readable image among {size} files, the last was {str(name)!r}")
+
+
+class FolderImages(ReadableImages):
+    """Images in one folder per class."""
 
     def __init__(self, folder: Path, on_bad_image: str, bad_images: torch.Tensor) -> None:
         from timm.data.readers.reader_image_folder import find_images_and_targets
 
         self.samples, self.class_to_idx = find_images_and_targets(str(folder))
-        self.on_bad_image = on_bad_image
-        self.bad_images = bad_images
-        self.transform: Callable[[Image.Image], Any] | None = None
+        super().__init__(_Files(self.samples), on_bad_image, bad_images)
+
+
+class _Files:
+    """(path, class) pairs as a reader."""
+
+    def __init__(self, samples: list[tuple[str, int]]) -> None:
+        self.samples = samples
 
     def __len__(self) -> int:
         return len(self.samples)
 
-    def __getitem__(self, index: int) -> Sample:
-        for step in range(len(self.samples)):
-            path, target = self.samples[(index + step) % len(self.samples)]
-            try:
-                with Image.open(path) as handle:
-                    image = handle.convert("RGB")
-            except (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError) as error:
-                if self.on_bad_image == "stop":
-                    raise DataError(
-                        f"unreadable image {str(path)!r} ({error}): remove it, or set data.on_bad_image=skip"
-                    ) from None
-                self.bad_images += 1
-                continue
-            return (self.transform(image) if self.transform else image), target
-        raise DataError(f"no readable image among {len(self.samples)} files, the last was {str(path)!r}")
+    def __getitem__(self, index: int) -> tuple[Any, int]:
+        path, target = self.samples[index]
+        return Path(path).open("rb"), target
+
+    def filename(self, index: int) -> str:
+        return self.samples[index][0]
 
 
 def open_data(config: DataConfig, train: bool) -> ImageData:
@@ -92,9 +120,11 @@ def open_data(config: DataConfig, train: bool) -> ImageData:
         return ImageData(DigitImages(train), tuple(str(i) for i in range(10)), bad_images)
     if config.source.startswith("folder:"):
         return _open_folder(config, train, bad_images)
+    if config.source.startswith("tar:"):
+        return _open_tar(config, train, bad_images)
     if config.source.lower().startswith(TIMM_PREFIXES):
         return _open_timm(config, train, bad_images)
-    raise UnknownNameError("data source", config.source, ("digits", "folder:PATH", *TIMM_PREFIXES))
+    raise UnknownNameError("data source", config.source, ("digits", "folder:PATH", "tar:PATH", *TIMM_PREFIXES))
 
 
 def _open_folder(config: DataConfig, train: bool, bad_images: torch.Tensor) -> ImageData:
@@ -118,8 +148,29 @@ def _open_folder(config: DataConfig, train: bool, bad_images: torch.Tensor) -> I
     return ImageData(dataset, labels, bad_images)
 
 
+def _open_tar(config: DataConfig, train: bool, bad_images: torch.Tensor) -> ImageData:
+    """PATH/SPLIT.tar with class folders or class tars inside, or PATH/SPLIT/ with a tar per class (as in ImageNet)."""
+    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
+
+    root = Path(config.source.removeprefix("tar:")).expanduser()
+    split = config.train_split if train else config.val_split
+    names = (split, *(("val", "valid", "test") if split == "validation" else ()))
+    places = [root / f"{name}.tar" for name in names] + [root / name for name in names]
+    found = next((place for place in places if place.exists()), None)
+    if found is None:
+        raise DataError(f"{str(root)!r} has neither {split}.tar nor a folder {split} of class tars")
+    try:
+        reader = ReaderImageInTar(str(found))
+    except (OSError, ValueError, AssertionError, tarfile.TarError) as error:
+        raise DataError(f"{str(found)!r} cannot be read as tar with images ({error})") from None
+    labels = _timm_labels(reader)
+    if len(labels) < 2:
+        raise DataError(f"{str(found)!r} holds {len(labels)} class(es): at least two are needed, a folder or tar each")
+    return ImageData(ReadableImages(reader, config.on_bad_image, bad_images), labels, bad_images)
+
+
 def _open_timm(config: DataConfig, train: bool, bad_images: torch.Tensor) -> ImageData:
-    from timm.data import create_dataset
+    from timm.data import ImageDataset, create_dataset
 
     split = config.train_split if train else config.val_split
     try:
@@ -129,6 +180,8 @@ def _open_timm(config: DataConfig, train: bool, bad_images: torch.Tensor) -> Ima
     except Exception as error:  # timm's readers raise whatever their library raises
         raise DataError(f"cannot open {config.source!r} split {split!r}: {type(error).__name__}: {error}") from error
     labels = _timm_labels(dataset)
+    if isinstance(dataset, ImageDataset):  # read through ours, which counts what cannot be read
+        dataset = ReadableImages(dataset.reader, config.on_bad_image, bad_images)
     if not labels and config.num_classes is None:
         raise DataError(f"{config.source!r} does not tell its classes: set data.num_classes")
     return ImageData(dataset, labels or tuple(str(i) for i in range(config.num_classes or 0)), bad_images)
@@ -140,5 +193,5 @@ def _timm_labels(dataset: Any) -> tuple[str, ...]:
     features = getattr(getattr(reader, "dataset", None), "features", None)
     if features is not None and hasattr(features.get("label"), "names"):
         return tuple(features["label"].names)
-    mapping = getattr(reader, "class_to_idx", None)
+    mapping = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None)
     return tuple(sorted(mapping, key=mapping.__getitem__)) if mapping else ()

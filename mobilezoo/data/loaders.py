@@ -14,7 +14,7 @@ from mobilezoo.artifacts import Preprocessing
 from mobilezoo.data.config import DataConfig
 from mobilezoo.data.datasets import FolderImages, ImageData, open_data
 from mobilezoo.data.jpeg import JpegBatches, make_decoder
-from mobilezoo.data.order import EpochOrder, KeyedImages, Ranks
+from mobilezoo.data.order import EpochOrder, KeyedImages, Ranks, StreamTransform
 from mobilezoo.errors import DataError
 
 Batch = tuple[torch.Tensor, torch.Tensor]
@@ -54,6 +54,10 @@ class TrainBatches:
         """Batches `start`, `start + 1`, … of an epoch. A stream has no order to skip in: it is read up to `start`."""
         self.loader.generator.manual_seed(epoch)
         if self.order is None:
+            stream: Any = self.loader.dataset
+            stream.transform.begin(epoch)
+            if hasattr(stream, "set_epoch"):
+                stream.set_epoch(epoch)
             for number, (x, y) in enumerate(self.loader):
                 if number >= start:
                     yield self.stage(x, y)
@@ -82,7 +86,8 @@ def train_loader(
         "pin_memory": device.type == "cuda",
     }
     if isinstance(data.dataset, IterableDataset):
-        return TrainBatches(_stream_loader(config, data, resolution, prep, shared), stage, None)
+        vary = train_transform(config, resolution, prep)
+        return TrainBatches(_stream_loader(config, data, StreamTransform(vary, seed, ranks), shared), stage, None)
     size, whole = len(data.dataset), config.batch_size * ranks.world
     if size < whole:
         raise DataError(
@@ -133,13 +138,13 @@ def _as_is(batch: Any) -> Any:
 
 
 def _stream_loader(
-    config: DataConfig, data: ImageData, resolution: int, prep: Preprocessing, shared: dict[str, Any]
+    config: DataConfig, data: ImageData, transform: StreamTransform, shared: dict[str, Any]
 ) -> DataLoader[Any]:
     """Streams (WebDataset, tfds, Hugging Face) shuffle themselves; sizes and repeats need an index."""
     augment = config.augment
     if augment.sizes or augment.repeats:
         raise DataError(f"{config.source!r} is a stream: augment.sizes and .repeats need a folder or hfds source")
-    data.dataset.transform = train_transform(config, resolution, prep)
+    data.dataset.transform = transform
     if hasattr(data.dataset, "set_loader_cfg"):
         data.dataset.set_loader_cfg(num_workers=config.workers)
     return DataLoader(data.dataset, batch_size=config.batch_size, drop_last=True, collate_fn=_collate, **shared)

@@ -12,7 +12,7 @@ from typing import Any, NamedTuple
 
 import numpy as np
 import torch
-from torch.utils.data import Dataset, Sampler
+from torch.utils.data import Dataset, Sampler, get_worker_info
 
 
 @dataclass(frozen=True)
@@ -78,6 +78,25 @@ class KeyedImages(Dataset[tuple[Any, int]]):
         with seeded(key.seed):
             image, target = self.dataset[key.image]
             return self.transforms[key.size](image.convert("RGB")), int(target)
+
+
+class StreamTransform:
+    """A transform for streams, which have no keys: image `n` of a loader process is varied from (seed, epoch, n)."""
+
+    def __init__(self, transform: Any, seed: int, ranks: Ranks) -> None:
+        self.transform, self.seed, self.rank = transform, seed, ranks.rank
+        self.epoch, self.shown = 0, 0
+
+    def begin(self, epoch: int) -> None:
+        """Called before an epoch, in the process that starts the others."""
+        self.epoch, self.shown = epoch, 0
+
+    def __call__(self, image: Any) -> Any:
+        worker = get_worker_info()
+        place = [self.seed, self.epoch, self.rank, worker.id if worker else 0, self.shown]
+        self.shown += 1
+        with seeded(int(np.random.SeedSequence(place).generate_state(1)[0])):
+            return self.transform(image)
 
 
 @contextmanager

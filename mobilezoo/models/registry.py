@@ -35,6 +35,7 @@ def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None 
 
     `checkpoint` takes an official or own file (see `mobilezoo.models.checkpoint.load_checkpoint`); other arguments are
     timm's: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`, `features_only`, `out_indices`.
+    `probe_queries` puts an efficient-probing head on the feature map (see `mobilezoo.models.probe`).
     Raises ConfigError, UnknownNameError, CheckpointError.
     """
     config = model if isinstance(model, ModelConfig) else load_model_config(model)
@@ -45,6 +46,10 @@ def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None 
     for ours in ("pretrained_cfg_overlay", "cache_dir", "scriptable", "exportable", "no_jit"):
         kwargs.pop(ours, None)
     reset_head = bool(kwargs.pop("reset_head", False))
+    if queries := kwargs.pop("probe_queries", 0):
+        from mobilezoo.models.probe import build_probed
+
+        return build_probed(config, checkpoint, queries, **kwargs)
     build = family_module(config.family).build
     network: nn.Module = build(config, **kwargs)
     if checkpoint is None and not pretrained:

@@ -30,7 +30,7 @@ def pick_device(name: str) -> torch.device:
 
 
 def build_network(config: TrainConfig, num_classes: int) -> nn.Module:
-    """The network with a head for `num_classes`, weights from `config.checkpoint` where given."""
+    """The network with a head (or probe) for `num_classes`, weights from `config.checkpoint` where given."""
     from mobilezoo.models import create_model
 
     try:
@@ -39,6 +39,7 @@ def build_network(config: TrainConfig, num_classes: int) -> nn.Module:
             checkpoint=config.checkpoint,
             num_classes=num_classes,
             reset_head=config.reset_head,
+            probe_queries=config.probe_queries if config.tune == "probe" else 0,
             **config.model_args,
         )
     except TypeError as error:

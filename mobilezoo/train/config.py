@@ -48,13 +48,18 @@ class Ema(Record):
 
 
 class Distill(Record):
-    """Learn from a teacher's logits as well: loss + weight × KL(teacher ‖ student) × T², or × CE(teacher's class)."""
+    """Learn from a teacher as well: loss + weight × (KL(teacher ‖ student) × T², CE(teacher's class) or feature loss).
+
+    A student with two heads learns the labels with the first and the teacher with the second.
+    """
 
     teacher: str = Field(description="timm model name, its pretrained weights unless a checkpoint is named")
     checkpoint: str | None = None
-    weight: float = Field(default=1.0, gt=0)
+    weight: float = Field(default=1.0, gt=0, description="for kind=feature the paper takes 3000")
     temperature: float = Field(default=1.0, gt=0)
-    kind: Literal["soft", "hard"] = Field(default="soft", description="hard: the teacher's class is the target (DeiT)")
+    kind: Literal["soft", "hard", "feature"] = Field(
+        default="soft", description="hard: the teacher's class is the target; feature: which images are alike to it"
+    )
     resolution: int | None = Field(
         default=None, gt=0, description="teacher's input in pixels; none feeds the student's"
     )
@@ -74,6 +79,8 @@ class TrainSettings(Record):
     amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = False
     compile: bool = Field(default=False, description="torch.compile; a failure is said and the run goes on without")
+    cuda_graphs: bool = Field(default=False, description="torch.compile with CUDA graphs: pays for small batches")
+    wandb: str | None = Field(default=None, description="Weights & Biases project to log to, beside TensorBoard")
     checkpoint_activations: bool = Field(default=False, description="recompute activations: less memory, slower")
     on_out_of_memory: Literal["stop", "accumulate"] = Field(
         default="accumulate", description="a batch that does not fit ends the run, or is halved and accumulated"
@@ -106,4 +113,18 @@ class TrainConfig(Record):
     reset_head: bool = Field(default=False, description="new classifier where the checkpoint's classes differ")
     data: DataConfig
     train: TrainSettings = TrainSettings()
+    tune: Literal["all", "linear", "probe"] = Field(
+        default="all",
+        description="linear: only the classifier learns (linear probing); probe: learned queries pool the feature map "
+        "before it (efficient probing); the rest stays as it is in `checkpoint`",
+    )
+    probe_queries: int = Field(default=4, gt=0, description="queries of tune=probe; divides the feature map's channels")
     name: str | None = Field(default=None, description="run folder below `runs/`; none takes the model's name")
+
+    @model_validator(mode="after")
+    def _probes_something(self) -> "TrainConfig":
+        if self.tune != "all" and self.checkpoint is None:
+            raise ValueError(
+                f"checkpoint=PATH with tune={self.tune}: the part that does not learn must come from somewhere"
+            )
+        return self

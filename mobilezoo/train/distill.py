@@ -1,4 +1,11 @@
-"""Knowledge distillation from a frozen teacher (Hinton et al., arXiv:1503.02531)."""
+"""Knowledge distillation from a frozen teacher.
+
+Soft targets are Hinton et al.'s (arXiv:1503.02531), hard ones and the second head DeiT's (arXiv:2012.12877 §4), and
+features are compared by which images of a batch resemble each other (Tung and Mori, arXiv:1907.09682 §3.1), so that
+student and teacher need no common width and no extra layer.
+"""
+
+from typing import Any
 
 import torch
 import torch.nn.functional as F
@@ -9,8 +16,34 @@ from mobilezoo.errors import MobilezooError
 from mobilezoo.train.config import Distill
 
 
+class FeatureStudent(nn.Module):
+    """A network that returns, besides its logits, the pooled features before the classifier."""
+
+    def __init__(self, network: nn.Module) -> None:
+        super().__init__()
+        self.network = network
+
+    def forward(self, x_bchw: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
+        """(logits [B, K], features [B, D])."""
+        network: Any = self.network
+        features = network.forward_features(x_bchw)
+        return network.forward_head(features), network.forward_head(features, pre_logits=True)
+
+
+def as_student(network: nn.Module, config: Distill | None) -> nn.Module:
+    """The network as the loss wants it: with features, or with both of its heads where it has two."""
+    if config is None:
+        return network
+    if config.kind == "feature":
+        return FeatureStudent(network)
+    if hasattr(network, "set_distilled_training"):
+        both: Any = network
+        both.set_distilled_training(True)
+    return network
+
+
 class Teacher(nn.Module):
-    """A frozen timm network and the loss that pulls a student's logits to its own."""
+    """A frozen timm network and the loss that pulls a student's logits, second head or features to its own."""
 
     mean: torch.Tensor
     std: torch.Tensor
@@ -20,6 +53,12 @@ class Teacher(nn.Module):
         import timm
 
         self.config = config
+        known = timm.get_pretrained_cfg(config.teacher) if timm.is_model(config.teacher) else None
+        if config.checkpoint is None and config.kind != "feature" and known and known.num_classes != num_classes:
+            raise MobilezooError(
+                f"teacher {config.teacher!r} was trained on {known.num_classes} classes, the data has {num_classes}: "
+                "set distill.checkpoint to one that knows them, or distill.kind=feature"
+            )
         try:
             self.network = timm.create_model(
                 config.teacher,
@@ -40,18 +79,31 @@ class Teacher(nn.Module):
         """Stay in eval mode whatever the student does."""
         return super().train(False)
 
-    def forward(self, x_bchw: torch.Tensor, student_logits: torch.Tensor) -> torch.Tensor:
-        """Weighted KL divergence [scalar] of the softened outputs, or cross entropy with the teacher's class."""
+    def forward(self, x_bchw: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
+        """The weighted loss [scalar] for the student's logits [B, K], or its features [B, D] where they are taught."""
         config = self.config
         with torch.no_grad():
             if not config.normalised:
                 x_bchw = x_bchw * self.std + self.mean
             if config.resolution and x_bchw.shape[-1] != config.resolution:
                 x_bchw = F.interpolate(x_bchw, size=config.resolution, mode="bicubic", antialias=True)
-            logits = self.network(x_bchw)
+            if config.kind == "feature":
+                network: Any = self.network
+                output = network.forward_head(network.forward_features(x_bchw), pre_logits=True)
+            else:
+                output = self.network(x_bchw)
+        if config.kind == "feature":
+            return similarity_loss(student, output) * config.weight
         if config.kind == "hard":
-            return F.cross_entropy(student_logits, logits.argmax(dim=-1)) * config.weight
-        target = F.log_softmax(logits / config.temperature, dim=-1)
-        soft = F.log_softmax(student_logits / config.temperature, dim=-1)
+            return F.cross_entropy(student, output.argmax(dim=-1)) * config.weight
+        target = F.log_softmax(output / config.temperature, dim=-1)
+        soft = F.log_softmax(student / config.temperature, dim=-1)
         loss = F.kl_div(soft, target, reduction="batchmean", log_target=True)
         return loss * config.weight * config.temperature**2
+
+
+def similarity_loss(student_bd: torch.Tensor, teacher_bd: torch.Tensor) -> torch.Tensor:
+    """Mean squared difference of the two batches' row-normalised similarities [B, B] (equations 1 to 4)."""
+    with torch.autocast(student_bd.device.type, enabled=False):
+        ours, theirs = (F.normalize(x.float() @ x.float().T, dim=1) for x in (student_bd, teacher_bd))
+        return F.mse_loss(ours, theirs)

@@ -9,6 +9,7 @@ from torch import nn
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError
 from mobilezoo.train.config import TrainConfig
+from mobilezoo.train.distill import as_student
 
 
 def fast_forward(network: nn.Module, config: TrainConfig, device: torch.device, resolution: int, ranks: Ranks) -> Any:
@@ -16,9 +17,9 @@ def fast_forward(network: nn.Module, config: TrainConfig, device: torch.device, 
     settings = config.train
     if settings.checkpoint_activations:
         _checkpoint_activations(network, config.model)
-    forward: Any = network
-    if settings.compile:
-        forward = compiled_or_plain(network, config, device, resolution)
+    forward: Any = as_student(network, settings.distill)
+    if settings.compile or settings.cuda_graphs:
+        forward = compiled_or_plain(forward, config, device, resolution)
     if ranks.world > 1:
         if settings.sync_bn:
             _sync_batch_norms(network, device)
@@ -30,14 +31,21 @@ def fast_forward(network: nn.Module, config: TrainConfig, device: torch.device, 
 
 def compiled_or_plain(network: nn.Module, config: TrainConfig, device: torch.device, resolution: int) -> Any:
     """torch.compile, tried forward and backward on a batch of zeros; the plain network, said in a line, if it fails."""
+    graphs = config.train.cuda_graphs
+    if graphs and device.type != "cuda":
+        print(f"CUDA graphs need an NVIDIA GPU, this is {device.type}: going on without them", file=sys.stderr)
+        graphs = False
+        if not config.train.compile:
+            return network
     before = {k: v.clone() for k, v in network.state_dict().items()}
-    compiled = torch.compile(network)
+    compiled = torch.compile(network, mode="reduce-overhead" if graphs else None)
     x = torch.zeros(config.data.batch_size, 3, resolution, resolution, device=device)
     if config.train.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     network.train()
     try:
-        compiled(x).sum().backward()
+        output = compiled(x)
+        sum(part.sum() for part in (output if isinstance(output, tuple) else (output,))).backward()
     except Exception as error:  # compilers raise whatever their back end raises
         reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
         print(f"torch.compile failed ({reason}): going on without it", file=sys.stderr)
@@ -45,6 +53,16 @@ def compiled_or_plain(network: nn.Module, config: TrainConfig, device: torch.dev
     network.zero_grad()
     network.load_state_dict(before)
     return compiled
+
+
+def memory_mb(device: torch.device) -> float:
+    """Peak memory in megabytes: the GPU's allocations, or what this process had resident."""
+    if device.type == "cuda":
+        return torch.cuda.max_memory_allocated(device) / 1e6
+    import resource
+
+    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return peak / (1e6 if sys.platform == "darwin" else 1e3)
 
 
 def _checkpoint_activations(network: nn.Module, name: str) -> None:

@@ -8,7 +8,7 @@ from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, T
 
 
 class EpochBar:
-    """Steps, loss, images per second and the share of time spent waiting for data."""
+    """Steps, loss, images per second, the share of time spent waiting for data, peak memory, time left in the epoch."""
 
     def __init__(self, progress: Progress, steps: int) -> None:
         self._progress = progress
@@ -17,8 +17,8 @@ class EpochBar:
     def start(self, epoch: int, epochs: int, done: int = 0) -> None:
         self._progress.reset(self._task, completed=done, description=f"epoch {epoch + 1}/{epochs}", status="")
 
-    def step(self, loss: float, images_per_s: float, wait_share: float) -> None:
-        status = f"loss {loss:.3f}  {images_per_s:.0f} images/s  data wait {wait_share:.0%}"
+    def step(self, loss: float, images_per_s: float, wait_share: float, memory_mb: float) -> None:
+        status = f"loss {loss:.3f}  {images_per_s:.0f} images/s  data wait {wait_share:.0%}  {memory_mb / 1e3:.1f} GB"
         self._progress.update(self._task, advance=1, status=status)
 
     def line(self, text: str) -> None:

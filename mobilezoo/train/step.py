@@ -12,6 +12,7 @@ from mobilezoo.artifacts import Preprocessing
 from mobilezoo.data.loaders import Batch, TrainBatches
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import MobilezooError
+from mobilezoo.models.probe import train_heads_only
 from mobilezoo.train.build import Loss
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.shared import SharedWeights
@@ -52,6 +53,14 @@ class NotFiniteError(Exception):
     def __init__(self, x: torch.Tensor) -> None:
         super().__init__()
         self.x = x
+
+
+def train_mode(network: nn.Module, config: TrainConfig) -> None:
+    """Everything learns, or the head only."""
+    if config.tune == "all":
+        network.train()
+    else:
+        train_heads_only(network)
 
 
 def run_update(parts: Parts, config: TrainConfig, batches: list[Batch], update: int, say: Say) -> float:
@@ -109,10 +118,11 @@ def _losses(parts: Parts, x: torch.Tensor, y: torch.Tensor) -> Iterator[torch.Te
         yield _score(parts, x, parts.forward(x), y)
 
 
-def _score(parts: Parts, x: torch.Tensor, logits: torch.Tensor, y: torch.Tensor) -> torch.Tensor:
+def _score(parts: Parts, x: torch.Tensor, output: Any, y: torch.Tensor) -> torch.Tensor:
     """The loss of a network's answers, a teacher's share included."""
+    logits, taught = output if isinstance(output, tuple) else (output, output)
     loss = parts.loss(logits, y)
-    return loss if parts.teacher is None else loss + parts.teacher(x, logits)
+    return loss if parts.teacher is None else loss + parts.teacher(x, taught)
 
 
 def _cut(batch: Batch, pieces: int) -> Iterator[Batch]:

@@ -8,14 +8,11 @@ repeat an unbroken one, bit for bit where the kernels are deterministic (as they
 import random
 import time
 from collections.abc import Callable, Iterator
-from contextlib import nullcontext
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 import torch
-from torch import nn
 
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.data import eval_loader, open_data, train_loader
@@ -23,16 +20,19 @@ from mobilezoo.data.loaders import Batch, batches_on
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.models import load_model_config
+from mobilezoo.models.probe import freeze_all_but_head
 from mobilezoo.train import build
+from mobilezoo.train.boards import Boards
 from mobilezoo.train.checkpoints import RunState, latest_checkpoint, save_checkpoint
 from mobilezoo.train.config import TrainConfig
+from mobilezoo.train.diagnose import nan_message
 from mobilezoo.train.evaluate import evaluate
-from mobilezoo.train.hardware import fast_forward
+from mobilezoo.train.hardware import fast_forward, memory_mb
 from mobilezoo.train.progress import EpochBar, epoch_bar
 from mobilezoo.train.ranks import RunStoppedError, StopRequest, device_of, joined, stop_on_sigterm, total
 from mobilezoo.train.run_folder import RunFolder
 from mobilezoo.train.shared import SharedWeights, check_shared
-from mobilezoo.train.step import NotFiniteError, Parts, autocast, run_update
+from mobilezoo.train.step import NotFiniteError, Parts, autocast, run_update, train_mode
 
 
 @dataclass
@@ -67,7 +67,7 @@ def train(
             folder.open(config, resume)
         with epoch_bar(updates_per_epoch(config, parts), progress and ranks.rank == 0) as bar:
             at = _start(folder, config, parts, resume, bar)
-            with _tensorboard(folder, ranks) as board:
+            with Boards(run_dir, config, ranks) as boards:
                 while at.epoch < config.train.epochs:
                     bar.start(at.epoch, config.train.epochs, len(at.losses))
                     row = train_epoch(config, parts, at, folder, bar, stop)
@@ -75,7 +75,7 @@ def train(
                     at.history.append(row)
                     at.losses.clear()
                     if ranks.rank == 0:
-                        _end_epoch(folder, config, parts, at, board)
+                        _end_epoch(folder, config, parts, at, boards)
                     bar.line(_summary(row))
                     if on_epoch is not None:
                         on_epoch(at.epoch, row["val_top1"])
@@ -98,6 +98,8 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None) -> Parts:
     classes = len(fit.labels)
     seed_all(settings.seed, 0)
     network = build.build_network(config, classes).to(device)
+    if config.tune != "all":
+        freeze_all_but_head(network)
     check_shared(network, settings, ranks)
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
@@ -138,7 +140,7 @@ def train_epoch(
     settings, ranks = config.train, parts.ranks
     updates, first = updates_per_epoch(config, parts), len(at.losses)
     lr = _set_lr(parts, at.epoch * updates + max(first - 1, 0))
-    parts.network.train()
+    train_mode(parts.network, config)
     images, waited, started = 0, 0.0, time.perf_counter()
     saved = started
     seed_all(settings.seed, at.epoch)
@@ -154,13 +156,13 @@ def train_epoch(
         try:
             loss = run_update(parts, config, taken, update, bar.line)
         except NotFiniteError as error:
-            raise MobilezooError(_nan_message(parts.network, error.x, at.epoch, step, lr)) from None
+            raise MobilezooError(nan_message(parts.network, error.x, at.epoch, step, lr)) from None
         # One exchange: the mean loss, and whether any process was asked to stop.
         loss_sum, stops = total([loss, float(stop.asked)], parts.device, ranks)
         at.losses.append(loss_sum / ranks.world)
         images += ranks.world * sum(len(x) for x, _ in taken)
         elapsed = time.perf_counter() - started
-        bar.step(at.losses[-1], images / elapsed, waited / elapsed)
+        bar.step(at.losses[-1], images / elapsed, waited / elapsed, memory_mb(parts.device))
         if stops:
             raise _save_and_stop(folder, config, parts, at)
         if ranks.rank == 0 and _save_is_due(config, step + 1, updates, saved):
@@ -173,6 +175,7 @@ def train_epoch(
         "lr": lr,
         "images_per_s": images / elapsed,
         "data_wait_share": waited / elapsed,
+        "memory_mb": memory_mb(parts.device),
         "bad_images": int(total([float(parts.bad_images)], parts.device, ranks)[0]),
     }
 
@@ -255,12 +258,11 @@ def _start(folder: RunFolder, config: TrainConfig, parts: Parts, resume: bool, b
     return at
 
 
-def _end_epoch(folder: RunFolder, config: TrainConfig, parts: Parts, at: Position, board: Any) -> None:
+def _end_epoch(folder: RunFolder, config: TrainConfig, parts: Parts, at: Position, boards: Boards) -> None:
     save_checkpoint(folder.checkpoints, snapshot(parts, at, config), config.train.keep)
     folder.write_history(at.history)
     _keep_best(folder, config, parts, at.history)
-    for key, value in at.history[-1].items():
-        board.add_scalar(key, value, at.epoch)
+    boards.add(at.history[-1], at.epoch)
 
 
 def _save_is_due(config: TrainConfig, done: int, updates: int, saved: float) -> bool:
@@ -292,29 +294,6 @@ def _set_lr(parts: Parts, update: int) -> float:
     return float(parts.optimizer.param_groups[0]["lr"])
 
 
-def _nan_message(network: nn.Module, x: torch.Tensor, epoch: int, step: int, lr: float) -> str:
-    """Where the first non-finite value appears, found by one forward pass with hooks."""
-    found: list[str] = []
-
-    def watch(name: str) -> Any:
-        def hook(_module: nn.Module, _inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and not torch.isfinite(output).all():
-                found.append(name)
-
-        return hook
-
-    hooks = [m.register_forward_hook(watch(n)) for n, m in network.named_modules() if not list(m.children())]
-    with torch.no_grad():
-        network(x)
-    for hook in hooks:
-        hook.remove()
-    where = f"first in layer {found[0]!r}" if found else "in the loss only"
-    return (
-        f"loss is not finite at epoch {epoch + 1}, step {step + 1} ({where}, lr {lr:.2g}): "
-        "lower train.optimizer.lr, set train.optimizer.clip=1.0, or lengthen the warm-up"
-    )
-
-
 def _keep_best(folder: RunFolder, config: TrainConfig, parts: Parts, history: list[dict[str, float]]) -> None:
     """Save the current weights as the best where the last epoch is the best so far."""
     best = max(history, key=lambda row: (row["val_top1"], -row["val_loss"]))
@@ -331,6 +310,7 @@ def _keep_best(folder: RunFolder, config: TrainConfig, parts: Parts, history: li
         "dataset": config.data.source,
         "epoch": int(best["epoch"]),
         "top1": best["val_top1"],
+        "probe_queries": config.probe_queries if config.tune == "probe" else 0,
     }
     folder.save_best(network.state_dict(), record)
 
@@ -339,15 +319,6 @@ def _best_record(folder: RunFolder) -> Checkpoint:
     from mobilezoo.artifacts import load_record_of
 
     return load_record_of(Checkpoint, folder.best)
-
-
-def _tensorboard(folder: RunFolder, ranks: Ranks) -> Any:
-    """The first process's event writer; nothing for the others."""
-    if ranks.rank:
-        return nullcontext()
-    from torch.utils.tensorboard import SummaryWriter
-
-    return SummaryWriter(folder.path / "tensorboard")
 
 
 def _summary(row: dict[str, float]) -> str:

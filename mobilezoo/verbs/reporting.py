@@ -45,7 +45,10 @@ def _model_row(run: Path) -> dict[str, Any]:
 
     record = load_record_of(Checkpoint, run / "best.safetensors")
     network = create_model(
-        load_model_config(record.model), num_classes=record.num_classes, in_chans=record.in_chans
+        load_model_config(record.model),
+        num_classes=record.num_classes,
+        in_chans=record.in_chans,
+        probe_queries=record.probe_queries,
     ).eval()
     return {
         "name": Path(record.model).stem,

@@ -61,7 +61,13 @@ def _from_checkpoint(path: Path) -> Subject:
 
     record = load_record_of(Checkpoint, path)
     config = load_model_config(record.model)
-    network = create_model(config, checkpoint=path, num_classes=record.num_classes, in_chans=record.in_chans).eval()
+    network = create_model(
+        config,
+        checkpoint=path,
+        num_classes=record.num_classes,
+        in_chans=record.in_chans,
+        probe_queries=record.probe_queries,
+    ).eval()
     return Subject(
         network=network,
         name=config.name,

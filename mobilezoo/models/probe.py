@@ -1,0 +1,95 @@
+"""Efficient probing: a frozen backbone whose feature map is pooled by learned queries instead of a mean.
+
+Source: the code of billpsomas/efficient-probing (Apache-2.0), as described in its README: queries look at the raw
+tokens (no key projection), values are one projection cut into a slice per query. Here everything stays 4-D, so that
+phone formats take it; the BatchNorm before the classifier is the one of masked autoencoders' probing.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from torch import Tensor, nn
+
+from mobilezoo.errors import CheckpointError, ConfigError
+from mobilezoo.models.base import ModelConfig, family_module
+
+
+class EfficientProbe(nn.Module):
+    """Feature map [B, C, H, W] → logits [B, K]; query i pools slice i of the values."""
+
+    def __init__(self, channels: int, queries: int, num_classes: int) -> None:
+        super().__init__()
+        if channels % queries:
+            raise ConfigError(f"probe_queries={queries} does not divide the {channels} channels of the feature map")
+        self.queries = nn.Conv2d(channels, queries, 1, bias=False)
+        nn.init.normal_(self.queries.weight, std=channels**-0.5)
+        self.values = nn.Conv2d(channels, channels, 1, bias=False)
+        self.norm = nn.BatchNorm1d(channels, affine=False)
+        self.fc = nn.Linear(channels, num_classes)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        attn_bm1n = self.queries(x_bchw).flatten(2).softmax(dim=-1).unsqueeze(2)
+        values = self.values(x_bchw)
+        values_bmcn = values.reshape(values.shape[0], attn_bm1n.shape[1], -1, attn_bm1n.shape[-1])
+        logits: Tensor = self.fc(self.norm((values_bmcn * attn_bm1n).sum(dim=-1).flatten(1)))
+        return logits
+
+
+class ProbedNet(nn.Module):
+    """A backbone without its classifier, and a probe on its feature map."""
+
+    def __init__(self, backbone: nn.Module, queries: int, num_classes: int) -> None:
+        super().__init__()
+        net: Any = backbone
+        net.reset_classifier(0)
+        self.backbone = backbone
+        self.probe = EfficientProbe(int(net.num_features), queries, num_classes)
+        self.pretrained_cfg = {**net.pretrained_cfg, "classifier": "probe.fc"}
+
+    def get_classifier(self) -> nn.Module:
+        return self.probe
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        backbone: Any = self.backbone
+        logits: Tensor = self.probe(backbone.forward_features(x_bchw))
+        return logits
+
+
+def build_probed(config: ModelConfig, checkpoint: str | Path | None, queries: int, **kwargs: Any) -> ProbedNet:
+    """A probe on the backbone in `checkpoint`, or what a probing run saved. Raises ConfigError, CheckpointError."""
+    from mobilezoo.models.checkpoint import load_checkpoint, read_state_dict
+
+    backbone = family_module(config.family).build(config, **kwargs)
+    state = read_state_dict(checkpoint) if checkpoint is not None else {}
+    probed = "probe.queries.weight" in state
+    if checkpoint is not None and not probed:
+        load_checkpoint(backbone, config, checkpoint, reset_head=True)
+    network = ProbedNet(backbone, queries, kwargs.get("num_classes", 1000))
+    if probed:
+        try:
+            network.load_state_dict(state)
+        except RuntimeError as error:
+            first = str(error).splitlines()[1].strip()
+            raise CheckpointError(f"{str(checkpoint)!r} does not fit {config.name} with a probe: {first}") from None
+    return network
+
+
+def freeze_all_but_head(network: nn.Module) -> None:
+    """Only the classifier (or probe) learns: what linear and efficient probing mean."""
+    net: Any = network
+    network.requires_grad_(False)
+    for head in heads_of(net):
+        head.requires_grad_(True)
+
+
+def heads_of(network: Any) -> list[nn.Module]:
+    """The classifier; both where there are two."""
+    found = network.get_classifier()
+    return list(found) if isinstance(found, tuple | list) else [found]
+
+
+def train_heads_only(network: nn.Module) -> None:
+    """Batch statistics of the frozen part stay as they are."""
+    network.eval()
+    for head in heads_of(network):
+        head.train()

@@ -1,0 +1,57 @@
+"""Where numbers are watched: TensorBoard events in the run folder, and Weights & Biases where asked for."""
+
+from pathlib import Path
+from types import TracebackType
+from typing import Any
+
+from mobilezoo.data.order import Ranks
+from mobilezoo.errors import MobilezooError
+from mobilezoo.train.config import TrainConfig
+
+
+class Boards:
+    """The first process's writers; nothing for the others. Raises MobilezooError where wandb is wanted and absent."""
+
+    def __init__(self, folder: Path, config: TrainConfig, ranks: Ranks) -> None:
+        self._events: Any = None
+        self._wandb: Any = None
+        if ranks.rank:
+            return
+        from torch.utils.tensorboard import SummaryWriter
+
+        project = config.train.wandb
+        if project is not None:
+            self._wandb = _start_wandb(project, folder, config)
+        self._events = SummaryWriter(folder / "tensorboard")
+
+    def add(self, row: dict[str, float], epoch: int) -> None:
+        if self._events is not None:
+            for key, value in row.items():
+                self._events.add_scalar(key, value, epoch)
+        if self._wandb is not None:
+            self._wandb.log(row, step=epoch)
+
+    def __enter__(self) -> "Boards":
+        return self
+
+    def __exit__(
+        self, kind: type[BaseException] | None, _error: BaseException | None, _tb: TracebackType | None
+    ) -> None:
+        if self._events is not None:
+            self._events.close()
+        if self._wandb is not None:
+            self._wandb.finish(exit_code=int(kind is not None))
+
+
+def _start_wandb(project: str, folder: Path, config: TrainConfig) -> Any:
+    """A run named as the folder; `resume` joins the one that a killed process began."""
+    try:
+        import wandb  # type: ignore[import-not-found, unused-ignore]
+    except ImportError:
+        raise MobilezooError(
+            f"train.wandb={project!r} needs Weights & Biases: pip install wandb, or leave it out"
+        ) from None
+    name = folder.resolve().name
+    return wandb.init(
+        project=project, name=name, id=name, resume="allow", dir=str(folder), config=config.model_dump(mode="json")
+    )
