@@ -42,5 +42,8 @@ class DataConfig(Record):
         default="pil",
         description="JPEG folders, training: wheels = simplejpeg + OpenCV; region = only the crop, compiled on demand",
     )
+    cache: str | None = Field(
+        default=None, description="folder for small copies (short side 256 px) of folder:PATH training images"
+    )
     on_bad_image: Literal["stop", "skip"] = Field(default="stop", description="what to do with unreadable images")
     augment: Augment = Augment()

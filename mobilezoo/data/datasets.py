@@ -10,6 +10,7 @@ import torch
 from PIL import Image, UnidentifiedImageError
 from torch.utils.data import Dataset
 
+from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.config import DataConfig
 from mobilezoo.errors import DataError, UnknownNameError
 
@@ -27,6 +28,8 @@ class ImageData:
     labels: tuple[str, ...]
     bad_images: torch.Tensor
     """int64 scalar in shared memory: loader processes count unreadable images here."""
+    cache: SmallCopies | None = None
+    """Where small copies of its images are kept."""
 
 
 class DigitImages(Dataset[Sample]):
@@ -89,25 +92,28 @@ class ReadableImages(Dataset[Sample]):
 class FolderImages(ReadableImages):
     """Images in one folder per class."""
 
-    def __init__(self, folder: Path, on_bad_image: str, bad_images: torch.Tensor) -> None:
+    def __init__(
+        self, folder: Path, on_bad_image: str, bad_images: torch.Tensor, cache: SmallCopies | None = None
+    ) -> None:
         from timm.data.readers.reader_image_folder import find_images_and_targets
 
         self.samples, self.class_to_idx = find_images_and_targets(str(folder))
-        super().__init__(_Files(self.samples), on_bad_image, bad_images)
+        self.cache = cache
+        super().__init__(_Files(self.samples, cache), on_bad_image, bad_images)
 
 
 class _Files:
     """(path, class) pairs as a reader."""
 
-    def __init__(self, samples: list[tuple[str, int]]) -> None:
-        self.samples = samples
+    def __init__(self, samples: list[tuple[str, int]], cache: SmallCopies | None) -> None:
+        self.samples, self.cache = samples, cache
 
     def __len__(self) -> int:
         return len(self.samples)
 
     def __getitem__(self, index: int) -> tuple[Any, int]:
         path, target = self.samples[index]
-        return Path(path).open("rb"), target
+        return Path(self.cache(path) if self.cache else path).open("rb"), target
 
     def filename(self, index: int) -> str:
         return self.samples[index][0]
@@ -116,6 +122,8 @@ class _Files:
 def open_data(config: DataConfig, train: bool) -> ImageData:
     """Open one split of a source. Raises DataError or UnknownNameError."""
     bad_images = torch.zeros((), dtype=torch.int64).share_memory_()
+    if config.cache is not None and not config.source.startswith("folder:"):
+        raise DataError(f"data.cache={config.cache!r} keeps copies of folder:PATH images only: leave it out")
     if config.source == "digits":
         return ImageData(DigitImages(train), tuple(str(i) for i in range(10)), bad_images)
     if config.source.startswith("folder:"):
@@ -141,11 +149,12 @@ def _open_folder(config: DataConfig, train: bool, bad_images: torch.Tensor) -> I
     classes = sorted(p.name for p in folder.iterdir() if p.is_dir())
     if len(classes) < 2:
         raise DataError(f"{str(folder)!r} holds {len(classes)} class folder(s): at least two are needed, one per class")
-    dataset = FolderImages(folder, config.on_bad_image, bad_images)
+    cache = SmallCopies(Path(config.cache)) if train and config.cache is not None else None
+    dataset = FolderImages(folder, config.on_bad_image, bad_images, cache)
     if not dataset.samples:
         raise DataError(f"{str(folder)!r} holds no images in its {len(classes)} class folders")
     labels = tuple(sorted(dataset.class_to_idx, key=dataset.class_to_idx.__getitem__))
-    return ImageData(dataset, labels, bad_images)
+    return ImageData(dataset, labels, bad_images, cache)
 
 
 def _open_tar(config: DataConfig, train: bool, bad_images: torch.Tensor) -> ImageData:

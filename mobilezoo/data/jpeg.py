@@ -16,6 +16,7 @@ import torch
 from PIL import Image
 from torch.utils.data import Dataset
 
+from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.config import Augment
 from mobilezoo.data.order import Key, seeded
 from mobilezoo.errors import ConfigError, DataError, require
@@ -83,9 +84,10 @@ class JpegBatches(Dataset[Any]):
         decoder: Decoder,
         on_bad_image: str,
         bad_images: torch.Tensor,
+        cache: SmallCopies | None = None,
     ) -> None:
         self.samples, self.augment, self.decoder = samples, augment, decoder
-        self.on_bad_image, self.bad_images = on_bad_image, bad_images
+        self.on_bad_image, self.bad_images, self.cache = on_bad_image, bad_images, cache
         self.vary = _variation(augment)
         self.bicubic = INTERPOLATIONS[augment.interpolation]
 
@@ -106,7 +108,7 @@ class JpegBatches(Dataset[Any]):
             path, target = self.samples[(key.image + step) % len(self.samples)]
             try:
                 with seeded(key.seed):
-                    self._decode(Path(path), out)
+                    self._decode(Path(self.cache(path) if self.cache else path), out)
                     if self.vary is not None:
                         out[:] = np.asarray(self.vary(Image.fromarray(out)))
                 return target

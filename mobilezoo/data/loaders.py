@@ -130,7 +130,7 @@ def _jpeg_batches(config: DataConfig, data: ImageData) -> JpegBatches:
     if not isinstance(data.dataset, FolderImages):
         raise DataError(f"data.decoder={config.decoder} reads folder:PATH sources only: set data.decoder=pil")
     decoder = make_decoder(config.decoder)
-    return JpegBatches(data.dataset.samples, config.augment, decoder, config.on_bad_image, data.bad_images)
+    return JpegBatches(data.dataset.samples, config.augment, decoder, config.on_bad_image, data.bad_images, data.cache)
 
 
 def _as_is(batch: Any) -> Any:

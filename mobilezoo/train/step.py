@@ -9,6 +9,7 @@ import torch
 from torch import nn
 
 from mobilezoo.artifacts import Preprocessing
+from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.loaders import Batch, TrainBatches
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import MobilezooError
@@ -42,6 +43,7 @@ class Parts:
     train_batches: TrainBatches
     val_batches: Any
     bad_images: torch.Tensor
+    cache: SmallCopies | None = None
     ranks: Ranks = field(default_factory=Ranks)
     pieces: int = 1
     """Into how many parts a batch is cut; grows where one does not fit the memory."""

@@ -77,6 +77,9 @@ def train(
                     if ranks.rank == 0:
                         _end_epoch(folder, config, parts, at, boards)
                     bar.line(_summary(row))
+                    if parts.cache is not None and at.epoch == 1:
+                        images, size = parts.cache.size()
+                        bar.line(f"{images} small copies in {parts.cache.folder}: {size / 1e6:.0f} MB")
                     if on_epoch is not None:
                         on_epoch(at.epoch, row["val_top1"])
             total([0.0], parts.device, ranks)  # nobody reads the record before the first process has written it
@@ -129,6 +132,7 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None) -> Parts:
         train_batches=train_batches,
         val_batches=eval_loader(config.data, held_out, resolution, prep, device, ranks),
         bad_images=fit.bad_images,
+        cache=fit.cache,
         ranks=ranks,
     )
 

@@ -1,0 +1,60 @@
+"""Small copies of training images on a fast disk: the short side at 256 pixels, a tenth of the bytes of a photograph.
+
+Opt-in (`data.cache`), for folders on slow disks. A copy is made when its image is first read and whole or absent, so
+any number of loader processes and machines may fill one cache. Crops of less than about a quarter of the image are
+then enlarged instead of cut from the full resolution; validation reads the originals.
+"""
+
+import hashlib
+import io
+from pathlib import Path
+
+from PIL import Image
+
+from mobilezoo.artifacts import atomic_write
+
+SIDE, QUALITY = 256, 95
+
+
+class SmallCopies:
+    """Path of an image → path of its small copy. Raises what PIL raises for damaged images, and MobilezooError."""
+
+    def __init__(self, folder: Path) -> None:
+        self.folder = folder.expanduser()
+
+    def __call__(self, path: str) -> str:
+        """The copy's path, made now if there is none of this very file (same path, size and time of change)."""
+        original = Path(path)
+        state = original.stat()
+        identity = f"{original.resolve()}|{state.st_size}|{state.st_mtime_ns}|{SIDE}|{QUALITY}"
+        key = hashlib.sha256(identity.encode()).hexdigest()[:32]
+        copy = self.folder / key[:2] / f"{key}.jpg"
+        if not copy.exists():
+            data = _small(original)
+            atomic_write(copy, lambda temporary: _write(temporary, data))
+        return str(copy)
+
+    def size(self) -> tuple[int, int]:
+        """(images, bytes) kept so far; looks at every file."""
+        sizes = [p.stat().st_size for p in self.folder.glob("??/*.jpg")]
+        return len(sizes), sum(sizes)
+
+
+def _write(path: Path, data: bytes) -> None:
+    path.write_bytes(data)
+
+
+def _small(original: Path) -> bytes:
+    """JPEG with the short side at SIDE; an image that is small already stays as it is."""
+    with Image.open(original) as image:
+        width, height = image.size
+        factor = SIDE / min(width, height)
+        if factor >= 1:
+            image.load()  # a damaged one must be found here
+            return original.read_bytes()
+        size = max(SIDE, round(width * factor)), max(SIDE, round(height * factor))
+        image.draft("RGB", (2 * size[0], 2 * size[1]))
+        small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
+    out = io.BytesIO()
+    small.save(out, "JPEG", quality=QUALITY, subsampling=0)
+    return out.getvalue()
