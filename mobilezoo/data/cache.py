@@ -13,7 +13,7 @@ from PIL import Image
 
 from mobilezoo.artifacts import atomic_write
 
-SIDE, QUALITY = 256, 95
+SIDE, QUALITY = 256, 90
 
 
 class SmallCopies:
@@ -45,7 +45,7 @@ def _write(path: Path, data: bytes) -> None:
 
 
 def _small(original: Path) -> bytes:
-    """JPEG with the short side at SIDE; an image that is small already stays as it is."""
+    """JPEG with the short side at SIDE; what is small already, in pixels or bytes, stays as it is."""
     with Image.open(original) as image:
         width, height = image.size
         factor = SIDE / min(width, height)
@@ -56,5 +56,5 @@ def _small(original: Path) -> bytes:
         image.draft("RGB", (2 * size[0], 2 * size[1]))
         small = image.convert("RGB").resize(size, Image.Resampling.BICUBIC, reducing_gap=2.0)
     out = io.BytesIO()
-    small.save(out, "JPEG", quality=QUALITY, subsampling=0)
-    return out.getvalue()
+    small.save(out, "JPEG", quality=QUALITY)
+    return out.getvalue() if out.tell() < original.stat().st_size else original.read_bytes()
