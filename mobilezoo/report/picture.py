@@ -3,7 +3,7 @@
 import math
 from html import escape
 
-from mobilezoo.search.space import EXPANDING, Point, Stage
+from mobilezoo.search.space import EXPANDING, MIXERS, Point, Stage
 
 WIDTH, ROW, LEFT, RIGHT = 360, 30, 44, 292
 GAP, BOX = 4, 20
@@ -54,7 +54,9 @@ def _stage_row(number: int, stage: Stage, pixels: int, scale: float) -> str:
 
 
 def _caption(stage: Stage, width: float) -> str:
-    """As much as fits: kernel, and the expansion or the block type."""
+    """As much as fits: kernel, and the expansion or the block type; of a mixer its name."""
+    if stage.block in MIXERS:
+        return next((name for name in (stage.block, stage.block[:4]) if 5.6 * len(name) <= width - 2), "")
     kernel = f"{stage.kernel}×{stage.kernel}"
     expand = f"e{stage.expansion:g}" if stage.block in EXPANDING else stage.block
     for text in (f"{kernel} {expand}", kernel):
@@ -84,7 +86,10 @@ def describe(stage: Stage) -> str:
         "er": f"fused inverted residual, expansion {stage.expansion:g}",
         "ir": f"inverted residual, expansion {stage.expansion:g}",
     }
-    words = [f"{stage.depth} × {kinds[stage.block]}", f"{stage.kernel}×{stage.kernel}", f"{stage.width} channels"]
+    if stage.block in MIXERS:
+        words = [f"inverted residual, then {stage.depth} × {stage.block}", f"{stage.width} channels"]
+    else:
+        words = [f"{stage.depth} × {kinds[stage.block]}", f"{stage.kernel}×{stage.kernel}", f"{stage.width} channels"]
     words += [f"stride {stage.stride}"] if stage.stride > 1 else []
     words += [f"{stage.attention} attention"] if stage.attention != "none" else []
     words += ["no skip"] if not stage.skip else []

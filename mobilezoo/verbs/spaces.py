@@ -53,10 +53,17 @@ def sample_networks(space: "Space", count: int, folder: Path, say: Say = lambda 
 
 def block_keys(space: "Space", point: "Point") -> list[str]:
     """The blocks of a network, stem and head included, named by all that decides their latency."""
+    from mobilezoo.search.space import MIXERS
+
     side, width = _halved(point.resolution, 2), space.stem
     activation = space.network.get("activation", "relu")
     keys = [f"{activation}-stem-3>{width}-{point.resolution}"]
     for stage in point.stages:
+        if stage.block in MIXERS:
+            keys.append(f"{activation}-entry-s{stage.stride}-{width}>{stage.width}-{side}")
+            side, width = _halved(side, stage.stride), stage.width
+            keys += [f"{stage.block}-{width}>{width}-{side}"] * stage.depth
+            continue
         what = f"{activation}-{stage.block}-k{stage.kernel}-e{stage.expansion:g}-{stage.attention}"
         for index in range(stage.depth):
             stride = stage.stride if index == 0 else 1

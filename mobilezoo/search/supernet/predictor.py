@@ -12,6 +12,7 @@ from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError
 from mobilezoo.search.engines.surrogate import Encoder, GaussianProcess
 from mobilezoo.search.genes import Genome
+from mobilezoo.search.space import Point
 from mobilezoo.search.supernet.accuracy import SupernetAccuracy
 
 if TYPE_CHECKING:
@@ -46,9 +47,12 @@ class PredictedAccuracy(SupernetAccuracy):
             )
 
     def __call__(self, candidate: "Candidate") -> float:
-        genome = self.config.space.genome(candidate.point)
-        mean, _ = self._learned.predict(self._encode([genome]))
-        return float(np.clip(mean[0], 0.0, 100.0))
+        return float(self.predict([candidate.point])[0])
+
+    def predict(self, points: list[Point]) -> np.ndarray:
+        """Predicted top-1 in percent of each point."""
+        mean, _ = self._learned.predict(self._encode([self.config.space.genome(point) for point in points]))
+        return np.clip(mean, 0.0, 100.0)
 
     @cached_property
     def _learned(self) -> GaussianProcess:

@@ -1,0 +1,184 @@
+"""Does a supernet rank networks as their own training does? And what does a candidate's accuracy cost by each source?
+
+    python benchmarks/search_supernet.py ~/images --work ~/supernet
+
+`~/images` holds `cifar10-train-20k.parquet` and `cifar10-val-10k.parquet` (columns `image`, `label`; needs pyarrow).
+The supernet of `configs/search/cifar10_supernet.yaml` is trained once by its recipe; random networks of the space, its
+smallest and its largest are then scored by it, and each is trained alone from random weights. One process, one thread;
+what is finished is kept, so the command goes on where it stopped, and the table is written anew after every network.
+"""
+
+import argparse
+import json
+import os
+import time
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+import torch
+from scipy.stats import kendalltau, spearmanr
+
+from mobilezoo.artifacts import write_text
+from mobilezoo.config import find_config, load_record, write_yaml
+from mobilezoo.search.genes import Genome
+from mobilezoo.search.networks import arch_strings, load_search_config, yaml_data
+from mobilezoo.search.records import SearchConfig
+from mobilezoo.search.space import Space
+from mobilezoo.search.supernet.accuracy import SupernetAccuracy
+from mobilezoo.search.supernet.predictor import PredictedAccuracy
+from mobilezoo.search.supernet.sandwich import bound
+from mobilezoo.train.config import TrainConfig
+from mobilezoo.train.trainer import train
+
+Row = dict[str, Any]
+
+
+def unpack(images: Path, out: Path) -> Path:
+    """The parquet files as an ImageNet-style folder of their own PNG bytes."""
+    import pyarrow.parquet
+
+    for split, name in (("train", "cifar10-train-20k.parquet"), ("validation", "cifar10-val-10k.parquet")):
+        if (out / split / "done").exists():
+            continue
+        table = pyarrow.parquet.read_table(images / name, columns=["image", "label"])
+        for index, (image, label) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True)):
+            folder = out / split / f"class_{label}"
+            folder.mkdir(parents=True, exist_ok=True)
+            (folder / f"{index:05d}.png").write_bytes(image["bytes"] if isinstance(image, dict) else image)
+        (out / split / "done").touch()
+    return out
+
+
+class Kept:
+    """Finished cells, a line of JSON each."""
+
+    def __init__(self, path: Path) -> None:
+        self.path = path
+        lines = path.read_text().splitlines() if path.exists() else []
+        self.rows: dict[str, Row] = {row["cell"]: row for row in map(json.loads, filter(None, lines))}
+
+    def __call__(self, cell: str, make: Any) -> Row:
+        """The cell's row: kept, or made now and timed in CPU seconds."""
+        if cell not in self.rows:
+            before = sum(os.times()[:4])
+            row = {"cell": cell, **make(), "cpu_s": round(sum(os.times()[:4]) - before, 2)}
+            with self.path.open("a") as handle:
+                handle.write(json.dumps(row) + "\n")
+            self.rows[cell] = row
+            print(time.strftime("%H:%M:%S"), row, flush=True)
+        return self.rows[cell]
+
+
+def networks(space: Space, count: int) -> list[Genome]:
+    """The smallest, the largest, and different random ones, always the same."""
+    rng, found = np.random.default_rng(0), [bound(space, min), bound(space, max)]
+    while len(found) < count:
+        genome = space.genes.sample(rng)
+        if genome not in found:
+            found.append(genome)
+    return found
+
+
+def trained_alone(config: SearchConfig, genome: Genome, folder: Path, epochs: int, seed: int) -> Row:
+    """Top-1 after the last epoch of the search's recipe, shortened, from random weights."""
+    model = write_yaml(folder / "network.yaml", yaml_data(config.space, config.space.point(genome)))
+    changes = (f"model={model}", f"train.epochs={epochs}", f"train.seed={seed}", "train.device=cpu")
+    recipe = load_record(TrainConfig, find_config("train", config.recipe), (*config.recipe_overrides, *changes))
+    train(recipe, folder / "run", resume=True, progress=False)
+    history = json.loads((folder / "run" / "metrics.json").read_text())
+    return {"top1": history[-1]["val_top1"]}
+
+
+def table(rows: list[Row], config: SearchConfig, args: argparse.Namespace, further: list[str]) -> str:
+    alone, shared = ([row[key] for row in rows] for key in ("alone", "shared"))
+    lines = [
+        "# Supernet against stand-alone training\n",
+        f"Written by `benchmarks/search_supernet.py` (torch {torch.__version__}, one CPU thread). Space "
+        f"`configs/search/cifar10_supernet.yaml`: {config.space.count():,} networks. CIFAR-10, 20,000 training images, "
+        f"10,000 held-out ones. The supernet was trained for {args.epochs} epochs; its networks inherit weights, their "
+        f"BatchNorm statistics come from {config.supernet.calibration_batches} training batches. Stand-alone: "
+        f"{args.alone_epochs} epochs of the same recipe from random weights, mean of {args.seeds} seed(s).\n",
+    ]
+    if len(rows) > 4:
+        lines.append(f"**Spearman {spearmanr(alone, shared).statistic:.3f}**, Kendall "
+                     f"{kendalltau(alone, shared).statistic:.3f} over {len(rows)} networks; without the smallest and "
+                     f"the largest network Spearman {spearmanr(alone[2:], shared[2:]).statistic:.3f}.\n")  # fmt: skip
+    lines += [*further, "| network | parameters | stand-alone top-1 | supernet top-1 |", "|---|--:|--:|--:|"]
+    for row in sorted(rows, key=lambda row: row["alone"]):
+        name = " ".join(arch_strings(config.space.point(row["genome"])))
+        lines.append(f"| `{name}` | {row['parameters']:,} | {row['alone']:.2f} | {row['shared']:.2f} |")
+    return "\n".join(lines) + "\n"
+
+
+def costs(kept: Kept, rows: list[Row]) -> list[str]:
+    """The cost of a candidate's accuracy by each source, in CPU seconds."""
+    alone = [row["cpu_s"] for cell, row in kept.rows.items() if cell.startswith("alone/")]
+    shared = [row["cpu_s"] for cell, row in kept.rows.items() if cell.startswith("shared/")]
+    once = kept.rows["supernet"]["cpu_s"]
+    lines = [
+        "| source of a candidate's accuracy | once, CPU s | per candidate, CPU s |",
+        "|---|--:|--:|",
+        f"| proxy training | 0 | {np.mean(alone):.1f} |",
+        f"| supernet | {once:.0f} | {np.mean(shared[1:] or shared):.2f} |",
+    ]
+    if "predictor" in kept.rows:
+        row = kept.rows["predictor"]
+        lines.append(f"| predictor of {row['networks']} networks | {once + row['cpu_s']:.0f} | {row['each_s']:.4f} |")
+        lines.append(f"\nThe predictor's Spearman on {row['held_out']} networks that it has not seen is "
+                     f"**{row['spearman']:.3f}** (of the supernet's scores; mean error {row['mean_abs_error']:.2f} "
+                     "points).")  # fmt: skip
+    return [*lines, ""]
+
+
+def predicted(config: SearchConfig, work: Path) -> Row:
+    """Fit the predictor on scored networks, and time a prediction."""
+    judge = PredictedAccuracy(config, work, print)
+    judge.check()
+    points = [config.space.sample(np.random.default_rng(seed)) for seed in range(100)]
+    judge.predict(points[:1])
+    began = time.process_time()
+    for point in points:
+        judge.predict([point])
+    each = (time.process_time() - began) / len(points)
+    return {**json.loads((work / "supernet" / "predictor.json").read_text()), "each_s": each}
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--networks", type=int, default=24)
+    parser.add_argument("--epochs", type=int, default=12, help="of the supernet")
+    parser.add_argument("--alone-epochs", type=int, default=3)
+    parser.add_argument("--seeds", type=int, default=1, help="of each stand-alone training")
+    parser.add_argument("--samples", type=int, default=120, help="networks that the predictor learns from")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_supernet.md"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    data = unpack(args.images, args.work / "cifar10")
+    overrides = f"recipe_overrides=[data.source=folder:{data},train.epochs={args.epochs},train.device=cpu]"
+    config = load_search_config("cifar10_supernet", (overrides, f"supernet.predictor_samples={args.samples}"))
+    kept, rows = Kept(args.work / "cells.jsonl"), []
+    judge = SupernetAccuracy(config, args.work, print)
+    kept("supernet", lambda: {"parameters": sum(p.numel() for p in judge.supernet.parameters())})
+    for number, genome in enumerate(networks(config.space, args.networks)):
+        point = config.space.point(genome)
+        size = sum(p.numel() for p in judge.supernet.extract(point).parameters())
+        shared = kept(f"shared/{number}", lambda point=point: {"top1": judge.top1(point)})["top1"]
+        folder = args.work / "alone" / f"{number:02d}"
+        alone = [
+            kept(
+                f"alone/{number}/{seed}",
+                lambda g=genome, f=folder, s=seed: trained_alone(config, g, f / str(s), args.alone_epochs, s),
+            )["top1"]
+            for seed in range(args.seeds)
+        ]
+        rows.append({"genome": genome, "parameters": size, "shared": shared, "alone": float(np.mean(alone))})
+        write_text(args.out, table(rows, config, args, costs(kept, rows)))
+    kept("predictor", lambda: predicted(config, args.work))
+    write_text(args.out, table(rows, config, args, costs(kept, rows)))
+
+
+if __name__ == "__main__":
+    main()
