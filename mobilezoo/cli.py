@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mobilezoo.errors import MobilezooError
-from mobilezoo.verbs import dataset, devices, estimating
+from mobilezoo.verbs import dataset, devices, estimating, search_commands
 from mobilezoo.verbs.commands import SETTINGS, Json, Quiet, Register, command, print_json
 
 app = typer.Typer(
@@ -44,6 +44,7 @@ def verb(name: str | None = None) -> Register:
 app.add_typer(dataset.app)
 app.add_typer(devices.app)
 app.add_typer(estimating.app)
+app.add_typer(search_commands.app)
 
 
 @verb("list")
@@ -346,28 +347,6 @@ def profile(
         return
     reports = profiling.profile_subjects(subjects, choices)
     print_json([profiling.report_dict(r) for r in reports]) if as_json else profiling.print_reports(reports)
-
-
-@verb()
-def search(
-    config: Annotated[str, typer.Argument(help="A search: path of a YAML, or a bare name in configs/search/.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: trials=20 engine=tpe")] = None,
-    out: Annotated[Path | None, typer.Option("--out", help="Folder; default runs/search-NAME.")] = None,
-    as_json: Json = False,
-    quiet: Quiet = False,
-) -> None:
-    """Latency-aware architecture search: each candidate is trained, exported and timed; the study resumes by itself.
-
-    Examples:
-
-        mobilezoo search digits
-        mobilezoo search digits trials=20 engine=evolution
-        mobilezoo train digits model=runs/search-digits/best.yaml
-    """
-    from mobilezoo.verbs.searching import print_search, run_search
-
-    result = run_search(config, tuple(overrides or ()), out, progress=not quiet)
-    print_json(result.model_dump()) if as_json else print_search(result)
 
 
 @verb()

@@ -1,7 +1,7 @@
 """Rewards that trade accuracy against latency, and the Pareto front."""
 
-from collections.abc import Sequence
-from typing import Literal, Self
+from collections.abc import Mapping, Sequence
+from typing import Annotated, Literal, Self
 
 import numpy as np
 from numpy.typing import NDArray
@@ -27,6 +27,9 @@ class Objective(Record):
 
     reward: RewardName = Field(default="mnas_soft", description="mnas_soft, mnas_hard or tunas")
     target_ms: float = Field(gt=0, description="latency T the network should have, in milliseconds")
+    targets_ms: dict[str, Annotated[float, Field(gt=0)]] = Field(
+        default={}, description="other targets by device name, where a search has several devices"
+    )
     alpha: float | None = Field(default=None, le=0, description="exponent at or below the target; default: the paper's")
     beta: float | None = Field(default=None, le=0, description="exponent above the target, or TuNAS's slope")
 
@@ -39,6 +42,14 @@ class Objective(Record):
     def __call__(self, top1: float, latency_ms: float) -> float:
         """Reward of a network with `top1` percent accuracy and `latency_ms` > 0; accuracy counts as 0..1."""
         return float(self.rewards(np.asarray(top1, np.float64), np.asarray(latency_ms, np.float64)))
+
+    def deciding_ms(self, latency_ms: Mapping[str, float]) -> float:
+        """The latency that enters the reward: on several devices the one worst against its target, scaled to T."""
+        return max(self._scaled(device, ms) for device, ms in latency_ms.items())
+
+    def _scaled(self, device: str, ms: float) -> float:
+        target = self.targets_ms.get(device, self.target_ms)
+        return ms if target == self.target_ms else ms * self.target_ms / target
 
     def rewards(self, top1: NDArray[np.float64], latency_ms: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rewards of many networks; both arrays of one shape."""
@@ -65,6 +76,20 @@ def pareto_front(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list
             front.append(i)
             best = accuracy[i]
     return front
+
+
+def undominated(values: NDArray[np.float64]) -> list[int]:
+    """Indices of the rows [networks, criteria], all to be small, that no other row dominates, by their second column.
+
+    Of equal rows the first stays.
+    """
+    chosen: list[int] = []
+    for i, row in enumerate(values):
+        no_worse = (values <= row).all(axis=1)
+        better = no_worse & ((values < row).any(axis=1) | (np.arange(len(values)) < i))
+        if not better.any():
+            chosen.append(i)
+    return sorted(chosen, key=lambda i: (values[i, 1], i))
 
 
 def hypervolume(accuracy: Sequence[float], latency_ms: Sequence[float], worst: tuple[float, float]) -> float:

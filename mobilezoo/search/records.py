@@ -4,21 +4,22 @@ import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Literal, Protocol, Self
+from typing import Any, Literal, Protocol, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, field_validator, model_validator
 
 from mobilezoo.config import Record
-from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.errors import DeviceError, MobilezooError, existing_path
 from mobilezoo.models.base import ModelConfig
-from mobilezoo.search.engines import FRONT_ENGINES
+from mobilezoo.search.engines import FRONT_ENGINES, MANY_ENGINES, REWARD_ENGINES
 from mobilezoo.search.objective import Objective
 from mobilezoo.search.space import Point, Space
 from mobilezoo.search.supernet.settings import SupernetSettings
 
-Engine = Literal["random", "tpe", "evolution", "nsga2", "ppo", "guided"]
+Engine = Literal["random", "tpe", "evolution", "nsga2", "nsga3", "ppo", "guided"]
 Accuracy = Literal["proxy", "supernet", "predictor"]
 Goal = Literal["reward", "front"]
+Further = Literal["size_mb", "memory_mb"]
 State = Literal["complete", "pruned", "failed"]
 
 RESULT_NAME = "search.json"
@@ -30,11 +31,14 @@ class SearchConfig(Record):
     name: str | None = Field(default=None, description="run folder below `runs/`; none takes the file's name")
     space: Space
     objective: Objective
-    engine: Engine = Field(default="guided", description="guided, evolution, tpe, nsga2, ppo or random")
-    goal: Goal = Field(default="reward", description="reward: one network; front: the whole (top-1, latency) front")
+    engine: Engine = Field(default="guided", description="guided, evolution, tpe, nsga2, nsga3, ppo or random")
+    goal: Goal = Field(default="reward", description="reward: one network; front: all that no other dominates")
+    further: tuple[Further, ...] = Field(
+        default=(), description="with goal=front, also kept small: size_mb of the file, memory_mb at its peak"
+    )
     trials: int = Field(default=50, gt=0, description="networks tried in all, those of earlier runs included")
     seed: int = Field(default=0, ge=0)
-    population: int = Field(default=16, ge=2, description="networks kept alive by evolution and nsga2")
+    population: int = Field(default=16, ge=2, description="networks kept alive by evolution, nsga2 and nsga3")
     tournament: int = Field(default=4, ge=1, description="networks of which evolution picks a parent")
     check_target: bool = Field(
         default=True, description="begin with the smallest network; stop before training when it misses the target"
@@ -48,17 +52,80 @@ class SearchConfig(Record):
         "predictor: learned from the supernet's scores",
     )
     supernet: SupernetSettings = SupernetSettings()
+    pruner: Literal["none", "median", "hyperband", "sha"] = Field(
+        default="none", description="ends trainings that lag behind: Optuna's pruner on the reward after each epoch"
+    )
+    final_recipe: str | None = Field(
+        default=None, description="training config of `search finetune`; none takes `recipe` without its overrides"
+    )
     target: str = Field(default="litert", description="export target whose file is timed")
-    device: str = Field(default="host", description="device config (name or path) that times it")
+    devices: tuple[str, ...] = Field(
+        default=("host",), min_length=1, description="device configs (names or paths) that time it; one or several"
+    )
     estimator: str | None = Field(
         default=None,
         description="a table or predictor (JSON of `mobilezoo latency`) in place of the device",
     )
+    on_device_lost: Literal["stop", "wait", "estimate"] = Field(
+        default="stop", description="a device disappears: stop, wait for it, or take `fallback` until it is back"
+    )
+    device_wait_min: float = Field(default=60, gt=0, description="minutes a lost device is waited for before stopping")
+    fallback: str | None = Field(default=None, description="the table or predictor of on_device_lost=estimate")
+    remeasure: bool = Field(default=True, description="measure the front once more at the end; both values are kept")
+    storage: str | None = Field(
+        default=None,
+        description="database of many workers: postgresql+psycopg://USER@HOST/DB; none is SQLite in the run folder",
+    )
+    heartbeat_s: int = Field(
+        default=60, gt=0, description="seconds between signs of life of a worker; silent for three, it counts as dead"
+    )
+
+    @field_validator("devices", "further", mode="before")
+    @classmethod
+    def _listed(cls, value: Any) -> Any:
+        """`devices=host,android` on the command line is a list."""
+        if isinstance(value, str):
+            return tuple(part.strip() for part in value.split(","))
+        return tuple(value) if isinstance(value, list) else value
+
+    @property
+    def criteria(self) -> tuple[str, ...]:
+        """What a front trades: top-1, the latency on each device, and what is asked for further."""
+        return ("top1", *(f"{device}_ms" for device in self.devices), *self.further)
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Self:
-        if self.goal == "front" and self.engine not in FRONT_ENGINES:
-            raise ValueError(f"goal: reward, or one of the engines {', '.join(FRONT_ENGINES)}, got {self.engine}")
+        allowed: tuple[str, ...] = REWARD_ENGINES
+        if self.goal == "front":
+            allowed = FRONT_ENGINES if len(self.criteria) == 2 else MANY_ENGINES
+        if self.engine not in allowed:
+            what = f"a front of {len(self.criteria)} criteria" if self.goal == "front" else "a reward"
+            raise ValueError(f"an engine that seeks {what}: {', '.join(allowed)}, got {self.engine}")
+        return self
+
+    @model_validator(mode="after")
+    def _consistent(self) -> Self:
+        if self.further and self.goal != "front":
+            raise ValueError(f"goal: front with further = {list(self.further)}: a reward weighs accuracy and latency")
+        if self.pruner != "none" and self.goal == "front":
+            raise ValueError(f"pruner: none with goal = front, got {self.pruner}: Optuna prunes by one value")
+        if len(set(self.devices)) != len(self.devices):
+            raise ValueError(f"each device once in devices, got {list(self.devices)}")
+        if len(self.devices) > 1 and (self.estimator or self.fallback):
+            raise ValueError("one device with an estimator or fallback: a table or predictor stands for one")
+        if (self.on_device_lost == "estimate") != (self.fallback is not None):
+            raise ValueError("on_device_lost: estimate and fallback: FILE together")
+        if self.fallback and "memory_mb" in self.further:
+            raise ValueError("no fallback with further = memory_mb: it gives a latency only")
+        if self.estimator and self.further:
+            raise ValueError("no estimator with further: it gives a latency only")
+        return self
+
+    @model_validator(mode="after")
+    def _targets_known(self) -> Self:
+        unknown = sorted(set(self.objective.targets_ms) - set(self.devices))
+        if unknown:
+            raise ValueError(f"objective.targets_ms of devices {list(self.devices)}, got {unknown[0]}")
         return self
 
 
@@ -75,18 +142,42 @@ class LatencyEstimate(Record):
     """Of an estimate: its mean absolute error on networks that were measured; None where this one was measured."""
     noisy: bool = False
 
+    @property
+    def measured(self) -> bool:
+        return self.error_percent is None and self.source.startswith("measured")
+
+
+class Figures(Record):
+    """What is known of a candidate's file before it is trained."""
+
+    latency: dict[str, LatencyEstimate] = Field(min_length=1)
+    """By device, in the order of the config; an estimator answers for its only device."""
+    size_mb: float | None = None
+    """Size of the file in 10^6 bytes."""
+    memory_mb: float | None = None
+    """Peak growth of resident memory in 10^6 bytes, where the first device tells."""
+
+    @property
+    def latency_ms(self) -> dict[str, float]:
+        return {device: estimate.ms for device, estimate in self.latency.items()}
+
+
+class DeviceLostError(DeviceError):
+    """A device that answered before and does not any more: the search stops, its trial runs again later."""
+
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
     """A network to be judged."""
 
     number: int
+    """Its place in the sequence of tried networks, the same after an interruption."""
     point: Point
     config: ModelConfig
     folder: Path
     """A folder of its own, for checkpoints and artefacts; made by whoever needs it."""
     report: Callable[[int, float], None]
-    """`report(epoch, top1)`: the search keeps it, and may end the candidate by an exception that must pass through."""
+    """`report(epoch, top1)` after each epoch; an exception of it ends the candidate and must pass through."""
 
 
 class Evaluate(Protocol):
@@ -94,15 +185,19 @@ class Evaluate(Protocol):
         """Top-1 accuracy in percent."""
 
 
-class Latency(Protocol):
-    def __call__(self, candidate: Candidate) -> LatencyEstimate:
-        """Latency of the untrained network; called before `Evaluate`."""
+class Measure(Protocol):
+    def __call__(self, candidate: Candidate) -> Figures:
+        """Latency and the like of the untrained network; called before `Evaluate`.
+
+        Raises DeviceLostError when no answer is to be had now, any other MobilezooError for the candidate's own fault.
+        """
 
 
 class TrialRecord(Record):
     """One tried network."""
 
     number: int
+    """Place in the sequence of tried networks; Optuna's own number is higher after interruptions."""
     state: State
     point: Point | None
     """None when the trial ended before it had a network."""
@@ -110,6 +205,13 @@ class TrialRecord(Record):
     """One architecture string per stage."""
     top1: float | None = None
     latency: LatencyEstimate | None = None
+    """On the first device."""
+    elsewhere: dict[str, LatencyEstimate] = {}
+    """On the other devices."""
+    size_mb: float | None = None
+    memory_mb: float | None = None
+    remeasured: dict[str, LatencyEstimate] = {}
+    """Front members: measured again after the search, by device."""
     reward: float | None = None
     curve: tuple[tuple[int, float], ...] = ()
     """Reported (epoch, top-1) pairs."""
@@ -118,6 +220,8 @@ class TrialRecord(Record):
     duplicate_of: int | None = None
     """An earlier trial of the same network, whose figures are used again."""
     engine: str = ""
+    worker: str = ""
+    """HOST:PROCESS that judged it."""
     seconds: float = 0.0
 
 
@@ -132,9 +236,12 @@ class SearchResult(Record):
     space_count: int | None
     """Networks in the space; None where JSON could not hold the number exactly."""
     objective: Objective
+    devices: tuple[str, ...] = ()
+    criteria: tuple[str, ...] = ("top1", "host_ms")
+    """What the front trades."""
     trials: tuple[TrialRecord, ...]
     front: tuple[int, ...]
-    """Trial numbers that no other dominates in (top-1, latency), fastest first."""
+    """Trial numbers that no other dominates in the criteria, fastest first."""
     best: int | None
     """Trial number of the highest reward."""
     front_yaml: tuple[str, ...] = ()

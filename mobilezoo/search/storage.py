@@ -1,55 +1,74 @@
-"""The study's database: opening it, keeping it to one space, and what a stopped process left in it."""
+"""The study's database: SQLite in the run folder for one process, any server's by URL for many workers."""
 
 import contextlib
 import json
 import sys
+import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING
+from typing import IO, TYPE_CHECKING, Any
 
 import optuna
+from optuna.storages import RDBStorage
 from optuna.study import Study
-from optuna.trial import FrozenTrial, TrialState
+from optuna.trial import TrialState
 
-from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError, UnknownNameError
 from mobilezoo.search.engines import make_sampler
-from mobilezoo.search.engines.base import INTERRUPTED
 
 if TYPE_CHECKING:
     from mobilezoo.search.records import SearchConfig
 
 STUDY_NAME = "search"
+"""Of the only study in a run folder's SQLite file; in a shared database a study has the search's name."""
 DATABASE = "study.db"
 IDENTITY = "mobilezoo"
-RETRIES = "retries"
-MAX_RETRIES = 2
-"""How often a candidate that was running when the process ended is tried again: it may be what ended it."""
+CONFIG = "config"
+"""Attribute of the study: the whole config, for workers that have only the database."""
+SMALLEST = "smallest"
+"""Origin of the first network, which shows whether the target can be met at all."""
+SILENT_BEATS = 3
+"""A worker that missed so many signs of life counts as dead."""
 
 
 @contextlib.contextmanager
 def only_search_in(folder: Path) -> Iterator[None]:
     """Hold the folder's lock. Raises MobilezooError when another process has it. The lock dies with the process."""
-    folder.mkdir(parents=True, exist_ok=True)
-    with (folder / "search.lock").open("a+") as handle:
+    with _locked(folder / "search.lock", wait=False):
+        yield
+
+
+@contextlib.contextmanager
+def writing_in(folder: Path) -> Iterator[None]:
+    """Hold the lock of those who write results: workers of one folder take turns."""
+    with _locked(folder / "write.lock", wait=True):
+        yield
+
+
+@contextlib.contextmanager
+def _locked(path: Path, *, wait: bool) -> Iterator[None]:
+    path.parent.mkdir(parents=True, exist_ok=True)
+    with path.open("a+") as handle:
         try:
-            _lock(handle)
+            _lock(handle, wait)
         except OSError:
             raise MobilezooError(
-                f"another search is running in {str(folder)!r}: wait for it or use name=OTHER"
+                f"another search is running in {str(path.parent)!r}: wait for it, use name=OTHER, or a database for "
+                "many workers (storage=postgresql+psycopg://…)"
             ) from None
         yield
 
 
-def _lock(handle: IO[str]) -> None:
+def _lock(handle: IO[str], wait: bool) -> None:
     if sys.platform == "win32":
         import msvcrt
 
-        msvcrt.locking(handle.fileno(), msvcrt.LK_NBLCK, 1)
+        msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
     else:
         import fcntl
 
-        fcntl.flock(handle, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
 
 
 @contextlib.contextmanager
@@ -61,55 +80,185 @@ def database_errors(where: str) -> Iterator[None]:
         yield
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        reason = str(getattr(cause, "orig", None) or cause or error).splitlines()[0]
+        reason = str(getattr(cause, "orig", None) or cause or error).strip().splitlines()[0]
         raise MobilezooError(
             f"study database {where!r}: {reason}; finished trials are kept: run the same command again to go on"
         ) from error
 
 
+class _Storage(RDBStorage):
+    """A heartbeat that finds the database gone is left out: the trial itself tells when it cannot write either."""
+
+    def record_heartbeat(self, trial_id: int) -> None:
+        with contextlib.suppress(MobilezooError), database_errors(""):
+            super().record_heartbeat(trial_id)
+
+
+def place_of(config: "SearchConfig", folder: Path) -> str:
+    """The study's database in words, without a password."""
+    return shown(config.storage) if config.storage else str(folder / DATABASE)
+
+
+def shown(url: str) -> str:
+    """A database URL without its password. Raises ConfigError when it is none."""
+    from sqlalchemy.engine import make_url
+    from sqlalchemy.exc import ArgumentError
+
+    try:
+        return make_url(url).render_as_string(hide_password=True)
+    except (ArgumentError, ValueError):
+        raise ConfigError(
+            f"storage = {url!r}: expected a database URL such as postgresql+psycopg://USER@HOST/DATABASE"
+        ) from None
+
+
+def open_storage(url: str, *, heartbeat_s: int | None = None, lock_timeout_s: float = 30.0) -> RDBStorage:
+    """Connect, and create Optuna's tables where there are none.
+
+    Raises MobilezooError when the database cannot be reached or is none, MissingToolError without its driver.
+    """
+    sqlite = url.startswith("sqlite:")
+    options: dict[str, Any] = {"timeout": lock_timeout_s} if sqlite else {}
+    options |= {"connect_timeout": 10} if url.startswith("postgresql") else {}
+    where = shown(url)
+    with database_errors(where), warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        try:
+            return _Storage(
+                url,
+                engine_kwargs={"connect_args": options} | ({} if sqlite else {"pool_pre_ping": True}),
+                heartbeat_interval=heartbeat_s,
+                grace_period=heartbeat_s * SILENT_BEATS if heartbeat_s else None,
+            )
+        except ImportError as error:
+            if url.startswith("postgresql+psycopg:"):
+                raise MissingToolError("psycopg", "postgres") from None
+            raise ConfigError(
+                f"storage = {where!r}: its driver is not installed ({error.name or 'unknown'}); "
+                "for PostgreSQL write postgresql+psycopg://…"
+            ) from None
+        except RuntimeError as error:
+            raise ConfigError(f"{where!r} was written by another optuna: {str(error).splitlines()[0]}") from None
+
+
 def open_study(config: "SearchConfig", folder: Path, *, lock_timeout_s: float = 30.0) -> Study:
-    """Create the folder's study, or load it with everything it holds.
+    """The search's study with everything it holds, created where there is none.
 
     Raises ConfigError when the study belongs to another space, objective or version, MobilezooError when the database
-    stays locked for `lock_timeout_s` or is none.
+    stays locked for `lock_timeout_s`, is gone or is none.
     """
-    path = folder / DATABASE
-    with database_errors(str(path)):
+    where = place_of(config, folder)
+    storage = open_storage(_url(config, folder), heartbeat_s=_heartbeat_s(config), lock_timeout_s=lock_timeout_s)
+    with database_errors(where):
+        study = _existing(config, storage, where) or _created(config, storage, where)
+        study.set_user_attr(CONFIG, json.loads(config.model_dump_json(exclude={"storage"})))
+        return study
+
+
+def read_study(config: "SearchConfig", folder: Path) -> Study:
+    """The search's study to look at, also while others work on it. Raises ConfigError where there is none."""
+    where = place_of(config, folder)
+    if not config.storage and not (folder / DATABASE).is_file():
+        raise ConfigError(f"{str(folder)!r} holds no {DATABASE}: begin with `mobilezoo search run`")
+    with database_errors(where):
         try:
-            with warnings.catch_warnings():
-                warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-                storage = optuna.storages.RDBStorage(
-                    f"sqlite:///{path}", engine_kwargs={"connect_args": {"timeout": lock_timeout_s}}
-                )
-        except RuntimeError as error:
-            raise ConfigError(f"{str(path)!r} was written by another optuna: {str(error).splitlines()[0]}") from None
-        return _load_or_create(config, storage, str(path))
+            return optuna.load_study(study_name=_name(config), storage=open_storage(_url(config, folder)))
+        except KeyError:
+            raise ConfigError(f"{where!r} holds no search {_name(config)!r}") from None
 
 
-def _load_or_create(config: "SearchConfig", storage: optuna.storages.RDBStorage, where: str) -> Study:
+def _url(config: "SearchConfig", folder: Path) -> str:
+    return config.storage or f"sqlite:///{folder / DATABASE}"
+
+
+def _name(config: "SearchConfig") -> str:
+    return config.name or STUDY_NAME if config.storage else STUDY_NAME
+
+
+def _heartbeat_s(config: "SearchConfig") -> int | None:
+    return config.heartbeat_s if config.storage else None
+
+
+def _existing(config: "SearchConfig", storage: RDBStorage, where: str) -> Study | None:
+    name = _name(config)
     names = optuna.get_all_study_names(storage)
-    if STUDY_NAME in names:
-        study = optuna.load_study(
-            study_name=STUDY_NAME, storage=storage, sampler=make_sampler(config, config.space.genes)
-        )
-        fault = _difference(study.user_attrs.get(IDENTITY), _identity(config))
-        if fault is None:
-            return study
-        if any(trial.state == TrialState.COMPLETE for trial in study.get_trials(deepcopy=False)):
-            raise ConfigError(f"{where!r} holds a search {fault}: use name=OTHER, or move the folder away")
-        optuna.delete_study(study_name=STUDY_NAME, storage=storage)
-    elif names:
-        raise ConfigError(f"{where!r} holds the study {names[0]!r}, which is no search of mobilezoo")
-    directions = ["maximize", "minimize"] if config.goal == "front" else ["maximize"]
-    study = optuna.create_study(
-        study_name=STUDY_NAME,
-        storage=storage,
-        directions=directions,
-        sampler=make_sampler(config, config.space.genes),
-        pruner=optuna.pruners.NopPruner(),
+    if name not in names:
+        if names and not config.storage:
+            raise ConfigError(f"{where!r} holds the study {names[0]!r}, which is no search of mobilezoo")
+        return None
+    study = optuna.load_study(
+        study_name=name, storage=storage, sampler=make_sampler(config, config.space.genes), pruner=make_pruner(config)
     )
-    study.set_user_attr(IDENTITY, _identity(config))
+    for _ in range(50 if config.storage else 0):  # another worker may be creating it at this moment
+        if IDENTITY in study.user_attrs:
+            break
+        time.sleep(0.1)
+    fault = _difference(study.user_attrs.get(IDENTITY), _identity(config))
+    if fault is None:
+        return study
+    kept = {TrialState.COMPLETE, *([TrialState.RUNNING] if config.storage else [])}
+    if any(trial.state in kept for trial in study.get_trials(deepcopy=False)):
+        way = "" if config.storage else ", or move the folder away"
+        raise ConfigError(f"{where!r} holds a search {fault}: use name=OTHER{way}")
+    optuna.delete_study(study_name=name, storage=storage)
+    return None
+
+
+def _created(config: "SearchConfig", storage: RDBStorage, where: str) -> Study:
+    small = ["minimize"] * (len(config.criteria) - 1) if config.goal == "front" else []
+    try:
+        study = optuna.create_study(
+            study_name=_name(config),
+            storage=storage,
+            directions=["maximize", *small],
+            sampler=make_sampler(config, config.space.genes),
+            pruner=make_pruner(config),
+        )
+    except optuna.exceptions.DuplicatedStudyError:  # another worker was faster
+        found = _existing(config, storage, where)
+        assert found is not None
+        return found
+    if small:
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            study.set_metric_names(list(config.criteria))
+    if config.check_target:
+        study.enqueue_trial(config.space.genome(config.space.smallest()), user_attrs={"origin": SMALLEST})
+    study.set_user_attr(IDENTITY, _identity(config))  # last: other workers wait for it
     return study
+
+
+def make_pruner(config: "SearchConfig") -> optuna.pruners.BasePruner:
+    """Optuna's pruner of that name; the first five networks are never pruned by the median."""
+    pruners: dict[str, Any] = {
+        "none": optuna.pruners.NopPruner,
+        "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0),
+        "hyperband": lambda: optuna.pruners.HyperbandPruner(min_resource=1, reduction_factor=2),
+        "sha": lambda: optuna.pruners.SuccessiveHalvingPruner(min_resource=1, reduction_factor=2),
+    }
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+        pruner: optuna.pruners.BasePruner = pruners[config.pruner]()
+    return pruner
+
+
+def stored_config(url: str, name: str | None) -> tuple[str, dict[str, Any]]:
+    """(name, config as plain data) of a search in a shared database. Raises ConfigError when there is none."""
+    storage, where = open_storage(url), shown(url)
+    with database_errors(where):
+        found = {
+            summary.study_name: summary.user_attrs[CONFIG]
+            for summary in optuna.get_all_study_summaries(storage, include_best_trial=False)
+            if CONFIG in summary.user_attrs
+        }
+    if not found:
+        raise ConfigError(f"{where!r} holds no search: begin one with `mobilezoo search run CONFIG storage=…`")
+    if name is None and len(found) > 1:
+        raise ConfigError(f"{where!r} holds the searches {', '.join(sorted(found))}: choose one with --name")
+    if name is not None and name not in found:
+        raise UnknownNameError("search", name, found)
+    chosen = name or next(iter(found))
+    return chosen, {**found[chosen], "storage": url}
 
 
 def _identity(config: "SearchConfig") -> dict[str, object]:
@@ -117,9 +266,9 @@ def _identity(config: "SearchConfig") -> dict[str, object]:
     return {
         "space": config.space.sha256,
         "objective": json.loads(config.objective.model_dump_json()),
-        "goal": config.goal,
+        "goal": [config.goal, *config.further],
         "recipe": [config.recipe, *config.recipe_overrides, *_shared(config)],
-        "latency": [config.target, config.device, *([config.estimator] if config.estimator else [])],
+        "latency": [config.target, *config.devices, *([config.estimator] if config.estimator else [])],
     }
 
 
@@ -143,26 +292,3 @@ def _difference(stored: object, wanted: dict[str, object]) -> str | None:
             detail = "" if key == "space" else f" ({stored[key]} then, {wanted[key]} now)"
             return word + detail
     return None
-
-
-def recover(study: Study) -> int:
-    """Queue again what a dead process left running; returns how many. Call only while holding the folder's lock."""
-    left = [t for t in study.get_trials(deepcopy=False) if t.state == TrialState.RUNNING]
-    for trial in left:
-        requeue(study, trial)
-        study.tell(trial.number, state=TrialState.FAIL)
-    return len(left)
-
-
-def requeue(study: Study, trial: FrozenTrial | optuna.Trial) -> None:
-    """Give an interrupted trial's network a new trial, unless it was interrupted too often; marks the old one."""
-    attrs = trial.user_attrs
-    retries = int(attrs.get(RETRIES, 0))
-    trial_id = trial._trial_id
-    if retries >= MAX_RETRIES:
-        study._storage.set_trial_user_attr(trial_id, "reason", f"the process ended {retries + 1} times in this trial")
-        return
-    study._storage.set_trial_user_attr(trial_id, INTERRUPTED, True)
-    if "genome" in attrs:
-        kept = {key: attrs[key] for key in ("origin",) if key in attrs}
-        study.enqueue_trial(dict(trial.params), user_attrs={RETRIES: retries + 1, **kept})

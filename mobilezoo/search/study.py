@@ -1,12 +1,16 @@
 """The search loop: ask for a network, judge it, tell the study; every trial ends in a state.
 
 Accuracy and latency are callables, so this file knows no trainer, exporter or device. The study lies in SQLite beside
-the result: a search can be stopped at any moment, by Ctrl-C or SIGKILL, and goes on with the same command.
+the result or in a shared database: a search can be stopped at any moment, by Ctrl-C or SIGKILL, and goes on with the
+same command, and on a shared database any number of processes call `search` at the same time.
 """
 
 import contextlib
 import math
+import os
+import socket
 import time
+import warnings
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -14,101 +18,253 @@ import optuna
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from mobilezoo.artifacts import write_text
 from mobilezoo.config import write_yaml
 from mobilezoo.errors import ConfigError, DataError, MissingToolError, MobilezooError
-from mobilezoo.search.engines.base import INTERRUPTED, genome_of
 from mobilezoo.search.genes import Genome
-from mobilezoo.search.networks import arch_strings, check_space, yaml_data
+from mobilezoo.search.ledger import (
+    DROPPED,
+    MAX_INTERRUPTIONS,
+    REASON,
+    STOPPED,
+    Ledger,
+    all_trials,
+    queue_again,
+)
+from mobilezoo.search.networks import check_space
 from mobilezoo.search.networks import model_config as to_model_config
-from mobilezoo.search.objective import pareto_front
 from mobilezoo.search.records import (
-    RESULT_NAME,
     Candidate,
+    DeviceLostError,
     Evaluate,
-    Latency,
+    Figures,
     LatencyEstimate,
+    Measure,
     SearchConfig,
     SearchResult,
     TrialRecord,
 )
-from mobilezoo.search.storage import DATABASE, database_errors, only_search_in, open_study, recover, requeue
+from mobilezoo.search.results import record, remeasured_key, save
+from mobilezoo.search.storage import (
+    SILENT_BEATS,
+    SMALLEST,
+    database_errors,
+    only_search_in,
+    open_study,
+    place_of,
+    writing_in,
+)
 
-FATAL = (MissingToolError, DataError)
+CONFIG_NAME = "search.yaml"
+"""The whole config, in the run folder: what `mobilezoo search status` and its like read."""
+
+FATAL = (MissingToolError, DataError, DeviceLostError)
 """Faults of the set-up, not of a candidate: the search stops, and the trial runs again after the remedy."""
-
-STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
 
 def search(
     config: SearchConfig,
     evaluate: Evaluate,
-    latency: Latency,
+    measure: Measure,
     out_dir: Path,
     trials: int | None = None,
     on_trial: Callable[[TrialRecord], None] | None = None,
 ) -> SearchResult:
-    """Try networks until the study in `out_dir` holds `trials` finished ones (default: the config's number).
+    """Try networks until the study holds `trials` finished ones (default: the config's number).
 
-    Writes `study.db`, `search.json` and the YAMLs of the front and of the winner. Call it again with the same
-    arguments to go on after a stop; what was running then is run again. Raises ConfigError for a study of another
-    space, or a target that the smallest network misses (before anything is trained); MobilezooError for a database
-    that cannot be used, or too many failures in a row.
+    Writes `search.yaml`, `search.json` and the YAMLs of the front and of the winner. Call it again with the same
+    arguments to go on after a stop; what was running then is run again. With `config.storage` several processes may
+    call it at once; each returns when all trials are finished, whoever ran them. Raises ConfigError for a study of
+    another space, or a target that the smallest network misses (before anything is trained); MobilezooError for a
+    database that cannot be used, or too many failures in a row.
     """
     check_space(config.space, config.name or "search")
-    run = _Run(config, evaluate, latency, out_dir)
-    with only_search_in(out_dir), _quiet_optuna(), database_errors(str(out_dir / DATABASE)):
-        study = open_study(config, out_dir)
-        recover(study)
-        if config.check_target and not study.get_trials(deepcopy=False):
-            _enqueue(study, config.space.genome(config.space.smallest()))
+    limit = config.trials if trials is None else trials
+    with _opened(config, out_dir) as study:
+        header = ["written by `mobilezoo search run`: goes on with `mobilezoo search run` and this file"]
+        write_yaml(out_dir / CONFIG_NAME, config.model_dump(mode="json", exclude_defaults=True), header)
+        run = _Run(config, evaluate, measure, out_dir, limit)
         try:
-            while len(_counting(study)) < (config.trials if trials is None else trials):
-                study.optimize(run.objective, n_trials=1, catch=(_CandidateError,))
-                last = _counting(study)[-1]
-                if on_trial is not None:
-                    on_trial(_record(config, last))
-                _stop_on_failures(config, study)
+            while run.step(study):
+                last = run.finished(study)
+                if last is not None and on_trial is not None:
+                    on_trial(record(config, *last))
+                run.stop_on_failures(last)
         finally:
-            result = _save(config, study, out_dir)
+            with writing_in(out_dir):
+                result = save(config, study, out_dir)
     return result
+
+
+def remeasure(
+    config: SearchConfig,
+    measure: Callable[[Candidate], dict[str, LatencyEstimate]],
+    out_dir: Path,
+    *,
+    again: bool = False,
+    on_member: Callable[[TrialRecord], None] | None = None,
+) -> SearchResult:
+    """Measure the front's networks once more; the new values stand beside those of the search.
+
+    Members that have such a value are left alone unless `again`. Raises like `search`, and what `measure` raises.
+    """
+    with _opened(config, out_dir) as study:
+        result = save(config, study, out_dir)
+        for number in result.front:
+            member = result.trial(number)
+            if member.remeasured and not again:
+                continue
+            assert member.point is not None
+            found = measure(candidate_of(config, member, out_dir))
+            figures = {device: estimate.model_dump() for device, estimate in found.items()}
+            study.set_user_attr(remeasured_key(number), {**_kept(member), **figures})
+            with writing_in(out_dir):
+                result = save(config, study, out_dir)
+            if on_member is not None:
+                on_member(result.trial(number))
+    return result
+
+
+def _kept(member: TrialRecord) -> dict[str, object]:
+    return {device: estimate.model_dump() for device, estimate in member.remeasured.items()}
+
+
+def candidate_of(config: SearchConfig, trial: TrialRecord, out_dir: Path) -> Candidate:
+    """A tried network as it was judged. The trial must have one."""
+    assert trial.point is not None
+    return _candidate(config, trial.number, config.space.genome(trial.point), out_dir, lambda epoch, top1: None)
+
+
+@contextlib.contextmanager
+def _opened(config: SearchConfig, out_dir: Path) -> Iterator[Study]:
+    """The study, ready to work on: alone in the folder where it lies in SQLite, beside others in a shared database."""
+    alone = contextlib.nullcontext() if config.storage else only_search_in(out_dir)
+    with alone, _quiet_optuna(), database_errors(place_of(config, out_dir)):
+        study = open_study(config, out_dir)
+        if not config.storage:
+            for trial in all_trials(study):  # the lock is ours, so whoever ran these is dead
+                if trial.state == TrialState.RUNNING:
+                    study.tell(trial.number, state=TrialState.FAIL)
+        yield study
 
 
 class _CandidateError(Exception):
     """A candidate failed for a reason of its own; the reason is already in the trial."""
 
 
+class _DroppedError(Exception):
+    """Another trial stands for this one's place."""
+
+
+class _TargetError(ConfigError):
+    """The smallest network misses the target."""
+
+
 class _Run:
     """One call of `search`: what a trial needs besides the trial."""
 
-    def __init__(self, config: SearchConfig, evaluate: Evaluate, latency: Latency, out_dir: Path) -> None:
+    def __init__(self, config: SearchConfig, evaluate: Evaluate, measure: Measure, out_dir: Path, limit: int) -> None:
         self.config = config
         self.evaluate = evaluate
-        self.latency = latency
+        self.measure = measure
         self.out_dir = out_dir
+        self.limit = limit
         self.multi = config.goal == "front"
+        self.worker = f"{socket.gethostname()}:{os.getpid()}"
+        self.number = -1
+        self.failures = 0
+        self.mute_since: dict[int, float] = {}
 
-    def objective(self, trial: optuna.Trial) -> float | tuple[float, float]:
+    # ---- the loop
+
+    def step(self, study: Study) -> bool:
+        """Run one trial, or wait for those of other workers; False when all are finished."""
+        self.number = -1
+        ledger = Ledger(all_trials(study))
+        if ledger.gaps(self.limit):
+            queue_again(study, self.limit)
+            return True
+        if len(ledger.finished(self.limit)) >= self.limit:
+            return False
+        if not ledger.open(self.limit):
+            self._wait(study, ledger)
+            return True
+        try:
+            study.optimize(self.objective, n_trials=1, catch=(_CandidateError, _DroppedError))
+        except ValueError as error:
+            if not str(error).startswith("Cannot tell a"):
+                raise
+            self.number = -1  # silent for too long: another worker has taken the network over
+        return True
+
+    def finished(self, study: Study) -> tuple[int, FrozenTrial] | None:
+        """(place, trial) of what `step` ran, if it counts."""
+        ledger = Ledger(all_trials(study))
+        place = ledger.place(self.number) if self.number >= 0 else -1
+        standing = ledger.standing(place)
+        return (place, standing) if standing is not None and standing.number == self.number else None
+
+    def stop_on_failures(self, last: tuple[int, FrozenTrial] | None) -> None:
+        if last is None:
+            return
+        failed = last[1].state == TrialState.FAIL
+        self.failures = self.failures + 1 if failed else 0
+        if self.failures >= self.config.max_failures:
+            reason = last[1].user_attrs.get(REASON, "unknown")
+            raise MobilezooError(f"{self.failures} networks failed in a row, the last one: {reason}")
+
+    def _wait(self, study: Study, ledger: Ledger) -> None:
+        """Let the others go on, and fail the trials of those that fell silent."""
+        with warnings.catch_warnings():
+            warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
+            optuna.storages.fail_stale_trials(study)
+        patience_s = SILENT_BEATS * self.config.heartbeat_s
+        for trial in ledger.heeded:  # Optuna overlooks a process that died before its first sign of life
+            if trial.state == TrialState.RUNNING and "worker" not in trial.user_attrs:
+                since = self.mute_since.setdefault(trial.number, time.monotonic())
+                if time.monotonic() - since > patience_s:
+                    study.tell(trial.number, state=TrialState.FAIL, skip_if_finished=True)
+        time.sleep(min(5.0, self.config.heartbeat_s / 2))
+
+    # ---- one trial
+
+    def objective(self, trial: optuna.Trial) -> float | tuple[float, ...]:
         """Judge one network; its figures and any reason to fail are kept as attributes of the trial."""
         began = time.monotonic()
+        self.number = trial.number
+        trial.set_user_attr("worker", self.worker)
         trial.set_user_attr("engine", self.config.engine)
+        place = self._place(trial)
         try:
             genome = self._suggest(trial)
-            top1, estimate = self._judge(trial, genome)
-        except (KeyboardInterrupt, *FATAL):
-            requeue(trial.study, trial)
+            self._give_up(trial, place)
+            top1, figures = self._judge(trial, place, genome)
+        except (*FATAL, _TargetError) as error:
+            trial.set_user_attr(STOPPED, _one_line(error))
             raise
         except optuna.TrialPruned as error:
-            trial.set_user_attr("reason", str(error) or "pruned")
-            raise
-        except _TargetError:
+            trial.set_user_attr(REASON, str(error) or "pruned")
             raise
         except Exception as error:
-            trial.set_user_attr("reason", _one_line(error))
+            trial.set_user_attr(REASON, _one_line(error))
             raise _CandidateError from error
         finally:
             trial.set_user_attr("seconds", round(time.monotonic() - began, 3))
-        return (top1, estimate.ms) if self.multi else self.config.objective(top1, estimate.ms)
+        return self._values(top1, figures) if self.multi else self._reward(top1, figures)
+
+    def _place(self, trial: optuna.Trial) -> int:
+        """The trial's place; a trial that another one stands for, or that is one too many, ends here."""
+        ledger = Ledger(all_trials(trial.study))
+        place = ledger.place(trial.number)
+        standing = ledger.standing(place)
+        if place >= self.limit or standing is None or standing.number != trial.number:
+            trial.set_user_attr(DROPPED, True)
+            raise _DroppedError
+        return place
+
+    def _give_up(self, trial: optuna.Trial, place: int) -> None:
+        deaths = Ledger(all_trials(trial.study)).deaths(place)
+        if deaths >= MAX_INTERRUPTIONS:
+            raise MobilezooError(f"the process ended {deaths} times in this trial")
 
     def _suggest(self, trial: optuna.Trial) -> Genome:
         genes, genome = self.config.space.genes, Genome()
@@ -119,133 +275,83 @@ class _Run:
         trial.set_user_attr("genome", genome)
         return genome
 
-    def _judge(self, trial: optuna.Trial, genome: Genome) -> tuple[float, LatencyEstimate]:
-        """(top-1, latency) of a network: an earlier trial's figures, or latency first and then accuracy."""
+    def _judge(self, trial: optuna.Trial, place: int, genome: Genome) -> tuple[float, Figures]:
+        """(top-1, figures) of a network: an earlier trial's, or latency first and then accuracy."""
         earlier = _same_network(trial, genome)
         if earlier is not None:
-            estimate = LatencyEstimate.parse(earlier.user_attrs["latency"])
-            top1 = float(earlier.user_attrs["top1"])
-            trial.set_user_attr("duplicate_of", earlier.number)
+            figures = Figures.parse(earlier[1].user_attrs["figures"])
+            top1 = float(earlier[1].user_attrs["top1"])
+            trial.set_user_attr("duplicate_of", earlier[0])
+            trial.set_user_attr("figures", figures.model_dump())
         else:
-            candidate = self._candidate(trial, genome)
-            estimate = self.latency(candidate)
-            trial.set_user_attr("latency", estimate.model_dump())
-            self._check_target(trial, estimate)
+            candidate = _candidate(self.config, place, genome, self.out_dir, lambda e, t: self._report(trial, e, t))
+            figures = self.measure(candidate)
+            trial.set_user_attr("figures", figures.model_dump())
+            self._check_target(trial, figures)
             top1 = float(self.evaluate(candidate))
             if not math.isfinite(top1):
                 raise MobilezooError(f"accuracy is {top1}: the training diverged")
-        trial.set_user_attr("latency", estimate.model_dump())
         trial.set_user_attr("top1", top1)
-        trial.set_user_attr("reward", self.config.objective(top1, estimate.ms))
-        return top1, estimate
+        trial.set_user_attr("latency_ms", self.config.objective.deciding_ms(figures.latency_ms))
+        trial.set_user_attr("reward", self._reward(top1, figures))
+        return top1, figures
 
-    def _candidate(self, trial: optuna.Trial, genome: Genome) -> Candidate:
-        point = self.config.space.point(genome)
+    def _reward(self, top1: float, figures: Figures) -> float:
+        return self.config.objective(top1, self.config.objective.deciding_ms(figures.latency_ms))
 
-        def report(epoch: int, top1: float) -> None:
-            if not self.multi:  # Optuna keeps intermediate values, and prunes by them, for one objective only
-                trial.report(top1, epoch)
-                if trial.should_prune():
-                    raise optuna.TrialPruned(f"stopped after epoch {epoch} at {top1:.1f}%")
+    def _values(self, top1: float, figures: Figures) -> tuple[float, ...]:
+        """What the front trades, in the order of `config.criteria`."""
+        further = [getattr(figures, name) for name in self.config.further]
+        unknown = [name for name, value in zip(self.config.further, further, strict=True) if value is None]
+        if unknown:
+            raise ConfigError(f"further = {unknown[0]}: device {self.config.devices[0]!r} does not tell it")
+        return (top1, *figures.latency_ms.values(), *further)
 
-        return Candidate(
-            number=trial.number,
-            point=point,
-            config=to_model_config(self.config.space, point, f"candidate_{trial.number:04d}"),
-            folder=self.out_dir / "trials" / f"{trial.number:04d}",
-            report=report,
-        )
+    def _report(self, trial: optuna.Trial, epoch: int, top1: float) -> None:
+        """Keep an epoch's accuracy; the pruner compares rewards, so that a fast network is not held to a slow one's."""
+        curve = [*trial.user_attrs.get("curve", []), (epoch, top1)]
+        trial.set_user_attr("curve", curve)
+        if not self.multi:  # Optuna keeps intermediate values, and prunes by them, for one objective only
+            trial.report(self._reward(top1, Figures.parse(trial.user_attrs["figures"])), epoch)
+            if trial.should_prune():
+                raise optuna.TrialPruned(f"stopped after epoch {epoch} at {top1:.1f}%")
 
-    def _check_target(self, trial: optuna.Trial, estimate: LatencyEstimate) -> None:
-        target = self.config.objective.target_ms
-        if trial.user_attrs.get("origin") == "smallest" and estimate.ms > target:
-            trial.set_user_attr("reason", f"misses the target of {target:g} ms")
-            raise _TargetError(
-                f"objective.target_ms = {target:g}: no network of this space is expected to meet it: the smallest "
-                f"takes {estimate.ms:.3g} ms ({estimate.source}): raise the target, or set check_target=false to go on"
-            )
-
-
-class _TargetError(ConfigError):
-    """The smallest network misses the target."""
-
-
-def _enqueue(study: Study, genome: Genome) -> None:
-    study.enqueue_trial(genome, user_attrs={"origin": "smallest"})
-
-
-def _same_network(trial: optuna.Trial, genome: Genome) -> FrozenTrial | None:
-    done = trial.study.get_trials(deepcopy=False, states=(TrialState.COMPLETE,))
-    return next((t for t in done if t.user_attrs.get("genome") == genome and "duplicate_of" not in t.user_attrs), None)
+    def _check_target(self, trial: optuna.Trial, figures: Figures) -> None:
+        if not self.config.check_target or trial.user_attrs.get("origin") != SMALLEST:
+            return
+        objective = self.config.objective
+        for device, estimate in figures.latency.items():
+            target = objective.targets_ms.get(device, objective.target_ms)
+            if estimate.ms > target:
+                key = f"targets_ms.{device}" if device in objective.targets_ms else "target_ms"
+                raise _TargetError(
+                    f"objective.{key} = {target:g}: no network of this space is expected to meet it: the smallest "
+                    f"takes {estimate.ms:.3g} ms ({estimate.source}): raise the target, or set check_target=false to "
+                    "go on"
+                )
 
 
-def _counting(study: Study) -> list[FrozenTrial]:
-    """Finished trials in order, without those that were interrupted and run again."""
-    finished = study.get_trials(deepcopy=False, states=tuple(STATES))
-    return [trial for trial in finished if INTERRUPTED not in trial.user_attrs]
-
-
-def _stop_on_failures(config: SearchConfig, study: Study) -> None:
-    last = _counting(study)[-config.max_failures :]
-    if len(last) == config.max_failures and all(trial.state == TrialState.FAIL for trial in last):
-        reason = last[-1].user_attrs.get("reason", "unknown")
-        raise MobilezooError(f"{config.max_failures} networks failed in a row, the last one: {reason}")
-
-
-def _record(config: SearchConfig, trial: FrozenTrial) -> TrialRecord:
-    attrs = trial.user_attrs
-    point = config.space.point(genome_of(config.space.genes, trial.params)) if "genome" in attrs else None
-    return TrialRecord.parse(
-        {
-            "number": trial.number,
-            "state": STATES[trial.state],
-            "point": point.model_dump() if point else None,
-            "arch": arch_strings(point) if point else (),
-            "curve": sorted(trial.intermediate_values.items()),
-            **{key: attrs[key] for key in TrialRecord.model_fields if key in attrs},
-        }
+def _candidate(
+    config: SearchConfig, place: int, genome: Genome, out_dir: Path, report: Callable[[int, float], None]
+) -> Candidate:
+    point = config.space.point(genome)
+    return Candidate(
+        number=place,
+        point=point,
+        config=to_model_config(config.space, point, f"candidate_{place:04d}"),
+        folder=out_dir / "trials" / f"{place:04d}",
+        report=report,
     )
 
 
-def _save(config: SearchConfig, study: Study, out_dir: Path) -> SearchResult:
-    """Write the result and the YAMLs of its front; raises like `write_text`."""
-    records = tuple(_record(config, trial) for trial in _counting(study))
-    done = [r for r in records if r.state == "complete" and r.duplicate_of is None]
-    chosen = pareto_front([r.top1 or 0.0 for r in done], [r.latency.ms if r.latency else math.inf for r in done])
-    front = [done[i] for i in chosen]
-    for old in (out_dir / "front").glob("*.yaml"):
-        old.unlink()
-    best = max(done, key=lambda r: -math.inf if r.reward is None else r.reward, default=None)
-    name = config.name or out_dir.name
-    count = config.space.count()
-    result = SearchResult(
-        name=name,
-        engine=config.engine,
-        seed=config.seed,
-        space_sha256=config.space.sha256,
-        space_count=count if count < 2**53 else None,
-        objective=config.objective,
-        trials=records,
-        front=tuple(r.number for r in front),
-        best=best.number if best else None,
-        front_yaml=tuple(_write_network(config, r, out_dir, f"front/{name}_{r.number:04d}.yaml") for r in front),
-        best_yaml=_write_network(config, best, out_dir, f"{name}_best.yaml") if best else None,
-    )
-    write_text(out_dir / RESULT_NAME, result.model_dump_json(indent=1) + "\n")
-    return result
-
-
-def _write_network(config: SearchConfig, trial: TrialRecord, out_dir: Path, name: str) -> str:
-    assert trial.point is not None
-    assert trial.latency is not None
-    path = out_dir / name
-    header = [
-        f"found by `mobilezoo search` in {config.name or out_dir.name}, trial {trial.number}",
-        f"{trial.top1:.2f}% top-1 by the recipe {config.recipe!r}, {trial.latency.ms:.3f} ms ({trial.latency.source})",
-        f"mobilezoo train {config.recipe} model={path}",
-    ]
-    write_yaml(path, yaml_data(config.space, trial.point), header)
-    return name
+def _same_network(trial: optuna.Trial, genome: Genome) -> tuple[int, FrozenTrial] | None:
+    """(place, trial) of a finished trial of the same network."""
+    ledger = Ledger(all_trials(trial.study))
+    for place, done in ledger.finished(ledger.fresh_place):
+        attrs = done.user_attrs
+        if done.state == TrialState.COMPLETE and attrs.get("genome") == genome and "duplicate_of" not in attrs:
+            return place, done
+    return None
 
 
 def _one_line(error: Exception) -> str:

@@ -5,157 +5,155 @@ from pathlib import Path
 from rich.console import Console
 
 from mobilezoo.config import find_config, load_record, write_yaml
-from mobilezoo.errors import DeviceError, ExportError, require
-from mobilezoo.search.networks import yaml_data
-from mobilezoo.search.records import Candidate, LatencyEstimate, SearchConfig, SearchResult, TrialRecord
-from mobilezoo.verbs.subject import Subject
-from mobilezoo.verbs.tables import print_table
-
-PARITY_IMAGES = 8
+from mobilezoo.errors import ConfigError, MobilezooError, existing_path, require
+from mobilezoo.search.networks import load_search_config, yaml_data
+from mobilezoo.search.records import SearchConfig, SearchResult, TrialRecord
+from mobilezoo.verbs.finished import Finished, finish
+from mobilezoo.verbs.judge import Judge
 
 
 def run_search(config: str, overrides: tuple[str, ...], out: Path | None, progress: bool) -> SearchResult:
-    """Begin or go on with the study that the config names; every finished trial prints one line."""
+    """Begin or go on with the study that the config names, then measure its front once more."""
     require("optuna", "search")
+    settings = load_search_config(config, overrides)
+    folder = out or Path("runs") / f"search-{settings.name}"
+    result = _work(settings, folder, progress)
+    devices = _measured_devices(settings, result) if settings.remeasure else ()
+    return _remeasure(settings, folder, devices, again=False, progress=progress) if devices else result
+
+
+def run_worker(study: str, name: str | None, out: Path | None, progress: bool) -> SearchResult:
+    """Join a search from its run folder or database until all its trials are finished."""
+    settings, folder = find_study(study, name, out)
+    return _work(settings, folder, progress)
+
+
+def find_study(study: str, name: str | None = None, out: Path | None = None) -> tuple[SearchConfig, Path]:
+    """(config, run folder) of a search named by its folder or its database's URL. Raises ConfigError."""
+    require("optuna", "search")
+    from mobilezoo.search.storage import stored_config
+    from mobilezoo.search.study import CONFIG_NAME
+
+    if "://" in study:
+        name, data = stored_config(study, name)
+        return SearchConfig.parse(data, f"search {name}"), out or Path("runs") / f"search-{name}"
+    folder = existing_path(study, "run folder of a search")
+    if not (folder / CONFIG_NAME).is_file():
+        raise ConfigError(f"{study!r} holds no {CONFIG_NAME}: is it the folder of a search?")
+    return load_record(SearchConfig, folder / CONFIG_NAME), out or folder
+
+
+def _work(settings: SearchConfig, folder: Path, progress: bool) -> SearchResult:
+    """Run trials until all are finished; every one prints a line."""
     from mobilezoo.search.study import search
     from mobilezoo.search.supernet.accuracy import shared_accuracy
+    from mobilezoo.verbs.estimating import is_table
 
-    path = find_config("search", config)
-    settings = load_record(SearchConfig, path, overrides)
-    if settings.estimator:
-        from mobilezoo.verbs.estimating import is_table
-
-        is_table(
-            Path(settings.estimator).expanduser()
-        )  # one that is missing or none is told before anything is trained
-    folder = out or Path("runs") / f"search-{settings.name or path.stem}"
+    for file in filter(None, (settings.estimator, settings.fallback)):
+        is_table(Path(file).expanduser())  # one that is missing or none is told before anything is trained
     console = Console(stderr=True, quiet=not progress)
-    with console.status(f"searching {path.stem}: {settings.trials} trials") as status:
+    best = -float("inf")
 
-        def tell(trial: TrialRecord) -> None:
-            console.print(_line(trial), highlight=False, markup=False)
-            status.update(f"searching {path.stem}: trial {trial.number + 1} of {settings.trials} done")
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
 
-        shared = shared_accuracy(settings, folder, say=lambda text: console.print(text, highlight=False, markup=False))
-        judge = Judge(settings)
-        result = search(settings, shared or judge.accuracy, judge.latency, folder, on_trial=tell)
+    def tell(trial: TrialRecord) -> None:
+        nonlocal best
+        best = max(best, trial.reward if trial.reward is not None else best)
+        say(_line(trial, best))
+        status.update(f"searching {settings.name}: trial {trial.number + 1} of {settings.trials} done")
+
+    judge = Judge(settings, say)
+    shared = shared_accuracy(settings, folder, say=say)
+    with console.status(f"searching {settings.name}: {settings.trials} trials") as status:
+        result = search(settings, shared or judge.accuracy, judge.measure, folder, on_trial=tell)
         if shared is not None:
             shared.write(result, folder)
-        return result
+    return result
 
 
-class Judge:
-    """What the search calls for each candidate: latency of the untrained network, then accuracy."""
+def _measured_devices(settings: SearchConfig, result: SearchResult) -> tuple[str, ...]:
+    """Devices whose latencies were measured: an estimate is the same the second time."""
+    if not result.front:
+        return ()
+    first = result.trial(result.front[0])
+    values = dict(zip(settings.devices, [first.latency, *first.elsewhere.values()], strict=True))
+    return tuple(device for device, value in values.items() if value is not None and value.measured)
 
-    def __init__(self, settings: SearchConfig) -> None:
-        self.settings = settings
 
-    def latency(self, candidate: Candidate) -> LatencyEstimate:
-        """Latency of the candidate: measured on the device, or what the config's estimator says. Raises ExportError."""
-        return self._estimated(candidate) if self.settings.estimator else self._on_device(candidate)
+def _remeasure(
+    settings: SearchConfig, folder: Path, devices: tuple[str, ...], *, again: bool, progress: bool
+) -> SearchResult:
+    from mobilezoo.search.study import remeasure
 
-    def _estimated(self, candidate: Candidate) -> LatencyEstimate:
-        """From a table of blocks or a predictor, with its interval and error."""
-        from mobilezoo.verbs.estimating import is_table
-        from mobilezoo.verbs.spaces import block_keys
-        from mobilezoo_latency.estimators.predictor import Predictor
-        from mobilezoo_latency.estimators.table import load_table
-
-        by = Path(str(self.settings.estimator)).expanduser()
-        if is_table(by):
-            found = load_table(by).compose(block_keys(self.settings.space, candidate.point))
-        else:
-            found = Predictor.load(by).predict(self._file(candidate))
-        return LatencyEstimate(
-            ms=found.latency_ms,
-            source=f"estimated: {by.name} ({found.basis})",
-            low_ms=found.low_ms,
-            high_ms=found.high_ms,
-            error_percent=found.error_percent,
+    console = Console(stderr=True, quiet=not progress)
+    judge = Judge(settings, lambda text: console.print(text, highlight=False, markup=False))
+    with console.status("measuring the front once more") as status:
+        return remeasure(
+            settings,
+            lambda candidate: judge.remeasure(candidate, devices),
+            folder,
+            again=again,
+            on_member=lambda trial: status.update(f"measured trial {trial.number} once more"),
         )
 
-    def _on_device(self, candidate: Candidate) -> LatencyEstimate:
-        """Median latency of the candidate's file, with its 95% interval; an emulated core's is an estimate."""
-        from mobilezoo_latency import profile, summarize
 
-        report = profile(self._file(candidate), self.settings.device)
-        if not report.samples_ms and report.estimate is None:
-            raise DeviceError(f"{report.device.name} counts and is not calibrated to a phone: it gives no latency")
-        summary = summarize(report)
-        how = "measured" if report.samples_ms else "estimated from counted instructions"
-        return LatencyEstimate(
-            ms=summary["median_ms"],
-            source=f"{how}: {report.device.runtime} on {report.device.name}",
-            low_ms=summary["ci_low_ms"],
-            high_ms=summary["ci_high_ms"],
-            noisy=bool(report.noisy),
-            error_percent=report.estimate.error_percent if report.estimate else None,
-        )
+def show_front(study: str, name: str | None, remeasure: bool, devices: tuple[str, ...], progress: bool) -> SearchResult:
+    """The front as it stands; measured again first where that is asked for."""
+    settings, folder = find_study(study, name)
+    if remeasure:
+        return _remeasure(settings, folder, devices or settings.devices, again=True, progress=progress)
+    from mobilezoo.search.results import current
 
-    def _file(self, candidate: Candidate) -> Path:
-        """The candidate, exported."""
-        from mobilezoo.train.config import TrainConfig
-        from mobilezoo.verbs.exporting import export_network
-
-        recipe = load_record(TrainConfig, find_config("train", self.settings.recipe), self.settings.recipe_overrides)
-        subject = _fresh(candidate, recipe.train.resolution)
-        (result,) = export_network(
-            subject, [self.settings.target], ["fp32"], candidate.folder, isolate=False, images=PARITY_IMAGES
-        )
-        if result.path is None:
-            raise ExportError(f"{result.target}: {result.reason}")
-        return Path(result.path)
-
-    def accuracy(self, candidate: Candidate) -> float:
-        """Top-1 in percent after the recipe's short training."""
-        from mobilezoo.train.config import TrainConfig
-        from mobilezoo.train.trainer import train
-
-        model = candidate.folder / f"{candidate.config.name}.yaml"
-        write_yaml(model, yaml_data(self.settings.space, candidate.point), [f"trial {candidate.number}"])
-        overrides = (*self.settings.recipe_overrides, f"model={model}")
-        recipe = load_record(TrainConfig, find_config("train", self.settings.recipe), overrides)
-        folder = candidate.folder / "train"
-        record = train(recipe, folder, resume=folder.exists(), progress=False, on_epoch=candidate.report)
-        assert record.top1 is not None, "the trainer scores every epoch"
-        return record.top1
+    return current(settings, folder)
 
 
-def print_search(result: SearchResult) -> None:
-    """The front, fastest first, and where the winner's YAML lies."""
-    rows = []
-    for number, file in zip(result.front, result.front_yaml, strict=True):
-        trial = result.trial(number)
-        assert trial.latency is not None
-        best = "best" if number == result.best else ""
-        rows.append((file, f"{trial.latency.ms:.3f}", f"{trial.top1:.2f}", f"{trial.reward:.2f}", best))
-    print_table(f"front of {len(result.trials)} trials", ("network", "latency ms", "top-1 %", "reward", ""), rows)
+def finetune(
+    study: str,
+    name: str | None,
+    member: int | None,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    progress: bool,
+) -> Finished:
+    """Train a tried network (default: the best) by a full recipe, export it, score and time the file."""
+    settings, folder = find_study(study, name)
+    from mobilezoo.search.results import current
+
+    result = current(settings, folder)
+    chosen = _member(result, member)
+    assert chosen.point is not None
+    target = out or folder / "finetune" / f"{chosen.number:04d}"
+    model = target / f"{settings.name or 'search'}_{chosen.number:04d}.yaml"
+    write_yaml(model, yaml_data(settings.space, chosen.point), [f"trial {chosen.number} of {result.name}"])
+    weights = folder / "front" / model.with_suffix(".safetensors").name
+    path = find_config("train", recipe or settings.final_recipe or settings.recipe)
+    inherited = (f"checkpoint={weights}",) if weights.is_file() else ()
+    return finish(settings, chosen, path, (f"model={model}", *inherited, *overrides), target, progress)
 
 
-def _fresh(candidate: Candidate, resolution: int | None) -> Subject:
-    from mobilezoo.models import create_model
-
-    config = candidate.config
-    return Subject(
-        network=create_model(config).eval(),
-        name=config.name,
-        resolution=resolution or config.resolution,
-        in_chans=3,
-        preprocessing=config.preprocessing(),
-        labels=(),
-        dataset="",
-        fresh=True,
-        checkpoint=None,
-    )
+def _member(result: SearchResult, number: int | None) -> TrialRecord:
+    """The chosen network. Raises MobilezooError where there is no such finished one."""
+    number = result.best if number is None else number
+    if number is None:
+        raise MobilezooError("no trial of this search is complete yet")
+    done = {trial.number: trial for trial in result.trials if trial.state == "complete"}
+    if number not in done:
+        front = ", ".join(map(str, result.front))
+        raise MobilezooError(f"--member {number}: no complete trial has this number; the front is {front or 'empty'}")
+    return done[number]
 
 
-def _line(trial: TrialRecord) -> str:
+def _line(trial: TrialRecord, best: float) -> str:
     if trial.state != "complete":
         return f"trial {trial.number}: {trial.state}: {trial.reason}"
     assert trial.latency is not None
+    assert trial.reward is not None
     again = f" (same network as trial {trial.duplicate_of})" if trial.duplicate_of is not None else ""
     noisy = " noisy" if trial.latency.noisy else ""
+    elsewhere = "".join(f" {estimate.ms:.3f} ms" for estimate in trial.elsewhere.values())
     return (
-        f"trial {trial.number}: top-1 {trial.top1:.2f}%  {trial.latency.ms:.3f} ms{noisy}  reward {trial.reward:.2f}  "
-        f"{trial.seconds:.0f} s{again}"
+        f"trial {trial.number}: top-1 {trial.top1:.2f}%  {trial.latency.ms:.3f} ms{elsewhere}{noisy}  "
+        f"reward {trial.reward:.4f} (best {best:.4f})  {trial.seconds:.0f} s{again}"
     )

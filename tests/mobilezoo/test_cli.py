@@ -7,7 +7,8 @@ import pytest
 
 from mobilezoo.cli import main
 
-VERBS = ("list", "show", "train", "eval", "convert", "export", "profile", "search", "report", "demo")
+VERBS = ("list", "show", "train", "eval", "convert", "export", "profile", "report", "demo")
+SEARCH = ("run", "worker", "status", "front", "finetune", "report")
 
 
 def call(*args: str) -> int:
@@ -16,9 +17,9 @@ def call(*args: str) -> int:
     return int(done.value.code or 0)
 
 
-@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("verb", [*VERBS, *(f"search {name}" for name in SEARCH)])
 def test_every_verb_teaches_by_example(verb: str, capsys: pytest.CaptureFixture[str]) -> None:
-    assert call(verb, "--help") == 0
+    assert call(*verb.split(), "--help") == 0
     text = capsys.readouterr().out
     assert "Example" in text
     assert f"mobilezoo {verb}" in text
@@ -65,7 +66,14 @@ def test_show_takes_a_copied_yaml_and_no_code(tmp_path: Path, capsys: pytest.Cap
         (["export", "shvit_s1", "--to", "tflit"], "tflit"),
         (["profile", "missing.tflite"], "missing.tflite"),
         (["report", "/nowhere"], "/nowhere"),
-        (["search", "nothing"], "nothing"),
+        (["search", "run", "nothing"], "unknown search config 'nothing'"),
+        (["search", "nothing"], "unknown search config 'nothing'"),
+        (["search", "run", "digits", "space.stages=[]"], "the space is empty"),
+        (["search", "run", "digits", "space.resolution=[4]"], "resolutions of at least the total stride 8"),
+        (["search", "run", "digits", "storage=nonsense"], "expected a database URL"),
+        (["search", "run", "digits", "storage=postgresql+psycopg://me@127.0.0.1:1/x"], "127.0.0.1"),
+        (["search", "status", "nowhere"], "run folder of a search not found: 'nowhere'"),
+        (["search", "front", "/"], "holds no search.yaml"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -22,10 +22,15 @@ ENGINES = {
     "ppo": "mobilezoo.search.engines.ppo:ControllerSampler",
     "tpe": "mobilezoo.search.engines.optuna_samplers:tpe",
     "nsga2": "mobilezoo.search.engines.optuna_samplers:nsga2",
+    "nsga3": "mobilezoo.search.engines.optuna_samplers:nsga3",
 }
 
-FRONT_ENGINES = ("random", "tpe", "nsga2", "guided")
-"""Engines that can seek the whole front; the others need a reward."""
+REWARD_ENGINES = ("guided", "evolution", "ppo", "tpe", "nsga2", "random")
+"""Engines that can seek the highest reward."""
+FRONT_ENGINES = ("guided", "tpe", "nsga2", "nsga3", "random")
+"""Engines that can seek the whole front of accuracy and latency."""
+MANY_ENGINES = ("nsga2", "nsga3", "tpe", "random")
+"""Engines that can seek a front of more than two criteria."""
 
 
 def make_sampler(config: "SearchConfig", genes: GeneSpace) -> "BaseSampler":

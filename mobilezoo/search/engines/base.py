@@ -1,6 +1,6 @@
 """What the engines share: the history they may look at, and the random generator of a trial."""
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
 
@@ -11,12 +11,10 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from mobilezoo.search.genes import GeneSpace, Genome, Value
+from mobilezoo.search.ledger import Ledger, all_trials
 
 if TYPE_CHECKING:
     from mobilezoo.search.records import SearchConfig
-
-INTERRUPTED = "interrupted"
-"""User attribute of a trial that a stopped process left behind and that runs again under a later number."""
 
 MAX_REDRAWS = 50
 """How often a proposal that was tried before is drawn again."""
@@ -24,19 +22,14 @@ MAX_REDRAWS = 50
 
 @dataclass(frozen=True)
 class Seen:
-    """A finished trial as an engine sees it."""
+    """A trial as an engine sees it."""
 
     number: int
     genome: Genome
     reward: float | None
-    """None for a failed or pruned trial, like the next two."""
+    """None for a trial that failed, was pruned or runs elsewhere, like the next two."""
     top1: float | None = None
     latency_ms: float | None = None
-
-
-def place(trials: Sequence[FrozenTrial], number: int) -> int:
-    """The trial's place among those that count: its number, less the interrupted trials before it."""
-    return number - sum(INTERRUPTED in t.user_attrs for t in trials if t.number < number)
 
 
 def trial_rng(seed: int, index: int) -> np.random.Generator:
@@ -63,6 +56,10 @@ class GenomeSampler(BaseSampler):
         """The next point, given the finished trials in order."""
         raise NotImplementedError
 
+    def at(self, place: int, history: list[Seen]) -> Genome:
+        """The point for a place in the sequence of networks, given the trials asked for before."""
+        return self.fresh(history, trial_rng(self.config.seed, place))
+
     def fresh(self, history: list[Seen], rng: np.random.Generator) -> Genome:
         """`propose`, drawn again (a bounded number of times) while it proposes what was tried before."""
         seen = {self.genes.key(trial.genome) for trial in history}
@@ -79,9 +76,8 @@ class GenomeSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        trials = study.get_trials(deepcopy=False)
-        history = self._history(trials, trial.number)
-        genome = self.fresh(history, trial_rng(self.config.seed, place(trials, trial.number)))
+        ledger = Ledger(all_trials(study))
+        genome = self.at(ledger.place(trial.number), self._history(ledger, trial.number))
         return {name: value for name, value in genome.items() if name in search_space}
 
     def sample_independent(
@@ -89,16 +85,14 @@ class GenomeSampler(BaseSampler):
     ) -> Value:
         raise AssertionError(f"{param_name} is active but was not proposed")
 
-    def _history(self, trials: Sequence[FrozenTrial], before: int) -> list[Seen]:
+    def _history(self, ledger: Ledger, before: int) -> list[Seen]:
         seen = []
-        for trial in trials:
-            if trial.number >= before or not trial.state.is_finished() or INTERRUPTED in trial.user_attrs:
-                continue
-            if "genome" not in trial.user_attrs:
+        for trial in ledger.heeded:
+            if trial.number >= before or "genome" not in trial.user_attrs:
                 continue
             attrs, genome = trial.user_attrs, dict(trial.user_attrs["genome"])
             if trial.state == TrialState.COMPLETE:
-                seen.append(Seen(trial.number, genome, attrs["reward"], attrs["top1"], attrs["latency"]["ms"]))
+                seen.append(Seen(trial.number, genome, attrs["reward"], attrs["top1"], attrs["latency_ms"]))
             else:
                 seen.append(Seen(trial.number, genome, None))
         return seen

@@ -11,8 +11,8 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from mobilezoo.search.engines.base import place
 from mobilezoo.search.genes import GeneSpace
+from mobilezoo.search.ledger import Ledger, all_trials
 
 if TYPE_CHECKING:
     from mobilezoo.search.records import SearchConfig
@@ -32,6 +32,13 @@ def nsga2(config: "SearchConfig", genes: GeneSpace) -> BaseSampler:
     """NSGA-II on (top-1, latency): the front itself is the goal, not a reward."""
     return ReseededSampler(
         config.seed, lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=config.population)
+    )
+
+
+def nsga3(config: "SearchConfig", genes: GeneSpace) -> BaseSampler:
+    """NSGA-III: as NSGA-II, spread over reference directions; for fronts of many criteria."""
+    return ReseededSampler(
+        config.seed, lambda seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=config.population)
     )
 
 
@@ -59,7 +66,7 @@ class ReseededSampler(BaseSampler):
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
         inner = self._at(study, trial)
         inner.before_trial(study, trial)
-        if "fixed_params" in trial.system_attrs:
+        if trial.system_attrs.get("fixed_params"):
             # An enqueued trial never asks for its choices, and NSGA-II notes a trial's generation when asked.
             inner.sample_relative(study, trial, inner.infer_relative_search_space(study, trial))
 
@@ -68,7 +75,7 @@ class ReseededSampler(BaseSampler):
 
     def _at(self, study: Study, trial: FrozenTrial) -> BaseSampler:
         if self._inner is None or self._inner[0] != trial.number:
-            index = place(study.get_trials(deepcopy=False), trial.number)
+            index = Ledger(all_trials(study)).place(trial.number)
             seed = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -1,13 +1,30 @@
 """Random search: points drawn uniformly from the space."""
 
+from typing import TYPE_CHECKING
+
 import numpy as np
 
-from mobilezoo.search.engines.base import GenomeSampler, Seen
-from mobilezoo.search.genes import Genome
+from mobilezoo.search.engines.base import GenomeSampler, Seen, trial_rng
+from mobilezoo.search.genes import GeneSpace, Genome
+
+if TYPE_CHECKING:
+    from mobilezoo.search.records import SearchConfig
 
 
 class RandomSampler(GenomeSampler):
-    """Uniform over points, without repeats while the bounded redraws find new ones."""
+    """Uniform over points, without repeats while the bounded redraws find new ones.
+
+    A point follows from the seed and its place alone, so that any number of workers try the same networks.
+    """
+
+    def __init__(self, config: "SearchConfig", genes: GeneSpace) -> None:
+        super().__init__(config, genes)
+        self._drawn: list[Seen] = []
+
+    def at(self, place: int, history: list[Seen]) -> Genome:
+        for index in range(len(self._drawn), place + 1):
+            self._drawn.append(Seen(index, self.fresh(self._drawn, trial_rng(self.config.seed, index)), None))
+        return self._drawn[place].genome
 
     def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:
         return self.genes.sample(rng)

@@ -11,16 +11,26 @@ import time
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
 
 from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError
 from mobilezoo.models import load_model_config
-from mobilezoo.search.engines import ENGINES, FRONT_ENGINES
+from mobilezoo.search.engines import FRONT_ENGINES, REWARD_ENGINES
 from mobilezoo.search.networks import point_of
 from mobilezoo.search.objective import pareto_front
-from mobilezoo.search.records import Candidate, LatencyEstimate, SearchConfig, SearchResult, load_search_result
+from mobilezoo.search.records import (
+    Candidate,
+    DeviceLostError,
+    Figures,
+    LatencyEstimate,
+    SearchConfig,
+    SearchResult,
+    load_search_result,
+)
+from mobilezoo.search.results import standing
 from mobilezoo.search.storage import DATABASE, open_study
-from mobilezoo.search.study import search
+from mobilezoo.search.study import remeasure, search
 
 STAGE = {"kernel": [3, 5], "expansion": [2, 3], "attention": ["none", "se"], "depth": [1, 2]}
 DATA: dict[str, Any] = {
@@ -50,6 +60,10 @@ def size(candidate: Candidate) -> float:
     return sum(s.depth * s.width * (s.expansion + s.kernel / 3) for s in candidate.point.stages)
 
 
+def figures(ms: float, **more: Any) -> Figures:
+    return Figures(latency={"host": LatencyEstimate(ms=ms, source="a formula")}, **more)
+
+
 class Judge:
     """Deterministic accuracy and latency that remember what they were asked."""
 
@@ -57,9 +71,9 @@ class Judge:
         self.timed: list[int] = []
         self.trained: list[int] = []
 
-    def latency(self, candidate: Candidate) -> LatencyEstimate:
+    def measure(self, candidate: Candidate) -> Figures:
         self.timed.append(candidate.number)
-        return LatencyEstimate(ms=0.5 + size(candidate) / 60, source="a formula")
+        return figures(0.5 + size(candidate) / 60)
 
     def evaluate(self, candidate: Candidate) -> float:
         self.trained.append(candidate.number)
@@ -67,7 +81,7 @@ class Judge:
         return 100 - 900 / (10 + size(candidate)) + bonus
 
     def search(self, config: SearchConfig, folder: Path, **kwargs: Any) -> SearchResult:
-        return search(config, self.evaluate, self.latency, folder, **kwargs)
+        return search(config, self.evaluate, self.measure, folder, **kwargs)
 
 
 def outcome(result: SearchResult) -> list[Any]:
@@ -93,7 +107,7 @@ def test_a_search_leaves_a_record_a_front_and_yamls_that_are_its_networks(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("engine", "goal"), [*((e, "reward") for e in ENGINES), *((e, "front") for e in FRONT_ENGINES)]
+    ("engine", "goal"), [*((e, "reward") for e in REWARD_ENGINES), *((e, "front") for e in FRONT_ENGINES)]
 )
 def test_a_resumed_search_equals_an_unbroken_one(engine: str, goal: str, tmp_path: Path) -> None:
     wanted = config(engine=engine, goal=goal, trials=14)
@@ -107,7 +121,7 @@ def test_a_resumed_search_equals_an_unbroken_one(engine: str, goal: str, tmp_pat
         return stopped.evaluate(candidate)
 
     with pytest.raises(KeyboardInterrupt):
-        search(wanted, stop, stopped.latency, tmp_path / "b")
+        search(wanted, stop, stopped.measure, tmp_path / "b")
     resumed = Judge().search(wanted, tmp_path / "b")
     assert outcome(resumed) == outcome(unbroken)
 
@@ -123,7 +137,7 @@ def test_a_search_killed_in_a_trial_loses_nothing_and_runs_that_network_again(tm
                 print("in trial 4", flush=True)
                 time.sleep(60)
             return judge.evaluate(candidate)
-        search(config(), slow, judge.latency, Path({str(tmp_path / "killed")!r}))
+        search(config(), slow, judge.measure, Path({str(tmp_path / "killed")!r}))
     """
     child = subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
     assert child.stdout is not None
@@ -146,7 +160,7 @@ def test_a_network_that_keeps_killing_the_process_is_given_up(tmp_path: Path) ->
 
     for _ in range(4):
         with pytest.raises(KeyboardInterrupt):
-            search(config(), crash, Judge().latency, tmp_path)
+            search(config(), crash, Judge().measure, tmp_path)
     result = Judge().search(config(), tmp_path)
     failed = [t for t in result.trials if t.state == "failed"]
     assert len(failed) == 1
@@ -162,7 +176,7 @@ def test_a_failing_network_is_recorded_with_its_reason_and_the_search_goes_on(tm
             raise RuntimeError("no   kernel\nfor this shape")
         return float("nan") if candidate.number == 5 else judge.evaluate(candidate)
 
-    result = search(config(), sometimes, judge.latency, tmp_path)
+    result = search(config(), sometimes, judge.measure, tmp_path)
     assert {t.number: t.reason for t in result.trials if t.state == "failed"} == {
         3: "RuntimeError: no kernel for this shape",
         5: "accuracy is nan: the training diverged",
@@ -171,7 +185,7 @@ def test_a_failing_network_is_recorded_with_its_reason_and_the_search_goes_on(tm
 
 
 def test_failures_in_a_row_end_the_search_with_the_last_reason(tmp_path: Path) -> None:
-    def fail(candidate: Candidate) -> LatencyEstimate:
+    def fail(candidate: Candidate) -> Figures:
         raise MobilezooError("phone unplugged")
 
     with pytest.raises(MobilezooError, match="3 networks failed in a row, the last one: phone unplugged"):
@@ -180,7 +194,7 @@ def test_failures_in_a_row_end_the_search_with_the_last_reason(tmp_path: Path) -
 
 
 def test_a_missing_toolchain_stops_the_search_and_its_network_runs_again(tmp_path: Path) -> None:
-    def missing(candidate: Candidate) -> LatencyEstimate:
+    def missing(candidate: Candidate) -> Figures:
         raise MissingToolError("litert_torch", "litert")
 
     with pytest.raises(MissingToolError, match="pip install"):
@@ -218,7 +232,7 @@ def test_pruned_networks_keep_their_curve(tmp_path: Path) -> None:
             candidate.report(epoch, 10.0 * epoch)
         return judge.evaluate(candidate)
 
-    result = search(config(trials=2), with_curve, judge.latency, tmp_path)
+    result = search(config(trials=2), with_curve, judge.measure, tmp_path)
     assert result.trials[0].curve == ((0, 0.0), (1, 10.0), (2, 20.0))
 
 
@@ -229,7 +243,7 @@ def test_pruned_networks_keep_their_curve(tmp_path: Path) -> None:
         ({"objective": {"target_ms": 4.0}}, "with another objective"),
         ({"goal": "front"}, "with another goal"),
         ({"recipe": "imagenet"}, "with another training recipe"),
-        ({"device": "phone"}, "with another latency source"),
+        ({"devices": ["phone"]}, "with another latency source"),
     ],
 )
 def test_a_study_of_something_else_is_refused(change: dict[str, Any], message: str, tmp_path: Path) -> None:
@@ -260,3 +274,129 @@ def test_a_foreign_damaged_or_locked_database_is_one_line(tmp_path: Path) -> Non
     other.rollback()
     other.close()
     assert len(Judge().search(config(trials=2), tmp_path / "locked").trials) == 2
+
+
+def test_a_front_may_trade_several_devices_and_the_size(tmp_path: Path) -> None:
+    targets = {"target_ms": 3.0, "targets_ms": {"phone": 9.0}}
+    many = {"goal": "front", "engine": "nsga3", "further": ["size_mb"], "trials": 12, "population": 4}
+    wanted = config(devices="host,phone", objective=targets, **many)
+
+    def measure(candidate: Candidate) -> Figures:
+        size_mb = float(sum(s.width for s in candidate.point.stages))
+        fast = figures(0.5 + size(candidate) / 60).latency["host"]
+        slow = fast.model_copy(update={"ms": fast.ms * (1 + candidate.point.stages[0].kernel)})
+        return Figures(latency={"host": fast, "phone": slow}, size_mb=size_mb)
+
+    assert wanted.criteria == ("top1", "host_ms", "phone_ms", "size_mb")
+    result = search(wanted, Judge().evaluate, measure, tmp_path)
+    rows = {
+        t.number: np.array([-(t.top1 or 0), t.latency.ms, t.elsewhere["phone"].ms, t.size_mb or 0])
+        for t in result.trials
+        if t.duplicate_of is None and t.latency
+    }
+    dominated = {a for a in rows for b in rows if (rows[b] <= rows[a]).all() and (rows[b] < rows[a]).any()}
+    assert set(result.front) == rows.keys() - dominated
+    # The reward looks at the device that is worst against its target.
+    first = result.trials[0]
+    assert first.reward == pytest.approx(wanted.objective(first.top1 or 0, first.elsewhere["phone"].ms * 3 / 9))
+
+
+@pytest.mark.parametrize(
+    ("changes", "message"),
+    [
+        ({"goal": "front", "further": ["size_mb"], "engine": "guided"}, "a front of 3 criteria: nsga2, nsga3"),
+        ({"engine": "nsga3"}, "seeks a reward: guided"),
+        ({"further": ["size_mb"]}, "goal: front with further"),
+        ({"goal": "front", "pruner": "median"}, "pruner: none with goal = front"),
+        ({"devices": ["host", "host"]}, "each device once"),
+        ({"devices": []}, "devices"),
+        ({"on_device_lost": "estimate"}, "fallback: FILE together"),
+        ({"fallback": "a.json"}, "fallback: FILE together"),
+        ({"estimator": "a.json", "devices": ["host", "phone"]}, "one device with an estimator"),
+        ({"objective": {"target_ms": 3, "targets_ms": {"phone": 5}}}, r"targets_ms of devices \['host'\], got phone"),
+        ({"storage": "nonsense"}, "expected a database URL such as postgresql"),
+    ],
+)
+def test_contradictory_configs_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
+    with pytest.raises(ConfigError, match=message):
+        Judge().search(config(**changes), tmp_path)
+
+
+def test_a_lost_device_stops_the_search_and_its_network_runs_again_however_often(tmp_path: Path) -> None:
+    judge = Judge()
+
+    def lost(candidate: Candidate) -> Figures:
+        if candidate.number == 2:
+            raise DeviceLostError("device 'phone' is gone")
+        return judge.measure(candidate)
+
+    for _ in range(4):
+        with pytest.raises(DeviceLostError, match="is gone"):
+            search(config(), judge.evaluate, lost, tmp_path)
+    assert outcome(Judge().search(config(), tmp_path)) == outcome(Judge().search(config(), tmp_path / "unbroken"))
+
+
+@pytest.mark.parametrize("pruner", ["median", "hyperband", "sha"])
+def test_trainings_that_lag_behind_are_ended_by_the_reward_not_the_accuracy(pruner: str, tmp_path: Path) -> None:
+    def with_curve(candidate: Candidate) -> float:
+        for epoch in range(4):
+            candidate.report(epoch, 90.0 - (0 if candidate.number < 5 else 60) + epoch)
+        return 90.0
+
+    result = search(config(pruner=pruner, check_target=False), with_curve, Judge().measure, tmp_path)
+    pruned = [t for t in result.trials if t.state == "pruned"]
+    assert pruned
+    assert all(t.reason and t.reason.startswith("stopped after epoch") and t.curve for t in pruned)
+    assert result.best not in [t.number for t in pruned]
+
+    fast = {"host": LatencyEstimate(ms=1.0, source="a formula")}
+    slow = {"host": LatencyEstimate(ms=30.0, source="a formula")}
+    rewards: dict[int, float] = {}
+
+    def accurate_but_slow(candidate: Candidate) -> float:
+        candidate.report(0, 50.0 if candidate.number < 6 else 90.0)
+        rewards[candidate.number] = 0.0
+        return 50.0
+
+    def measure(candidate: Candidate) -> Figures:
+        return Figures(latency=fast if candidate.number < 6 else slow)
+
+    hard = config(pruner="median", check_target=False, objective={"target_ms": 3.0, "reward": "mnas_hard"})
+    result = search(hard, accurate_but_slow, measure, tmp_path / "slow")
+    assert [t.state for t in result.trials[6:]] == ["pruned", "pruned"]
+
+
+def test_the_front_is_measured_again_and_both_values_stay(tmp_path: Path) -> None:
+    first = Judge().search(config(), tmp_path)
+    asked: list[int] = []
+
+    def again(candidate: Candidate) -> dict[str, LatencyEstimate]:
+        asked.append(candidate.number)
+        assert candidate.point == first.trial(candidate.number).point
+        return {"host": LatencyEstimate(ms=9.0, source="measured: again")}
+
+    second = remeasure(config(), again, tmp_path)
+    assert asked == list(first.front) == list(second.front)
+    assert all(second.trial(n).remeasured["host"].ms == 9.0 for n in second.front)
+    assert all(second.trial(n).latency == first.trial(n).latency for n in second.front)
+    assert load_search_result(tmp_path) == second
+    remeasure(config(), again, tmp_path)
+    assert len(asked) == len(first.front)
+    assert Judge().search(config(), tmp_path) == second
+
+
+def test_the_standing_is_told_while_another_process_searches(tmp_path: Path) -> None:
+    seen = []
+
+    def look(candidate: Candidate) -> float:
+        seen.append(standing(config(), tmp_path))
+        return 50.0
+
+    search(config(trials=3), look, Judge().measure, tmp_path)
+    last = seen[-1]
+    assert (last.states["complete"], last.states["running"]) == (2, 1)
+    assert last.running[0].number == 2
+    assert last.running[0].worker.endswith(f":{os.getpid()}")
+    assert last.best is not None
+    with pytest.raises(ConfigError, match=r"holds no study\.db"):
+        standing(config(), tmp_path / "elsewhere")

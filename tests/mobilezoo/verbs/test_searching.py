@@ -9,7 +9,7 @@ from mobilezoo.artifacts import DeviceInfo
 from mobilezoo.errors import DeviceError, MobilezooError
 from mobilezoo.search.networks import load_search_config, model_config
 from mobilezoo.search.records import Candidate, SearchConfig
-from mobilezoo.verbs.searching import Judge
+from mobilezoo.verbs.judge import Judge
 from mobilezoo.verbs.spaces import block_keys
 from mobilezoo_latency.estimators.table import Table
 
@@ -35,7 +35,7 @@ def test_a_table_gives_the_latency_with_its_error_and_name(tmp_path: Path) -> No
         networks=12,
     )
     table.save(tmp_path / "pixel.table.json")
-    found = Judge(settings).latency(first)
+    found = Judge(settings).measure(first).latency["host"]
     assert found.ms == pytest.approx(0.25 + 0.5 * len(keys))
     assert (found.low_ms, found.high_ms) == (pytest.approx(found.ms * 0.9), pytest.approx(found.ms * 1.2))
     assert found.error_percent == 3.5
@@ -43,10 +43,10 @@ def test_a_table_gives_the_latency_with_its_error_and_name(tmp_path: Path) -> No
     others = (candidate(settings, tmp_path, seed) for seed in range(1, 50))
     other = next(c for c in others if set(block_keys(settings.space, c.point)) - set(keys))
     with pytest.raises(DeviceError, match="has no block"):
-        Judge(settings).latency(other)
+        Judge(settings).measure(other)
 
 
 def test_an_estimator_that_is_none_is_one_line(tmp_path: Path) -> None:
     settings = load_search_config("digits", (f"estimator={tmp_path / 'no.json'}",))
     with pytest.raises(MobilezooError, match="table or predictor not found"):
-        Judge(settings).latency(candidate(settings, tmp_path))
+        Judge(settings).measure(candidate(settings, tmp_path))

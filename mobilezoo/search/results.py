@@ -1,0 +1,166 @@
+"""From a study's trials to what is kept and shown: records, the front, YAMLs, and how a running search stands."""
+
+import math
+import statistics
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+from optuna.study import Study
+from optuna.trial import FrozenTrial, TrialState
+
+from mobilezoo.artifacts import write_text
+from mobilezoo.config import Record, write_yaml
+from mobilezoo.search.engines.base import genome_of
+from mobilezoo.search.ledger import Ledger, all_trials
+from mobilezoo.search.networks import arch_strings, yaml_data
+from mobilezoo.search.objective import undominated
+from mobilezoo.search.records import RESULT_NAME, Figures, SearchConfig, SearchResult, TrialRecord
+from mobilezoo.search.storage import database_errors, place_of, read_study, writing_in
+
+STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
+
+
+class Running(Record):
+    """A trial that some worker has in hand."""
+
+    number: int
+    worker: str
+    since: str
+    """The worker's local time."""
+
+
+class Standing(Record):
+    """How a search stands."""
+
+    name: str
+    storage: str
+    engine: str
+    limit: int
+    """Trials in all."""
+    states: dict[str, int]
+    """complete, pruned, failed, running, interrupted → trials."""
+    seconds_per_trial: float | None
+    """Median of the finished ones."""
+    best: TrialRecord | None
+    running: tuple[Running, ...]
+
+
+def remeasured_key(number: int) -> str:
+    """Attribute of the study that holds a front member's second measurement."""
+    return f"remeasured {number}"
+
+
+def record(config: SearchConfig, place: int, trial: FrozenTrial, again: dict[str, Any] | None = None) -> TrialRecord:
+    """A finished trial as it is kept; `again` is its second measurement."""
+    attrs = trial.user_attrs
+    point = config.space.point(genome_of(config.space.genes, trial.params)) if "genome" in attrs else None
+    figures = Figures.parse(attrs["figures"]).model_dump() if "figures" in attrs else {"latency": {}}
+    latency = list(figures.pop("latency").items())
+    return TrialRecord.parse(
+        {
+            "number": place,
+            "state": STATES[trial.state],
+            "point": point.model_dump() if point else None,
+            "arch": arch_strings(point) if point else (),
+            "latency": latency[0][1] if latency else None,
+            "elsewhere": dict(latency[1:]),
+            "remeasured": again or {},
+            **figures,
+            **{key: attrs[key] for key in TrialRecord.model_fields if key in attrs},
+        }
+    )
+
+
+def summary(config: SearchConfig, study: Study) -> SearchResult:
+    """Everything finished so far, and the front among it."""
+    ledger, attrs = Ledger(all_trials(study)), study.user_attrs
+    finished = ledger.finished(ledger.fresh_place)
+    records = tuple(record(config, place, trial, attrs.get(remeasured_key(place))) for place, trial in finished)
+    done = [r for r in records if r.state == "complete" and r.duplicate_of is None]
+    front = [done[i].number for i in undominated(np.array([_costs(config, r) for r in done]))] if done else []
+    best = max(done, key=lambda r: -math.inf if r.reward is None else r.reward, default=None)
+    count = config.space.count()
+    return SearchResult(
+        name=config.name or "search",
+        engine=config.engine,
+        seed=config.seed,
+        space_sha256=config.space.sha256,
+        space_count=count if count < 2**53 else None,
+        objective=config.objective,
+        devices=config.devices,
+        criteria=config.criteria,
+        trials=records,
+        front=tuple(front),
+        best=best.number if best else None,
+    )
+
+
+def _costs(config: SearchConfig, trial: TrialRecord) -> list[float]:
+    """The criteria of the front, all to be small."""
+    assert trial.top1 is not None
+    assert trial.latency is not None
+    latencies = [trial.latency.ms, *(estimate.ms for estimate in trial.elsewhere.values())]
+    return [-trial.top1, *latencies, *(getattr(trial, name) for name in config.further)]
+
+
+def save(config: SearchConfig, study: Study, out_dir: Path) -> SearchResult:
+    """Write the result and the YAMLs of its front; raises like `write_text`."""
+    result = summary(config, study)
+    name = config.name or out_dir.name
+    files = [f"front/{name}_{number:04d}.yaml" for number in result.front]
+    for old in (out_dir / "front").glob("*.yaml"):
+        if f"front/{old.name}" not in files:
+            old.unlink()
+    for number, file in zip(result.front, files, strict=True):
+        _write_network(config, result.trial(number), out_dir / file)
+    best = f"{name}_best.yaml" if result.best is not None else None
+    if best is not None and result.best is not None:
+        _write_network(config, result.trial(result.best), out_dir / best)
+    result = result.model_copy(update={"name": name, "front_yaml": tuple(files), "best_yaml": best})
+    write_text(out_dir / RESULT_NAME, result.model_dump_json(indent=1) + "\n")
+    return result
+
+
+def current(config: SearchConfig, out_dir: Path) -> SearchResult:
+    """What is finished by now, written as `save` does, while others may work on the study."""
+    with database_errors(place_of(config, out_dir)), writing_in(out_dir):
+        return save(config, read_study(config, out_dir), out_dir)
+
+
+def _write_network(config: SearchConfig, trial: TrialRecord, path: Path) -> None:
+    assert trial.point is not None
+    assert trial.latency is not None
+    header = [
+        f"found by `mobilezoo search` in {config.name or 'search'}, trial {trial.number}",
+        f"{trial.top1:.2f}% top-1 by the recipe {config.recipe!r}, {trial.latency.ms:.3f} ms ({trial.latency.source})",
+        f"mobilezoo train {config.recipe} model={path}",
+    ]
+    write_yaml(path, yaml_data(config.space, trial.point), header)
+
+
+def standing(config: SearchConfig, folder: Path) -> Standing:
+    """How the search stands now, read from its database while others may work on it."""
+    with database_errors(place_of(config, folder)):
+        study = read_study(config, folder)
+        result, ledger = summary(config, study), Ledger(all_trials(study))
+    states = {state: sum(r.state == state for r in result.trials) for state in STATES.values()}
+    active = [trial for trial in ledger.heeded if trial.state == TrialState.RUNNING]
+    seconds = [r.seconds for r in result.trials if r.state == "complete" and r.duplicate_of is None]
+    return Standing(
+        name=result.name,
+        storage=place_of(config, folder),
+        engine=config.engine,
+        limit=config.trials,
+        states={**states, "running": len(active), "interrupted": len(ledger.gaps(ledger.fresh_place))},
+        seconds_per_trial=statistics.median(seconds) if seconds else None,
+        best=result.trial(result.best) if result.best is not None else None,
+        running=tuple(
+            Running(
+                number=ledger.place(t.number),
+                worker=str(t.user_attrs.get("worker", "")),
+                since=t.datetime_start.isoformat(timespec="seconds") if t.datetime_start else "",
+            )
+            for t in active
+        ),
+    )
