@@ -131,10 +131,16 @@ def current(config: SearchConfig, out_dir: Path) -> SearchResult:
 def _write_network(config: SearchConfig, trial: TrialRecord, path: Path) -> None:
     assert trial.point is not None
     assert trial.latency is not None
+    how = {
+        "proxy": f"by the recipe {config.recipe!r}",
+        "supernet": "with the weights it inherits from the supernet",
+        "predictor": "as predicted from the supernet's scores",
+    }
+    start = "" if config.accuracy == "proxy" else f" checkpoint={path.with_suffix('.safetensors')}"
     header = [
         f"found by `mobilezoo search` in {config.name or 'search'}, trial {trial.number}",
-        f"{trial.top1:.2f}% top-1 by the recipe {config.recipe!r}, {trial.latency.ms:.3f} ms ({trial.latency.source})",
-        f"mobilezoo train {config.recipe} model={path}",
+        f"{trial.top1:.2f}% top-1 {how[config.accuracy]}, {trial.latency.ms:.3f} ms ({trial.latency.source})",
+        f"mobilezoo train {config.recipe} model={path}{start}",
     ]
     write_yaml(path, yaml_data(config.space, trial.point), header)
 

@@ -17,6 +17,7 @@ from mobilezoo.errors import ConfigError
 from mobilezoo.models import create_model
 from mobilezoo.search.networks import model_config
 from mobilezoo.search.space import Point
+from mobilezoo.search.storage import writing_in
 from mobilezoo.search.supernet.calibrate import recalibrate
 from mobilezoo.search.supernet.images import Images
 from mobilezoo.search.supernet.model import Supernet, supernet_config
@@ -90,9 +91,10 @@ class SupernetAccuracy:
             path = Path(self.settings.checkpoint).expanduser()
             record = load_record_of(Checkpoint, path)
         else:
-            self.say(f"training the supernet in {self.folder}")
             run = self.folder / "train"
-            record = train(self.recipe, run, resume=run.exists(), progress=False, on_epoch=self._tell)
+            with writing_in(run):  # a second worker waits, and then finds it trained
+                self.say(f"training the supernet in {run}")
+                record = train(self.recipe, run, resume=True, progress=False, on_epoch=self._tell)
             path = run / record.path
         network = create_model(self.model, path, num_classes=record.num_classes, in_chans=record.in_chans)
         assert isinstance(network, Supernet)
@@ -103,12 +105,14 @@ class SupernetAccuracy:
         files = dict(zip(result.front_yaml, result.front, strict=True))
         if result.best_yaml is not None and result.best is not None:
             files[result.best_yaml] = result.best
-        for old in (folder / "front").glob("*.safetensors*"):
-            old.unlink()
-        for name, number in files.items():
-            point = result.trial(number).point
-            assert point is not None, "a finished trial has a network"
-            self._save(point, folder / name)
+        with writing_in(self.folder):
+            for old in (folder / "front").glob("*.safetensors*"):
+                if f"front/{old.name.partition('.')[0]}.yaml" not in files:
+                    old.unlink()
+            for name, number in files.items():
+                point = result.trial(number).point
+                assert point is not None, "a finished trial has a network"
+                self._save(point, folder / name)
 
     def _save(self, point: Point, yaml: Path) -> None:
         from safetensors.torch import save_file

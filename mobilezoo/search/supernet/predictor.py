@@ -13,6 +13,7 @@ from mobilezoo.errors import ConfigError
 from mobilezoo.search.engines.surrogate import Encoder, GaussianProcess
 from mobilezoo.search.genes import Genome
 from mobilezoo.search.space import Point
+from mobilezoo.search.storage import writing_in
 from mobilezoo.search.supernet.accuracy import SupernetAccuracy
 
 if TYPE_CHECKING:
@@ -56,7 +57,8 @@ class PredictedAccuracy(SupernetAccuracy):
 
     @cached_property
     def _learned(self) -> GaussianProcess:
-        genomes, top1 = self._samples()
+        with writing_in(self.folder):  # a second worker waits, and then reads the scores
+            genomes, top1 = self._samples()
         x, few = self._encode(genomes), round(len(genomes) * (1 - HELD_OUT))
         tried = GaussianProcess(x[:few], top1[:few])
         report = judge(tried.predict(x[few:])[0], top1[few:], len(genomes))

@@ -159,7 +159,7 @@ def test_empty_and_contradictory_spaces_are_refused(changes: dict[str, Any], mes
         ("space.network.stem=9", "space.network.stem: set by the space itself"),
         ("space.stages=[{stride: 1, block: [ds], attention: [sea], width: [8], depth: [1]}]", "attention = 'sea'"),
         ("engine=evolutoin", "engine = 'evolutoin'"),
-        ("goal=front", "one of the engines"),
+        ("goal=front", "an engine that seeks a front"),
     ],
 )
 def test_a_search_config_that_builds_no_network_is_refused(override: str, message: str) -> None:

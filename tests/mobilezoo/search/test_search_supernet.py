@@ -12,7 +12,7 @@ from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.data import eval_loader, open_data
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.models import create_model, load_model_config
-from mobilezoo.search.records import LatencyEstimate, SearchConfig
+from mobilezoo.search.records import Figures, LatencyEstimate, SearchConfig
 from mobilezoo.search.space import MIXERS, Space
 from mobilezoo.search.study import search
 from mobilezoo.search.supernet.accuracy import SupernetAccuracy, shared_accuracy
@@ -47,6 +47,8 @@ EVERYTHING: dict[str, Any] = {
         {"stride": 1, "block": list(MIXERS), "width": [24, 32], "depth": [1]},
     ],
 }  # fmt: skip
+QUICK = ("train.epochs=2", "train.resolution=16", "train.schedule.warmup_epochs=0", "train.device=cpu",
+         "data.batch_size=200")  # fmt: skip
 
 
 def tiny(**changes: Any) -> Space:
@@ -134,8 +136,7 @@ def test_calibration_sets_the_mean_statistics_of_the_batches() -> None:
 def recipe_of(space: Space, folder: Path, *overrides: str) -> TrainConfig:
     config = supernet_config(space, "supernet", random=1, calibration_batches=2)
     path = write_yaml(folder / "supernet.yaml", config.model_dump(mode="json", exclude={"name"}))
-    quick = ("train.device=cpu", "train.resolution=16", "train.schedule.warmup_epochs=0", "train.epochs=2")
-    return load_record(TrainConfig, find_config("train", "digits"), (f"model={path}", *quick, *overrides))
+    return load_record(TrainConfig, find_config("train", "digits"), (f"model={path}", *QUICK, *overrides))
 
 
 def test_the_trainer_resumes_a_supernet_bit_for_bit(tmp_path: Path) -> None:
@@ -161,14 +162,14 @@ def test_what_a_supernet_cannot_do_is_one_line(tmp_path: Path) -> None:
 
 
 def searched(folder: Path, **changes: Any) -> tuple[SearchConfig, SupernetAccuracy, Any]:
-    quick = ["train.epochs=2", "train.resolution=16", "train.schedule.warmup_epochs=0", "train.device=cpu"]
     data = {"name": "toy", "space": TINY, "objective": {"target_ms": 1.0}, "engine": "random", "trials": 4,
-            "recipe": "digits", "recipe_overrides": quick, "accuracy": "supernet", **changes}  # fmt: skip
+            "recipe": "digits", "recipe_overrides": QUICK, "accuracy": "supernet", **changes}  # fmt: skip
     config = SearchConfig.parse(data, "toy.yaml")
     said: list[str] = []
     judge = shared_accuracy(config, folder, said.append)
     assert judge is not None
-    result = search(config, judge, lambda candidate: LatencyEstimate(ms=1.0, source="none"), folder)
+    figures = Figures(latency={"host": LatencyEstimate(ms=1.0, source="none")})
+    result = search(config, judge, lambda candidate: figures, folder)
     judge.write(result, folder)
     assert any("training the supernet" in line for line in said)
     return config, judge, result
