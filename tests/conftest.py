@@ -1,6 +1,16 @@
 """Fixtures shared by all tests."""
 
+import os
+import pwd
+import shutil
+import signal
+import socket
+import subprocess
+import tempfile
+import threading
+from collections.abc import Iterator
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -20,3 +30,63 @@ def shared() -> Path:
     if not SHARED.is_dir():
         pytest.skip("needs the reference data in ../shared, which is not part of the repository")
     return SHARED
+
+
+class Postgres:
+    """A PostgreSQL server of our own: an empty cluster in a temporary folder, on a free port of this host."""
+
+    def __init__(self, initdb: str, server: str, folder: Path, who: dict[str, Any]) -> None:
+        with socket.socket() as probe:
+            probe.bind(("127.0.0.1", 0))
+            port = probe.getsockname()[1]
+        data = str(folder / "data")
+        subprocess.run(
+            [initdb, "-D", data, "-U", "tester", "-A", "trust"], check=True, capture_output=True, cwd=folder, **who
+        )
+        options = ["-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off"]
+        self._command, self._folder, self._who = [server, *options, "-k", str(folder)], folder, who
+        self.address = f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
+
+    def start(self) -> None:
+        self._running = subprocess.Popen(
+            self._command, stderr=subprocess.PIPE, text=True, cwd=self._folder, **self._who
+        )
+        assert self._running.stderr is not None
+        for line in self._running.stderr:
+            if "ready to accept connections" in line:
+                break
+        threading.Thread(target=self._running.stderr.read, daemon=True).start()
+
+    def stop(self) -> None:
+        """End it together with its open connections."""
+        self._running.send_signal(signal.SIGINT)
+        self._running.wait(30)
+
+
+@pytest.fixture(scope="module")
+def postgres() -> Iterator[Postgres]:
+    """A running server; tests that need it skip where none is installed."""
+    pytest.importorskip("psycopg", reason="pip install 'psycopg[binary]'")
+    initdb, server = _server_program("initdb"), _server_program("postgres")
+    if initdb is None or server is None:
+        pytest.skip("no PostgreSQL server on this machine (apt-get install postgresql)")
+    who: dict[str, Any] = {}
+    folder = Path(tempfile.mkdtemp(prefix="mobilezoo-postgres-"))
+    if os.geteuid() == 0:  # the server refuses root
+        try:
+            entry = pwd.getpwnam("postgres")
+        except KeyError:
+            pytest.skip("no user 'postgres' to run the server as")
+        who = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
+        os.chown(folder, entry.pw_uid, entry.pw_gid)
+    running = Postgres(initdb, server, folder, who)
+    running.start()
+    yield running
+    running.stop()
+    shutil.rmtree(folder, ignore_errors=True)
+
+
+def _server_program(name: str) -> str | None:
+    """A server program; Debian keeps them out of PATH."""
+    found = [str(p) for p in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))]
+    return shutil.which(name) or (found[-1] if found else None)

@@ -124,7 +124,7 @@ def open_storage(url: str, *, heartbeat_s: int | None = None, lock_timeout_s: fl
     with database_errors(where), warnings.catch_warnings():
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
         try:
-            return _Storage(
+            return _connect(
                 url,
                 engine_kwargs={"connect_args": options} | ({} if sqlite else {"pool_pre_ping": True}),
                 heartbeat_interval=heartbeat_s,
@@ -139,6 +139,18 @@ def open_storage(url: str, *, heartbeat_s: int | None = None, lock_timeout_s: fl
             ) from None
         except RuntimeError as error:
             raise ConfigError(f"{where!r} was written by another optuna: {str(error).splitlines()[0]}") from None
+
+
+def _connect(url: str, **options: Any) -> _Storage:
+    """Tried again where another worker creates Optuna's tables at the same moment."""
+    import sqlalchemy.exc
+
+    for _ in range(5):
+        try:
+            return _Storage(url, **options)
+        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
+            time.sleep(0.5)
+    return _Storage(url, **options)
 
 
 def open_study(config: "SearchConfig", folder: Path, *, lock_timeout_s: float = 30.0) -> Study:

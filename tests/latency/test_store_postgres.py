@@ -1,14 +1,6 @@
-"""The results database on a real PostgreSQL server, started for the test and ended with it."""
+"""The results database on a real PostgreSQL server."""
 
-import os
-import pwd
-import shutil
-import signal
-import socket
-import subprocess
-import tempfile
 import threading
-from pathlib import Path
 
 import pytest
 
@@ -20,45 +12,9 @@ pytestmark = pytest.mark.slow
 INFO = DeviceInfo(name="host", kind="host", runtime="LiteRT")
 
 
-def program(name: str) -> str | None:
-    """A server program; Debian keeps them out of PATH."""
-    found = [str(p) for p in sorted(Path("/usr/lib/postgresql").glob(f"*/bin/{name}"))]
-    return shutil.which(name) or (found[-1] if found else None)
-
-
 @pytest.fixture(scope="module")
-def address():
-    pytest.importorskip("psycopg", reason="pip install 'psycopg[binary]'")
-    initdb, server = program("initdb"), program("postgres")
-    if initdb is None or server is None:
-        pytest.skip("no PostgreSQL server on this machine (apt-get install postgresql)")
-    who: dict[str, object] = {}
-    folder = Path(tempfile.mkdtemp(prefix="mobilezoo-postgres-"))
-    if os.geteuid() == 0:  # the server refuses root
-        try:
-            entry = pwd.getpwnam("postgres")
-        except KeyError:
-            pytest.skip("no user 'postgres' to run the server as")
-        who = {"user": entry.pw_uid, "group": entry.pw_gid, "extra_groups": []}
-        os.chown(folder, entry.pw_uid, entry.pw_gid)
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        port = probe.getsockname()[1]
-    data = str(folder / "data")
-    subprocess.run(
-        [initdb, "-D", data, "-U", "tester", "-A", "trust"], check=True, capture_output=True, cwd=folder, **who
-    )
-    options = ["-D", data, "-p", str(port), "-c", "listen_addresses=127.0.0.1", "-c", "fsync=off", "-k", str(folder)]
-    running = subprocess.Popen([server, *options], stderr=subprocess.PIPE, text=True, cwd=folder, **who)
-    assert running.stderr is not None
-    for line in running.stderr:
-        if "ready to accept connections" in line:
-            break
-    threading.Thread(target=running.stderr.read, daemon=True).start()
-    yield f"postgresql+psycopg://tester@127.0.0.1:{port}/postgres"
-    running.send_signal(signal.SIGINT)  # ends open connections too
-    running.wait(30)
-    shutil.rmtree(folder, ignore_errors=True)
+def address(postgres):
+    return postgres.address
 
 
 def made(sha: str, **changes: object) -> LatencyReport:
