@@ -46,13 +46,17 @@ class SupernetAccuracy:
         )
 
     def check(self) -> None:
-        """Raise ConfigError, before anything is trained, where recipe and space contradict each other."""
+        """Fail before the first trial: ConfigError where recipe and space contradict each other, CheckpointError for
+        weights of another space.
+        """
         several, pixels = len(self.config.space.resolution) > 1, self.recipe.train.resolution
         if several and pixels not in (None, self.model.resolution):
             raise ConfigError(
                 f"train.resolution = {pixels}: the space searches {list(self.config.space.resolution)}: "
                 "set recipe_overrides=[train.resolution=null]"
             )
+        if self.settings.checkpoint is not None:
+            self.supernet  # noqa: B018  loads it
 
     def __call__(self, candidate: "Candidate") -> float:
         return self.top1(candidate.point)

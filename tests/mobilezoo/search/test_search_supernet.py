@@ -10,7 +10,7 @@ import torch.nn.functional as F
 
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.data import eval_loader, open_data
-from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.errors import CheckpointError, ConfigError, MobilezooError
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.search.records import Figures, LatencyEstimate, SearchConfig
 from mobilezoo.search.space import MIXERS, Space
@@ -196,6 +196,14 @@ def test_a_search_leaves_the_winner_with_the_weights_it_was_scored_with(tmp_path
     other = SupernetAccuracy(again, tmp_path / "other")
     point = result.trial(result.best).point
     assert other.top1(point) == pytest.approx(judge.top1(point))
+    wider = again.model_copy(update={"space": Space.parse({**TINY, "stem": 16}, "wider")})
+    with pytest.raises(CheckpointError, match="does not fit"):
+        shared_accuracy(wider, tmp_path / "wider", print)
+    missing = again.model_copy(
+        update={"supernet": again.supernet.model_copy(update={"checkpoint": "none.safetensors"})}
+    )
+    with pytest.raises(MobilezooError, match=r"file not found.*none\.safetensors"):
+        shared_accuracy(missing, tmp_path / "missing", print)
 
 
 def test_a_predictor_learns_from_scored_networks_and_states_its_error(tmp_path: Path) -> None:
