@@ -9,7 +9,15 @@ from typing import Any
 from mobilezoo.artifacts import Artifact, LatencyReport, write_text
 from mobilezoo.errors import MobilezooError, require
 from mobilezoo.report.curves import Curves, read_curves, unique_names
-from mobilezoo.report.figures import front_figure, latency_figure, reward_figure, training_figures
+from mobilezoo.report.figures import (
+    criterion_figures,
+    front_figure,
+    importance_figure,
+    latency_figure,
+    reward_figure,
+    training_figures,
+)
+from mobilezoo.report.importance import importances
 from mobilezoo.report.picture import architecture_svg, describe
 from mobilezoo.report.tables import counted, latency_groups, model_rows, parity_rows, tool_versions
 from mobilezoo.search.records import SearchResult, TrialRecord
@@ -117,12 +125,15 @@ def _run_row(run: Curves) -> dict[str, Any]:
 
 def _search_section(search: SearchResult, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
     done = [t for t in search.trials if t.state == "complete" and t.latency]
+    shares = importances(search)
     return {
         "result": search,
         "complete": len(done),
         "ended": [t for t in search.trials if t.state != "complete"],
         "front": _add(figures, "front", front_figure(search)) if done else None,
+        "further": [_add(figures, f"front-{i}", f) for i, f in enumerate(criterion_figures(search))] if done else [],
         "reward": _add(figures, "reward", reward_figure(search)) if done else None,
+        "importance": _add(figures, "importance", importance_figure(shares)) if shares else None,
         "best": None if search.best is None else _member(search, search.trial(search.best)),
         "members": [_member(search, search.trial(number)) for number in search.front],
     }
@@ -139,7 +150,16 @@ def _member(search: SearchResult, trial: TrialRecord) -> dict[str, Any]:
         "svg": architecture_svg(trial.point, f"Architecture of trial {trial.number}"),
         "stages": list(zip(words, trial.arch, strict=False)),
         "yaml": path,
+        "more": _more(trial),
     }
+
+
+def _more(trial: TrialRecord) -> list[str]:
+    """Second measurements, other devices, size and memory of a front member, in words."""
+    lines = [f"measured again: {estimate.ms:.3g} ms on {device}" for device, estimate in trial.remeasured.items()]
+    lines += [f"{estimate.ms:.3g} ms on {device}" for device, estimate in trial.elsewhere.items()]
+    lines += [f"{trial.size_mb:.2f} MB"] if trial.size_mb is not None else []
+    return lines + ([f"{trial.memory_mb:.1f} MB of memory"] if trial.memory_mb is not None else [])
 
 
 def _render(*, figures: dict[str, dict[str, Any]], **context: Any) -> str:

@@ -11,6 +11,7 @@ import pytest
 from mobilezoo.artifacts import Counts, Estimate, LatencyReport
 from mobilezoo.errors import MobilezooError
 from mobilezoo.report import build_report, runs_report
+from mobilezoo.report.importance import importances
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}
@@ -78,6 +79,46 @@ def test_the_front_chart_draws_the_trials_of_the_record(records: dict[str, Any],
     assert len(points["x"]) == sum(t.state == "complete" for t in search.trials)
     assert points["marker"]["color"] == [t.reward for t in search.trials if t.state == "complete"]
     assert best["y"] == [search.trial(search.best).top1]
+
+
+def test_a_front_of_many_criteria_shows_each_and_what_was_measured_again(
+    records: dict[str, Any], tmp_path: Path
+) -> None:
+    search = records["search"]
+    trials = tuple(
+        t.model_copy(
+            update={
+                "elsewhere": {"<phone>": t.latency.model_copy(update={"ms": 2 * t.latency.ms})},
+                "size_mb": 1.5 + t.number,
+                "remeasured": {"laptop": t.latency.model_copy(update={"ms": 1.1 * t.latency.ms})},
+            }
+        )
+        if t.latency
+        else t
+        for t in search.trials
+    )
+    criteria = ("top1", "laptop_ms", "<phone>_ms", "size_mb")
+    update = {"trials": trials, "devices": ("laptop", "<phone>"), "criteria": criteria}
+    page = build_report(tmp_path / "r.html", title="x", search=search.model_copy(update=update)).read_text()
+    figures = figures_of(page)
+    again = figures["front"]["data"][-1]
+    assert again["x"] == [1.1 * search.trial(n).latency.ms for n in search.front]
+    assert figures["front-0"]["data"][0]["x"] == [2 * t.latency.ms for t in search.trials if t.latency]
+    assert figures["front-1"]["data"][0]["x"] == [1.5 + t.number for t in search.trials if t.latency]
+    assert "measured again: " in body_of(page)
+    assert "on &lt;phone&gt;" in body_of(page)
+
+
+def test_the_choice_that_decides_the_reward_is_the_most_important(records: dict[str, Any]) -> None:
+    search = records["search"]
+    by_depth = tuple(
+        t.model_copy(update={"reward": float(t.point.stages[2].depth)}) if t.state == "complete" else t
+        for t in search.trials
+    )
+    shares = importances(search.model_copy(update={"trials": by_depth}))
+    assert next(iter(shares)) == "stage 3 depth"
+    assert shares["stage 3 depth"]["reward"] > 0.9
+    assert importances(search.model_copy(update={"trials": by_depth[:5]})) == {}
 
 
 def test_text_from_records_is_escaped_everywhere(records: dict[str, Any], tmp_path: Path) -> None:
