@@ -102,13 +102,32 @@ class StreamTransform:
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
     """Python's, NumPy's and torch's CPU generators seeded inside, as they were outside: timm's transforms use all."""
+    if get_worker_info() is not None:  # nothing else draws there, and putting the states back takes as long as seeding
+        _seed(seed)
+        yield
+        return
     states = random.getstate(), np.random.get_state(), torch.default_generator.get_state()
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    torch.default_generator.manual_seed(seed)  # torch.manual_seed would queue a call for CUDA each time
+    _seed(seed)
     try:
         yield
     finally:
         random.setstate(states[0])
         np.random.set_state(states[1])
         torch.default_generator.set_state(states[2])
+
+
+@contextmanager
+def seeded_python(seed: int) -> Iterator[None]:
+    """The same for Python's generator alone: five times cheaper, where nothing else is drawn from."""
+    state = random.getstate()
+    random.seed(seed)
+    try:
+        yield
+    finally:
+        random.setstate(state)
+
+
+def _seed(seed: int) -> None:
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    torch.default_generator.manual_seed(seed)  # torch.manual_seed would queue a call for CUDA each time
