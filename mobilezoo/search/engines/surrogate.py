@@ -1,8 +1,9 @@
 """A Gaussian process over genomes: the predictor behind guided search.
 
-Covariance exp(-sum_i theta_i [a_i != b_i]) over the genes (Oh et al. 2019, arXiv:1902.00448, use the same idea on
-graphs of choices): one relevance per gene, learned by maximum likelihood. An inactive gene counts as a value of its
-own. Small data, exact arithmetic, an honest variance: what a search of a few hundred trials needs.
+Covariance sum_i phi_i [a_i = b_i] + s exp(-sum_i theta_i [a_i != b_i]) over the genes: what each choice adds by itself
+(Duvenaud et al. 2011, arXiv:1112.4394, first order), and how choices act together (Oh et al. 2019, arXiv:1902.00448,
+use the like on graphs of choices). Two relevances per gene, learned by maximum likelihood. An inactive gene counts as
+a value of its own. Small data, exact arithmetic, an honest variance: what a search of a few hundred trials needs.
 """
 
 import numpy as np
@@ -11,7 +12,7 @@ from scipy.linalg import cho_solve, cholesky, solve_triangular
 from mobilezoo.search.genes import GeneSpace, Genome
 
 FLOOR, CEILING = -7.0, 3.0
-"""Bounds of the logarithms of relevances and noise."""
+"""Bounds of the logarithms of all parameters."""
 
 
 class Encoder:
@@ -34,47 +35,55 @@ class GaussianProcess:
         self._mean, self._std = float(y.mean()), float(y.std()) or 1.0
         self._y = (y - self._mean) / self._std
         self.parameters = self._fit() if parameters is None else parameters
-        self._factor(self.parameters)
+        k = self._covariance(x, self.parameters) + np.exp(self.parameters[-1]) * np.eye(len(y))
+        self._lower = cholesky(k, lower=True, check_finite=False)
+        self._alpha = cho_solve((self._lower, True), self._y, check_finite=False)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(mean, standard deviation) of the noise-free value at rows `x`."""
-        k = np.exp(-_distances(x, self._x, np.exp(self.parameters[:-1])))
+        k = self._covariance(x, self.parameters)
         mean = k @ self._alpha
         whitened = solve_triangular(self._lower, k.T, lower=True, check_finite=False)
-        variance = np.maximum(1e-9, 1 - np.einsum("nm,nm->m", whitened, whitened))
+        genes = self._x.shape[1]
+        prior = np.exp(self.parameters[genes:-1]).sum()
+        variance = np.maximum(1e-9, prior - np.einsum("nm,nm->m", whitened, whitened))
         return mean * self._std + self._mean, np.sqrt(variance) * self._std
 
-    def _factor(self, parameters: np.ndarray) -> None:
-        k = np.exp(-_distances(self._x, self._x, np.exp(parameters[:-1])))
-        k += np.exp(parameters[-1]) * np.eye(len(self._y))
-        self._lower = cholesky(k, lower=True, check_finite=False)
-        self._alpha = cho_solve((self._lower, True), self._y, check_finite=False)
+    def _covariance(self, x: np.ndarray, p: np.ndarray) -> np.ndarray:
+        """Noise-free covariance of rows `x` and the training rows."""
+        genes = self._x.shape[1]
+        phi = np.exp(p[genes : 2 * genes])
+        joint = np.exp(p[-2] - _distances(x, self._x, np.exp(p[:genes])))
+        return np.asarray(joint + phi.sum() - _distances(x, self._x, phi))
 
     def _fit(self) -> np.ndarray:
         """Maximise the marginal likelihood, with a mild prior towards equal relevances."""
         from scipy.optimize import minimize
 
-        genes = self._x.shape[1]
-        differs = self._x[:, None, :] != self._x[None, :, :]
-        start = np.append(np.full(genes, np.log(1.5 / max(genes, 1))), np.log(0.02))
-
-        def loss(p: np.ndarray) -> tuple[float, np.ndarray]:
-            k = np.exp(-_distances(self._x, self._x, np.exp(p[:-1])))
-            noise = np.exp(p[-1])
-            lower = cholesky(k + noise * np.eye(len(k)), lower=True, check_finite=False)
-            inverse = cho_solve((lower, True), np.eye(len(k)), check_finite=False)
-            alpha = inverse @ self._y
-            logdet = 2 * np.log(np.diag(lower)).sum()
-            outer = np.outer(alpha, alpha) - inverse
-            weighted = outer * k
-            slope = np.einsum("mn,mng->g", weighted, differs) * np.exp(p[:-1]) / 2
-            gradient = np.append(slope, -noise * np.trace(outer) / 2)
-            value = 0.5 * self._y @ alpha + 0.5 * logdet + 0.5 * np.sum((p - start) ** 2) / 4
-            return float(value), gradient + (p - start) / 4
-
-        found = minimize(loss, start, jac=True, method="L-BFGS-B", bounds=[(FLOOR, CEILING)] * len(start),
-                         options={"maxiter": 30})  # fmt: skip
+        n, genes = self._x.shape
+        differs = (self._x[:, None, :] != self._x[None, :, :]).reshape(n * n, genes).astype(np.float32)
+        each = 1 / max(genes, 1)
+        # theta, phi, s, noise
+        start = np.log(np.concatenate([np.full(genes, 1.5 * each), np.full(genes, 0.5 * each), [0.5, 0.02]]))
+        bounds, options = [(FLOOR, CEILING)] * len(start), {"maxiter": 30}
+        found = minimize(self._loss, start, (differs, start), "L-BFGS-B", jac=True, bounds=bounds, options=options)
         return np.asarray(found.x)
+
+    def _loss(self, p: np.ndarray, differs: np.ndarray, start: np.ndarray) -> tuple[float, np.ndarray]:
+        """(negative log marginal likelihood and prior, its gradient); `differs` [n * n, genes]."""
+        n, genes = self._x.shape
+        theta, phi, noise = np.exp(p[:genes]), np.exp(p[genes : 2 * genes]), np.exp(p[-1])
+        joint = np.exp(p[-2] - _distances(self._x, self._x, theta))
+        k = joint + phi.sum() - _distances(self._x, self._x, phi) + noise * np.eye(n)
+        lower = cholesky(k, lower=True, check_finite=False)
+        inverse = cho_solve((lower, True), np.eye(n), check_finite=False)
+        alpha = inverse @ self._y
+        outer = np.outer(alpha, alpha) - inverse
+        weighted = outer * joint
+        by_joint, by_gene = np.stack([weighted.ravel(), outer.ravel()]).astype(np.float32) @ differs
+        slopes = [theta * by_joint, phi * (by_gene - outer.sum()), [-weighted.sum(), -noise * np.trace(outer)]]
+        value = 0.5 * self._y @ alpha + np.log(np.diag(lower)).sum() + np.sum((p - start) ** 2) / 8
+        return float(value), np.concatenate(slopes) / 2 + (p - start) / 4
 
 
 def _distances(a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> np.ndarray:
