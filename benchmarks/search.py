@@ -56,7 +56,9 @@ class Table:
 
 
 def read_table(path: Path, dataset: str) -> Table:
-    index, top1, latency = {}, [], []
+    index: dict[tuple[Any, ...], int] = {}
+    top1: list[float] = []
+    latency: list[float] = []
     with gzip.open(path, "rt", newline="") as handle:
         for row in csv.DictReader(handle):
             nodes = row["arch_str"].split("+")
@@ -131,11 +133,15 @@ def front_targets(table: Table) -> list[float]:
     return [float(q) for q in np.quantile(table.latency_ms[front], QUANTILES)]
 
 
-def summarise(regrets: list[list[float]]) -> list[dict[str, float]]:
-    """Mean and half-width of its 95% interval per budget, from [seed][budget]."""
-    rows = np.array(regrets)
-    half = 1.96 * rows.std(axis=0, ddof=1) / math.sqrt(len(rows)) if len(rows) > 1 else np.zeros(rows.shape[1])
-    return [{"mean": float(m), "half": float(h)} for m, h in zip(rows.mean(axis=0), half, strict=True)]
+def summarise(rows: list[dict[str, Any]]) -> list[str]:
+    """Mean and half-width of its 95% interval per budget; in brackets the seeds where fewer searches were so long."""
+    shown = []
+    for index in range(len(BUDGETS)):
+        values = np.array([row["regret"][index] for row in rows if len(row["regret"]) > index])
+        half = 1.96 * values.std(ddof=1) / math.sqrt(len(values)) if len(values) > 1 else 0.0
+        fewer = f" ({len(values)})" if len(values) < len(rows) else ""
+        shown.append(f"{values.mean():.4f} ± {half:.4f}{fewer}" if len(values) else "")
+    return shown
 
 
 Cell = tuple[str, str, float, str, int]
@@ -148,23 +154,24 @@ def read_cells(path: Path) -> dict[Cell, dict[str, Any]]:
     return {(r["dataset"], r["goal"], r["target_ms"], r["engine"], r["seed"]): r for r in rows}
 
 
-def run_cells(table: Table, dataset: str, engines: list[str], seed: int, path: Path) -> None:
-    """Every search of a seed that `path` does not hold yet, each appended as one line."""
-    done = read_cells(path)
+def run_cells(table: Table, dataset: str, engines: list[str], seed: int, trials: int, path: Path) -> None:
+    """Every search of a seed that `path` does not hold yet at this length, each appended as one line."""
+    done, budgets = read_cells(path), [budget for budget in BUDGETS if budget <= trials]
     targets = [round(target, 4) for target in front_targets(table)]
     goals = [("reward", t) for t in targets] + [("front", targets[1])]
     for goal, target in goals:
         for engine in engines:
             cell = (dataset, goal, target, engine, seed)
-            if cell in done or (goal == "front" and engine not in FRONT_ENGINES):
+            finished = cell in done and len(done[cell]["regret"]) >= len(budgets)
+            if finished or (goal == "front" and engine not in FRONT_ENGINES):
                 continue
             config = make_config(engine, goal, target, seed)
             measure = hypervolume_regret(table) if goal == "front" else reward_regret(config, table)
             began = time.process_time()
-            seen = run(config, table, max(BUDGETS))
+            seen = run(config, table, trials)
             row = {"dataset": dataset, "goal": goal, "target_ms": target, "engine": engine, "seed": seed}
             row |= {"seconds": round(time.process_time() - began, 2)}
-            row |= {"regret": [round(measure(seen[:budget]), 6) for budget in BUDGETS]}
+            row |= {"regret": [round(measure(seen[:budget]), 6) for budget in budgets]}
             with path.open("a", encoding="utf-8") as handle:
                 handle.write(json.dumps(row) + "\n")
 
@@ -174,8 +181,9 @@ def markdown(cells: dict[Cell, dict[str, Any]]) -> str:
     lines = [
         "# Search engines on NAS-Bench-201\n",
         "Written by `benchmarks/search.py`, whose docstring says what is compared. Regret after so many trials, mean ± "
-        "half of the 95% interval over seeds; lower is better. `reward`: best reward of the whole table less the best "
-        "found (accuracy counts as 0..1). `front`: share of the exact front's hypervolume that is missing.",
+        "half of the 95% interval over seeds; lower is better; in brackets the number of seeds where it is smaller. "
+        "`reward`: best reward of the whole table less the best found (accuracy counts as 0..1). `front`: share of the "
+        "exact front's hypervolume that is missing.",
     ]
     for dataset, goal, target in sorted({cell[:3] for cell in cells}):
         head = " | ".join(f"{budget} trials" for budget in BUDGETS)
@@ -184,10 +192,8 @@ def markdown(cells: dict[Cell, dict[str, Any]]) -> str:
         for engine in ENGINES:
             rows = [row for cell, row in cells.items() if cell[:4] == (dataset, goal, target, engine)]
             if rows:
-                figures = summarise([row["regret"] for row in rows])
-                shown = " | ".join(f"{f['mean']:.4f} ± {f['half']:.4f}" for f in figures)
-                cost = 1000 * float(np.median([row["seconds"] for row in rows])) / max(BUDGETS)
-                lines.append(f"| {engine} | {len(rows)} | {shown} | {cost:.1f} |")
+                spent = [1000 * row["seconds"] / BUDGETS[len(row["regret"]) - 1] for row in rows]
+                lines.append(f"| {engine} | {len(rows)} | {' | '.join(summarise(rows))} | {np.median(spent):.1f} |")
     return "\n".join(lines) + "\n"
 
 
@@ -196,6 +202,7 @@ def main() -> None:
     parser.add_argument("table", type=Path, help="nasbench201_phones.csv.gz")
     parser.add_argument("--datasets", nargs="+", choices=sorted(DATASETS), default=sorted(DATASETS))
     parser.add_argument("--seeds", type=int, default=30)
+    parser.add_argument("--trials", type=int, choices=BUDGETS, default=max(BUDGETS), help="length of each search")
     parser.add_argument("--engines", nargs="+", default=list(ENGINES))
     parser.add_argument("--cells", type=Path, default=Path("benchmarks/results/search_tabular.jsonl"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_tabular.md"))
@@ -206,7 +213,7 @@ def main() -> None:
     tables = {dataset: read_table(args.table, dataset) for dataset in args.datasets}
     for seed in range(args.seeds):  # outermost: whenever it stops, datasets and engines have the same seeds
         for dataset, table in tables.items():
-            run_cells(table, dataset, args.engines, seed, args.cells)
+            run_cells(table, dataset, args.engines, seed, args.trials, args.cells)
     write_text(args.out, markdown(read_cells(args.cells)))
 
 
