@@ -63,6 +63,7 @@ class Kept:
         if cell not in self.rows:
             before = sum(os.times()[:4])
             row = {"cell": cell, **make(), "cpu_s": round(sum(os.times()[:4]) - before, 2)}
+            self.path.parent.mkdir(parents=True, exist_ok=True)
             with self.path.open("a") as handle:
                 handle.write(json.dumps(row) + "\n")
             self.rows[cell] = row
@@ -111,9 +112,9 @@ def table(rows: list[Row], config: SearchConfig, args: argparse.Namespace, furth
     return "\n".join(lines) + "\n"
 
 
-def costs(kept: Kept) -> list[str]:
+def costs(kept: Kept, epochs: int) -> list[str]:
     """The cost of a candidate's accuracy by each source, in CPU seconds."""
-    alone = [row["cpu_s"] for cell, row in kept.rows.items() if cell.startswith("alone/")]
+    alone = [row["cpu_s"] for cell, row in kept.rows.items() if cell.startswith(f"alone/{epochs}/")]
     shared = [row["cpu_s"] for cell, row in kept.rows.items() if cell.startswith("shared/")][1:]  # the first one reads
     once = kept.rows["supernet"]["cpu_s"]
     lines = [
@@ -122,6 +123,8 @@ def costs(kept: Kept) -> list[str]:
         f"| proxy training | 0 | {np.mean(alone):.1f} |",
         f"| supernet | {once:.0f} | {np.mean(shared):.2f} |",
     ]
+    if "predictor" not in kept.rows:
+        return [*lines, ""]
     row = kept.rows["predictor"]
     return [
         *lines,
@@ -165,20 +168,21 @@ def main() -> None:
     chosen = networks(config.space, args.networks)
     for number, genome in enumerate(chosen):
         kept(f"shared/{number}", lambda g=genome: {"top1": judge.top1(config.space.point(g))})
-    kept("predictor", lambda: predicted(config, args.work))
     for number, genome in enumerate(chosen):
         size = sum(p.numel() for p in judge.supernet.extract(config.space.point(genome)).parameters())
         shared = kept.rows[f"shared/{number}"]["top1"]
-        folder = args.work / "alone" / f"{number:02d}"
+        folder = args.work / "alone" / f"{args.alone_epochs}" / f"{number:02d}"
         alone = [
             kept(
-                f"alone/{number}/{seed}",
+                f"alone/{args.alone_epochs}/{number}/{seed}",
                 lambda g=genome, f=folder, s=seed: trained_alone(config, g, f / str(s), args.alone_epochs, s),
             )["top1"]
             for seed in range(args.seeds)
         ]
         rows.append({"genome": genome, "parameters": size, "shared": shared, "alone": float(np.mean(alone))})
-        write_text(args.out, table(rows, config, args, costs(kept)))
+        write_text(args.out, table(rows, config, args, costs(kept, args.alone_epochs)))
+    kept("predictor", lambda: predicted(config, args.work))
+    write_text(args.out, table(rows, config, args, costs(kept, args.alone_epochs)))
 
 
 if __name__ == "__main__":

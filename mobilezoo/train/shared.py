@@ -8,7 +8,7 @@ from torch import nn
 from mobilezoo.data.loaders import Batch
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError
-from mobilezoo.train.config import TrainSettings
+from mobilezoo.train.config import TrainConfig
 
 Score = Callable[[torch.Tensor], torch.Tensor]
 """Logits [B, K] of one network → its loss against the batch's targets."""
@@ -26,11 +26,13 @@ class SharedWeights(nn.Module):
         raise NotImplementedError
 
 
-def check_shared(network: nn.Module, settings: TrainSettings, ranks: Ranks) -> None:
+def check_shared(network: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
     """Raise ConfigError for what a network with shared weights cannot do in training."""
     if not isinstance(network, SharedWeights):
         return
+    settings = config.train
     refused = {
+        f"tune={config.tune}": config.tune != "all",
         "several processes": ranks.world > 1,
         "train.compile=true": settings.compile,
         "train.distill.kind=feature": settings.distill is not None and settings.distill.kind not in ("soft", "hard"),

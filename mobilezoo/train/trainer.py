@@ -101,9 +101,9 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None) -> Parts:
     classes = len(fit.labels)
     seed_all(settings.seed, 0)
     network = build.build_network(config, classes).to(device)
+    check_shared(network, config, ranks)
     if config.tune != "all":
         freeze_all_but_head(network)
-    check_shared(network, settings, ranks)
     if settings.channels_last:
         network = network.to(memory_format=torch.channels_last)
     global_batch = config.data.batch_size * settings.accumulate * ranks.world

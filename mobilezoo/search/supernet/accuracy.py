@@ -63,7 +63,7 @@ class SupernetAccuracy:
 
     def top1(self, point: Point) -> float:
         """Top-1 in percent on the held-out split, norms estimated anew."""
-        return self._score(self.inherit(point), point)
+        return evaluate(self.inherit(point), self.images.held_out(self.pixels(point))).top1
 
     def inherit(self, point: Point, name: str = "subnet") -> nn.Module:
         """The zoo's network of a point with its shared weights and statistics of its own, in eval mode."""
@@ -135,12 +135,9 @@ class SupernetAccuracy:
             preprocessing=model_config(self.config.space, point, yaml.stem).preprocessing(),
             labels=self.images.labels,
             dataset=self.recipe.data.source,
-            top1=self._score(network, point),
+            top1=evaluate(network, self.images.whole(self.pixels(point))).top1,
         )
         save_record(path, record)
-
-    def _score(self, network: nn.Module, point: Point) -> float:
-        return evaluate(network, self.images.held_out(self.pixels(point))).top1
 
     def _tell(self, epoch: int, top1: float) -> None:
         self.say(f"supernet: epoch {epoch} of {self.recipe.train.epochs}, its largest network {top1:.2f}%")

@@ -44,12 +44,17 @@ class Images:
             self._kept["fit", pixels] = list(load())
         return [x for x, _ in self._kept["fit", pixels]]
 
+    def whole(self, pixels: int) -> Iterable[Batch]:
+        """The validation split."""
+        loader = eval_loader(self.recipe.data, self._held_out, pixels, self.prep, self.device)
+        return batches_on(loader, self.device)
+
     def held_out(self, pixels: int) -> Iterable[Batch]:
         """The validation split, or `eval_images` of it. Raises DataError where a stream cannot be thinned."""
         kept = self._kept.get(("held out", pixels))
         if kept is not None:
             return kept
-        batches, images = batches_on(self._held_out_loader(pixels), self.device), self._count()
+        batches, images = self._thinned(pixels) if self.settings.eval_images else self.whole(pixels), self._count()
         if images is None or images * 3 * pixels**2 * 4 > KEPT_BYTES:
             return batches
         self._kept["held out", pixels] = list(batches)
@@ -61,11 +66,8 @@ class Images:
             return None
         return min(self.settings.eval_images or 2**62, len(self._held_out.dataset))
 
-    def _held_out_loader(self, pixels: int) -> Iterable[Batch]:
+    def _thinned(self, pixels: int) -> Iterable[Batch]:
         data, config = self._held_out, self.recipe.data
-        if self.settings.eval_images is None:
-            loader: Iterable[Batch] = eval_loader(config, data, pixels, self.prep, self.device)
-            return loader
         from timm.data import create_transform
 
         count = self._count()
@@ -79,6 +81,5 @@ class Images:
             crop_pct=self.prep.crop_pct,
         )
         picked = np.linspace(0, len(data.dataset) - 1, count).astype(int)
-        return DataLoader(
-            Subset(data.dataset, picked.tolist()), batch_size=config.batch_size, num_workers=config.workers
-        )
+        few = Subset(data.dataset, picked.tolist())
+        return batches_on(DataLoader(few, batch_size=config.batch_size, num_workers=config.workers), self.device)

@@ -8,6 +8,7 @@ import pytest
 import torch
 import torch.nn.functional as F
 
+from mobilezoo.artifacts import Checkpoint, load_record_of
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.data import eval_loader, open_data
 from mobilezoo.errors import CheckpointError, ConfigError, MobilezooError
@@ -152,9 +153,10 @@ def test_the_trainer_resumes_a_supernet_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_what_a_supernet_cannot_do_is_one_line(tmp_path: Path) -> None:
-    recipe = recipe_of(tiny(), tmp_path, "train.compile=true")
-    with pytest.raises(ConfigError, match=r"trains without train\.compile=true"):
-        train(recipe, tmp_path / "run", progress=False)
+    for override in ("train.compile=true", "tune=linear"):
+        recipe = recipe_of(tiny(), tmp_path, override)
+        with pytest.raises(ConfigError, match=f"trains without {override}"):
+            train(recipe, tmp_path / "run", progress=False)
     with pytest.raises(MobilezooError, match="answers only as one of its networks"):
         supernet_of(tiny()).eval()(torch.zeros(1, 3, 16, 16))
     with pytest.raises(MobilezooError, match="no feature extractor"):
@@ -214,6 +216,9 @@ def test_a_predictor_learns_from_scored_networks_and_states_its_error(tmp_path: 
     lines = (tmp_path / "supernet/samples.jsonl").read_text().split()
     assert (tmp_path / "supernet/predictor.json").is_file()
     assert all(0 <= trial.top1 <= 100 for trial in result.trials)
+    best = load_record_of(Checkpoint, tmp_path / str(result.best_yaml).replace(".yaml", ".safetensors"))
+    point = result.trial(result.best).point
+    assert best.top1 == pytest.approx(evaluate(judge.inherit(point), judge.images.whole(16)).top1)  # not of 100 images
     before = len(lines)
     judge.__dict__.pop("_learned")
     judge.__dict__.pop("supernet")  # scored networks are read, none is scored again
