@@ -59,16 +59,24 @@ class Kept:
         self.rows: dict[str, Row] = {row["cell"]: row for row in map(json.loads, filter(None, lines))}
 
     def __call__(self, cell: str, make: Any) -> Row:
-        """The cell's row: kept, or made now and timed in CPU seconds."""
+        """The cell's row: kept, or made now and timed in CPU seconds, those before a stop included."""
         if cell not in self.rows:
-            before = sum(os.times()[:4])
-            row = {"cell": cell, **make(), "cpu_s": round(sum(os.times()[:4]) - before, 2)}
-            self.path.parent.mkdir(parents=True, exist_ok=True)
-            with self.path.open("a") as handle:
-                handle.write(json.dumps(row) + "\n")
-            self.rows[cell] = row
-            print(time.strftime("%H:%M:%S"), row, flush=True)
+            before = sum(os.times()[:4]) - self.rows.get(f"{cell}/interrupted", {"cpu_s": 0.0})["cpu_s"]
+            try:
+                made = make()
+            except BaseException:
+                self._write({"cell": f"{cell}/interrupted"}, before)
+                raise
+            self._write({"cell": cell, **made}, before)
         return self.rows[cell]
+
+    def _write(self, row: Row, before: float) -> None:
+        row["cpu_s"] = round(sum(os.times()[:4]) - before, 2)
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        with self.path.open("a") as handle:
+            handle.write(json.dumps(row) + "\n")
+        self.rows[row["cell"]] = row
+        print(time.strftime("%H:%M:%S"), row, flush=True)
 
 
 def networks(space: Space, count: int) -> list[Genome]:

@@ -11,6 +11,7 @@ import torch.nn.functional as F
 from mobilezoo.artifacts import Checkpoint, load_record_of
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.data import eval_loader, open_data
+from mobilezoo.data.order import Ranks
 from mobilezoo.errors import CheckpointError, ConfigError, MobilezooError
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.search.records import Figures, LatencyEstimate, SearchConfig
@@ -23,6 +24,7 @@ from mobilezoo.search.supernet.predictor import PredictedAccuracy, judge
 from mobilezoo.search.supernet.sandwich import bound, sandwich
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.evaluate import evaluate
+from mobilezoo.train.shared import check_shared
 from mobilezoo.train.trainer import train
 
 TINY: dict[str, Any] = {
@@ -153,10 +155,12 @@ def test_the_trainer_resumes_a_supernet_bit_for_bit(tmp_path: Path) -> None:
 
 
 def test_what_a_supernet_cannot_do_is_one_line(tmp_path: Path) -> None:
-    for override in ("train.compile=true", "tune=linear"):
-        recipe = recipe_of(tiny(), tmp_path, override)
-        with pytest.raises(ConfigError, match=f"trains without {override}"):
-            train(recipe, tmp_path / "run", progress=False)
+    recipe = recipe_of(tiny(), tmp_path, "train.compile=true")
+    with pytest.raises(ConfigError, match=r"trains without train\.compile=true"):
+        train(recipe, tmp_path / "run", progress=False)
+    linear = recipe.model_copy(update={"tune": "linear"})
+    with pytest.raises(ConfigError, match="trains without tune=linear"):
+        check_shared(supernet_of(tiny()), linear, Ranks())
     with pytest.raises(MobilezooError, match="answers only as one of its networks"):
         supernet_of(tiny()).eval()(torch.zeros(1, 3, 16, 16))
     with pytest.raises(MobilezooError, match="no feature extractor"):
