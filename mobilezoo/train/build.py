@@ -10,6 +10,8 @@ from mobilezoo.data.config import DataConfig
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.train.config import Optimizer, TrainConfig, TrainSettings
 
+FUSED = ("adam", "adamw", "sgd", "momentum")
+"""Of timm's names, those that are torch's own classes with a fused kernel on CPU, CUDA and MPS."""
 Loss = Callable[[torch.Tensor, torch.Tensor], torch.Tensor]
 
 
@@ -56,7 +58,7 @@ def build_optimizer(network: nn.Module, config: Optimizer, global_batch: int) ->
         raise UnknownNameError("optimizer", config.name, list_optimizers())
     lr = config.lr * (global_batch / config.lr_batch if config.lr_batch else 1.0)
     extra: dict[str, Any] = {k: getattr(config, k) for k in ("eps", "betas") if getattr(config, k) is not None}
-    if config.fused:
+    if config.fused or (config.fused is None and config.name in FUSED):
         extra["fused"] = True
     try:
         optimizer: torch.optim.Optimizer = create_optimizer_v2(

@@ -8,7 +8,7 @@ renamed, so a kill leaves the one before it.
 
 import json
 import shutil
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
@@ -17,7 +17,7 @@ from safetensors.torch import load_file, save_file
 
 from mobilezoo.artifacts import atomic_write, sha256_of, write_text
 
-REST = ("epoch", "optimizer", "scaler", "history", "step", "losses", "global_batch")
+REST = ("epoch", "optimizer", "scaler", "history", "step", "losses", "global_batch", "ranges")
 
 
 @dataclass
@@ -37,6 +37,9 @@ class RunState:
     """Loss of each of these updates."""
     global_batch: int = 0
     """Images per update when this was saved, over all processes."""
+
+    ranges: dict[str, torch.Tensor] = field(default_factory=dict)
+    """What fake quantisation has learned; empty without it."""
 
     @property
     def name(self) -> str:

@@ -19,7 +19,9 @@ class Optimizer(Record):
     momentum: float = Field(default=0.9, ge=0, lt=1)
     eps: float | None = Field(default=None, gt=0)
     betas: tuple[float, float] | None = None
-    fused: bool = Field(default=False, description="one kernel per step: adam, adamw, sgd and adagrad of torch")
+    fused: bool | None = Field(
+        default=None, description="one kernel per step; none takes it where torch has it: adam, adamw, sgd"
+    )
     layer_decay: float | None = Field(
         default=None, gt=0, le=1, description="learning rate factor per layer from the top"
     )
@@ -77,7 +79,7 @@ class TrainSettings(Record):
     smoothing: float = Field(default=0.1, ge=0, lt=1, description="label smoothing")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     amp: Literal["none", "bf16", "fp16"] = "none"
-    channels_last: bool = False
+    channels_last: bool = Field(default=True, description="NHWC in memory: faster convolutions on CPUs and GPUs")
     compile: bool = Field(default=False, description="torch.compile; a failure is said and the run goes on without")
     cuda_graphs: bool = Field(default=False, description="torch.compile with CUDA graphs: pays for small batches")
     wandb: str | None = Field(default=None, description="Weights & Biases project to log to, beside TensorBoard")
@@ -93,6 +95,21 @@ class TrainSettings(Record):
     schedule: Schedule = Schedule()
     ema: Ema | None = None
     distill: Distill | None = None
+    qat: bool = Field(
+        default=False, description="fake quantisation (PT2E); ends in int8 files, start from a checkpoint"
+    )
+    export_every: int | None = Field(default=None, gt=0, description="epochs between exported and scored files")
+    export_to: tuple[str, ...] = Field(default=("litert",), description="targets of export_every")
+    export_precision: tuple[str, ...] = Field(default=("fp32",), description="precisions of export_every")
+
+    @model_validator(mode="after")
+    def _trains_quantised(self) -> "TrainSettings":
+        clash = {"ema": self.ema, "distill": self.distill, "compile": self.compile, "amp": self.amp != "none",
+                 "checkpoint_activations": self.checkpoint_activations}  # fmt: skip
+        named = [key for key, value in clash.items() if value]
+        if self.qat and named:
+            raise ValueError(f"qat without {', '.join(named)}: fake quantisation trains the plain network in float32")
+        return self
 
     @model_validator(mode="after")
     def _warmup_fits(self) -> "TrainSettings":

@@ -17,6 +17,8 @@ def fast_forward(network: nn.Module, config: TrainConfig, device: torch.device, 
     settings = config.train
     if settings.checkpoint_activations:
         _checkpoint_activations(network, config.model)
+    if device.type == "cpu" and not settings.compile:
+        _quicken_relu6(network)
     forward: Any = as_student(network, settings.distill)
     if settings.compile or settings.cuda_graphs:
         forward = compiled_or_plain(forward, config, device, resolution)
@@ -53,6 +55,38 @@ def compiled_or_plain(network: nn.Module, config: TrainConfig, device: torch.dev
     network.zero_grad()
     network.load_state_dict(before)
     return compiled
+
+
+class _ClampInPlace(torch.autograd.Function):
+    """ReLU6 in place, forward and gradient equal to torch's bit for bit.
+
+    torch's own in-place ReLU6 clamps into new memory and copies back, which costs a tenth of MobileNetV2's step on CPU.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: torch.Tensor) -> torch.Tensor:
+        x.clamp_(0.0, 6.0)
+        ctx.mark_dirty(x)
+        ctx.save_for_backward(x)
+        return x
+
+    @staticmethod
+    def backward(ctx: Any, gradient: torch.Tensor) -> torch.Tensor:
+        answer: torch.Tensor = torch.ops.aten.hardtanh_backward(gradient, *ctx.saved_tensors, 0.0, 6.0)
+        return answer
+
+
+def _relu6(x: torch.Tensor) -> torch.Tensor:
+    if x.requires_grad and not x._is_view():
+        y: torch.Tensor = _ClampInPlace.apply(x)
+        return y
+    return nn.functional.relu6(x, inplace=not x._is_view())
+
+
+def _quicken_relu6(network: nn.Module) -> None:
+    relu6: list[Any] = [module for module in network.modules() if isinstance(module, nn.ReLU6) and module.inplace]
+    for module in relu6:
+        module.forward = _relu6
 
 
 def memory_mb(device: torch.device) -> float:

@@ -50,16 +50,16 @@ class RunFolder:
         write_text(self.metrics, out.getvalue())
         write_text(self.path / "metrics.json", json.dumps(history, indent=1) + "\n")
 
-    def save_best(self, weights: Mapping[str, torch.Tensor], record: dict[str, Any]) -> Checkpoint:
-        """Write best.safetensors and the record beside it; `record` holds the Checkpoint's other fields."""
+    def save_weights(self, path: Path, weights: Mapping[str, torch.Tensor], record: dict[str, Any]) -> Checkpoint:
+        """Write a .safetensors file and the record beside it; `record` holds the Checkpoint's other fields."""
         from safetensors.torch import save_file
 
         from mobilezoo.artifacts import sha256_of
 
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}
-        atomic_write(self.best, lambda temporary: save_file(tensors, temporary, metadata={"model": record["model"]}))
-        checkpoint = Checkpoint(path=self.best.name, sha256=sha256_of(self.best), **record)
-        save_record(self.best, checkpoint)
+        atomic_write(path, lambda temporary: save_file(tensors, temporary, metadata={"model": record["model"]}))
+        checkpoint = Checkpoint(path=path.name, sha256=sha256_of(path), **record)
+        save_record(path, checkpoint)
         return checkpoint
 
     def _same_config(self, config: TrainConfig) -> None:

@@ -1,5 +1,6 @@
 """One update: mixing, forward, backward in as many pieces as fit, clipping, the optimizer and the average."""
 
+import math
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from dataclasses import dataclass, field
@@ -47,6 +48,8 @@ class Parts:
     ranks: Ranks = field(default_factory=Ranks)
     pieces: int = 1
     """Into how many parts a batch is cut; grows where one does not fit the memory."""
+    quantised: Any | None = None
+    """`network` with fake quantisation, which is then what learns and what is scored."""
 
 
 class NotFiniteError(Exception):
@@ -57,12 +60,20 @@ class NotFiniteError(Exception):
         self.x = x
 
 
-def train_mode(network: nn.Module, config: TrainConfig) -> None:
+def train_mode(parts: Parts, config: TrainConfig) -> None:
     """Everything learns, or the head only."""
+    if parts.quantised is not None:
+        parts.quantised.train()
     if config.tune == "all":
-        network.train()
+        parts.network.train()
     else:
-        train_heads_only(network)
+        train_heads_only(parts.network)
+
+
+def shipped(parts: Parts) -> nn.Module:
+    """The weights that a run leaves: the averaged ones where averaging is on."""
+    network: nn.Module = parts.ema.module if parts.ema is not None else parts.network
+    return network
 
 
 def run_update(parts: Parts, config: TrainConfig, batches: list[Batch], update: int, say: Say) -> float:
@@ -105,10 +116,11 @@ def _backward(parts: Parts, config: TrainConfig, batches: list[Batch]) -> float:
         with _gradients_stay(parts, number + 1 < len(pieces)), autocast(parts.device, settings.amp):
             share = len(x) / images
             for loss in _losses(parts, x, y):
-                if not torch.isfinite(loss):
-                    raise NotFiniteError(x)
                 parts.scaler.scale(loss * share).backward()
-                loss_sum += loss.item() * share
+                value = loss.item()  # waits for the device: once per piece, after all of its work is queued
+                if not math.isfinite(value):
+                    raise NotFiniteError(x)
+                loss_sum += value * share
     return loss_sum
 
 

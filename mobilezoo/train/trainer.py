@@ -32,7 +32,8 @@ from mobilezoo.train.progress import EpochBar, epoch_bar
 from mobilezoo.train.ranks import RunStoppedError, StopRequest, device_of, joined, stop_on_sigterm, total
 from mobilezoo.train.run_folder import RunFolder
 from mobilezoo.train.shared import SharedWeights, check_shared
-from mobilezoo.train.step import NotFiniteError, Parts, autocast, run_update, train_mode
+from mobilezoo.train.step import NotFiniteError, Parts, autocast, run_update, shipped, train_mode
+from mobilezoo.train.tools import Tools, export_if_due, fake_quantised, record_of
 
 
 @dataclass
@@ -53,6 +54,7 @@ def train(
     resume: bool = False,
     progress: bool = True,
     on_epoch: Callable[[int, float], None] | None = None,
+    tools: Tools | None = None,
 ) -> Checkpoint:
     """Train to the end (or from the last whole checkpoint on) and return the record of the best weights.
 
@@ -62,7 +64,8 @@ def train(
     """
     with joined(config.train.device) as ranks, stop_on_sigterm() as stop:
         folder = RunFolder(run_dir)
-        parts = assemble(config, ranks)
+        tools = tools or Tools()
+        parts = assemble(config, ranks, tools)
         if ranks.rank == 0:
             folder.open(config, resume)
         with epoch_bar(updates_per_epoch(config, parts), progress and ranks.rank == 0) as bar:
@@ -72,6 +75,8 @@ def train(
                     bar.start(at.epoch, config.train.epochs, len(at.losses))
                     row = train_epoch(config, parts, at, folder, bar, stop)
                     row |= validate(config, parts, lambda: _stop_if_asked(folder, config, parts, at, stop))
+                    if ranks.rank == 0:
+                        row |= export_if_due(folder, config, parts, row, bar, tools)
                     at.history.append(row)
                     at.losses.clear()
                     if ranks.rank == 0:
@@ -82,11 +87,14 @@ def train(
                         bar.line(f"{images} small copies in {parts.cache.folder}: {size / 1e6:.0f} MB")
                     if on_epoch is not None:
                         on_epoch(at.epoch, row["val_top1"])
+            if parts.quantised is not None and tools.write_int8 is not None:
+                for line in tools.write_int8(parts.quantised, _best_record(folder), folder.path):
+                    bar.line(line)
             total([0.0], parts.device, ranks)  # nobody reads the record before the first process has written it
         return _best_record(folder)
 
 
-def assemble(config: TrainConfig, ranks: Ranks | None = None) -> Parts:
+def assemble(config: TrainConfig, ranks: Ranks | None = None, tools: Tools | None = None) -> Parts:
     """Open the data and build network, optimizer, schedule, losses and loaders. Raises MobilezooError."""
     ranks = ranks or Ranks()
     settings = config.train
@@ -115,13 +123,14 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None) -> Parts:
         from mobilezoo.train.distill import Teacher
 
         teacher = Teacher(settings.distill, classes, prep).to(device)
+    quantised = fake_quantised(network, config, resolution, device, ranks, tools or Tools()) if settings.qat else None
     return Parts(
         device=device,
         resolution=resolution,
         prep=prep,
         labels=fit.labels,
         network=network,
-        forward=fast_forward(network, config, device, resolution, ranks),
+        forward=quantised or fast_forward(network, config, device, resolution, ranks),
         optimizer=optimizer,
         schedule=build.build_schedule(optimizer, settings, max(1, len(train_batches) // settings.accumulate)),
         mixing=mixing,
@@ -133,6 +142,7 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None) -> Parts:
         val_batches=eval_loader(config.data, held_out, resolution, prep, device, ranks),
         bad_images=fit.bad_images,
         cache=fit.cache,
+        quantised=quantised,
         ranks=ranks,
     )
 
@@ -144,7 +154,7 @@ def train_epoch(
     settings, ranks = config.train, parts.ranks
     updates, first = updates_per_epoch(config, parts), len(at.losses)
     lr = _set_lr(parts, at.epoch * updates + max(first - 1, 0))
-    train_mode(parts.network, config)
+    train_mode(parts, config)
     images, waited, started = 0, 0.0, time.perf_counter()
     saved = started
     seed_all(settings.seed, at.epoch)
@@ -192,7 +202,7 @@ def validate(config: TrainConfig, parts: Parts, each: Callable[[], None] = lambd
             each()
             yield batch
 
-    network = (parts.ema.module if parts.ema is not None else parts.network).eval()
+    network = (parts.quantised or shipped(parts)).eval()
     if isinstance(network, SharedWeights):
         network = network.scored(parts.train_batches.epoch(0))
     with autocast(parts.device, config.train.amp):
@@ -216,6 +226,7 @@ def snapshot(parts: Parts, at: Position, config: TrainConfig) -> RunState:
         step=len(at.losses),
         losses=tuple(at.losses),
         global_batch=_global_batch(config, parts),
+        ranges=parts.quantised.ranges() if parts.quantised is not None else {},
     )
 
 
@@ -226,6 +237,8 @@ def restore(parts: Parts, state: RunState) -> None:
         parts.ema.module.load_state_dict(state.ema)
     parts.optimizer.load_state_dict(state.optimizer)
     parts.scaler.load_state_dict(state.scaler)
+    if parts.quantised is not None:
+        parts.quantised.load_ranges(state.ranges)
 
 
 def seed_all(seed: int, moment: int, rank: int = 0) -> None:
@@ -303,20 +316,7 @@ def _keep_best(folder: RunFolder, config: TrainConfig, parts: Parts, history: li
     best = max(history, key=lambda row: (row["val_top1"], -row["val_loss"]))
     if best is not history[-1]:
         return
-    network = parts.ema.module if parts.ema is not None else parts.network
-    record = {
-        "model": config.model,
-        "num_classes": len(parts.labels),
-        "in_chans": config.model_args.get("in_chans", 3),
-        "resolution": parts.resolution,
-        "preprocessing": parts.prep,
-        "labels": parts.labels,
-        "dataset": config.data.source,
-        "epoch": int(best["epoch"]),
-        "top1": best["val_top1"],
-        "probe_queries": config.probe_queries if config.tune == "probe" else 0,
-    }
-    folder.save_best(network.state_dict(), record)
+    folder.save_weights(folder.best, shipped(parts).state_dict(), record_of(config, parts, best))
 
 
 def _best_record(folder: RunFolder) -> Checkpoint:

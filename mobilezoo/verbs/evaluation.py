@@ -31,6 +31,13 @@ def evaluate_subject(
     return result
 
 
+def evaluate_file(path: Path, source: DataConfig, progress: bool = False) -> dict[str, Any]:
+    """Scores of an exported file, run in its own runtime, on the validation split of a data config."""
+    from mobilezoo.data import open_data
+
+    return _evaluate_file(path, source, open_data(source, train=False), progress)
+
+
 def convert_checkpoint(official: Path, model: str, out: Path | None) -> Path:
     """Write an official checkpoint as safetensors with our keys; returns the path written."""
     from mobilezoo.models.checkpoint import convert

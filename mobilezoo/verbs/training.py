@@ -1,10 +1,14 @@
-"""`mobilezoo train`."""
+"""`mobilezoo train`, and what it lends the trainer from the export package."""
 
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.config import find_config, load_record
 from mobilezoo.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from mobilezoo.train.trainer import Tools
 
 
 def run_training(config: str, overrides: tuple[str, ...], out: Path | None, resume: bool, progress: bool) -> Checkpoint:
@@ -16,5 +20,75 @@ def run_training(config: str, overrides: tuple[str, ...], out: Path | None, resu
 
     model = load_model_config(recipe.model)
     folder = out or Path("runs") / (recipe.name or (path.stem if recipe.name is None else model.name))
-    record = train(recipe, folder, resume=resume, progress=progress)
+    record = train(recipe, folder, resume=resume, progress=progress, tools=tools_for(recipe))
     return record.model_copy(update={"path": str(folder / record.path)})
+
+
+def tools_for(recipe: TrainConfig) -> "Tools":
+    """Fake quantisation and exports for the recipes that ask for them; toolchains are told missing before any work."""
+    from mobilezoo.train.trainer import Tools
+    from mobilezoo_export import load_exporter
+
+    settings = recipe.train
+    if settings.qat:
+        load_exporter("executorch").require()
+    for target in settings.export_to if settings.export_every else ():
+        load_exporter(target).require()
+
+    def fake_quantised(network: Any, example: Any) -> Any:
+        from mobilezoo_export.quantize.qat import FakeQuantised
+
+        return FakeQuantised(network, example)
+
+    return Tools(
+        fake_quantised=fake_quantised if settings.qat else None,
+        write_int8=lambda trained, record, folder: _write_int8(recipe, trained, record, folder),
+        export=(lambda weights: _export_and_score(recipe, weights)) if settings.export_every else None,
+    )
+
+
+def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, float], list[str]]:
+    """What `mobilezoo export` and `mobilezoo eval` say of these weights, as metrics; failures as lines."""
+    from mobilezoo.verbs.evaluation import evaluate_file
+    from mobilezoo.verbs.exporting import export_subject
+
+    targets, precisions = list(recipe.train.export_to), list(recipe.train.export_precision)
+    results = export_subject(
+        str(weights), targets, precisions, None, None, weights.parent, overwrite=True, progress=False
+    )
+    metrics: dict[str, float] = {}
+    lines = []
+    for result in results:
+        name = f"export_{result.target}_{result.precision}"
+        if result.path is None or result.artifact is None:
+            lines.append(f"export to {result.target} {result.precision} {result.status}: {result.reason}")
+            continue
+        metrics[f"{name}_top1"] = evaluate_file(Path(result.path), recipe.data)["top1"]
+        metrics[f"{name}_mb"] = result.artifact.size_bytes / 1e6
+        lines.append(f"{Path(result.path).name}: top-1 {metrics[f'{name}_top1']:.2f}%, {metrics[f'{name}_mb']:.2f} MB")
+    return metrics, lines
+
+
+def _write_int8(recipe: TrainConfig, trained: Any, record: Checkpoint, folder: Path) -> list[str]:
+    """The int8 files with the learned ranges, scored."""
+    from mobilezoo.data import sample_batch
+    from mobilezoo.verbs.evaluation import evaluate_file
+    from mobilezoo_export import ExportSpec
+    from mobilezoo_export.quantize.qat_files import write_int8
+
+    images = sample_batch(recipe.data, record.resolution, record.preprocessing, 32)
+    spec = ExportSpec(
+        model=Path(record.model).stem,
+        resolution=(record.resolution, record.resolution),
+        in_chans=record.in_chans,
+        preprocessing=record.preprocessing,
+        labels=record.labels,
+    )
+    name = f"32 images of {recipe.data.source} (validation split)"
+    lines = []
+    for result in write_int8(trained, spec, folder / "export", images, name):
+        if result.path is None:
+            lines.append(f"int8 file for {result.target} {result.status}: {result.reason}")
+            continue
+        lines.append(f"{result.path}: top-1 {evaluate_file(Path(result.path), recipe.data)['top1']:.2f}%")
+    return lines

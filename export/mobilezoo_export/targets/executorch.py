@@ -35,9 +35,6 @@ class ExecuTorchExporter(Exporter):
         import torch
 
         with quiet(), torch.no_grad():
-            from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
-            from executorch.exir import to_edge_transform_and_lower
-
             from mobilezoo_export.passes import run_passes
             from mobilezoo_export.passes.graph import trace
             from mobilezoo_export.quantize.executorch import HalfInside, to_int8
@@ -52,12 +49,22 @@ class ExecuTorchExporter(Exporter):
                 model = HalfInside(copy.deepcopy(model).half())
             if spec.options.image:
                 model, example = FromBytes(model), example.to(torch.uint8)
-            program = torch.export.export(model, (example,))
-            lowered = to_edge_transform_and_lower(
-                program, partitioner=[XnnpackPartitioner()], constant_methods={KEY: notes_text(spec, "NCHW")}
-            )
-            path.write_bytes(lowered.to_executorch().buffer)
+            path.write_bytes(lower(model, example, spec))
         return []
+
+
+def lower(model: "nn.Module", example: Any, spec: ExportSpec) -> bytes:
+    """The program of a traceable network, its operators handed to XNNPACK where it takes them."""
+    import torch
+    from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
+    from executorch.exir import to_edge_transform_and_lower
+
+    lowered = to_edge_transform_and_lower(
+        torch.export.export(model, (example,)),
+        partitioner=[XnnpackPartitioner()],
+        constant_methods={KEY: notes_text(spec, "NCHW")},
+    )
+    return bytes(lowered.to_executorch().buffer)
 
 
 class ExecuTorchRunner(Runner):

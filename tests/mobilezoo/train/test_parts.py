@@ -234,3 +234,20 @@ def test_cuda_graphs_without_a_gpu_are_said(tmp_path: Path, capsys: pytest.Captu
     parts = trainer.assemble(recipe(tmp_path, "train.cuda_graphs=true"))
     assert parts.forward is parts.network
     assert "CUDA graphs need an NVIDIA GPU, this is cpu" in capsys.readouterr().err
+
+
+def test_the_quicker_relu6_changes_no_bit() -> None:
+    from mobilezoo.train.hardware import _quicken_relu6
+
+    found = []
+    for quick in (False, True):
+        torch.manual_seed(0)
+        network = create_model("mobilenetv2_ca_100", num_classes=10).train()
+        if quick:
+            _quicken_relu6(network)
+            assert any(type(m) is nn.ReLU6 and "forward" in vars(m) for m in network.modules())
+        torch.manual_seed(1)
+        logits = network(torch.randn(4, 3, 48, 48))
+        logits.square().mean().backward()
+        found.append([logits, *(p.grad for p in network.parameters())])
+    assert all(torch.equal(a, b) for a, b in zip(*found, strict=True) if a is not None)

@@ -1,0 +1,81 @@
+"""The int8 files of a network trained with fake quantisation: ExecuTorch and ONNX keep the ranges it learned.
+
+LiteRT's converter refuses PT2E's per-channel weights (litert-torch 0.10); LiteRT and Core ML take the trained weights
+from the checkpoint and measure ranges themselves, as after any training.
+"""
+
+from pathlib import Path
+
+import numpy as np
+import torch
+from torch import nn
+
+from mobilezoo.artifacts import Artifact, atomic_write, save_record, sha256_of, size_of, versions
+from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo_export.contract import ExportResult, ExportSpec
+from mobilezoo_export.parity import measure_parity
+from mobilezoo_export.quantize.qat import FakeQuantised
+from mobilezoo_export.quiet import quiet
+from mobilezoo_export.registry import load_exporter, load_runner
+from mobilezoo_export.tolerances import verdict
+
+TARGETS = ("executorch", "onnx")
+
+
+def write_int8(
+    trained: FakeQuantised, spec: ExportSpec, folder: Path, images: np.ndarray, images_name: str
+) -> list[ExportResult]:
+    """`MODEL.int8-qat.pte` and `.onnx`, each run and compared with the fake-quantised network on `images` (NCHW)."""
+    spec = spec.model_copy(update={"precision": "int8"})
+    with quiet(), torch.no_grad():
+        trained.eval()
+        size = max(2, min(16, len(images)))
+        reference = np.concatenate(
+            [trained(torch.from_numpy(images[i : i + size])).numpy() for i in range(0, len(images), size)]
+        )
+        integer = trained.converted()
+    results = []
+    for target in TARGETS:
+        exporter = load_exporter(target)
+        path = folder / f"{spec.model}.int8-qat{exporter.suffix}"
+        try:
+            exporter.require()
+            atomic_write(path, lambda temporary, target=target: _write(integer, spec, target, temporary))  # type: ignore[misc]
+            runner = load_runner(path)
+            logits = np.concatenate([runner.run(images[i : i + 1]) for i in range(len(images))])
+            parity = measure_parity(reference, logits, precision="int8", inputs=images_name, ran_in=runner.runtime)
+            if reason := verdict(parity, "int8"):
+                path.unlink()
+                raise ExportError(f"{spec.model}: the {target} file {reason}; it was not kept")
+            artifact = Artifact(
+                path=path.name,
+                target=target,
+                precision="int8",
+                model=spec.model,
+                input=exporter.input_spec(spec),
+                preprocessing=spec.preprocessing,
+                labels=spec.labels,
+                sha256=sha256_of(path),
+                size_bytes=size_of(path),
+                parity=parity,
+                tools=versions(["mobilezoo", "torchao", *exporter.packages]),
+            )
+            save_record(path, artifact)
+            results.append(_result(target, "exported", path=str(path), artifact=artifact))
+        except MobilezooError as error:
+            results.append(_result(target, "failed", reason=str(error)))
+    return results
+
+
+def _write(integer: nn.Module, spec: ExportSpec, target: str, path: Path) -> None:
+    if target == "executorch":
+        from mobilezoo_export.targets.executorch import lower
+
+        with quiet(), torch.no_grad():
+            path.write_bytes(lower(integer, torch.zeros(spec.shape), spec))
+    else:  # the pairs are in the network already: nothing is left to quantise
+        load_exporter(target).export(integer, spec.model_copy(update={"precision": "fp32"}), path)
+
+
+def _result(target: str, status: str, **fields: object) -> ExportResult:
+    return ExportResult(target=target, precision="int8", status=status, **fields)  # type: ignore[arg-type]

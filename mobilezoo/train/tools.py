@@ -1,0 +1,81 @@
+"""What a run borrows from the packages above this one: fake quantisation, and exports while it goes on."""
+
+from collections.abc import Callable
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+import torch
+from torch import nn
+
+from mobilezoo.artifacts import Checkpoint
+from mobilezoo.data.order import Ranks
+from mobilezoo.errors import ConfigError
+from mobilezoo.train.config import TrainConfig
+from mobilezoo.train.progress import EpochBar
+from mobilezoo.train.run_folder import RunFolder
+from mobilezoo.train.step import Parts, shipped
+
+
+@dataclass(frozen=True)
+class Tools:
+    """`mobilezoo train` passes them in."""
+
+    fake_quantised: Callable[[nn.Module, torch.Tensor], Any] | None = None
+    """(network, example batch) → the module that trains in its place (`train.qat`)."""
+    write_int8: Callable[[Any, Checkpoint, Path], list[str]] | None = None
+    """(that module at the end, record of the best weights, run folder) → lines to say."""
+    export: Callable[[Path], tuple[dict[str, float], list[str]]] | None = None
+    """Weights file → metrics of its exported files, and lines to say (`train.export_every`)."""
+
+
+def record_of(config: TrainConfig, parts: Parts, row: dict[str, float]) -> dict[str, Any]:
+    """Fields of the Checkpoint record of an epoch's weights."""
+    return {
+        "model": config.model,
+        "num_classes": len(parts.labels),
+        "in_chans": config.model_args.get("in_chans", 3),
+        "resolution": parts.resolution,
+        "preprocessing": parts.prep,
+        "labels": parts.labels,
+        "dataset": config.data.source,
+        "epoch": int(row["epoch"]),
+        "top1": row["val_top1"],
+        "probe_queries": config.probe_queries if config.tune == "probe" else 0,
+    }
+
+
+def export_if_due(
+    folder: RunFolder,
+    config: TrainConfig,
+    parts: Parts,
+    row: dict[str, float],
+    bar: EpochBar,
+    tools: Tools,
+) -> dict[str, float]:
+    """Metrics of the files made of this epoch's weights; what fails is said and the run goes on."""
+    every, epoch = config.train.export_every, int(row["epoch"])
+    if every is None or tools.export is None or epoch % every:
+        return {}
+    weights = folder.path / "export" / f"epoch-{epoch:04d}" / "weights.safetensors"
+    try:
+        folder.save_weights(weights, shipped(parts).state_dict(), record_of(config, parts, row))
+        metrics, lines = tools.export(weights)
+    except Exception as error:  # converters raise whatever they raise, and hours of training must not end with it
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        metrics, lines = {}, [f"export after epoch {epoch} failed: {first}"]
+    for line in lines:
+        bar.line(line)
+    return metrics
+
+
+def fake_quantised(
+    network: nn.Module, config: TrainConfig, resolution: int, device: torch.device, ranks: Ranks, tools: Tools
+) -> Any:
+    """The network with fake quantisation. Raises ConfigError where it cannot be trained that way."""
+    if tools.fake_quantised is None:
+        raise ConfigError("train.qat=true needs the export package: start with `mobilezoo train`")
+    if ranks.world > 1 or config.tune != "all":
+        raise ConfigError("train.qat=true trains the whole network in one process: leave torchrun and tune out")
+    channels = config.model_args.get("in_chans", 3)
+    return tools.fake_quantised(network, torch.zeros(2, channels, resolution, resolution, device=device))
