@@ -1,21 +1,25 @@
-"""Our files against the plain vendor path on the same network: operators, transposes, partitions, latency.
+"""Our files against the plain vendor path on the same network: operators, transposes, partitions, size, latency.
 
-    python benchmarks/export.py shvit_s1 timm:mobilevit_xs --resolution 224
+    python benchmarks/export.py --work /tmp/export                    # one variant of each family, fp32 and int8
+    python benchmarks/export.py --work /tmp/export --set timm         # mobile networks outside the zoo, fp32
+    python benchmarks/export.py shvit_s1 --work /tmp/export --targets litert --precisions fp32
+    python benchmarks/export.py --work /tmp/export --time             # latency of all files made so far
 
-Networks are fresh with random norms (zero gammas would be folded away). Latency is one thread, both files interleaved
-in one process, the ratio of their medians. A conversion takes about half a minute.
+Making files is slow and may happen beside other work; a file that exists is not made again. Timing needs a quiet
+machine: one thread, both files of a pair in one process, in turn, the ratio of their medians over several rounds.
+Networks are fresh with random norms (zero gammas would be folded away). The tables go to benchmarks/results/.
 """
 
 import argparse
 import json
 import statistics
-import tempfile
 import time
 from collections import Counter
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import torch
 from torch import nn
 
@@ -23,9 +27,48 @@ from mobilezoo.artifacts import Preprocessing
 from mobilezoo.models.base import IMAGENET_MEAN, IMAGENET_STD
 from mobilezoo.models.randomize import randomize_norms
 from mobilezoo_export import ExportSpec, load_exporter, load_runner
+from mobilezoo_export.coverage import coverage
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.prepare import prepare
 from mobilezoo_export.quiet import quiet
+
+RESULTS = Path(__file__).parent / "results"
+CORE = (
+    "mobilenetv2_ca_100",
+    "ghostnetv2_100",
+    "shvit_s1",
+    "cas_vit_xs",
+    "emo2_1m",
+    "mobilemamba_t2",
+    "mnasnet_a1",
+    "mobilenext_100",
+)
+TIMM = (
+    "mobilenetv3_small_100",
+    "mobilenetv4_conv_small",
+    "efficientnet_lite0",
+    "fastvit_t8",
+    "repvit_m0_9",
+    "efficientvit_m0",
+    "efficientvit_b0",
+    "edgenext_xx_small",
+    "mobileone_s0",
+    "starnet_s1",
+    "swiftformer_xs",
+    "tiny_vit_5m_224",
+    "mobilevit_s",
+    "mobilevitv2_050",
+    "mobilenetv2_100",
+    "lcnet_050",
+    "tinynet_a",
+    "mixnet_s",
+    "ghostnet_100",
+    "fbnetc_100",
+    "hardcorenas_a",
+    "regnety_002",
+)
+TARGETS = ("litert", "onnx", "executorch")
+Convert = Callable[[nn.Module, torch.Tensor, str, list[np.ndarray], Path], None]
 
 
 def network(name: str) -> nn.Module:
@@ -40,114 +83,205 @@ def network(name: str) -> nn.Module:
     return randomize_norms(create_model(name)).eval()
 
 
-def vendor_litert(model: nn.Module, example: torch.Tensor, path: Path) -> None:
+def vendor_litert(
+    model: nn.Module, example: torch.Tensor, precision: str, images: list[np.ndarray], path: Path
+) -> None:
     import litert_torch
 
     litert_torch.convert(model, (example,)).export(str(path))
+    if precision == "int8":
+        from ai_edge_quantizer import quantizer, recipe
+
+        engine = quantizer.Quantizer(str(path), recipe.static_wi8_ai8())
+        ranges = engine.calibrate({"serving_default": [{"args_0": image} for image in images]})
+        made = path.with_suffix(".int8")
+        engine.quantize(ranges).export_model(made)
+        made.replace(path)
 
 
-def vendor_onnx(model: nn.Module, example: torch.Tensor, path: Path) -> None:
+def vendor_onnx(model: nn.Module, example: torch.Tensor, precision: str, images: list[np.ndarray], path: Path) -> None:
     program = torch.onnx.export(model, (example,), dynamo=True, external_data=False, verbose=False)
     assert program is not None
     program.save(str(path))
+    if precision == "int8":
+        from onnxruntime.quantization import CalibrationDataReader, quantize_static
+
+        class Reader(CalibrationDataReader):
+            left = iter(images)
+
+            def get_next(self) -> dict[str, np.ndarray] | None:
+                image = next(self.left, None)
+                return None if image is None else {program.model.graph.inputs[0].name: image}
+
+        made = path.with_suffix(".int8")
+        quantize_static(str(path), str(made), Reader(), per_channel=True)
+        made.replace(path)
 
 
-def vendor_executorch(model: nn.Module, example: torch.Tensor, path: Path) -> None:
+def vendor_executorch(
+    model: nn.Module, example: torch.Tensor, precision: str, images: list[np.ndarray], path: Path
+) -> None:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
-    program = torch.export.export(model, (example,))
-    lowered = to_edge_transform_and_lower(program, partitioner=[XnnpackPartitioner()])
+    if precision == "int8":
+        from mobilezoo_export.quantize.executorch import to_int8
+
+        model = to_int8(model, example, images)  # PT2E with XNNPACK's quantiser, as its documentation shows
+    lowered = to_edge_transform_and_lower(torch.export.export(model, (example,)), partitioner=[XnnpackPartitioner()])
     path.write_bytes(lowered.to_executorch().buffer)
 
 
-VENDOR: dict[str, Callable[[nn.Module, torch.Tensor, Path], None]] = {
-    "litert": vendor_litert,
-    "onnx": vendor_onnx,
-    "executorch": vendor_executorch,
-}
+VENDOR: dict[str, Convert] = {"litert": vendor_litert, "onnx": vendor_onnx, "executorch": vendor_executorch}
 
 
-def shape_of_file(target: str, path: Path) -> dict[str, int]:
-    """Counts that say how much a phone's delegate will like the file."""
-    if target == "litert":
-        details = load_runner(path).interpreter._get_ops_details()  # type: ignore[attr-defined]
-        ops = Counter(str(detail["op_name"]) for detail in details)
-        partitions = ops.pop("DELEGATE", 0)
-        return {"ops": ops.total(), "transposes": ops["TRANSPOSE"], "partitions": partitions}
-    if target == "onnx":
-        import onnx
-
-        ops = Counter(node.op_type for node in onnx.load(path).graph.node)
-        return {"ops": ops.total(), "transposes": ops["Transpose"]}
-    from executorch.exir._serialize._program import deserialize_pte_binary
-
-    plan = deserialize_pte_binary(path.read_bytes()).program.execution_plan[0]
-    kinds = Counter(type(i.instr_args).__name__ for chain in plan.chains for i in chain.instructions)
-    return {"partitions": kinds["DelegateCall"], "outside": kinds["KernelCall"]}
-
-
-def interleaved_ms(first: Any, second: Any, seconds: float = 3.0) -> tuple[float, float]:
-    """Median latency of two prepared runners, run in turn."""
-    samples: tuple[list[float], list[float]] = ([], [])
-    for runner in (first, second):
-        for _ in range(5):
-            runner.invoke()
-    end = time.perf_counter() + seconds
-    while time.perf_counter() < end or len(samples[0]) < 20:
-        for runner, kept in zip((first, second), samples, strict=True):
-            start = time.perf_counter()
-            runner.invoke()
-            kept.append((time.perf_counter() - start) * 1e3)
-    return statistics.median(samples[0]), statistics.median(samples[1])
-
-
-def compare(name: str, target: str, resolution: int, folder: Path) -> dict[str, Any]:
+def make(name: str, target: str, precision: str, work: Path) -> dict[str, Any]:
+    """Both files of one pair, with what is in them; a side that fails tells why."""
     model, label = network(name), name.replace(":", "_")
+    size = getattr(model, "default_cfg", {}).get("input_size", (3, 224, 224))[1:]
     preprocessing = Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD)
-    spec = ExportSpec(model=label, resolution=(resolution, resolution), preprocessing=preprocessing)
+    spec = ExportSpec(model=label, resolution=size, preprocessing=preprocessing, precision=precision)
     exporter = load_exporter(target)
-    ours, theirs = (folder / f"{label}.{who}{exporter.suffix}" for who in ("ours", "vendor"))
-    with quiet():
-        exporter.export(prepare(model, spec).graph, spec, ours)
-        VENDOR[target](model, torch.zeros(spec.shape), theirs)
-    image = sample_images(spec, 1)
-    runners = load_runner(ours), load_runner(theirs)
+    images = sample_images(spec, 16)
+    single = [images[i : i + 1] for i in range(len(images))]
+    with torch.no_grad():
+        reference = model(torch.from_numpy(images)).numpy()
+    row: dict[str, Any] = {"model": name, "target": target, "precision": precision, "resolution": size[0]}
+    for who in ("ours", "vendor"):
+        path = work / f"{label}.{precision}.{who}{exporter.suffix}"
+        try:
+            with quiet():
+                if who == "ours":
+                    exporter.export(prepare(model, spec).graph, spec, path, [images])
+                else:
+                    VENDOR[target](model, torch.zeros(spec.shape), precision, single, path)
+            runner = load_runner(path)
+            logits = np.concatenate([_output(runner, image) for image in single])
+            row[who] = {
+                "file": path.name,
+                "bytes": path.stat().st_size,
+                "relative": float(abs(logits - reference).max() / reference.std()),
+                **_counts(target, path),
+            }
+        except Exception as error:
+            row[who] = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"}
+    return row
+
+
+def _output(runner: Any, image: np.ndarray) -> np.ndarray:
+    runner.prepare(image)
+    runner.invoke()
+    return np.array(runner.output())
+
+
+def _counts(target: str, path: Path) -> dict[str, int | None]:
+    found = coverage(target, path)
+    assert found is not None
+    ops = Counter({name: count for name, count in found.ops.items() if name != "DELEGATE"})
+    outside = None if found.outside is None else sum(found.outside.values())
+    return {
+        "ops": ops.total(),
+        "transposes": sum(count for name, count in ops.items() if name.lower() == "transpose"),
+        "partitions": found.partitions,
+        "outside": outside,
+    }
+
+
+def timed(row: dict[str, Any], work: Path, rounds: int = 5, seconds: float = 0.6) -> list[float]:
+    """Vendor's median latency over ours, for each of several rounds of interleaved runs."""
+    runners = [load_runner(work / row[who]["file"]) for who in ("ours", "vendor")]
+    size = row["resolution"]
+    image = np.random.default_rng(0).normal(size=(1, 3, size, size)).astype(np.float32)
     for runner in runners:
         runner.prepare(image)
-    ours_ms, vendor_ms = interleaved_ms(*runners)
-    with torch.no_grad():
-        reference = model(torch.from_numpy(image)).numpy()
-    differences = [float(abs(runner.output() - reference).max() / reference.std()) for runner in runners]
-    return {
-        "model": name,
-        "target": target,
-        "ours": {**shape_of_file(target, ours), "ms": round(ours_ms, 3), "relative": differences[0]},
-        "vendor": {**shape_of_file(target, theirs), "ms": round(vendor_ms, 3), "relative": differences[1]},
-        "speedup": round(vendor_ms / ours_ms, 3),
-    }
+        for _ in range(3):
+            runner.invoke()
+    ratios = []
+    for _ in range(rounds):
+        samples: tuple[list[float], list[float]] = ([], [])
+        end = time.perf_counter() + seconds
+        while time.perf_counter() < end or len(samples[1]) < 5:
+            for runner, kept in zip(runners, samples, strict=True):
+                start = time.perf_counter()
+                runner.invoke()
+                kept.append((time.perf_counter() - start) * 1e3)
+        row["ours"]["ms"], row["vendor"]["ms"] = (round(statistics.median(kept), 3) for kept in samples)
+        ratios.append(row["vendor"]["ms"] / row["ours"]["ms"])
+    return [round(ratio, 3) for ratio in ratios]
+
+
+def table(rows: Sequence[dict[str, Any]]) -> str:
+    """Markdown: one line per pair, then the geometric means."""
+    lines = [
+        "# Exported files against the vendors' plain path",
+        "",
+        "`python benchmarks/export.py`. Same network, fresh with random norms; a pair is ours / vendor's.",
+        "Outside: operators that XNNPACK leaves. Difference from PyTorch: largest over 16 photographs, over the",
+        "deviation of the logits. Speed: vendor's median latency over ours, one thread on an x86 host, median of",
+        "five interleaved rounds [lowest, highest].",
+        "",
+        "| model | target | precision | operators | transposes | partitions | outside | MB | difference | speed |",
+        "|---|---|---|--:|--:|--:|--:|--:|--:|--:|",
+    ]
+    for row in rows:
+        ours, theirs = row["ours"], row["vendor"]
+        if "error" in ours:
+            lines.append(f"| {row['model']} | {row['target']} | {row['precision']} | {ours['error']} |||||||")
+            continue
+
+        def pair(key: str, how: Callable[[Any], str] = str, ours: Any = ours, theirs: Any = theirs) -> str:
+            left, right = ours.get(key), theirs.get(key)
+            return "" if left is None else f"{how(left)} / {'fails' if right is None else how(right)}"
+
+        ratios = row.get("speed")
+        speed = f"{statistics.median(ratios):.2f} [{min(ratios):.2f}, {max(ratios):.2f}]" if ratios else ""
+        cells = (
+            row["model"], row["target"], row["precision"], pair("ops"), pair("transposes"), pair("partitions"),
+            pair("outside"), pair("bytes", lambda size: f"{size / 1e6:.1f}"), pair("relative", lambda r: f"{r:.0e}"),
+            speed,
+        )  # fmt: skip
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    for target in TARGETS:
+        for precision in ("fp32", "int8"):
+            timed_rows = [r for r in rows if r["target"] == target and r["precision"] == precision and "speed" in r]
+            if timed_rows:
+                speeds = [statistics.median(r["speed"]) for r in timed_rows]
+                lines.append(
+                    f"- {target} {precision}: geometric mean {statistics.geometric_mean(speeds):.2f} over "
+                    f"{len(speeds)} networks, slowest {min(speeds):.2f}"
+                )
+    return "\n".join(lines) + "\n"
 
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("models", nargs="+")
-    parser.add_argument("--targets", default="litert,onnx,executorch")
-    parser.add_argument("--resolution", type=int, default=224)
-    parser.add_argument("--out", type=Path, help="append one JSON line per comparison")
+    parser.add_argument("models", nargs="*")
+    parser.add_argument("--set", choices=("core", "timm"), default="core")
+    parser.add_argument("--targets", default=",".join(TARGETS))
+    parser.add_argument("--precisions", help="default: fp32,int8, for the timm set fp32")
+    parser.add_argument("--work", type=Path, required=True, help="folder for the files and what is known of them")
+    parser.add_argument("--time", action="store_true", help="time the files made so far")
     args = parser.parse_args()
     torch.set_num_threads(1)
-    speedups: dict[str, list[float]] = {}
-    with tempfile.TemporaryDirectory() as folder:
-        for name in args.models:
-            for target in args.targets.split(","):
-                row = compare(name, target, args.resolution, Path(folder))
-                speedups.setdefault(target, []).append(row["speedup"])
+    args.work.mkdir(parents=True, exist_ok=True)
+    names = args.models or (CORE if args.set == "core" else [f"timm:{name}" for name in TIMM])
+    precisions = (args.precisions or ("fp32,int8" if args.set == "core" else "fp32")).split(",")
+    rows = []
+    for name in names:
+        for target in args.targets.split(","):
+            for precision in precisions:
+                known = args.work / f"{name.replace(':', '_')}.{target}.{precision}.json"
+                if args.time and not known.is_file():
+                    continue
+                row = json.loads(known.read_text()) if known.is_file() else make(name, target, precision, args.work)
+                if args.time and "speed" not in row and all("error" not in row[who] for who in ("ours", "vendor")):
+                    row["speed"] = timed(row, args.work)
+                known.write_text(json.dumps(row))
                 print(json.dumps(row), flush=True)
-                if args.out:
-                    with args.out.open("a", encoding="utf-8") as handle:
-                        handle.write(json.dumps(row) + "\n")
-    for target, ratios in speedups.items():
-        print(f"{target}: geometric mean speed-up {statistics.geometric_mean(ratios):.3f} over {len(ratios)} models")
+                rows.append(row)
+    if not args.models:
+        (RESULTS / f"export_{args.set}.md").write_text(table(rows), encoding="utf-8")
 
 
 if __name__ == "__main__":

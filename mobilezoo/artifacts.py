@@ -112,6 +112,8 @@ class Artifact(Record):
     model: str
     input: InputSpec
     output: Literal["logits", "probabilities"] = "logits"
+    float_groups: tuple[int, ...] = ()
+    """Eighths of an int8 file, counted from the input as 0, that stay float."""
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     sha256: str

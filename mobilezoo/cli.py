@@ -208,6 +208,10 @@ def export(
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
     batch: Annotated[int, typer.Option("--batch", min=1, help="Fixed batch size of the files.")] = 1,
     settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, see below.")] = None,
+    max_drop: Annotated[
+        float | None,
+        typer.Option("--max-drop", min=0, help="int8: leave so much in float that top-1 falls by at most this."),
+    ] = None,
     bisect: Annotated[
         bool, typer.Option("--bisect", help="Write no files: name the first layer that departs from PyTorch.")
     ] = False,
@@ -226,6 +230,7 @@ def export(
         mobilezoo export shvit_s1 --checkpoint shvit_s1.pth --to litert,onnx --out files/
         mobilezoo export timm:mobilenetv4_conv_small --to litert
         mobilezoo export best.safetensors --set image=true --set softmax=true
+        mobilezoo export best.safetensors --to litert --precision int8 --max-drop 1.0
         mobilezoo export best.safetensors --to litert --precision int8 --bisect
         mobilezoo export --matrix --table docs/export-matrix.md
         mobilezoo export --matrix 'shvit_*' timm:mobilenetv3_small_100 --to litert,executorch --precision fp32
@@ -234,8 +239,10 @@ def export(
 
         image=true          uint8 pixels in, normalised in the file (Core ML: an image input)
         softmax=true        probabilities instead of logits
+        classifier=true     Core ML files answer with names and probabilities (with softmax=true)
         int8_io=true        int8 LiteRT files take and give int8
         layout=NCHW         input layout of LiteRT files (default NHWC)
+        flexible=batch      ONNX files that take any batch; or resolution, or both
         opset=20            ONNX operator set, 18 to 23
         onnx_activations=uint8   faster int8 on most x86 CPUs
         coreml_target=iOS17      oldest system that runs the Core ML file
@@ -263,6 +270,7 @@ def export(
         progress=not quiet,
         batch=batch,
         settings=tuple(settings or ()),
+        max_drop=max_drop,
     )
     print_json([r.model_dump() for r in results]) if as_json else print_exports(results)
     if not all(r.ok for r in results):

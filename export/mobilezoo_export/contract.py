@@ -31,6 +31,12 @@ class ExportOptions(Record):
     image: bool = Field(default=False, description="uint8 pixels as input (Core ML: an image), normalised in the file")
     softmax: bool = Field(default=False, description="probabilities instead of logits")
     int8_io: bool = Field(default=False, description="int8 LiteRT files take and give int8 tensors")
+    classifier: bool = Field(
+        default=False, description="Core ML files answer with the class's name and every name's probability"
+    )
+    flexible: Literal["none", "batch", "resolution", "both"] = Field(
+        default="none", description="ONNX files that take any batch size, any resolution, or both"
+    )
     coreml_target: str = Field(default="iOS16", description="oldest system a Core ML file must run on")
 
 
@@ -45,6 +51,8 @@ class ExportSpec(Record):
     in_chans: int = 3
     batch: int = Field(default=1, gt=0, description="fixed batch size of the file")
     precision: str = "fp32"
+    float_groups: tuple[int, ...] = ()
+    """Stretches of an int8 file that stay float, see `quantize.mixed`."""
     labels: tuple[str, ...] = ()
     checkpoint: str | None = None
     """Where the weights came from, for the record."""
@@ -61,6 +69,25 @@ class ExportSpec(Record):
         return self.batch, self.in_chans, *self.resolution
 
 
+class MixedPrecision(Record):
+    """What a search kept in float, and why."""
+
+    float_groups: tuple[int, ...]
+    top1_float: float
+    top1_int8: float
+    """With everything in int8."""
+    top1: float
+    """Of the file that was kept."""
+    gains_db: dict[int, float]
+    """By how much each stretch, left in float alone, raises the signal-to-error ratio; empty where none had to be."""
+    tried: int
+    """Files made."""
+
+    @property
+    def drop(self) -> float:
+        return self.top1_float - self.top1
+
+
 class ExportResult(Record):
     """How one target and precision ended."""
 
@@ -72,6 +99,8 @@ class ExportResult(Record):
     artifact: Artifact | None = None
     reason: str = ""
     warnings: tuple[str, ...] = ()
+    mixed: MixedPrecision | None = None
+    """What a search for a mixed file found."""
     seconds: float = 0.0
 
     @property
@@ -147,6 +176,8 @@ class Exporter(ABC):
     precisions: ClassVar[tuple[str, ...]]
     calibrated: ClassVar[tuple[str, ...]] = ()
     """Precisions that need calibration images."""
+    flexible: ClassVar[bool] = False
+    """Whether files may leave sizes open."""
 
     def require(self) -> None:
         """Raise MissingToolError unless the toolchain is installed."""
@@ -158,6 +189,8 @@ class Exporter(ABC):
         self.require()
         if spec.precision not in self.precisions:
             return f"{self.target} has no precision {spec.precision!r}: choose from {', '.join(self.precisions)}"
+        if spec.options.flexible != "none" and not self.flexible:
+            return f"{self.target} files have one size: leave flexible out, and export one file per size"
         return None
 
     @abstractmethod

@@ -29,6 +29,7 @@ from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export.app import to_normalised, to_pixels
 from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.convert import CALIBRATION, IMAGES, PROGRAM, Outcome, convert, convert_isolated
+from mobilezoo_export.flexible import program_of
 from mobilezoo_export.images import SAMPLE_NAME, sample_images
 from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.prepare import Prepared, eval_copy, prepare
@@ -108,7 +109,7 @@ class _Work:
 
     def _save(self, prepared: Prepared) -> None:
         with torch.no_grad():
-            program = torch.export.export(prepared.graph, (torch.zeros(self.spec.shape),))
+            program = program_of(prepared.graph, self.spec)
         torch.export.save(program, self.folder / PROGRAM)
         np.save(self.folder / IMAGES, self.images)
         if self.calibration:
@@ -187,6 +188,7 @@ def _record(
         model=spec.model,
         input=exporter.input_spec(spec),
         output="probabilities" if spec.options.softmax else "logits",
+        float_groups=spec.float_groups,
         preprocessing=spec.preprocessing,
         labels=spec.labels,
         sha256=sha256_of(path),

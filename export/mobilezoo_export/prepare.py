@@ -8,6 +8,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from mobilezoo_export.contract import ExportSpec
+from mobilezoo_export.flexible import dynamic_axes, program_of
 
 
 @dataclasses.dataclass(frozen=True)
@@ -34,6 +35,8 @@ def prepare(network: nn.Module, spec: ExportSpec) -> Prepared:
         from mobilezoo_export.app import AppModel
 
         model = AppModel(model, spec)
+    if dynamic_axes(spec):
+        return Prepared(program_of(model, spec).run_decompositions({}).module(check_guards=False), zeros, {})
     graph = trace(model, example)
     return Prepared(graph, zeros, run_passes(graph, example))
 

@@ -3,8 +3,9 @@
 With a map of n·s rows and n·s columns and windows of s×s tokens, a *close* window holds s×s neighbours and a *remote*
 window holds every n-th token of every n-th row, so it spans the whole map. Both share the queries, keys and values.
 
-Shapes: b batch, c channels, n windows, h heads, d channels per head, t = s·s tokens per window. No tensor has more than
-four dimensions: phone runtimes refuse or mislay larger ones.
+Shapes: b batch, c channels, n windows, h heads, d channels per head, t = s·s tokens per window. Channels come last
+while windows are cut, as phone runtimes store them, so that every move is one of whole tokens; no tensor has more than
+four dimensions, larger ones are refused or mislaid there.
 """
 
 import copy
@@ -49,26 +50,32 @@ class WindowAttention(nn.Module):
         rows, cols = (height + below) // self.window, (width + right) // self.window
         q, k = self.qk(x)
         v = self.act(self.v(x))
+        q, k, v = (part.permute(0, 2, 3, 1) for part in (q, k, v))
         # One window holds the whole map: its close and remote forms are the same sum.
         shared = self.share_equal_forms and rows == cols == 1
         parts = [self._attend(q, k, v, form, rows, cols) for form in (self.forms[:1] if shared else self.forms)]
         out = sum(parts[1:], parts[0]) if not shared else parts[0] * float(len(self.forms))
+        out = out.permute(0, 3, 1, 2)
         # Only the cuts that cut: converters fail on slices that change nothing.
         out = out.narrow(2, 0, height) if below else out
         return out.narrow(3, 0, width) if right else out
 
     def _attend(self, q: Tensor, k: Tensor, v: Tensor, form: Form, rows: int, cols: int) -> Tensor:
-        q, k, v = (self._heads(part, form, rows, cols) for part in (q, k, v))  # (b n h) d t
+        q, k, v = (self._heads(to_windows(part, form, rows, cols)) for part in (q, k, v))  # (n h) t d
         if self.scale != 1.0:
             q = q * self.scale
         # bmm, because the general matrix product exports with an expand on either side.
-        attn = torch.bmm(q.transpose(1, 2), k).softmax(dim=-1)  # (b n h) t t
-        out = torch.bmm(v, attn.transpose(1, 2))
-        return from_windows(out, form, rows, cols, self.window, self.num_heads)
+        attn = torch.bmm(q, k.transpose(1, 2)).softmax(dim=-1)  # (n h) t t
+        out = torch.bmm(attn, v)
+        tokens, dim = out.shape[1:]
+        merged = out.reshape(-1, self.num_heads, tokens, dim).transpose(1, 2).reshape(-1, tokens, self.num_heads * dim)
+        return from_windows(merged, form, rows, cols, self.window)
 
-    def _heads(self, x: Tensor, form: Form, rows: int, cols: int) -> Tensor:
-        windows = to_windows(x, form, rows, cols)
-        return windows.reshape(-1, windows.shape[1] // self.num_heads, windows.shape[2])
+    def _heads(self, x: Tensor) -> Tensor:
+        """[n, t, h·d] → [n·h, t, d]."""
+        _, tokens, c = x.shape
+        dim = c // self.num_heads
+        return x.reshape(-1, tokens, self.num_heads, dim).transpose(1, 2).reshape(-1, tokens, dim)
 
     def fuse(self) -> "WindowAttention":
         """The scale folded into the queries' projection; equal forms (a map of one window) computed once."""
@@ -83,25 +90,23 @@ class WindowAttention(nn.Module):
 
 
 def to_windows(x: Tensor, form: Form, rows: int, cols: int) -> Tensor:
-    """[b, c, H, W] → [b·rows·cols, c, t], t = H/rows · W/cols tokens, windows and tokens in row order."""
-    _, c, height, width = x.shape
+    """[b, H, W, c] → [b·rows·cols, t, c], t = H/rows · W/cols tokens, windows and tokens in row order."""
+    _, height, width, c = x.shape
     tall, wide = height // rows, width // cols
     if rows == cols == 1:
-        return x.reshape(-1, c, tall * wide)
+        return x.reshape(-1, tall * wide, c)
     if form == "close":
-        x = x.reshape(-1, c, rows, tall * width).transpose(1, 2)
-        return x.reshape(-1, c * tall, cols, wide).transpose(1, 2).reshape(-1, c, tall * wide)
-    x = x.reshape(-1, c * tall, rows, width).transpose(1, 2)
-    return x.reshape(-1, c * tall * wide, cols).transpose(1, 2).reshape(-1, c, tall * wide)
+        return x.reshape(-1, tall, cols, wide * c).transpose(1, 2).reshape(-1, tall * wide, c)
+    x = x.reshape(-1, tall, rows, width * c).transpose(1, 2)
+    return x.reshape(-1, tall * wide, cols, c).transpose(1, 2).reshape(-1, tall * wide, c)
 
 
-def from_windows(x: Tensor, form: Form, rows: int, cols: int, window: int, heads: int = 1) -> Tensor:
-    """The inverse of `to_windows`: [b·rows·cols·heads, d, window·window] → [b, heads·d, rows·window, cols·window]."""
-    c, height, width = x.shape[1] * heads, rows * window, cols * window
+def from_windows(x: Tensor, form: Form, rows: int, cols: int, window: int) -> Tensor:
+    """The inverse of `to_windows`: [b·rows·cols, window·window, c] → [b, rows·window, cols·window, c]."""
+    c, height, width = x.shape[2], rows * window, cols * window
     if rows == cols == 1:
-        return x.reshape(-1, c, height, width)
+        return x.reshape(-1, height, width, c)
     if form == "close":
-        x = x.reshape(-1, cols, c * window, window).transpose(1, 2)
-        return x.reshape(-1, rows, c, window * width).transpose(1, 2).reshape(-1, c, height, width)
-    x = x.reshape(-1, cols, c * window * window).transpose(1, 2)
-    return x.reshape(-1, rows, c * window, width).transpose(1, 2).reshape(-1, c, height, width)
+        return x.reshape(-1, cols, window, window * c).transpose(1, 2).reshape(-1, height, width, c)
+    x = x.reshape(-1, cols, window * window, c).transpose(1, 2)
+    return x.reshape(-1, rows, window, width * c).transpose(1, 2).reshape(-1, height, width, c)

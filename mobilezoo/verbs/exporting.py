@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from rich.console import Console
 
 from mobilezoo.data.config import DataConfig
+from mobilezoo.verbs.mixing import export_mixed, print_mixed
 from mobilezoo.verbs.subject import Subject, load_subject
 from mobilezoo.verbs.tables import print_table
 
@@ -32,6 +33,7 @@ def export_subject(
     progress: bool,
     batch: int = 1,
     settings: tuple[str, ...] = (),
+    max_drop: float | None = None,
 ) -> "list[ExportResult]":
     """Export what the user named to every target and precision; each cell ends in a file or a reason."""
     from mobilezoo.config import apply_overrides
@@ -54,6 +56,7 @@ def export_subject(
         progress=progress,
         batch=batch,
         options=options,
+        max_drop=max_drop,
     )
 
 
@@ -70,8 +73,12 @@ def export_network(
     images: int = PARITY_IMAGES,
     batch: int = 1,
     options: "ExportOptions | None" = None,
+    max_drop: float | None = None,
 ) -> "list[ExportResult]":
-    """The same for a network at hand; norms of fresh networks are randomised, so that nothing folds away."""
+    """The same for a network at hand; norms of fresh networks are randomised, so that nothing folds away.
+
+    `max_drop`: int8 files keep as much in float as holds top-1 within that many points.
+    """
     from mobilezoo_export import ExportOptions, ExportSpec, export_model
 
     if subject.fresh:
@@ -92,6 +99,11 @@ def export_network(
         options=options or ExportOptions(),
     )
     with _status(progress) as status:
+        if max_drop is not None:
+            data = calib or subject.dataset
+            return export_mixed(
+                subject, spec, targets, precisions, out, (samples, name), data, max_drop, overwrite, status
+            )
         return export_model(
             subject.network,
             spec,
@@ -100,7 +112,7 @@ def export_network(
             out,
             images=[samples],
             images_name=name,
-            calibration=[samples] if "int8" in precisions else [],
+            calibration=[samples] if {"int8", "w8a8"} & set(precisions) else [],
             overwrite=overwrite,
             isolate=isolate,
             progress=lambda target, precision: status(f"{subject.name}: {target} {precision}"),
@@ -186,5 +198,6 @@ def print_exports(results: "list[ExportResult]") -> None:
         )
     columns = ("target", "precision", "status", "file", "MB", "max diff / std", "SNR dB", "top-1 agreement %", "run by")
     print_table("difference from PyTorch on real images", columns, rows)
+    print_mixed(results)
     for warning in dict.fromkeys(w for r in results for w in r.warnings):
         print(f"warning: {warning}")

@@ -205,3 +205,86 @@ def test_wide_concatenations_become_trees(pieces: int) -> None:
     graph, changed = rewritten(Joins(), torch.randn(1, 3, 17, 5), "concat")
     assert changed == (pieces > 4)
     assert max(len(node.args[0]) for node in calls(graph, aten.cat.default)) <= 4
+
+
+def test_selections_become_slices() -> None:
+    class Selects(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (x + 1).select(1, -1) * (x * 2).select(1, 0)
+
+    graph, changed = rewritten(Selects(), torch.randn(2, 3, 4, 5), "splits")
+    assert changed == 2
+    assert not list(calls(graph, aten.select.int))
+
+
+class LayerNorms(nn.Module):
+    """Over the channels of an image, between two permutes, and over the features of tokens."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.image, self.tokens = nn.LayerNorm(6), nn.LayerNorm(6, bias=False)
+        self.image.weight.data, self.image.bias.data = torch.rand(6) + 0.5, torch.rand(6)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.image((x * 2 + 1).permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        return self.tokens(x.flatten(2).permute(0, 2, 1))
+
+
+def test_layer_norms_are_products_with_equal_weights_and_need_no_permutes_around_images() -> None:
+    graph, changed = rewritten(LayerNorms(), torch.randn(2, 6, 4, 5), "layernorm")
+    assert changed == 2
+    assert not list(calls(graph, aten.layer_norm.default))
+    assert len(list(calls(graph, aten.permute.default))) == 1
+
+
+class Swaps(nn.Module):
+    def __init__(self, shape: tuple[int, ...], moves: tuple[int, ...]) -> None:
+        super().__init__()
+        self.shape, self.moves = shape, moves
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return (x + 1).reshape(self.shape).permute(self.moves) * 2
+
+
+@pytest.mark.parametrize(
+    ("shape", "moves", "swapped"),
+    [
+        ((4, 5, 6, 3), (0, 2, 1, 3), 1),  # heads
+        ((20, 3, 6), (1, 0, 2), 1),
+        ((2, 17, 2, 5), (0, 2, 1, 3), 1),
+        ((2, 3, 2, 1, 30), (0, 2, 3, 1, 4), 1),  # an axis of one is in nobody's way
+        ((12, 30), (1, 0), 0),  # single elements would move
+        ((3, 4, 5, 6), (2, 1, 0, 3), 0),  # more than one swap
+        ((1, 18, 20, 1), (0, 2, 1, 3), 0),
+        ((2, 3, 60), (0, 1, 2), 0),  # nothing moves
+    ],
+)
+def test_short_swaps_of_blocks_become_slices(shape: tuple[int, ...], moves: tuple[int, ...], swapped: int) -> None:
+    graph, changed = rewritten(Swaps(shape, moves), torch.randn(shape), "swaps")
+    assert changed == swapped
+    cats = list(calls(graph, aten.cat.default))
+    assert len(list(calls(graph, aten.permute.default))) == 1 - swapped
+    assert all(len(node.args[0]) <= 4 for node in cats)
+    assert bool(cats) == bool(swapped)
+
+
+def test_hard_sigmoid_is_a_clipped_line() -> None:
+    graph, changed = rewritten(
+        nn.Sequential(nn.Hardsigmoid()), torch.linspace(-5, 5, 60).reshape(1, 3, 4, 5), "hardsigmoid"
+    )
+    assert changed == 1
+    assert not list(calls(graph, aten.hardsigmoid.default))
+
+
+class Positions(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = torch.arange(x.shape[2], dtype=torch.float32)[:, None] / 3
+        noise = torch.rand(1) * 0
+        return x * torch.cat([rows.sin(), rows.cos()], 1).sum(1, keepdim=True) + x.mean() + noise
+
+
+def test_what_does_not_depend_on_the_image_is_computed_once() -> None:
+    graph, changed = rewritten(Positions(), torch.randn(1, 3, 4, 5), "constants")
+    assert changed == 1
+    assert not list(calls(graph, aten.sin.default, aten.cat.default, aten.arange.default))
+    assert list(calls(graph, aten.rand.default))

@@ -14,6 +14,9 @@ from mobilezoo_export.mil.arguments import OPERATIONS, Arguments
 Observer = Callable[[Any, str, torch.Tensor], None]
 """Called with (operation, output name, value) as each value is computed."""
 
+CLASSIFY = "classify"
+"""Gives probabilities their classes' names, and computes nothing."""
+
 for _module in ("elementwise", "layers", "shapes"):
     importlib.import_module(f"mobilezoo_export.mil.{_module}")
 
@@ -44,7 +47,7 @@ class Program:
     def operations(self) -> Iterator[Any]:
         """Operations that compute, in order; constants are values, not operations."""
         for item in self.function.operations:
-            if item.op_type != "const" and not item.op_type.startswith("constexpr_"):
+            if item.op_type not in ("const", CLASSIFY) and not item.op_type.startswith("constexpr_"):
                 yield item
 
     @property
@@ -56,7 +59,7 @@ class Program:
         return tuple(int(size) for size in self.function.inputs[self.input_name].shape)
 
     def run(self, image: np.ndarray, observe: Observer | None = None) -> np.ndarray:
-        """The program's first output for one input of `input_shape`."""
+        """The program's first output, or a classifier's probabilities, for one input of `input_shape`."""
         variable = self.function.inputs[self.input_name]
         values: dict[Any, Any] = {variable: self._stored(variable, torch.from_numpy(np.ascontiguousarray(image)))}
         if observe:
@@ -64,7 +67,10 @@ class Program:
         with torch.no_grad():
             for item in self.operations():
                 self._compute(item, values, observe)
-        result: np.ndarray = values[self.function.outputs[0]].numpy()
+        last = self.function.outputs[0]
+        if last.op is not None and last.op.op_type == CLASSIFY:
+            last = last.op.inputs["probabilities"]
+        result: np.ndarray = values[last].numpy()
         return result
 
     def _compute(self, item: Any, values: dict[Any, Any], observe: Observer | None) -> None:

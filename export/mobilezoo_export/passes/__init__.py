@@ -13,7 +13,7 @@ from torch.fx import GraphModule
 
 from mobilezoo_export.passes.graph import refresh
 
-COMMON = ("canonical", "noop", "batchnorm", "nearest", "expand")
+COMMON = ("canonical", "noop", "constants", "batchnorm", "nearest", "expand")
 """Passes that every target gets, in order."""
 
 

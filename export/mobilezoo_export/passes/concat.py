@@ -17,17 +17,26 @@ def run(model: GraphModule) -> int:
     changed = 0
     for node in calls(model, aten.cat.default):
         pieces: list[Piece] = [(piece, list(shape_of(piece))) for piece in node.args[0]]  # type: ignore[union-attr, arg-type, misc]
-        axis = int(argument(node, 1, "dim", 0)) % len(pieces[0][1])
-        if len(pieces) <= WIDEST or axis == len(pieces[0][1]) - 1:
+        if len(pieces) <= WIDEST:
             continue
         with model.graph.inserting_before(node):
-            while len(pieces) > WIDEST:
-                groups = [pieces[i : i + WIDEST] for i in range(0, len(pieces), WIDEST)]
-                pieces = [_joined(model, group, axis) for group in groups]
-            last = model.graph.call_function(aten.cat.default, ([piece for piece, _ in pieces], axis))
-        replace(node, last)
+            new = joined(model, pieces, int(argument(node, 1, "dim", 0)) % len(pieces[0][1]))
+        replace(node, new)
         changed += 1
     return changed
+
+
+def joined(model: GraphModule, pieces: list[Piece], axis: int) -> Node:
+    """The concatenation along `axis`, inserted where the graph stands."""
+    shape = list(pieces[0][1])
+    shape[axis] = sum(size[axis] for _, size in pieces)
+    if len(pieces) > WIDEST and axis == len(shape) - 1:  # the folding needs an axis behind
+        pieces = [_reshaped(model, piece, [*piece[1], 1]) for piece in pieces]
+        return _reshaped(model, (joined(model, pieces, axis), [*shape, 1]), shape)[0]
+    while len(pieces) > WIDEST:
+        groups = [pieces[i : i + WIDEST] for i in range(0, len(pieces), WIDEST)]
+        pieces = [_joined(model, group, axis) for group in groups]
+    return model.graph.call_function(aten.cat.default, ([piece for piece, _ in pieces], axis))
 
 
 def _joined(model: GraphModule, group: list[Piece], axis: int) -> Piece:

@@ -4,6 +4,8 @@ Mean over the map, then over channels as a 1 × 1 convolution with equal weights
 and convolutions, but neither GroupNorm nor a mean over channels (SHViT-S1: 37 partitions in ExecuTorch).
 """
 
+from collections.abc import Callable, Sequence
+
 import torch
 from torch.fx import GraphModule, Node
 
@@ -27,19 +29,32 @@ def run(model: GraphModule) -> int:
 def _written_out(model: GraphModule, node: Node, source: Node, channels: int) -> Node:
     call = model.graph.call_function
     average = add_constant(model, torch.full((1, channels, 1, 1), 1.0 / channels), "channel_mean")
+    return normalised(
+        model,
+        node,
+        source,
+        lambda x: call(aten.conv2d.default, (call(aten.mean.dim, (x, [2, 3], True)), average)),
+        (1, -1, 1, 1),
+    )
 
-    def mean(x: Node) -> Node:
-        return call(aten.conv2d.default, (call(aten.mean.dim, (x, [2, 3], True)), average))
 
+def normalised(
+    model: GraphModule, node: Node, source: Node, mean: Callable[[Node], Node], affine: Sequence[int]
+) -> Node:
+    """`source` centred and scaled by a given mean, with weight, bias and epsilon of a group or layer norm `node`.
+
+    `affine` is the shape in which weight and bias broadcast.
+    """
+    call = model.graph.call_function
     centred = call(aten.sub.Tensor, (source, mean(source)))
     variance = mean(call(aten.mul.Tensor, (centred, centred)))
     epsilon = argument(node, 4, "eps", 1e-5)
     inverse = call(aten.rsqrt.default, (call(aten.add.Tensor, (variance, epsilon)),))
     weight, bias = (constant(model, argument(node, i, name)) for i, name in ((2, "weight"), (3, "bias")))
     if weight is not None:
-        factor = add_constant(model, weight.reshape(1, -1, 1, 1), "group_weight")
+        factor = add_constant(model, weight.reshape(*affine), "norm_weight")
         inverse = call(aten.mul.Tensor, (inverse, factor))
     new = call(aten.mul.Tensor, (centred, inverse))
     if bias is not None:
-        new = call(aten.add.Tensor, (new, add_constant(model, bias.reshape(1, -1, 1, 1), "group_bias")))
+        new = call(aten.add.Tensor, (new, add_constant(model, bias.reshape(*affine), "norm_bias")))
     return new

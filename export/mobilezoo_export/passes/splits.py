@@ -1,10 +1,11 @@
-"""Splits and chunks as slices: every delegate takes a slice, few take an operator with several outputs."""
+"""Splits, chunks and selections as slices: every delegate takes a slice, few an operator that drops an axis or has
+several outputs."""
 
 import operator
 
 from torch.fx import GraphModule, Node
 
-from mobilezoo_export.passes.graph import argument, aten, calls, replace
+from mobilezoo_export.passes.graph import argument, aten, calls, replace, shape_of
 
 SPLITS = (aten.split_with_sizes.default, aten.split.Tensor, aten.chunk.default)
 
@@ -24,5 +25,21 @@ def run(model: GraphModule) -> int:
                 piece = model.graph.call_function(aten.slice.Tensor, (source, axis, *bounds))
             replace(user, piece)
         model.graph.erase_node(node)
+        changed += 1
+    return changed + _selections(model)
+
+
+def _selections(model: GraphModule) -> int:
+    changed = 0
+    for node in calls(model, aten.select.int):
+        source = node.args[0]
+        if not isinstance(source, Node) or source.op != "call_function" or not shape_of(node):
+            continue
+        shape = shape_of(source)
+        axis = int(node.args[1]) % len(shape)  # type: ignore[arg-type]
+        index = int(node.args[2]) % shape[axis]  # type: ignore[arg-type]
+        with model.graph.inserting_before(node):
+            piece = model.graph.call_function(aten.slice.Tensor, (source, axis, index, index + 1))
+            replace(node, model.graph.call_function(aten.reshape.default, (piece, list(shape_of(node)))))
         changed += 1
     return changed

@@ -1,12 +1,14 @@
-"""Nearest upsampling by whole factors as concatenations of the map with itself.
+"""Nearest upsampling by whole factors as repeated pixels and rows.
 
 XNNPACK has no nearest upsampling, in LiteRT or in ExecuTorch: each one ends a delegated partition (GhostNetV2: ten of
-them). Repeating columns is concatenating copies behind each pixel, repeating rows behind each row; at most four axes.
+them). Where maps are stored NHWC, a pixel is concatenated with itself; where NCHW, multiplied by a row of ones, because
+ExecuTorch's delegate takes no concatenation of a tensor with itself. At most four axes.
 """
 
+import torch
 from torch.fx import GraphModule, Node
 
-from mobilezoo_export.passes.graph import aten, calls, replace, shape_of
+from mobilezoo_export.passes.graph import add_constant, aten, calls, replace, shape_of
 
 NEAREST = (aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
 
@@ -36,17 +38,23 @@ def _repeated(model: GraphModule, source: Node, factors: tuple[int, int], channe
     call = model.graph.call_function
     n, c, h, w = shape_of(source)
     rows, columns = factors
-    # One pixel is `inner` neighbouring elements, one plane of pixels repeats `outer` times.
-    outer, inner = (n, c) if channels_last else (n * c, 1)
-    x = call(aten.permute.default, (source, [0, 2, 3, 1])) if channels_last else source
+    if not channels_last:
+        x = _times_ones(model, source, [n * c * h * w, 1, 1], columns)
+        x = _times_ones(model, x, [n * c * h, 1, w * columns], rows)
+        return call(aten.reshape.default, (x, [n, c, h * rows, w * columns]))
 
     def repeat(x: Node, shape: list[int], times: int) -> Node:
         flat = call(aten.reshape.default, (x, shape))
         return flat if times == 1 else call(aten.cat.default, ([flat] * times, 2))
 
-    x = repeat(x, [outer * h, w, inner], columns)
-    x = repeat(x, [outer, h, w * columns * inner], rows)
-    if not channels_last:
-        return call(aten.reshape.default, (x, [n, c, h * rows, w * columns]))
+    x = repeat(call(aten.permute.default, (source, [0, 2, 3, 1])), [n * h, w, c], columns)
+    x = repeat(x, [n, h, w * columns * c], rows)
     x = call(aten.reshape.default, (x, [n, h * rows, w * columns, c]))
     return call(aten.permute.default, (x, [0, 3, 1, 2]))
+
+
+def _times_ones(model: GraphModule, x: Node, shape: list[int], times: int) -> Node:
+    """[before, 1, after] to [before, times, after]."""
+    flat = model.graph.call_function(aten.reshape.default, (x, shape))
+    ones = add_constant(model, torch.ones(1, times, 1), "ones")
+    return flat if times == 1 else model.graph.call_function(aten.mul.Tensor, (flat, ones))

@@ -7,25 +7,40 @@ from typing import Any
 import numpy as np
 import torch
 
+from mobilezoo_export.quantize.mixed import float_positions
 
-def compress(model: Any, precision: str, batches: Sequence[np.ndarray] = ()) -> Any:
-    """The same ML Program with smaller weights; activations stay float16 except with `w8a8`."""
+WEIGHTED = ("conv", "conv_transpose", "linear", "matmul")
+
+
+def compress(model: Any, precision: str, batches: Sequence[np.ndarray] = (), float_groups: Sequence[int] = ()) -> Any:
+    """The same ML Program with smaller weights; activations stay float16 except with `w8a8`.
+
+    `float_groups` keep their weights (and their activations) as they are.
+    """
     import coremltools.optimize.coreml as cto
 
     if precision in ("pal4", "pal6"):
         palette = cto.OpPalettizerConfig(mode="kmeans", nbits=int(precision[-1]))
         return cto.palettize_weights(model, cto.OptimizationConfig(global_config=palette))
     if precision == "w8a8":
-        model = _quantise_activations(model, batches)
+        model = _quantise_activations(model, batches, float_groups)
     linear = cto.OpLinearQuantizerConfig(mode="linear_symmetric", granularity="per_channel")
-    return cto.linear_quantize_weights(model, cto.OptimizationConfig(global_config=linear))
+    config = cto.OptimizationConfig(global_config=linear, op_name_configs=_kept_float(model, float_groups))
+    return cto.linear_quantize_weights(model, config)
 
 
-def _quantise_activations(model: Any, batches: Sequence[np.ndarray]) -> Any:
+def _kept_float(model: Any, groups: Sequence[int]) -> dict[str, None]:
+    """Operators without compression, by name."""
+    operations = [item for item in model._mil_program.functions["main"].operations if item.op_type != "const"]
+    kept = float_positions([item.op_type in WEIGHTED for item in operations], groups)
+    return {operations[position].name: None for position in sorted(kept)}
+
+
+def _quantise_activations(model: Any, batches: Sequence[np.ndarray], float_groups: Sequence[int]) -> Any:
     import coremltools.optimize.coreml as cto
 
     linear = cto.experimental.OpActivationLinearQuantizerConfig(mode="linear_symmetric")
-    config = cto.OptimizationConfig(global_config=linear)
+    config = cto.OptimizationConfig(global_config=linear, op_name_configs=_kept_float(model, float_groups))
     with _our_ranges(activation_ranges(model, batches)):
         return cto.experimental.linear_quantize_activations(model, config, sample_data=[{}])
 

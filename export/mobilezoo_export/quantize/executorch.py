@@ -7,25 +7,43 @@ import numpy as np
 import torch
 from torch import nn
 
+from mobilezoo_export.passes.graph import aten
+from mobilezoo_export.quantize.mixed import float_positions
 
-def to_int8(model: nn.Module, example: torch.Tensor, batches: Sequence[np.ndarray]) -> Any:
-    """The traced network with quantise/dequantise pairs, ranges from `batches`."""
+WEIGHTED = (aten.conv2d.default, aten.conv2d.padding, aten.linear.default, aten.bmm.default)
+
+
+def to_int8(
+    model: nn.Module, example: torch.Tensor, batches: Sequence[np.ndarray], float_groups: Sequence[int] = ()
+) -> Any:
+    """The traced network with quantise/dequantise pairs, ranges from `batches`; `float_groups` stay float."""
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    observed = prepare_pt2e(torch.export.export(model, (example,)).module(check_guards=False), quantizer())
+    graph = torch.export.export(model, (example,)).module(check_guards=False)
+    observed = prepare_pt2e(graph, quantizer(float_groups=float_groups))
     for batch in batches:
         observed(torch.from_numpy(batch))
     return convert_pt2e(observed)
 
 
-def quantizer(qat: bool = False) -> Any:
+def quantizer(qat: bool = False, float_groups: Sequence[int] = ()) -> Any:
     """XNNPACK's quantiser, for ranges measured after training or learned in it."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
     )
 
-    return XNNPACKQuantizer().set_global(get_symmetric_quantization_config(is_per_channel=True, is_qat=qat))
+    class Mixed(XNNPACKQuantizer):
+        """Takes the annotations of the stretches that stay float away again."""
+
+        def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            annotated: torch.fx.GraphModule = super().annotate(model)
+            nodes = [node for node in annotated.graph.nodes if node.op == "call_function"]
+            for position in float_positions([node.target in WEIGHTED for node in nodes], float_groups):
+                nodes[position].meta.pop("quantization_annotation", None)
+            return annotated
+
+    return Mixed().set_global(get_symmetric_quantization_config(is_per_channel=True, is_qat=qat))
 
 
 class HalfInside(nn.Module):

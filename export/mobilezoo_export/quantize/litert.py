@@ -1,5 +1,6 @@
 """LiteRT: float16 weights, dynamic-range int8, or full int8 with calibrated activations (ai-edge-quantizer)."""
 
+import re
 import tempfile
 from collections.abc import Sequence
 from pathlib import Path
@@ -7,19 +8,27 @@ from typing import Any
 
 import numpy as np
 
-RECIPES = ("fp16", "int8", "int8-dynamic")
+from mobilezoo_export.quantize.mixed import float_positions
+
+WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "BATCH_MATMUL")
 
 
 def quantise(
-    source: Path, target: Path, precision: str, batches_as_fed: Sequence[np.ndarray] = (), int8_io: bool = False
+    source: Path,
+    target: Path,
+    precision: str,
+    batches_as_fed: Sequence[np.ndarray] = (),
+    int8_io: bool = False,
+    float_groups: Sequence[int] = (),
 ) -> None:
     """Write `target` from the float32 file `source`; `batches_as_fed` are in the file's own layout.
 
-    `int8_io`: int8 files take and give int8 tensors; otherwise they convert at their borders.
+    `int8_io`: int8 files take and give int8 tensors; otherwise they convert at their borders. `float_groups` stay
+    float.
     """
     from ai_edge_quantizer import quantizer
 
-    engine = quantizer.Quantizer(str(source), _recipe(precision, int8_io))
+    engine = quantizer.Quantizer(str(source), _recipe(precision, int8_io) + _kept_float(source, float_groups))
     ranges = _ranges(source, engine, batches_as_fed) if engine.need_calibration else None
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / "quantised.tflite"
@@ -56,6 +65,23 @@ def _recipe(precision: str, int8_io: bool) -> Any:
     weights = {"num_bits": 16, "symmetric": True, "granularity": "TENSORWISE", "dtype": "FLOAT"}
     settings = {"weight_tensor_config": weights, "compute_precision": "FLOAT", "explicit_dequantize": True}
     return [{"regex": ".*", "operation": "*", "algorithm_key": "float_casting", "op_config": settings}]
+
+
+def _kept_float(source: Path, groups: Sequence[int]) -> list[dict[str, Any]]:
+    """Recipe entries that leave the operators of the groups as they are; the quantiser knows them by their outputs."""
+    if not groups:
+        return []
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffer
+
+    model = flatbuffer.read_model(str(source))
+    graph = model.subgraphs[0]
+    codes = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
+    kept = float_positions([flatbuffer.TFL_OP_CODE_TO_NAME.get(code) in WEIGHTED for code in codes], groups)
+    scopes = [flatbuffer.get_op_scope(graph.operators[position], graph.tensors) for position in sorted(kept)]
+    return [
+        {"regex": f"^{re.escape(scope)}$", "operation": "*", "algorithm_key": "no_quantize", "op_config": {}}
+        for scope in scopes
+    ]
 
 
 def _signature(path: Path) -> tuple[str, str]:

@@ -7,7 +7,10 @@ from typing import Any
 
 import numpy as np
 
+from mobilezoo_export.quantize.mixed import float_positions
+
 INPUT = "image"
+WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def to_float16(proto: Any) -> Any:
@@ -17,8 +20,10 @@ def to_float16(proto: Any) -> Any:
     return convert_float_to_float16(proto, keep_io_types=True)
 
 
-def to_int8(proto: Any, batches: Sequence[np.ndarray], path: Path, unsigned_activations: bool) -> None:
-    """Write `path`: int8 weights per channel, activations with ranges from `batches`.
+def to_int8(
+    proto: Any, batches: Sequence[np.ndarray], path: Path, unsigned_activations: bool, float_groups: Sequence[int] = ()
+) -> None:
+    """Write `path`: int8 weights per channel, activations with ranges from `batches`; `float_groups` stay float.
 
     `unsigned_activations` (u8s8) is for x86 CPUs, whose integer kernels multiply unsigned with signed bytes.
     """
@@ -38,7 +43,13 @@ def to_int8(proto: Any, batches: Sequence[np.ndarray], path: Path, unsigned_acti
             per_channel=True,
             activation_type=QuantType.QUInt8 if unsigned_activations else QuantType.QInt8,
             weight_type=QuantType.QInt8,
+            nodes_to_exclude=_names(onnx.load(prepared).graph, float_groups),
         )
+
+
+def _names(graph: Any, groups: Sequence[int]) -> list[str]:
+    kept = float_positions([node.op_type in WEIGHTED for node in graph.node], groups)
+    return [graph.node[position].name for position in sorted(kept)]
 
 
 def _reader(batches: Sequence[np.ndarray]) -> Any:

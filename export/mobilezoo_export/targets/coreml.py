@@ -1,5 +1,6 @@
 """Core ML (.mlpackage, ML Program) through torch.export; files run in Core ML on macOS, else in the program check."""
 
+import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -35,6 +36,12 @@ class CoreMLExporter(Exporter):
             return f"unknown Core ML deployment target {spec.options.coreml_target!r}: use {', '.join(TARGETS)}"
         if spec.precision == "w8a8" and spec.options.coreml_target < "iOS17":
             return "Core ML runs int8 activations from iOS17 on: pass coreml_target=iOS17"
+        if spec.options.classifier and not spec.options.softmax:
+            return "a Core ML classifier gives probabilities: set softmax=true as well"
+        if spec.options.classifier and len(set(spec.labels)) != len(spec.labels or "-"):
+            return (
+                f"a Core ML classifier needs one name per class, got {len(spec.labels)} names: export trained weights"
+            )
         return super().check(model, spec)
 
     def export(
@@ -50,14 +57,15 @@ class CoreMLExporter(Exporter):
                 program,
                 convert_to="mlprogram",
                 inputs=[ct.ImageType(name="image", shape=spec.shape)] if spec.options.image else None,
-                outputs=[ct.TensorType(name="logits")],
+                outputs=None if spec.options.classifier else [ct.TensorType(name="logits")],
+                classifier_config=ct.ClassifierConfig(list(spec.labels)) if spec.options.classifier else None,
                 compute_precision=ct.precision.FLOAT32 if spec.precision == "fp32" else ct.precision.FLOAT16,
                 minimum_deployment_target=getattr(ct.target, spec.options.coreml_target),
                 skip_model_load=True,
             )
             if spec.precision not in ("fp32", "fp16"):
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
-                converted = compress(converted, spec.precision, batches)
+                converted = compress(converted, spec.precision, batches, spec.float_groups)
             converted.user_defined_metadata[KEY] = notes_text(spec, "NCHW")
             converted.save(str(path))
         return []
@@ -100,7 +108,8 @@ class _Prediction:
 
         self.model = ct.models.MLModel(str(path))
         described = self.model.get_spec().description
-        self._names = described.input[0].name, described.output[0].name
+        self._names = described.input[0].name, described.predictedProbabilitiesName or described.output[0].name
+        self._labels = json.loads(described.metadata.userDefined.get(KEY, "{}")).get("labels", [])
         kind = described.input[0].type
         self._image = kind.WhichOneof("Type") == "imageType"
         size = (1, 3, kind.imageType.height, kind.imageType.width) if self._image else kind.multiArrayType.shape
@@ -110,7 +119,8 @@ class _Prediction:
         from PIL import Image
 
         fed = Image.fromarray(image[0].transpose(1, 2, 0).astype(np.uint8)) if self._image else image
-        return np.asarray(self.model.predict({self._names[0]: fed})[self._names[1]])
+        answer = self.model.predict({self._names[0]: fed})[self._names[1]]
+        return np.asarray([[answer[label] for label in self._labels]] if isinstance(answer, dict) else answer)
 
 
 def _load_on_mac(path: Path) -> Any:

@@ -17,7 +17,18 @@ from mobilezoo_export.quiet import quiet
 if TYPE_CHECKING:
     from torch import nn
 
-PASSES = ("canonical", "noop", "attention", "groupnorm", "splits", "products", "concat")
+PASSES = (
+    "canonical",
+    "noop",
+    "attention",
+    "groupnorm",
+    "layernorm",
+    "hardsigmoid",
+    "splits",
+    "upsample",
+    "products",
+    "concat",
+)
 
 
 class ExecuTorchExporter(Exporter):
@@ -44,7 +55,7 @@ class ExecuTorchExporter(Exporter):
             run_passes(graph, example, PASSES)
             model = graph
             if spec.precision == "int8":
-                model = to_int8(model, example, calibration_batches(calibration, spec))
+                model = to_int8(model, example, calibration_batches(calibration, spec), spec.float_groups)
             elif spec.precision == "fp16":
                 model = HalfInside(copy.deepcopy(model).half())
             if spec.options.image:

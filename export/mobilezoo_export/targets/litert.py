@@ -17,7 +17,7 @@ from mobilezoo_export.quiet import quiet
 if TYPE_CHECKING:
     from torch import nn
 
-PASSES = ("canonical", "noop", "attention", "groupnorm", "splits", "upsample_last", "layout", "concat")
+PASSES = ("canonical", "noop", "attention", "groupnorm", "splits", "upsample_last", "layout", "swaps", "concat")
 
 
 class LiteRTExporter(Exporter):
@@ -55,7 +55,7 @@ class LiteRTExporter(Exporter):
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
                 fed = [self._as_fed(batch, spec) for batch in batches]
-                quantise(path, path, spec.precision, fed, spec.options.int8_io)
+                quantise(path, path, spec.precision, fed, spec.options.int8_io, spec.float_groups)
         return []
 
     def _as_fed(self, batch: np.ndarray, spec: ExportSpec) -> np.ndarray:

@@ -8,11 +8,14 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec
 from mobilezoo.errors import ExportError, require
-from mobilezoo_export.app import KEY, FromBytes, notes_text
+from mobilezoo_export.app import KEY, FromBytes, notes_text, to_normalised
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.flexible import dynamic_axes, other_shapes
+from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import INPUT, to_float16, to_int8
 from mobilezoo_export.quiet import quiet
+from mobilezoo_export.tolerances import verdict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,6 +29,7 @@ class OnnxExporter(Exporter):
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
     precisions = ("fp32", "fp16", "int8")
     calibrated = ("int8",)
+    flexible = True
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
@@ -34,11 +38,16 @@ class OnnxExporter(Exporter):
         import torch
 
         with quiet(), torch.no_grad():
-            example = torch.zeros(spec.shape, dtype=getattr(torch, spec.dtype))
+            axes = dynamic_axes(spec)
             program = torch.onnx.export(
                 FromBytes(model) if spec.options.image else model,
-                (example,),
+                (
+                    torch.zeros(max(2, spec.batch) if axes else spec.batch, *spec.shape[1:]).to(
+                        getattr(torch, spec.dtype)
+                    ),
+                ),
                 dynamo=True,
+                dynamic_shapes=(axes,) if axes else None,
                 opset_version=spec.options.opset,
                 input_names=[INPUT],
                 output_names=["logits"],
@@ -52,10 +61,32 @@ class OnnxExporter(Exporter):
             plain.metadata_props.add(key=KEY, value=notes_text(spec, "NCHW"))
             if spec.precision == "int8":
                 batches = [batch.astype(spec.dtype) for batch in calibration_batches(calibration, spec)]
-                to_int8(plain, batches, path, spec.options.onnx_activations == "uint8")
+                to_int8(plain, batches, path, spec.options.onnx_activations == "uint8", spec.float_groups)
             else:
                 onnx.save(to_float16(plain) if spec.precision == "fp16" else plain, path)
+            _check_other_sizes(model, spec, path)
         return []
+
+
+def _check_other_sizes(model: "nn.Module", spec: ExportSpec, path: Path) -> None:
+    """A flexible file at sizes that it was not traced with. Raises ExportError."""
+    import onnxruntime
+    import torch
+
+    shapes = other_shapes(spec)
+    if not shapes:
+        return
+    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
+    for shape in shapes:
+        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
+        images = pixels.astype(np.float32) if spec.options.image else to_normalised(pixels, spec.preprocessing)
+        reference = model(torch.from_numpy(images)).numpy()
+        fed = pixels if spec.options.image else images
+        parity = measure_parity(
+            reference, session.run(None, {INPUT: fed})[0], precision=spec.precision, inputs="noise", ran_in="ONNX"
+        )
+        if reason := verdict(parity, spec.precision):
+            raise ExportError(f"{spec.model}: at input {shape} the onnx {spec.precision} file {reason}")
 
 
 def _without_traces(proto: "object") -> "object":
@@ -84,7 +115,7 @@ class OnnxRunner(Runner):
         except Exception as error:
             raise ExportError(f"{path.name!r} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
         info = self.session.get_inputs()[0]
-        self.input = record.input if record else InputSpec(shape=tuple(int(size) for size in info.shape))
+        self.input = record.input if record else InputSpec(shape=_sizes(info.shape))
         self._binding = self.session.io_binding()
         self._names = info.name, self.session.get_outputs()[0].name
         self._held: np.ndarray | None = None
@@ -108,3 +139,8 @@ class OnnxRunner(Runner):
 
     def output(self) -> np.ndarray:
         return np.asarray(self._binding.copy_outputs_to_cpu()[0], dtype=np.float32)
+
+
+def _sizes(shape: Sequence[int | str]) -> tuple[int, ...]:
+    """A file's input shape; sizes that it leaves open are those of one image of 224 pixels."""
+    return tuple(size if isinstance(size, int) else usual for size, usual in zip(shape, (1, 3, 224, 224), strict=True))

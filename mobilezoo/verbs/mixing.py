@@ -1,0 +1,119 @@
+"""`mobilezoo export … --precision int8 --max-drop POINTS`: int8 files that keep sensitive stretches in float."""
+
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobilezoo.data.config import DataConfig
+from mobilezoo.errors import ConfigError, ExportError
+from mobilezoo.verbs.subject import Subject
+from mobilezoo.verbs.tables import print_table
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mobilezoo_export import ExportResult, ExportSpec
+
+
+def export_mixed(
+    subject: Subject,
+    spec: "ExportSpec",
+    targets: list[str],
+    precisions: list[str],
+    out: Path,
+    images: "tuple[np.ndarray, str]",
+    data: str,
+    max_drop: float,
+    overwrite: bool,
+    tell: Callable[[str], None],
+) -> "list[ExportResult]":
+    """One file for each target, with the fewest stretches in float that hold top-1 on `data`."""
+    from mobilezoo_export import ExportResult, export_model
+    from mobilezoo_export.mixed import search
+
+    _check(subject, precisions, data)
+    source = DataConfig(source=data)
+    top1_float = _float_top1(subject, source)
+
+    def one(target: str) -> "ExportResult":
+        def make(groups: tuple[int, ...], folder: Path) -> "ExportResult":
+            return export_model(
+                subject.network,
+                spec.model_copy(update={"float_groups": groups}),
+                [target],
+                precisions,
+                folder,
+                images=[images[0]],
+                images_name=images[1],
+                calibration=[images[0]],
+                overwrite=overwrite,
+            )[0]
+
+        try:
+            found = search(
+                make, lambda path: _top1(path, source), top1_float, max_drop, lambda text: tell(f"{target}: {text}")
+            )
+        except ExportError as error:
+            return ExportResult(target=target, precision=precisions[0], status="failed", reason=str(error))
+        return make(found.float_groups, out).model_copy(update={"mixed": found})
+
+    return [one(target) for target in targets]
+
+
+def print_mixed(results: "list[ExportResult]") -> None:
+    """What was kept in float, for results that tell."""
+    rows = [
+        (
+            r.target,
+            f"{r.mixed.top1_float:.2f}",
+            f"{r.mixed.top1_int8:.2f}",
+            f"{r.mixed.top1:.2f}",
+            f"{r.mixed.drop:.2f}",
+            ", ".join(str(group + 1) for group in r.mixed.float_groups) or "none",
+            r.mixed.tried,
+        )
+        for r in results
+        if r.mixed
+    ]
+    columns = (
+        "target",
+        "top-1 PyTorch",
+        "all int8",
+        "this file",
+        "drop",
+        "eighths in float",
+        "files tried",
+    )
+    if rows:
+        print_table("mixed precision", columns, rows)
+
+
+def _check(subject: Subject, precisions: list[str], data: str) -> None:
+    if precisions not in (["int8"], ["w8a8"]):
+        raise ConfigError(f"--max-drop is for one precision, int8 or w8a8, got {','.join(precisions)!r}")
+    if subject.fresh:
+        raise ConfigError(f"{subject.name!r} has random weights, no accuracy to keep: name a checkpoint for --max-drop")
+    if not data:
+        raise ConfigError("--max-drop measures top-1 on labelled images: pass --calib DATA")
+
+
+def _float_top1(subject: Subject, source: DataConfig) -> float:
+    import torch
+
+    from mobilezoo.data import eval_loader, open_data
+    from mobilezoo.data.loaders import batches_on
+    from mobilezoo.train.evaluate import evaluate
+
+    device = torch.device("cpu")
+    split = open_data(source, train=False)
+    if subject.labels and subject.labels != split.labels:
+        raise ConfigError(f"{subject.name!r} knows {len(subject.labels)} classes, {source.source!r} has other names")
+    loader = eval_loader(source, split, subject.resolution, subject.preprocessing, device)
+    return evaluate(subject.network, batches_on(loader, device)).top1
+
+
+def _top1(path: Path, source: DataConfig) -> float:
+    from mobilezoo.verbs.evaluation import evaluate_file
+
+    top1: float = evaluate_file(path, source)["top1"]
+    return top1
