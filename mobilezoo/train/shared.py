@@ -35,6 +35,7 @@ def check_shared(network: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
         f"tune={config.tune}": config.tune != "all",
         "several processes": ranks.world > 1,
         "train.compile=true": settings.compile,
+        "train.qat=true": settings.qat,
         "train.distill.kind=feature": settings.distill is not None and settings.distill.kind not in ("soft", "hard"),
     }
     for what, asked in refused.items():
