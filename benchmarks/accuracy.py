@@ -125,9 +125,8 @@ def cells(args: argparse.Namespace) -> list[tuple[str, Any]]:
             found.append(
                 (f"cifar10/{model}/{seed}", lambda r=run, m=model, s=seed, p=pixels: our_run(r, cifar, m, s, p))
             )
-        if seed == 0:
-            for model in FAMILIES:
-                found.append((f"photos/{model}/0", lambda model=model: photo_run(runs, photos, model)))
+    for model in FAMILIES:
+        found.append((f"photos/{model}/0", lambda model=model: photo_run(runs, photos, model)))
     return found
 
 
