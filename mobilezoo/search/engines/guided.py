@@ -14,7 +14,7 @@ from mobilezoo.search.objective import pareto_front
 
 DRAWS = 64
 """Monte Carlo samples of the predictions per candidate."""
-RANDOM, LOCAL = 200, 300
+RANDOM, LOCAL = 300, 500
 """Candidates drawn from the whole space, and by mutating the best networks."""
 PARENTS = 10
 REFIT = 1.2
