@@ -288,3 +288,18 @@ def test_what_does_not_depend_on_the_image_is_computed_once() -> None:
     assert changed == 1
     assert not list(calls(graph, aten.sin.default, aten.cat.default, aten.arange.default))
     assert list(calls(graph, aten.rand.default))
+
+
+def test_means_along_one_side_of_a_map_are_pools() -> None:
+    class Sides(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return (
+                x.mean(2, keepdim=True)
+                + x.mean(-1, keepdim=True)
+                + x.mean((2, 3), keepdim=True)
+                + x.mean(1, keepdim=True)
+            )
+
+    graph, changed = rewritten(Sides(), torch.randn(2, 3, 4, 5), "means")
+    assert changed == 2
+    assert len(list(calls(graph, aten.mean.dim))) == 2

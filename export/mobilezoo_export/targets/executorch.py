@@ -24,6 +24,7 @@ PASSES = (
     "groupnorm",
     "layernorm",
     "hardsigmoid",
+    "means",
     "splits",
     "upsample",
     "products",
