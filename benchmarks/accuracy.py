@@ -144,7 +144,7 @@ def write(path: Path, done: list[dict[str, Any]]) -> None:
         "fp32). Tiny budgets: the numbers compare trainers and networks on equal terms and say nothing about what the "
         "networks reach when trained to the end. Cells not run are left out: see `seeds`.\n",
         "## CIFAR-10\n",
-        f"20,000 training and 10,000 test images, {EPOCHS} epoch(s) from random weights, batches of {BATCH}, AdamW "
+        f"20,000 training and 10,000 test images, {EPOCHS} epoch from random weights, batches of {BATCH}, AdamW "
         f"(lr {LR}, decay {DECAY}, cosine per update), crops of 50 to 100%, flips, smoothing 0.1; top-1 of the last "
         "epoch in percent. The peer was trained by timm's `train.py` with the same settings.\n",
         "| network | pixels | seeds | top-1, mean | spread (lowest–highest) | deviation | CPU s per run |",
@@ -160,6 +160,10 @@ def write(path: Path, done: list[dict[str, Any]]) -> None:
             lines.append(
                 f"| {name} | {pixels} | {len(top1)} | {mean(top1):.2f} | {low:.2f}–{high:.2f} | {spread} | {cpu} |"
             )
+    photos = [row for row in done if row["cell"].startswith("photos/")]
+    if not photos:
+        write_text(path, "\n".join(lines) + "\n")
+        return
     lines += [
         "\n## Photographs of clothes\n",
         f"The CIFAR-10 weights of seed 0 fine-tuned on 17 classes (4,076 training, 1,020 validation "
@@ -168,9 +172,8 @@ def write(path: Path, done: list[dict[str, Any]]) -> None:
         "| network | top-1 of the last epoch | CPU s |",
         "|---|--:|--:|",
     ]
-    for row in done:
-        if row["cell"].startswith("photos/"):
-            lines.append(f"| {row['cell'].split('/')[1]} | {row['top1']:.2f} | {row['cpu_s']:.0f} |")
+    for row in photos:
+        lines.append(f"| {row['cell'].split('/')[1]} | {row['top1']:.2f} | {row['cpu_s']:.0f} |")
     write_text(path, "\n".join(lines) + "\n")
 
 
