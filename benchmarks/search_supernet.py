@@ -80,13 +80,34 @@ class Kept:
 
 
 def networks(space: Space, count: int) -> list[Genome]:
-    """The smallest, the largest, and different random ones, always the same."""
+    """The smallest, the largest, and different random ones, always the same.
+
+    Half are uniform over the space, where most networks are of middling size; the sizes of the others are drawn with
+    odds that go from small to large.
+    """
     rng, found = np.random.default_rng(0), [bound(space, min), bound(space, max)]
+    uniform = (count - 2) // 2
     while len(found) < count:
-        genome = space.genes.sample(rng)
+        number = len(found) - 2
+        odds = (number - uniform + 0.5) / (count - 2 - uniform)
+        genome = space.genes.sample(rng) if number < uniform else leaning(space, odds, rng)
         if genome not in found:
             found.append(genome)
     return found
+
+
+def word(genome: Genome) -> str:
+    """A network in a word."""
+    return "-".join(f"{value:g}" if isinstance(value, float) else str(value) for value in genome.values())
+
+
+def leaning(space: Space, odds: float, rng: np.random.Generator) -> Genome:
+    """A random network whose sizes lean to their minima (odds 0) or maxima (odds 1)."""
+
+    def pick(choices: tuple[Any, ...]) -> Any:
+        return sorted(choices)[rng.binomial(len(choices) - 1, odds)]
+
+    return bound(space, pick, rng=rng)
 
 
 def trained_alone(config: SearchConfig, genome: Genome, folder: Path, epochs: int, seed: int) -> Row:
@@ -107,7 +128,9 @@ def table(rows: list[Row], config: SearchConfig, args: argparse.Namespace, furth
         f"`configs/search/cifar10_supernet.yaml`: {config.space.count():,} networks. CIFAR-10, 20,000 training images, "
         f"10,000 held-out ones. The supernet was trained for {args.epochs} epochs; its networks inherit weights, their "
         f"BatchNorm statistics come from {config.supernet.calibration_batches} training batches. Stand-alone: "
-        f"{args.alone_epochs} epochs of the same recipe from random weights, mean of {args.seeds} seed(s).\n",
+        f"{args.alone_epochs} epoch(s) of the same recipe from random weights, mean of {args.seeds} seed(s). Of the "
+        "networks one is the smallest and one the largest; half of the others are uniform over the space, the rest "
+        "lean from small to large.\n",
     ]
     if len(rows) > 4:
         lines.append(f"**Spearman {spearmanr(alone, shared).statistic:.3f}**, Kendall "
@@ -161,7 +184,7 @@ def main() -> None:
     parser.add_argument("--work", type=Path, required=True)
     parser.add_argument("--networks", type=int, default=22)
     parser.add_argument("--epochs", type=int, default=10, help="of the supernet")
-    parser.add_argument("--alone-epochs", type=int, default=2)
+    parser.add_argument("--alone-epochs", type=int, default=3)
     parser.add_argument("--seeds", type=int, default=1, help="of each stand-alone training")
     parser.add_argument("--samples", type=int, default=100, help="networks that the predictor learns from")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_supernet.md"))
@@ -174,15 +197,15 @@ def main() -> None:
     judge = SupernetAccuracy(config, args.work, print)
     kept("supernet", lambda: {"parameters": sum(p.numel() for p in judge.supernet.parameters())})
     chosen = networks(config.space, args.networks)
-    for number, genome in enumerate(chosen):
-        kept(f"shared/{number}", lambda g=genome: {"top1": judge.top1(config.space.point(g))})
-    for number, genome in enumerate(chosen):
+    for genome in chosen:
+        kept(f"shared/{word(genome)}", lambda g=genome: {"top1": judge.top1(config.space.point(g))})
+    for genome in chosen:
         size = sum(p.numel() for p in judge.supernet.extract(config.space.point(genome)).parameters())
-        shared = kept.rows[f"shared/{number}"]["top1"]
-        folder = args.work / "alone" / f"{args.alone_epochs}" / f"{number:02d}"
+        shared = kept.rows[f"shared/{word(genome)}"]["top1"]
+        folder = args.work / "alone" / f"{args.alone_epochs}" / word(genome)
         alone = [
             kept(
-                f"alone/{args.alone_epochs}/{number}/{seed}",
+                f"alone/{args.alone_epochs}/{word(genome)}/{seed}",
                 lambda g=genome, f=folder, s=seed: trained_alone(config, g, f / str(s), args.alone_epochs, s),
             )["top1"]
             for seed in range(args.seeds)
