@@ -1,6 +1,7 @@
 """Errors that a user can mend: one line that names the value, the reason and the remedy."""
 
 import difflib
+import signal
 from collections.abc import Iterable
 from pathlib import Path
 
@@ -45,6 +46,13 @@ class ExportError(MobilezooError):
 
 class DeviceError(MobilezooError):
     """A device that is missing or cannot run an artefact."""
+
+
+class RunStoppedError(MobilezooError):
+    """A run that was asked to stop and has saved its state; the exit code is the one schedulers know for SIGTERM."""
+
+    label = "stopped"
+    exit_code = 128 + signal.SIGTERM
 
 
 class MissingToolError(MobilezooError):

@@ -19,7 +19,7 @@ from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
 from mobilezoo.config import write_yaml
-from mobilezoo.errors import ConfigError, DataError, MissingToolError, MobilezooError
+from mobilezoo.errors import ConfigError, DataError, MissingToolError, MobilezooError, RunStoppedError
 from mobilezoo.search.genes import Genome
 from mobilezoo.search.ledger import (
     DROPPED,
@@ -57,8 +57,8 @@ from mobilezoo.search.storage import (
 CONFIG_NAME = "search.yaml"
 """The whole config, in the run folder: what `mobilezoo search status` and its like read."""
 
-FATAL = (MissingToolError, DataError, DeviceLostError)
-"""Faults of the set-up, not of a candidate: the search stops, and the trial runs again after the remedy."""
+FATAL = (MissingToolError, DataError, DeviceLostError, RunStoppedError)
+"""Not a candidate's fault (SIGTERM among them): the search stops, and the trial runs again after the remedy."""
 
 
 def search(

@@ -13,13 +13,6 @@ from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError, MobilezooError
 
 
-class RunStoppedError(MobilezooError):
-    """The run was asked to stop and has saved its state; the exit code is the one schedulers know for SIGTERM."""
-
-    label = "stopped"
-    exit_code = 128 + signal.SIGTERM
-
-
 class StopRequest:
     """Set by SIGTERM (as clusters send it before they kill); read after every update."""
 

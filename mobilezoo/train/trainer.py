@@ -18,7 +18,7 @@ from mobilezoo.artifacts import Checkpoint
 from mobilezoo.data import eval_loader, open_data, train_loader
 from mobilezoo.data.loaders import Batch, batches_on
 from mobilezoo.data.order import Ranks
-from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.errors import ConfigError, MobilezooError, RunStoppedError
 from mobilezoo.models import load_model_config
 from mobilezoo.models.probe import freeze_all_but_head
 from mobilezoo.train import build
@@ -29,7 +29,7 @@ from mobilezoo.train.diagnose import nan_message
 from mobilezoo.train.evaluate import evaluate
 from mobilezoo.train.hardware import fast_forward, memory_mb
 from mobilezoo.train.progress import EpochBar, epoch_bar
-from mobilezoo.train.ranks import RunStoppedError, StopRequest, device_of, joined, stop_on_sigterm, total
+from mobilezoo.train.ranks import StopRequest, device_of, joined, stop_on_sigterm, total
 from mobilezoo.train.run_folder import RunFolder
 from mobilezoo.train.shared import SharedWeights, check_shared
 from mobilezoo.train.step import NotFiniteError, Parts, autocast, run_update, shipped, train_mode

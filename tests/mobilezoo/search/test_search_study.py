@@ -14,7 +14,7 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError
+from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError, RunStoppedError
 from mobilezoo.models import load_model_config
 from mobilezoo.search.engines import FRONT_ENGINES, REWARD_ENGINES
 from mobilezoo.search.networks import point_of
@@ -333,6 +333,19 @@ def test_a_lost_device_stops_the_search_and_its_network_runs_again_however_often
     for _ in range(4):
         with pytest.raises(DeviceLostError, match="is gone"):
             search(config(), judge.evaluate, lost, tmp_path)
+    assert outcome(Judge().search(config(), tmp_path)) == outcome(Judge().search(config(), tmp_path / "unbroken"))
+
+
+def test_sigterm_in_a_training_stops_the_search_and_its_network_runs_again(tmp_path: Path) -> None:
+    judge = Judge()
+
+    def stopped(candidate: Candidate) -> float:
+        if candidate.number == 2:
+            raise RunStoppedError("stopped at epoch 1")
+        return judge.evaluate(candidate)
+
+    with pytest.raises(RunStoppedError, match="stopped at"):
+        search(config(), stopped, judge.measure, tmp_path)
     assert outcome(Judge().search(config(), tmp_path)) == outcome(Judge().search(config(), tmp_path / "unbroken"))
 
 

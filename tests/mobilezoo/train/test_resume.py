@@ -11,9 +11,9 @@ import torch
 from mobilezoo.artifacts import sha256_of
 from mobilezoo.cli import main
 from mobilezoo.config import load_record
+from mobilezoo.errors import RunStoppedError
 from mobilezoo.train import checkpoints, trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.train.ranks import RunStoppedError
 
 MODEL = """family: mbconv
 resolution: 32
