@@ -12,11 +12,13 @@ from torch.utils.data import Dataset
 
 from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.config import DataConfig
-from mobilezoo.errors import DataError, UnknownNameError
+from mobilezoo.errors import DataError, UnknownNameError, require
 
 BAD_IMAGE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError, tarfile.TarError)
 """What PIL raises for files that are no image, or damaged ones."""
 TIMM_PREFIXES = ("hfds/", "hfids/", "tfds/", "wds/", "torch/")
+READ_BY = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset"}
+"""Libraries of the extra `data` behind timm's readers."""
 Sample = tuple[Any, int]
 
 
@@ -181,6 +183,8 @@ def _open_tar(config: DataConfig, train: bool, bad_images: torch.Tensor) -> Imag
 def _open_timm(config: DataConfig, train: bool, bad_images: torch.Tensor) -> ImageData:
     from timm.data import ImageDataset, create_dataset
 
+    if library := READ_BY.get(config.source.partition("/")[0]):
+        require(library, "data")
     split = config.train_split if train else config.val_split
     try:
         dataset = create_dataset(
