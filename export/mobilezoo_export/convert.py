@@ -1,7 +1,8 @@
 """Make one file and run it: in this process, or in one of its own that may crash without taking the others along.
 
 The process boundary is plain files: the traced program (`torch.export.save`, no pickled code), the spec as JSON, images
-and logits as `.npy`. The child is `python -m mobilezoo_export.convert JOB`.
+and logits as `.npy`. The child is `python -m mobilezoo_export.convert`: it reads a job's path per line and answers each
+with a line, so that a toolchain is imported once for many files.
 """
 
 import json
@@ -9,9 +10,10 @@ import os
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import IO, TYPE_CHECKING
 
 import numpy as np
 
@@ -31,6 +33,7 @@ CALIBRATION = "calibration.npy"
 LOGITS = "logits.npy"
 JOB = "job.json"
 OUTCOME = "outcome.json"
+DONE = "done"
 
 
 class Job(Record):
@@ -84,23 +87,63 @@ def convert(
     return Outcome(warnings=tuple(warnings), runtime=runner.runtime, coverage=coverage(target, path)), logits
 
 
-def convert_isolated(target: str, spec: ExportSpec, path: Path, work: Path) -> tuple[Outcome, np.ndarray | None]:
-    """`convert` in a process of its own; `work` holds the program and the images. Raises ExportError."""
-    scratch = work / f"{target}.{spec.precision}"
-    scratch.mkdir(exist_ok=True)
-    job = Job(target=target, spec=spec, output=str(path), work=str(work), scratch=str(scratch))
-    (scratch / JOB).write_text(job.model_dump_json(), encoding="utf-8")
+class Converters:
+    """A process per target, started when first needed, kept for the next files and replaced after a crash."""
+
+    def __init__(self) -> None:
+        self._running: dict[str, tuple[subprocess.Popen[str], IO[str]]] = {}
+
+    def __enter__(self) -> "Converters":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        for target in list(self._running):
+            self._end(target)
+
+    def convert(self, target: str, spec: ExportSpec, path: Path, work: Path) -> tuple[Outcome, np.ndarray | None]:
+        """`convert` in the target's process; `work` holds the program and the images. Raises ExportError."""
+        scratch = work / f"{target}.{spec.precision}"
+        scratch.mkdir(exist_ok=True)
+        job = Job(target=target, spec=spec, output=str(path), work=str(work), scratch=str(scratch))
+        (scratch / JOB).write_text(job.model_dump_json(), encoding="utf-8")
+        if not self._ask(target, scratch / JOB):
+            end = self._end(target)
+            raise ExportError(f"the {target} converter {end} on {spec.model}; other targets are unaffected")
+        outcome = Outcome.parse(json.loads((scratch / OUTCOME).read_text(encoding="utf-8")), str(scratch / OUTCOME))
+        if outcome.error:
+            raise ExportError(outcome.error)
+        logits = scratch / LOGITS
+        return outcome, np.load(logits) if logits.is_file() else None
+
+    def _ask(self, target: str, job: Path) -> bool:
+        """Whether the process has done the job; False when it died over it."""
+        if target not in self._running:
+            self._running[target] = _start()
+        process, _ = self._running[target]
+        assert process.stdin is not None
+        assert process.stdout is not None
+        try:
+            process.stdin.write(f"{job}\n")
+            process.stdin.flush()
+        except BrokenPipeError:
+            return False
+        return any(line.strip() == DONE for line in iter(process.stdout.readline, ""))
+
+    def _end(self, target: str) -> str:
+        """Close a process and tell how it ended."""
+        process, errors = self._running.pop(target)
+        with errors:
+            process.communicate()
+            errors.seek(0)
+            return _how_it_ended(process.returncode, errors.read())
+
+
+def _start() -> "tuple[subprocess.Popen[str], IO[str]]":
+    errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (it lives as long as the process)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
-    command = [sys.executable, "-m", "mobilezoo_export.convert", str(scratch / JOB)]
-    done = subprocess.run(command, capture_output=True, text=True, env=environment, errors="replace", check=False)
-    answer = scratch / OUTCOME
-    if not answer.is_file():
-        raise ExportError(f"the {target} converter {_how_it_ended(done)} on {spec.model}; other targets are unaffected")
-    outcome = Outcome.parse(json.loads(answer.read_text(encoding="utf-8")), str(answer))
-    if outcome.error:
-        raise ExportError(outcome.error)
-    logits = scratch / LOGITS
-    return outcome, np.load(logits) if logits.is_file() else None
+    command = [sys.executable, "-m", "mobilezoo_export.convert"]
+    pipe = subprocess.PIPE
+    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environment), errors
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
@@ -109,19 +152,18 @@ def one_line(error: BaseException, limit: int = 300) -> str:
     return f"{type(error).__name__}: {(lines[0] if lines else 'no message')[:limit]}"
 
 
-def _how_it_ended(done: "subprocess.CompletedProcess[str]") -> str:
-    if done.returncode < 0:
-        name = signal.Signals(-done.returncode).name
+def _how_it_ended(code: int, told: str) -> str:
+    if code < 0:
+        name = signal.Signals(-code).name
         return f"was killed by {name}" + (" (out of memory?)" if name == "SIGKILL" else "")
-    lines = [line for line in done.stderr.splitlines() if line.strip()]
-    return f"ended with code {done.returncode}" + (f" ({lines[-1][:200]})" if lines else "")
+    lines = [line for line in told.splitlines() if line.strip()]
+    return f"ended with code {code}" + (f" ({lines[-1][:200]})" if lines else "")
 
 
-def _main(job_path: Path) -> None:
-    """The child: read the job, do it, answer. A crash leaves no answer, and the parent says so."""
+def _do(job_path: Path) -> None:
+    """Read the job, do it, leave the outcome."""
     import torch
 
-    torch.set_num_threads(1)
     job = Job.parse(json.loads(job_path.read_text(encoding="utf-8")), str(job_path))
     work, scratch = Path(job.work), Path(job.scratch)
     images = np.load(work / IMAGES)
@@ -133,10 +175,20 @@ def _main(job_path: Path) -> None:
             np.save(scratch / LOGITS, logits)
     except (MobilezooError, OSError) as error:
         outcome = Outcome(error=str(error))
-    temporary = scratch / f"{OUTCOME}.part"
-    temporary.write_text(outcome.model_dump_json(), encoding="utf-8")
-    temporary.replace(scratch / OUTCOME)
+    (scratch / OUTCOME).write_text(outcome.model_dump_json(), encoding="utf-8")
+
+
+def _main() -> None:
+    """The child: a crash leaves its question unanswered, and the parent says so."""
+    answers = os.fdopen(os.dup(1), "w")
+    os.dup2(2, 1)  # what toolchains print is no answer
+    import torch
+
+    torch.set_num_threads(1)
+    for line in sys.stdin:
+        _do(Path(line.rstrip("\n")))
+        print(DONE, file=answers, flush=True)
 
 
 if __name__ == "__main__":
-    _main(Path(sys.argv[1]))
+    _main()

@@ -8,6 +8,7 @@ import os
 import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
@@ -28,7 +29,7 @@ from mobilezoo.artifacts import (
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export.app import to_normalised, to_pixels
 from mobilezoo_export.contract import ExportResult, ExportSpec
-from mobilezoo_export.convert import CALIBRATION, IMAGES, PROGRAM, Outcome, convert, convert_isolated
+from mobilezoo_export.convert import CALIBRATION, IMAGES, PROGRAM, Converters, Outcome, convert
 from mobilezoo_export.flexible import program_of
 from mobilezoo_export.images import SAMPLE_NAME, sample_images
 from mobilezoo_export.parity import measure_parity
@@ -53,28 +54,35 @@ def export_model(
     overwrite: bool = False,
     isolate: bool = True,
     progress: Progress | None = None,
+    finished: Callable[[ExportResult], None] | None = None,
+    converters: Converters | None = None,
 ) -> list[ExportResult]:
     """Export a network to every target and precision; one result each, in order.
 
     `images` and `calibration` are iterables of float32 NCHW batches; without `images`, parity is measured on crops of
-    real photographs. `isolate` gives each converter its own process. Raises ExportError when the network cannot be
+    real photographs. `isolate` gives each converter its own process; `converters` are such processes, kept open by the
+    caller for many networks. `finished` hears of every result at once. Raises ExportError when the network cannot be
     traced and UnknownNameError for a target; what one target cannot do is in its result instead.
     """
     exporters = [load_exporter(target) for target in targets]
     batch, source = _parity_images(spec, images, images_name)
     out = Path(out_dir)
     results: list[ExportResult] = []
-    with tempfile.TemporaryDirectory(prefix="mobilezoo-export-") as work_dir:
-        work = _Work(Path(work_dir), network, spec, batch, source, list(calibration), isolate)
+    with ExitStack() as stack:
+        work_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="mobilezoo-export-"))
+        if isolate and converters is None:
+            converters = stack.enter_context(Converters())
+        work = _Work(Path(work_dir), network, spec, batch, source, list(calibration), converters if isolate else None)
         for exporter in exporters:
             for precision in precisions:
                 one = spec.model_copy(update={"precision": precision})
                 if progress:
                     progress(exporter.target, precision)
                 path = out / f"{spec.model}.{precision}{exporter.suffix}"
-                results.append(
-                    _kept(path, exporter.target, precision, overwrite) or _export_one(work, one, exporter.target, path)
-                )
+                kept = _kept(path, exporter.target, precision, overwrite)
+                results.append(kept or _export_one(work, one, exporter.target, path))
+                if finished:
+                    finished(results[-1])
     return results
 
 
@@ -89,12 +97,12 @@ class _Work:
         images: np.ndarray,
         source: str,
         calibration: list[np.ndarray],
-        isolate: bool,
+        converters: Converters | None,
     ) -> None:
         self.folder, self.network, self.spec = folder, network, spec
         if spec.options.image:  # only what a uint8 can hold
             images = to_normalised(to_pixels(images, spec.preprocessing), spec.preprocessing)
-        self.images, self.source, self.calibration, self.isolate = images, source, calibration, isolate
+        self.images, self.source, self.calibration, self.converters = images, source, calibration, converters
         self._prepared: Prepared | None = None
         self.reference = np.empty(0)
 
@@ -103,7 +111,7 @@ class _Work:
         if self._prepared is None:
             self.reference = torch_logits(self.network, self.images, softmax=self.spec.options.softmax)
             self._prepared = prepare(self.network, self.spec)
-            if self.isolate:
+            if self.converters:
                 self._save(self._prepared)
         return self._prepared
 
@@ -116,8 +124,8 @@ class _Work:
             np.save(self.folder / CALIBRATION, np.concatenate(self.calibration)[:, None])
 
     def convert(self, target: str, spec: ExportSpec, path: Path) -> tuple[Outcome, np.ndarray | None]:
-        if self.isolate:
-            return convert_isolated(target, spec, path, self.folder)
+        if self.converters:
+            return self.converters.convert(target, spec, path, self.folder)
         return convert(self.prepared.graph, target, spec, path, self.images, self.calibration)
 
 

@@ -3,13 +3,14 @@
 import fnmatch
 import json
 import shutil
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mobilezoo.artifacts import save_json, write_text
 from mobilezoo.config import config_names
 from mobilezoo.errors import MobilezooError, UnknownNameError
 from mobilezoo_export import ExportResult, ExportSpec, export_model, list_targets
+from mobilezoo_export.convert import Converters
 from mobilezoo_export.images import sample_images
 
 PRECISIONS = ("fp32", "fp16", "int8")
@@ -38,15 +39,26 @@ def run_matrix(
     names = chosen(subjects)
     cells = [(name, target, precision) for name in names for target in targets for precision in precisions]
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True) as bar:
+    with (
+        Converters() as converters,
+        Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True) as bar,
+    ):
         task = bar.add_task("exporting", total=len(cells))
         for name in names:
             todo = [(t, p) for n, t, p in cells if n == name and (overwrite or not _record(out, name, t, p).is_file())]
             bar.advance(task, len(targets) * len(precisions) - len(todo))
-            for target, wanted in _by_target(todo):
-                bar.update(task, description=f"{name} {target}")
-                _export(name, target, wanted, out, keep_files)
-                bar.advance(task, len(wanted))
+            for wanted_targets, wanted in _blocks(todo):
+
+                def starting(target: str, precision: str, name: str = name) -> None:
+                    bar.update(task, description=f"{name} {target} {precision}")
+
+                def finished(result: ExportResult, name: str = name) -> None:
+                    save_json(_record(out, name, result.target, result.precision), result)
+                    bar.advance(task)
+
+                _export(name, wanted_targets, wanted, out / "files", converters, starting, finished)
+                if not keep_files:
+                    shutil.rmtree(out / "files", ignore_errors=True)
     return [
         (name, ExportResult.parse(json.loads(_record(out, name, target, precision).read_text("utf-8")), name))
         for name, target, precision in cells
@@ -65,12 +77,27 @@ def chosen(subjects: Sequence[str]) -> list[str]:
     return found
 
 
-def _by_target(cells: Sequence[tuple[str, str]]) -> list[tuple[str, list[str]]]:
-    return [(target, [p for t, p in cells if t == target]) for target in dict.fromkeys(t for t, _ in cells)]
+def _blocks(cells: Sequence[tuple[str, str]]) -> list[tuple[list[str], list[str]]]:
+    """(target, precision) pairs as blocks of targets that want the same precisions."""
+    wanted: dict[str, list[str]] = {}
+    for target, precision in cells:
+        wanted.setdefault(target, []).append(precision)
+    blocks: dict[tuple[str, ...], list[str]] = {}
+    for target, precisions in wanted.items():
+        blocks.setdefault(tuple(precisions), []).append(target)
+    return [(targets, list(precisions)) for precisions, targets in blocks.items()]
 
 
-def _export(name: str, target: str, precisions: list[str], out: Path, keep_files: bool) -> None:
-    """The cells of one model and target, a record each: what cannot be done is a result too."""
+def _export(
+    name: str,
+    targets: list[str],
+    precisions: list[str],
+    files: Path,
+    converters: Converters,
+    starting: Callable[[str, str], None],
+    finished: Callable[[ExportResult], None],
+) -> None:
+    """The cells of one model: what cannot be done is a result too."""
     import torch
 
     from mobilezoo.models.randomize import randomize_norms
@@ -85,23 +112,23 @@ def _export(name: str, target: str, precisions: list[str], out: Path, keep_files
         in_chans=subject.in_chans,
         preprocessing=subject.preprocessing,
     )
-    files = out / "files"
     try:
-        results = export_model(
+        export_model(
             subject.network,
             spec,
-            [target],
+            targets,
             precisions,
             files,
             calibration=[sample_images(spec, seed=CALIBRATION_SEED)],
             overwrite=True,
+            progress=starting,
+            finished=finished,
+            converters=converters,
         )
-    except MobilezooError as error:
-        results = [ExportResult(target=target, precision=p, status="failed", reason=str(error)) for p in precisions]
-    for result in results:
-        save_json(_record(out, name, target, result.precision), result)
-    if not keep_files:
-        shutil.rmtree(files, ignore_errors=True)
+    except MobilezooError as error:  # before any target: the network cannot be traced
+        for target in targets:
+            for p in precisions:
+                finished(ExportResult(target=target, precision=p, status="failed", reason=str(error)))
 
 
 def _record(out: Path, name: str, target: str, precision: str) -> Path:

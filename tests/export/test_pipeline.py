@@ -11,7 +11,7 @@ from torch import nn
 
 from mobilezoo.artifacts import InputSpec
 from mobilezoo.errors import ExportError, UnknownNameError
-from mobilezoo_export import Exporter, ExportOptions, ExportSpec, Runner, export_model, pipeline, registry
+from mobilezoo_export import Exporter, ExportOptions, ExportResult, ExportSpec, Runner, export_model, pipeline, registry
 from mobilezoo_export.quiet import quiet
 
 
@@ -144,25 +144,33 @@ def test_an_unknown_target_and_wrong_images_are_one_line(
 def test_a_process_of_its_own_gives_the_same_result_and_survives_a_crash(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    """The second converter kills its process with SIGSEGV; the first target's file is there all the same."""
+    """The second converter kills its process with SIGSEGV; what comes before and after is there all the same."""
     module = tmp_path / "crashing_target.py"
     module.write_text(
         "import os, signal\n"
         "from mobilezoo_export.targets.onnx import OnnxExporter\n"
         "class Crashing(OnnxExporter):\n"
         "    target, suffix = 'crash', '.crash'\n"
-        "    def export(self, *args, **kwargs):\n"
-        "        os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "    def export(self, model, spec, *args):\n"
+        "        if spec.precision == 'fp32':\n"
+        "            os.kill(os.getpid(), signal.SIGSEGV)\n"
+        "        print('toolchains talk')\n"
+        "        return super().export(model, spec, *args)\n"
     )
     (tmp_path / "sitecustomize.py").write_text(
-        "from mobilezoo_export import registry\nregistry.EXPORTERS['crash'] = 'crashing_target:Crashing'\n"
+        "from mobilezoo_export import registry\n"
+        "registry.EXPORTERS['crash'] = 'crashing_target:Crashing'\n"
+        "registry.RUNNERS['.crash'] = registry.RUNNERS['.onnx']\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(registry.EXPORTERS, "crash", "crashing_target:Crashing")
-    good, bad = export_model(tiny, tiny_spec, ["onnx", "crash"], ["fp32"], tmp_path / "out")
-    assert good.status == "exported", good.reason
-    assert bad.status == "failed"
-    assert "was killed by SIGSEGV" in bad.reason
+    heard: list[ExportResult] = []
+    results = export_model(
+        tiny, tiny_spec, ["onnx", "crash"], ["fp32", "fp16"], tmp_path / "out", finished=heard.append
+    )
+    assert [r.status for r in results] == ["exported", "exported", "failed", "exported"], results
+    assert "was killed by SIGSEGV" in results[2].reason
+    assert heard == results
 
 
 def test_hidden_output_comes_back_as_a_note_when_something_fails(capfd: pytest.CaptureFixture[str]) -> None:
