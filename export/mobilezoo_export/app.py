@@ -1,4 +1,4 @@
-"""What apps want in a file: raw pixels in, probabilities out, and notes on both inside the file itself."""
+"""What apps want in a file: raw pixels in, and notes on input and output inside the file itself."""
 
 import json
 from collections.abc import Callable
@@ -6,48 +6,12 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-import torch
-from torch import Tensor, nn
 
 from mobilezoo.artifacts import Preprocessing
 from mobilezoo_export.contract import ExportSpec
 
 KEY = "mobilezoo"
 """Name of the note in every format."""
-
-
-class AppModel(nn.Module):
-    """A network that takes pixel values 0..255 as floats, gives probabilities, or both, as the options say."""
-
-    scale: Tensor | None
-    shift: Tensor
-
-    def __init__(self, network: nn.Module, spec: ExportSpec) -> None:
-        super().__init__()
-        self.network = network
-        self.probabilities = spec.options.softmax
-        scale, shift = pixel_scale(spec.preprocessing, spec.in_chans)
-        self.register_buffer("scale", torch.from_numpy(scale) if spec.options.image else None)
-        self.register_buffer("shift", torch.from_numpy(shift))
-        self.training = False
-
-    def forward(self, x: Tensor) -> Tensor:
-        if self.scale is not None:
-            x = x * self.scale + self.shift
-        logits: Tensor = self.network(x)
-        return logits.softmax(-1) if self.probabilities else logits
-
-
-class FromBytes(nn.Module):
-    """A network behind a cast from uint8."""
-
-    def __init__(self, network: nn.Module) -> None:
-        super().__init__()
-        self.network = network
-        self.training = False
-
-    def forward(self, image: Tensor) -> Any:
-        return self.network(image.to(torch.float32))
 
 
 def pixel_scale(preprocessing: Preprocessing, channels: int) -> tuple[np.ndarray, np.ndarray]:

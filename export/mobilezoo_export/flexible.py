@@ -1,45 +1,136 @@
-"""Files that take any batch size, any resolution, or both (`--set flexible=batch|resolution|both`).
+"""Files that take other batch sizes, other resolutions, or both (`--set flexible=batch|resolution|both`).
 
-The graph passes write sizes into the graph, so a flexible file comes from the folded network without them. ONNX alone:
-LiteRT, Core ML and ExecuTorch files have one size each, which is also what phone accelerators want.
+Sizes move within bounds, which ExecuTorch plans its memory by and Core ML declares: batches from 1 to 16, rows and
+columns from half to double the model's own. Resolutions move in steps of 32 pixels, which every stage of a mobile
+network halves evenly: attention's tokens and "same" padding then have sizes that `torch.export` can prove.
 """
 
-from typing import Any
+import math
+from typing import TYPE_CHECKING, Any
 
+import numpy as np
 import torch
 from torch import nn
+from torch.fx import GraphModule
 
 from mobilezoo.errors import ExportError
-from mobilezoo_export.contract import ExportSpec
+from mobilezoo_export.app import to_pixels
+from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.images import sample_images
+from mobilezoo_export.parity import measure_parity
+from mobilezoo_export.tolerances import verdict
+
+if TYPE_CHECKING:
+    from torch.export import ExportedProgram
+
+LARGEST_BATCH = 16
+STEP_PX = 32
+PASSES = ("open_sizes", "batchnorm")
+"""Passes that write no sizes into a graph."""
 
 
-def dynamic_axes(spec: ExportSpec) -> dict[int, Any]:
-    """Axes of the NCHW input that may change, as `torch.export` wants them; empty for fixed files."""
-    flexible, dynamic = spec.options.flexible, torch.export.Dim.DYNAMIC
-    axes = {0: dynamic} if flexible in ("batch", "both") else {}
-    return axes | ({2: dynamic, 3: dynamic} if flexible in ("resolution", "both") else {})
+def bounds(spec: ExportSpec) -> dict[int, range]:
+    """Sizes that the open axes of the NCHW input may take; empty for fixed files."""
+    flexible, found = spec.options.flexible, {}
+    if flexible in ("batch", "both"):
+        found[0] = range(1, max(LARGEST_BATCH, 2 * spec.batch) + 1)
+    if flexible in ("resolution", "both"):
+        step = math.gcd(STEP_PX, *spec.resolution)
+        # A size of one is special in PyTorch: the smallest has to be a few steps.
+        while step > 1 and step > min(spec.resolution) // 4:
+            step //= 2
+        for axis, size in zip((2, 3), spec.resolution, strict=True):
+            found[axis] = range(-(-size // (2 * step)) * step, 2 * size + 1, step)
+    return found
 
 
-def program_of(model: nn.Module, spec: ExportSpec) -> torch.export.ExportedProgram:
+def example_of(spec: ExportSpec) -> torch.Tensor:
+    """Zeros to trace with; open axes have their largest size, since tracing takes a size of one for a constant."""
+    limits = bounds(spec)
+    return torch.zeros([max(limits[axis]) if axis in limits else size for axis, size in enumerate(spec.shape)])
+
+
+def dynamic_shapes(spec: ExportSpec) -> Any:
+    """The open axes as `torch.export` wants them; None for fixed files."""
+    axes = {}
+    for axis, sizes in bounds(spec).items():
+        steps = torch.export.Dim(f"steps_{axis}", min=sizes[0] // sizes.step, max=sizes[-1] // sizes.step)
+        axes[axis] = steps if sizes.step == 1 else sizes.step * steps
+    return (axes,) if axes else None
+
+
+def program_of(model: nn.Module, spec: ExportSpec, dtype: torch.dtype = torch.float32) -> "ExportedProgram":
     """The network as an exported program, with the axes of the spec left open. Raises ExportError."""
-    axes = dynamic_axes(spec)
-    # Tracing takes a size of one for a constant.
-    example = torch.zeros(max(2, spec.batch) if 0 in axes else spec.batch, *spec.shape[1:])
+    shapes = dynamic_shapes(spec)
     try:
-        return torch.export.export(model, (example,), dynamic_shapes=(axes,) if axes else None)
+        return torch.export.export(model, (example_of(spec).to(dtype),), dynamic_shapes=shapes)
     except Exception as error:
-        if not axes:
+        if not shapes:
             raise
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
+        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
+        # Violated constraints are listed below a headline that says nothing.
+        reason = next((line[2:] for line in lines if line.startswith("- ")), lines[0])
         raise ExportError(
-            f"{spec.model} cannot take other sizes (flexible={spec.options.flexible}): {first[:200]}: "
+            f"{spec.model} cannot take other sizes (flexible={spec.options.flexible}): {reason[:250]}: "
             "export one file per size instead"
         ) from error
 
 
-def other_shapes(spec: ExportSpec) -> list[tuple[int, int, int, int]]:
-    """Input shapes besides the spec's own that a flexible file has to bear."""
-    axes = dynamic_axes(spec)
-    batch, channels, height, width = spec.shape
-    shapes = [(batch + 2, channels, height, width)] if 0 in axes else []
-    return shapes + ([(batch, channels, height + 32, width + 64)] if 2 in axes else [])
+def flexible_graph(model: nn.Module, spec: ExportSpec) -> tuple[GraphModule, dict[str, int]]:
+    """The network as a flat graph whose sizes are computed, and how many places each pass changed.
+
+    Only passes that write no sizes are run. Raises ExportError.
+    """
+    from mobilezoo_export.passes import run_passes
+
+    graph = program_of(model, spec).run_decompositions({}).module(check_guards=False)
+    assert isinstance(graph, GraphModule)
+    return graph, run_passes(graph, example_of(spec), PASSES)
+
+
+def other_specs(spec: ExportSpec) -> list[ExportSpec]:
+    """The same file at sizes besides its own, the extreme ones of each axis among them."""
+    limits = bounds(spec)
+    if not limits:
+        return []
+    rows, columns = (limits.get(axis, [size]) for axis, size in zip((2, 3), spec.resolution, strict=True))
+    batch = spec.batch + 2 if 0 in limits else spec.batch
+    wide = {"batch": batch, "resolution": (rows[0], columns[-1])}
+    tall = {"batch": spec.batch, "resolution": (rows[-1], columns[0])}
+    return [spec.model_copy(update=update) for update in ((wide, tall) if 2 in limits else (wide,))]
+
+
+def check_other_sizes(model: nn.Module, spec: ExportSpec, exporter: Exporter, runner: Runner) -> None:
+    """A flexible file at sizes that it was not traced with, against `model`. Raises ExportError."""
+    for other in other_specs(spec):
+        images = sample_images(other, 4 * other.batch)
+        runner.input = exporter.input_spec(other)
+        reference = run_in_batches(model, images, other)
+        parity = measure_parity(
+            reference, runner.run(images), precision=spec.precision, inputs="sample", ran_in=exporter.target
+        )
+        if reason := verdict(parity, spec.precision):
+            raise ExportError(
+                f"{spec.model}: at input {other.shape} the {exporter.target} {spec.precision} file {reason}; "
+                "export one file per size instead"
+            )
+
+
+def check_graph(model: nn.Module, graph: nn.Module, spec: ExportSpec) -> None:
+    """The traced graph against the network itself, at sizes that it was not traced with. Raises ExportError."""
+    for other in other_specs(spec):
+        images = sample_images(other, other.batch)
+        expected = run_in_batches(model, images, other)
+        parity = measure_parity(
+            expected, run_in_batches(graph, images, other), precision="fp32", inputs="sample", ran_in="PyTorch"
+        )
+        if reason := verdict(parity, "fp32"):
+            raise ExportError(f"{spec.model} cannot take other sizes: at input {other.shape} its graph {reason}")
+
+
+@torch.no_grad()
+def run_in_batches(model: nn.Module, images: np.ndarray, spec: ExportSpec) -> np.ndarray:
+    """What a prepared network gives for normalised images."""
+    if spec.options.image:
+        images = to_pixels(images, spec.preprocessing).astype(np.float32)
+    return torch.cat([model(piece) for piece in torch.from_numpy(images).split(spec.batch)]).numpy()

@@ -8,7 +8,8 @@ from torch import nn
 from torch.fx import GraphModule
 
 from mobilezoo_export.contract import ExportSpec
-from mobilezoo_export.flexible import dynamic_axes, program_of
+from mobilezoo_export.flexible import check_graph, flexible_graph
+from mobilezoo_export.same_padding import settle_padding
 
 
 @dataclasses.dataclass(frozen=True)
@@ -31,12 +32,15 @@ def prepare(network: nn.Module, spec: ExportSpec) -> Prepared:
     zeros = zero_gammas(model)
     example = torch.randn(spec.shape, generator=torch.Generator().manual_seed(0))
     model = _fused(model, example)
+    settle_padding(model, spec)
     if spec.options.image or spec.options.softmax:
-        from mobilezoo_export.app import AppModel
+        from mobilezoo_export.app_model import AppModel
 
         model = AppModel(model, spec)
-    if dynamic_axes(spec):
-        return Prepared(program_of(model, spec).run_decompositions({}).module(check_guards=False), zeros, {})
+    if spec.options.flexible != "none":
+        graph, changed = flexible_graph(model, spec)
+        check_graph(model, graph, spec)
+        return Prepared(graph, zeros, changed)
     graph = trace(model, example)
     return Prepared(graph, zeros, run_passes(graph, example))
 

@@ -9,7 +9,7 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
-from mobilezoo_export.app import KEY, FromBytes, notes_text
+from mobilezoo_export.app import KEY, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quiet import quiet
@@ -47,6 +47,7 @@ class ExecuTorchExporter(Exporter):
         import torch
 
         with quiet(), torch.no_grad():
+            from mobilezoo_export.app_model import FromBytes
             from mobilezoo_export.passes import run_passes
             from mobilezoo_export.passes.graph import trace
             from mobilezoo_export.quantize.executorch import HalfInside, to_int8

@@ -8,7 +8,7 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
-from mobilezoo_export.app import FromBytes, add_litert_notes, notes_text
+from mobilezoo_export.app import add_litert_notes, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantise
@@ -42,6 +42,7 @@ class LiteRTExporter(Exporter):
         with quiet(), torch.no_grad():
             import litert_torch
 
+            from mobilezoo_export.app_model import FromBytes
             from mobilezoo_export.passes import run_passes
             from mobilezoo_export.passes.graph import trace
 

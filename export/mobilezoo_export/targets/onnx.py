@@ -8,9 +8,8 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec
 from mobilezoo.errors import ExportError, require
-from mobilezoo_export.app import KEY, FromBytes, notes_text, to_normalised
+from mobilezoo_export.app import KEY, notes_text, to_normalised
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
-from mobilezoo_export.flexible import dynamic_axes, other_shapes
 from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import INPUT, to_float16, to_int8
@@ -36,6 +35,9 @@ class OnnxExporter(Exporter):
     ) -> list[str]:
         import onnx
         import torch
+
+        from mobilezoo_export.app_model import FromBytes
+        from mobilezoo_export.flexible import dynamic_axes
 
         with quiet(), torch.no_grad():
             axes = dynamic_axes(spec)
@@ -72,6 +74,8 @@ def _check_other_sizes(model: "nn.Module", spec: ExportSpec, path: Path) -> None
     """A flexible file at sizes that it was not traced with. Raises ExportError."""
     import onnxruntime
     import torch
+
+    from mobilezoo_export.flexible import other_shapes
 
     shapes = other_shapes(spec)
     if not shapes:
