@@ -10,6 +10,8 @@ from collections.abc import Iterator
 import torch
 from torch import Tensor, nn
 
+from mobilezoo.models.recalibrate import recalibrate
+
 LAYER_SCALE_FLOOR = 1e-4
 """A LayerScale whose largest entry is below this switches its branch off."""
 _LAYER_SCALE_NAME = re.compile(r"gamma|layer_?scale|(^|_)ls_?\d*$", re.IGNORECASE)
@@ -33,6 +35,16 @@ def randomize_norms(model: nn.Module, generator: torch.Generator | None = None) 
             elif name in ("bias", "running_mean"):
                 tensor.copy_(0.1 * torch.randn(tensor.shape, generator=generator))
     return model
+
+
+def as_if_trained(model: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
+    """`randomize_norms`, then BatchNorm statistics of `images` [B, C, H, W], B at least 2; in eval mode.
+
+    Statistics that fit no image let maps grow or fade from layer to layer until no int8 file can follow; training
+    leaves fitting ones.
+    """
+    randomize_norms(model, torch.Generator().manual_seed(seed))
+    return recalibrate(model, torch.tensor_split(images, -(-len(images) // 16)))
 
 
 @torch.no_grad()

@@ -75,19 +75,14 @@ def export_network(
     options: "ExportOptions | None" = None,
     max_drop: float | None = None,
 ) -> "list[ExportResult]":
-    """The same for a network at hand; norms of fresh networks are randomised, so that nothing folds away.
+    """The same for a network at hand; norms of fresh networks are filled, so that nothing folds away.
 
     `max_drop`: int8 files keep as much in float as holds top-1 within that many points.
     """
     from mobilezoo_export import ExportOptions, ExportSpec, export_model
 
-    if subject.fresh:
-        import torch
-
-        from mobilezoo.models.randomize import randomize_norms
-
-        randomize_norms(subject.network, torch.Generator().manual_seed(0))
     samples, name = parity_images(subject, calib, images)
+    _settle(subject, samples)
     spec = ExportSpec(
         model=subject.name,
         resolution=(subject.resolution, subject.resolution),
@@ -123,18 +118,14 @@ def bisect_subject(
     what: str, targets: list[str], precisions: list[str], checkpoint: Path | None, calib: str | None, *, progress: bool
 ) -> "list[Finding]":
     """The first layer of each target and precision whose output departs from PyTorch."""
-    import torch
-
-    from mobilezoo.models.randomize import randomize_norms
     from mobilezoo_export import ExportSpec, load_exporter
     from mobilezoo_export.bisect import bisect
 
     for target in targets:
         load_exporter(target)
     subject = load_subject(what, checkpoint)
-    if subject.fresh:
-        randomize_norms(subject.network, torch.Generator().manual_seed(0))
     images, _ = parity_images(subject, calib)
+    _settle(subject, images)
     found = []
     with _status(progress) as status:
         for target in targets:
@@ -148,6 +139,16 @@ def bisect_subject(
                 )
                 found.append(bisect(subject.network, spec, target, images, [images], status))
     return found
+
+
+def _settle(subject: Subject, images: "np.ndarray") -> None:
+    """Give a fresh network norms that hide nothing and fit the images."""
+    if subject.fresh:
+        import torch
+
+        from mobilezoo.models.randomize import as_if_trained
+
+        as_if_trained(subject.network, torch.from_numpy(images))
 
 
 def print_findings(found: "list[Finding]") -> None:

@@ -31,7 +31,7 @@ def run_matrix(
     """Export every cell that has no record below `out/records` yet; returns (model, result) of all cells asked for.
 
     `subjects` are zoo names, patterns of them (`shvit_*`) or `timm:NAME`; none means the whole zoo. Networks are fresh,
-    their norms randomised. Files are removed once their record is written, unless `keep_files`.
+    with random norms whose statistics fit the images. Files are removed once their record is written, unless `keep_files`.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
@@ -100,18 +100,19 @@ def _export(
     """The cells of one model: what cannot be done is a result too."""
     import torch
 
-    from mobilezoo.models.randomize import randomize_norms
+    from mobilezoo.models.randomize import as_if_trained
     from mobilezoo.verbs.subject import load_subject
 
     torch.manual_seed(0)
     subject = load_subject(name)
-    randomize_norms(subject.network, torch.Generator().manual_seed(0))
     spec = ExportSpec(
         model=subject.name,
         resolution=(subject.resolution, subject.resolution),
         in_chans=subject.in_chans,
         preprocessing=subject.preprocessing,
     )
+    calibration = sample_images(spec, seed=CALIBRATION_SEED)
+    as_if_trained(subject.network, torch.from_numpy(calibration))
     try:
         export_model(
             subject.network,
@@ -119,7 +120,7 @@ def _export(
             targets,
             precisions,
             files,
-            calibration=[sample_images(spec, seed=CALIBRATION_SEED)],
+            calibration=[calibration],
             overwrite=True,
             progress=starting,
             finished=finished,
@@ -153,10 +154,11 @@ def write_matrix(results: Sequence[tuple[str, ExportResult]], path: Path) -> Pat
     missing = [name for name in names if name not in done]
     lines = [
         "# Export matrix\n",
-        "Written by `mobilezoo export --matrix --table docs/export-matrix.md`. Networks are fresh with randomised "
-        "norms. A cell gives the file's size, its largest difference from PyTorch over the deviation of the logits and "
-        "the signal-to-error ratio, on 64 crops of real photographs, run in the file's own runtime (Core ML: program "
-        "check). Random networks lose more in int8 than trained ones. The last columns are of the fp32 file.\n",
+        "Written by `mobilezoo export --matrix --table docs/export-matrix.md`. Networks are fresh, with random norms "
+        "whose statistics fit the calibration images. A cell gives the file's size, its largest difference from "
+        "PyTorch over the deviation of the logits and the signal-to-error ratio, on 64 crops of real photographs, run "
+        "in the file's own runtime (Core ML: program check). Random networks lose more in int8 than trained ones. The "
+        "last columns are of the fp32 file.\n",
         f"| model | target | {' | '.join(precisions)} | operators | transposes | XNNPACK partitions | outside |",
         "|---|---|" + "---|" * len(precisions) + "--:|--:|--:|--:|",
     ]

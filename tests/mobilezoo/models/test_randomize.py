@@ -5,7 +5,7 @@ import timm
 import torch
 from torch import nn
 
-from mobilezoo.models.randomize import randomize_norms, zero_gammas
+from mobilezoo.models.randomize import as_if_trained, randomize_norms, zero_gammas
 
 
 def filled(name: str, seed: int) -> nn.Module:
@@ -63,3 +63,19 @@ def test_only_norms_change_and_the_network_stays_finite() -> None:
     assert all(float(v.min()) > 0 for k, v in model.state_dict().items() if k.endswith("running_var"))
     with torch.no_grad():
         assert bool(torch.isfinite(model.eval()(torch.randn(1, 3, 224, 224))).all())
+
+
+def test_statistics_fit_the_images_as_if_trained() -> None:
+    torch.manual_seed(0)
+    model = timm.create_model("mobilenetv3_small_050")
+    images = torch.randn(20, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    as_if_trained(model, images)
+    assert zero_gammas(model) == ()
+    norm = model.get_submodule("blocks.0.0.bn1")
+    seen: list[torch.Tensor] = []
+    norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
+    with torch.no_grad():
+        model(images)
+    assert not model.training
+    torch.testing.assert_close(seen[0].mean((0, 2, 3)), norm.running_mean, atol=0.1, rtol=0.2)
+    torch.testing.assert_close(seen[0].var((0, 2, 3)), norm.running_var, atol=0.1, rtol=0.3)
