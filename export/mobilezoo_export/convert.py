@@ -22,6 +22,7 @@ from mobilezoo.config import Record
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.coverage import coverage
+from mobilezoo_export.flexible import check_other_sizes
 from mobilezoo_export.registry import load_exporter, load_runner
 
 if TYPE_CHECKING:
@@ -80,6 +81,7 @@ def convert(
         runner.input = exporter.input_spec(spec)
         runner.pixels = spec.preprocessing if spec.options.image else None
         logits = runner.run(images)
+        check_other_sizes(model, spec, exporter, runner)
     except (MobilezooError, OSError):
         raise
     except Exception as error:

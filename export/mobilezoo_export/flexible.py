@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LARGEST_BATCH = 16
 STEP_PX = 32
-PASSES = ("open_sizes", "batchnorm")
+FLEXIBLE_PASSES = ("open_sizes", "batchnorm")
 """Passes that write no sizes into a graph."""
 
 
@@ -59,11 +59,11 @@ def dynamic_shapes(spec: ExportSpec) -> Any:
     return (axes,) if axes else None
 
 
-def program_of(model: nn.Module, spec: ExportSpec, dtype: torch.dtype = torch.float32) -> "ExportedProgram":
+def program_of(model: nn.Module, spec: ExportSpec) -> "ExportedProgram":
     """The network as an exported program, with the axes of the spec left open. Raises ExportError."""
     shapes = dynamic_shapes(spec)
     try:
-        return torch.export.export(model, (example_of(spec).to(dtype),), dynamic_shapes=shapes)
+        return torch.export.export(model, (example_of(spec),), dynamic_shapes=shapes)
     except Exception as error:
         if not shapes:
             raise
@@ -76,16 +76,13 @@ def program_of(model: nn.Module, spec: ExportSpec, dtype: torch.dtype = torch.fl
         ) from error
 
 
-def flexible_graph(model: nn.Module, spec: ExportSpec) -> tuple[GraphModule, dict[str, int]]:
-    """The network as a flat graph whose sizes are computed, and how many places each pass changed.
-
-    Only passes that write no sizes are run. Raises ExportError.
-    """
-    from mobilezoo_export.passes import run_passes
-
+def flexible_graph(model: nn.Module, spec: ExportSpec) -> GraphModule:
+    """The network as a flat functional graph whose sizes are computed. Raises ExportError."""
     graph = program_of(model, spec).run_decompositions({}).module(check_guards=False)
     assert isinstance(graph, GraphModule)
-    return graph, run_passes(graph, example_of(spec), PASSES)
+    # They compare inputs with the nodes' sizes, which graph passes overwrite by those of one example.
+    graph._forward_pre_hooks.clear()
+    return graph
 
 
 def other_specs(spec: ExportSpec) -> list[ExportSpec]:

@@ -8,7 +8,7 @@ from torch import nn
 from torch.fx import GraphModule
 
 from mobilezoo_export.contract import ExportSpec
-from mobilezoo_export.flexible import check_graph, flexible_graph
+from mobilezoo_export.flexible import FLEXIBLE_PASSES, check_graph, example_of, flexible_graph
 from mobilezoo_export.same_padding import settle_padding
 
 
@@ -38,7 +38,8 @@ def prepare(network: nn.Module, spec: ExportSpec) -> Prepared:
 
         model = AppModel(model, spec)
     if spec.options.flexible != "none":
-        graph, changed = flexible_graph(model, spec)
+        graph = flexible_graph(model, spec)
+        changed = run_passes(graph, example_of(spec), FLEXIBLE_PASSES)
         check_graph(model, graph, spec)
         return Prepared(graph, zeros, changed)
     graph = trace(model, example)

@@ -14,7 +14,7 @@ from mobilezoo.errors import ExportError
 from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.flexible import bounds
 
-Padding = tuple[int, ...]
+Padding = tuple[int, int, int, int]
 """Left, right, top, bottom."""
 
 
@@ -58,7 +58,8 @@ def _note(found: set[Padding]) -> Callable[[Any, tuple[Tensor, ...]], None]:
 
     def hook(layer: Any, inputs: tuple[Tensor, ...]) -> None:
         size = [int(length) for length in inputs[0].shape[2:]]
-        found.add(tuple(pad_same_arg(size, layer.kernel_size, layer.stride, layer.dilation)))
+        left, right, top, bottom = pad_same_arg(size, layer.kernel_size, layer.stride, layer.dilation)
+        found.add((left, right, top, bottom))
 
     return hook
 

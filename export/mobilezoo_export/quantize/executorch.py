@@ -14,12 +14,19 @@ WEIGHTED = (aten.conv2d.default, aten.conv2d.padding, aten.linear.default, aten.
 
 
 def to_int8(
-    model: nn.Module, example: torch.Tensor, batches: Sequence[np.ndarray], float_groups: Sequence[int] = ()
+    model: nn.Module,
+    example: torch.Tensor,
+    batches: Sequence[np.ndarray],
+    float_groups: Sequence[int] = (),
+    dynamic_shapes: Any = None,
 ) -> Any:
-    """The traced network with quantise/dequantise pairs, ranges from `batches`; `float_groups` stay float."""
+    """The traced network with quantise/dequantise pairs, ranges from `batches`; `float_groups` stay float.
+
+    `dynamic_shapes` are `torch.export`'s, for files that take other sizes than `example`'s.
+    """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
-    graph = torch.export.export(model, (example,)).module(check_guards=False)
+    graph = torch.export.export(model, (example,), dynamic_shapes=dynamic_shapes).module(check_guards=False)
     observed = prepare_pt2e(graph, quantizer(float_groups=float_groups))
     for batch in batches:
         observed(torch.from_numpy(batch))

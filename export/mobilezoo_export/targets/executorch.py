@@ -32,6 +32,10 @@ PASSES = (
 )
 
 
+FLEXIBLE_PASSES = ("groupnorm", "layernorm", "hardsigmoid")
+"""Those that write no sizes."""
+
+
 class ExecuTorchExporter(Exporter):
     target = "executorch"
     suffix = ".pte"
@@ -40,6 +44,7 @@ class ExecuTorchExporter(Exporter):
     packages = ("torch", "executorch")
     precisions = ("fp32", "fp16", "int8")
     calibrated = ("int8",)
+    flexible = False
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
@@ -48,16 +53,17 @@ class ExecuTorchExporter(Exporter):
 
         with quiet(), torch.no_grad():
             from mobilezoo_export.app_model import FromBytes
+            from mobilezoo_export.flexible import dynamic_shapes, example_of, flexible_graph
             from mobilezoo_export.passes import run_passes
             from mobilezoo_export.passes.graph import trace
             from mobilezoo_export.quantize.executorch import HalfInside, to_int8
 
-            example = torch.zeros(spec.shape)
-            graph = trace(model, example)
-            run_passes(graph, example, PASSES)
-            model = graph
+            example, sizes = example_of(spec), dynamic_shapes(spec)
+            model = flexible_graph(model, spec) if sizes else trace(model, example)
+            run_passes(model, example, FLEXIBLE_PASSES if sizes else PASSES)
             if spec.precision == "int8":
-                model = to_int8(model, example, calibration_batches(calibration, spec), spec.float_groups)
+                batches = calibration_batches(calibration, spec)
+                model = to_int8(model, example, batches, spec.float_groups, sizes)
             elif spec.precision == "fp16":
                 model = HalfInside(copy.deepcopy(model).half())
             if spec.options.image:
@@ -72,8 +78,10 @@ def lower(model: "nn.Module", example: Any, spec: ExportSpec) -> bytes:
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import to_edge_transform_and_lower
 
+    from mobilezoo_export.flexible import dynamic_shapes
+
     lowered = to_edge_transform_and_lower(
-        torch.export.export(model, (example,)),
+        torch.export.export(model, (example,), dynamic_shapes=dynamic_shapes(spec)),
         partitioner=[XnnpackPartitioner()],
         constant_methods={KEY: notes_text(spec, "NCHW")},
     )

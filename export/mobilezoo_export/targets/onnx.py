@@ -8,13 +8,11 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec
 from mobilezoo.errors import ExportError, require
-from mobilezoo_export.app import KEY, notes_text, to_normalised
+from mobilezoo_export.app import KEY, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
-from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import INPUT, to_float16, to_int8
 from mobilezoo_export.quiet import quiet
-from mobilezoo_export.tolerances import verdict
 
 if TYPE_CHECKING:
     from torch import nn
@@ -37,19 +35,14 @@ class OnnxExporter(Exporter):
         import torch
 
         from mobilezoo_export.app_model import FromBytes
-        from mobilezoo_export.flexible import dynamic_axes
+        from mobilezoo_export.flexible import dynamic_shapes, example_of
 
         with quiet(), torch.no_grad():
-            axes = dynamic_axes(spec)
             program = torch.onnx.export(
                 FromBytes(model) if spec.options.image else model,
-                (
-                    torch.zeros(max(2, spec.batch) if axes else spec.batch, *spec.shape[1:]).to(
-                        getattr(torch, spec.dtype)
-                    ),
-                ),
+                (example_of(spec).to(getattr(torch, spec.dtype)),),
                 dynamo=True,
-                dynamic_shapes=(axes,) if axes else None,
+                dynamic_shapes=dynamic_shapes(spec),
                 opset_version=spec.options.opset,
                 input_names=[INPUT],
                 output_names=["logits"],
@@ -66,31 +59,7 @@ class OnnxExporter(Exporter):
                 to_int8(plain, batches, path, spec.options.onnx_activations == "uint8", spec.float_groups)
             else:
                 onnx.save(to_float16(plain) if spec.precision == "fp16" else plain, path)
-            _check_other_sizes(model, spec, path)
         return []
-
-
-def _check_other_sizes(model: "nn.Module", spec: ExportSpec, path: Path) -> None:
-    """A flexible file at sizes that it was not traced with. Raises ExportError."""
-    import onnxruntime
-    import torch
-
-    from mobilezoo_export.flexible import other_shapes
-
-    shapes = other_shapes(spec)
-    if not shapes:
-        return
-    session = onnxruntime.InferenceSession(str(path), providers=["CPUExecutionProvider"])
-    for shape in shapes:
-        pixels = np.random.default_rng(0).integers(0, 256, shape, dtype=np.uint8)
-        images = pixels.astype(np.float32) if spec.options.image else to_normalised(pixels, spec.preprocessing)
-        reference = model(torch.from_numpy(images)).numpy()
-        fed = pixels if spec.options.image else images
-        parity = measure_parity(
-            reference, session.run(None, {INPUT: fed})[0], precision=spec.precision, inputs="noise", ran_in="ONNX"
-        )
-        if reason := verdict(parity, spec.precision):
-            raise ExportError(f"{spec.model}: at input {shape} the onnx {spec.precision} file {reason}")
 
 
 def _without_traces(proto: "object") -> "object":
