@@ -31,7 +31,8 @@ def run_matrix(
     """Export every cell that has no record below `out/records` yet; returns (model, result) of all cells asked for.
 
     `subjects` are zoo names, patterns of them (`shvit_*`) or `timm:NAME`; none means the whole zoo. Networks are fresh,
-    with random norms whose statistics fit the images. Files are removed once their record is written, unless `keep_files`.
+    with random norms whose statistics fit the images. Files are removed once their record is written, unless
+    `keep_files`.
     """
     from rich.console import Console
     from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
