@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
 
@@ -23,6 +24,7 @@ from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.coverage import coverage
 from mobilezoo_export.flexible import check_other_sizes
+from mobilezoo_export.provenance import shared_provenance
 from mobilezoo_export.registry import load_exporter, load_runner
 
 if TYPE_CHECKING:
@@ -68,7 +70,8 @@ def convert(
     """Write `path` and compute its logits of `images` in its own runtime. Raises ExportError in one line."""
     exporter = load_exporter(target)
     try:
-        warnings = exporter.export(model, spec, path, calibration)
+        with shared_provenance():
+            warnings = exporter.export(model, spec, path, calibration)
     except (MobilezooError, OSError):
         raise
     except Exception as error:
@@ -162,17 +165,22 @@ def _how_it_ended(code: int, told: str) -> str:
     return f"ended with code {code}" + (f" ({lines[-1][:200]})" if lines else "")
 
 
-def _do(job_path: Path) -> None:
-    """Read the job, do it, leave the outcome."""
+@lru_cache(maxsize=1)
+def _program(path: Path) -> "nn.Module":
+    """One network is asked for in several precisions."""
     import torch
 
+    return torch.export.load(path).module(check_guards=False)
+
+
+def _do(job_path: Path) -> None:
+    """Read the job, do it, leave the outcome."""
     job = Job.parse(json.loads(job_path.read_text(encoding="utf-8")), str(job_path))
     work, scratch = Path(job.work), Path(job.scratch)
     images = np.load(work / IMAGES)
     calibration = np.load(work / CALIBRATION) if (work / CALIBRATION).is_file() else ()
     try:
-        model = torch.export.load(work / PROGRAM).module(check_guards=False)
-        outcome, logits = convert(model, job.target, job.spec, Path(job.output), images, calibration)
+        outcome, logits = convert(_program(work / PROGRAM), job.target, job.spec, Path(job.output), images, calibration)
         if logits is not None:
             np.save(scratch / LOGITS, logits)
     except (MobilezooError, OSError) as error:

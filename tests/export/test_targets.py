@@ -137,3 +137,24 @@ def test_core_ml_refuses_an_unknown_system_and_int8_activations_before_ios17(
     old = tiny_spec.model_copy(update={"options": ExportOptions(coreml_target="iOS99")})
     assert "unknown Core ML deployment target 'iOS99'" in str(exporter.check(tiny, old))
     assert "iOS17" in str(exporter.check(tiny, tiny_spec.model_copy(update={"precision": "w8a8"})))
+
+
+def test_litert_converts_once_for_all_precisions_and_anew_for_other_weights(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import copy
+
+    import litert_torch
+
+    calls: list[int] = []
+    convert = litert_torch.convert
+    monkeypatch.setattr(litert_torch, "convert", lambda *given: calls.append(1) or convert(*given))
+    network, exporter = copy.deepcopy(tiny).eval(), load_exporter("litert")
+    for precision in ("fp32", "fp16"):
+        exporter.export(network, tiny_spec.model_copy(update={"precision": precision}), tmp_path / precision)
+    assert len(calls) == 1
+    with torch.no_grad():
+        next(network.parameters()).mul_(2)
+    exporter.export(network, tiny_spec, tmp_path / "changed")
+    assert len(calls) == 2
+    assert (tmp_path / "changed").read_bytes() != (tmp_path / "fp32").read_bytes()

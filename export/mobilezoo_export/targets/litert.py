@@ -1,5 +1,7 @@
 """LiteRT (.tflite) through litert-torch; files run in the LiteRT interpreter with XNNPACK."""
 
+import tempfile
+import weakref
 from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Literal
@@ -19,6 +21,9 @@ if TYPE_CHECKING:
 
 PASSES = ("canonical", "noop", "attention", "groupnorm", "splits", "upsample_last", "layout", "swaps", "concat")
 
+_last: tuple[tuple[Any, ...], bytes] | None = None
+"""(network, state of its weights, shape, options) and the float file that was made of them last."""
+
 
 class LiteRTExporter(Exporter):
     target = "litert"
@@ -37,20 +42,8 @@ class LiteRTExporter(Exporter):
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
     ) -> list[str]:
-        import torch
-
-        with quiet(), torch.no_grad():
-            import litert_torch
-
-            from mobilezoo_export.app_model import FromBytes
-            from mobilezoo_export.passes import run_passes
-            from mobilezoo_export.passes.graph import trace
-
-            example = torch.zeros(self.input_spec(spec).shape)
-            graph = trace(_channels_last_input(model) if spec.options.layout == "NHWC" else model, example)
-            run_passes(graph, example, PASSES)
-            whole = _frozen(FromBytes(graph) if spec.options.image else graph)
-            litert_torch.convert(whole, (example.to(getattr(torch, spec.dtype)),)).export(str(path))
+        with quiet():
+            path.write_bytes(self._converted(model, spec))
             # Before quantising: the quantiser's files hold buffers that the schema's classes would lose.
             add_litert_notes(path, notes_text(spec, spec.options.layout))
             if spec.precision != "fp32":
@@ -58,6 +51,32 @@ class LiteRTExporter(Exporter):
                 fed = [self._as_fed(batch, spec) for batch in batches]
                 quantise(path, path, spec.precision, fed, spec.options.int8_io, spec.float_groups)
         return []
+
+    def _converted(self, model: "nn.Module", spec: ExportSpec) -> bytes:
+        """The float file; the last one is kept, since every precision starts from it."""
+        import litert_torch
+        import torch
+
+        from mobilezoo_export.app_model import FromBytes
+        from mobilezoo_export.passes import run_passes
+        from mobilezoo_export.passes.graph import trace
+
+        global _last
+
+        def asked() -> tuple[Any, ...]:
+            weights = [(tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers())]
+            return weakref.ref(model), weights, spec.shape, spec.options
+
+        if _last is None or _last[0] != asked():
+            with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
+                example = torch.zeros(self.input_spec(spec).shape)
+                graph = trace(_channels_last_input(model) if spec.options.layout == "NHWC" else model, example)
+                run_passes(graph, example, PASSES)
+                whole = _frozen(FromBytes(graph) if spec.options.image else graph)
+                file = Path(folder) / "float.tflite"
+                litert_torch.convert(whole, (example.to(getattr(torch, spec.dtype)),)).export(str(file))
+                _last = asked(), file.read_bytes()  # tracing counts as a change of the weights
+        return _last[1]
 
     def _as_fed(self, batch: np.ndarray, spec: ExportSpec) -> np.ndarray:
         laid_out = batch.transpose(0, 2, 3, 1) if spec.options.layout == "NHWC" else batch
@@ -112,7 +131,8 @@ class LiteRTRunner(Runner):
                 raise ExportError(f"{path.name!r} cannot be read as a LiteRT file: {first}") from error
         self._in = self.interpreter.get_input_details()[0]
         self._out = self.interpreter.get_output_details()[0]
-        self.input = record.input if record else _guess_input(tuple(int(size) for size in self._in["shape"]))
+        self._shape = tuple(int(size) for size in self._in["shape"])
+        self.input = record.input if record else _guess_input(self._shape)
 
     @property
     def runtime(self) -> str:
@@ -126,6 +146,10 @@ class LiteRTRunner(Runner):
     def prepare(self, batch: np.ndarray) -> None:
         values = self.as_fed(batch)
         laid_out = values.transpose(0, 2, 3, 1) if self.input.layout == "NHWC" else values
+        if laid_out.shape != self._shape:
+            self.interpreter.resize_tensor_input(self._in["index"], laid_out.shape)
+            self.interpreter.allocate_tensors()
+            self._shape = laid_out.shape
         self.interpreter.set_tensor(self._in["index"], _quantised(laid_out, self._in))
 
     def invoke(self) -> None:
