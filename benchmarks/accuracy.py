@@ -14,14 +14,13 @@ import json
 import os
 import subprocess
 import sys
-import tarfile
-import time
 from pathlib import Path
 from statistics import mean, stdev
 from typing import Any
 
 import timm
 import torch
+from common import Kept, unpack_cifar, unpack_clothing
 
 from mobilezoo.artifacts import write_text
 from mobilezoo.train.config import TrainConfig
@@ -42,30 +41,6 @@ PEER = "timm mobilenetv2_100"
 SEEDS = (0, 1, 2)
 EPOCHS, BATCH, LR, DECAY = 1, 50, 2e-3, 0.05
 PHOTO_EPOCHS, PHOTO_PIXELS, PHOTO_BATCH = 3, 64, 32
-
-
-def unpack_cifar(images: Path, out: Path) -> Path:
-    """The parquet files as an ImageNet folder of their own PNG bytes, which both trainers read."""
-    import pyarrow.parquet
-
-    for split, name in (("train", "cifar10-train-20k.parquet"), ("validation", "cifar10-val-10k.parquet")):
-        if (out / split / "done").exists():
-            continue
-        table = pyarrow.parquet.read_table(images / name, columns=["image", "label"])
-        for index, (image, label) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True)):
-            folder = out / split / f"class_{label}"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{index:05d}.png").write_bytes(image["bytes"] if isinstance(image, dict) else image)
-        (out / split / "done").touch()
-    return out
-
-
-def unpack_clothing(images: Path, out: Path) -> Path:
-    if not (out / "done").exists():
-        with tarfile.open(images / "clothing.tar") as tar:
-            tar.extractall(out, filter="data")
-        (out / "done").touch()
-    return out / "clothing"
 
 
 def our_run(run: Path, data: Path, model: str, seed: int, pixels: int, **changes: Any) -> float:
@@ -185,21 +160,10 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/accuracy.md"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    kept = args.work / "cells.jsonl"
-    done = [json.loads(line) for line in kept.read_text().splitlines()] if kept.exists() else []
+    kept = Kept(args.work / "cells.jsonl")
     for name, run in cells(args):
-        if name in {row["cell"] for row in done}:
-            continue
-        before, began = os.times(), time.time()
-        top1 = run()
-        after = os.times()
-        cpu = sum(after[:4]) - sum(before[:4])
-        done.append({"cell": name, "top1": top1, "cpu_s": cpu, "wall_s": time.time() - began})
-        kept.parent.mkdir(parents=True, exist_ok=True)
-        with kept.open("a") as handle:
-            handle.write(json.dumps(done[-1]) + "\n")
-        write(args.out, done)
-        print(done[-1], flush=True)
+        kept(name, lambda run=run: {"top1": run()})
+        write(args.out, [row for row in kept.rows.values() if "top1" in row])
 
 
 if __name__ == "__main__":

@@ -10,13 +10,13 @@ what is finished is kept, so the command goes on where it stopped, and the table
 
 import argparse
 import json
-import os
 import time
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 import torch
+from common import Kept, Row, unpack_cifar
 from scipy.stats import kendalltau, spearmanr
 
 from mobilezoo.artifacts import write_text
@@ -30,53 +30,6 @@ from mobilezoo.search.supernet.predictor import PredictedAccuracy
 from mobilezoo.search.supernet.sandwich import bound
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.trainer import train
-
-Row = dict[str, Any]
-
-
-def unpack(images: Path, out: Path) -> Path:
-    """The parquet files as an ImageNet-style folder of their own PNG bytes."""
-    import pyarrow.parquet
-
-    for split, name in (("train", "cifar10-train-20k.parquet"), ("validation", "cifar10-val-10k.parquet")):
-        if (out / split / "done").exists():
-            continue
-        table = pyarrow.parquet.read_table(images / name, columns=["image", "label"])
-        for index, (image, label) in enumerate(zip(*(column.to_pylist() for column in table.columns), strict=True)):
-            folder = out / split / f"class_{label}"
-            folder.mkdir(parents=True, exist_ok=True)
-            (folder / f"{index:05d}.png").write_bytes(image["bytes"] if isinstance(image, dict) else image)
-        (out / split / "done").touch()
-    return out
-
-
-class Kept:
-    """Finished cells, a line of JSON each."""
-
-    def __init__(self, path: Path) -> None:
-        self.path = path
-        lines = path.read_text().splitlines() if path.exists() else []
-        self.rows: dict[str, Row] = {row["cell"]: row for row in map(json.loads, filter(None, lines))}
-
-    def __call__(self, cell: str, make: Any) -> Row:
-        """The cell's row: kept, or made now and timed in CPU seconds, those before a stop included."""
-        if cell not in self.rows:
-            before = sum(os.times()[:4]) - self.rows.get(f"{cell}/interrupted", {"cpu_s": 0.0})["cpu_s"]
-            try:
-                made = make()
-            except BaseException:
-                self._write({"cell": f"{cell}/interrupted"}, before)
-                raise
-            self._write({"cell": cell, **made}, before)
-        return self.rows[cell]
-
-    def _write(self, row: Row, before: float) -> None:
-        row["cpu_s"] = round(sum(os.times()[:4]) - before, 2)
-        self.path.parent.mkdir(parents=True, exist_ok=True)
-        with self.path.open("a") as handle:
-            handle.write(json.dumps(row) + "\n")
-        self.rows[row["cell"]] = row
-        print(time.strftime("%H:%M:%S"), row, flush=True)
 
 
 def networks(space: Space, count: int) -> list[Genome]:
@@ -190,7 +143,7 @@ def main() -> None:
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_supernet.md"))
     args = parser.parse_args()
     torch.set_num_threads(1)
-    data = unpack(args.images, args.work / "cifar10")
+    data = unpack_cifar(args.images, args.work / "cifar10")
     overrides = f"recipe_overrides=[data.source=folder:{data},train.epochs={args.epochs},train.device=cpu]"
     config = load_search_config("cifar10_supernet", (overrides, f"supernet.predictor_samples={args.samples}"))
     kept, rows = Kept(args.work / "cells.jsonl"), []

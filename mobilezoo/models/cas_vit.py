@@ -17,14 +17,13 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from timm.layers import DropPath
-from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
 from mobilezoo.layers.foldable import ConvNorm, NormConv, SplitConv
 from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.size import check_input_size
 from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import Stage, StagedNet, drop_path_rates
+from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
 
 STEM_STRIDE = 4
 
@@ -185,18 +184,9 @@ class CasVit(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A CasVit, or timm's feature extractor around one for `features_only=True`."""
+    """A CasVit; see `build_staged`."""
     classifier = ("head.fc", "head.fc_dist") if config.distillation_head else "head.fc"
-    network: nn.Module = build_model_with_cfg(
-        CasVit,
-        config.name or config.family,
-        pretrained=False,
-        pretrained_cfg=config.pretrained_cfg(first_conv="stem.conv1.conv", classifier=classifier),
-        model_cfg=config,
-        feature_cfg={"out_indices": tuple(range(len(config.depths))), "flatten_sequential": True},
-        **kwargs,
-    )
-    return network
+    return build_staged(CasVit, config, len(config.depths), classifier, **kwargs)
 
 
 _RENAMES = tuple(

@@ -19,7 +19,6 @@ from typing import Any, Literal
 
 from pydantic import Field, ValidationInfo, field_validator
 from timm.layers import DropPath, LayerNorm2d
-from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
 from mobilezoo.layers.foldable import ConvNorm, NormConv, ScaledConv
@@ -27,7 +26,7 @@ from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.size import check_input_size
 from mobilezoo.layers.window_attention import Form, WindowAttention
 from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import Stage, StagedNet, drop_path_rates
+from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
 
 STEM_STRIDE = 2
 FORMS: dict[str, tuple[Form, ...]] = {
@@ -177,17 +176,8 @@ def _norm(kind: str, width: int, eps: float) -> nn.Module:
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """An EmoV2, or timm's feature extractor around one for `features_only=True`."""
-    network: nn.Module = build_model_with_cfg(
-        EmoV2,
-        config.name or config.family,
-        pretrained=False,
-        pretrained_cfg=config.pretrained_cfg(first_conv="stem.conv1.conv", classifier="head.fc"),
-        model_cfg=config,
-        feature_cfg={"out_indices": tuple(range(len(config.depths))), "flatten_sequential": True},
-        **kwargs,
-    )
-    return network
+    """An EmoV2; see `build_staged`."""
+    return build_staged(EmoV2, config, len(config.depths), **kwargs)
 
 
 _BLOCK_RENAMES = tuple(

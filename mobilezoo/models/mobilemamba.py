@@ -18,7 +18,6 @@ from typing import Any, Literal
 import torch
 from pydantic import Field, ValidationInfo, field_validator
 from timm.layers import DropPath, SqueezeExcite
-from timm.models import build_model_with_cfg
 from torch import Tensor, nn
 
 from mobilezoo.layers.foldable import ConvNorm, affine_of
@@ -28,7 +27,7 @@ from mobilezoo.layers.size import check_input_size
 from mobilezoo.layers.wavelet import WaveletConv
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.mobilemamba_official import from_official
-from mobilezoo.models.staged import Stage, StagedNet, drop_path_rates
+from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
 
 __all__ = ["Config", "MobileMamba", "build", "from_official"]
 
@@ -285,17 +284,8 @@ class MobileMamba(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A MobileMamba, or timm's feature extractor around one for `features_only=True`."""
-    network: nn.Module = build_model_with_cfg(
-        MobileMamba,
-        config.name or config.family,
-        pretrained=False,
-        pretrained_cfg=config.pretrained_cfg(first_conv="stem.conv1.conv", classifier="head.fc"),
-        model_cfg=config,
-        feature_cfg={"out_indices": tuple(range(len(config.depths))), "flatten_sequential": True},
-        **kwargs,
-    )
-    return network
+    """A MobileMamba; see `build_staged`."""
+    return build_staged(MobileMamba, config, len(config.depths), **kwargs)
 
 
 def _nearest_multiple(value: int, of: int) -> int:

@@ -2,11 +2,12 @@
 
 from typing import Any
 
-from timm.models import checkpoint_seq
+from timm.models import build_model_with_cfg, checkpoint_seq
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
 
 from mobilezoo.layers.head import NormHead
+from mobilezoo.models.base import ModelConfig
 
 
 class Stage(nn.Module):
@@ -132,3 +133,19 @@ def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:
         result.append([rate * (done + j) / max(1, total - 1) for j in range(depth)])
         done += depth
     return result
+
+
+def build_staged(
+    cls: type[StagedNet], config: ModelConfig, stages: int, classifier: str | tuple[str, ...] = "head.fc", **kwargs: Any
+) -> nn.Module:
+    """A `cls` as timm builds its models, or timm's feature extractor around one for `features_only=True`."""
+    network: nn.Module = build_model_with_cfg(
+        cls,
+        config.name or config.family,
+        pretrained=False,
+        pretrained_cfg=config.pretrained_cfg(first_conv="stem.conv1.conv", classifier=classifier),
+        model_cfg=config,
+        feature_cfg={"out_indices": tuple(range(stages)), "flatten_sequential": True},
+        **kwargs,
+    )
+    return network
