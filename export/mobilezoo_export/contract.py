@@ -35,7 +35,7 @@ class ExportOptions(Record):
         default=False, description="Core ML files answer with the class's name and every name's probability"
     )
     flexible: Literal["none", "batch", "resolution", "both"] = Field(
-        default="none", description="ONNX files that take any batch size, any resolution, or both"
+        default="none", description="files that take other batch sizes (1 to 16), resolutions (half to double), or both"
     )
     coreml_target: str = Field(default="iOS16", description="oldest system a Core ML file must run on")
 
@@ -176,8 +176,6 @@ class Exporter(ABC):
     precisions: ClassVar[tuple[str, ...]]
     calibrated: ClassVar[tuple[str, ...]] = ()
     """Precisions that need calibration images."""
-    flexible: ClassVar[bool] = False
-    """Whether files may leave sizes open."""
 
     def require(self) -> None:
         """Raise MissingToolError unless the toolchain is installed."""
@@ -189,8 +187,6 @@ class Exporter(ABC):
         self.require()
         if spec.precision not in self.precisions:
             return f"{self.target} has no precision {spec.precision!r}: choose from {', '.join(self.precisions)}"
-        if spec.options.flexible != "none" and not self.flexible:
-            return f"{self.target} files have one size: leave flexible out, and export one file per size"
         return None
 
     @abstractmethod

@@ -106,23 +106,3 @@ def test_core_ml_classifiers_without_names_or_probabilities_are_refused(
     (result,) = export_model(tiny, spec, ["coreml"], ["fp32"], tmp_path, isolate=False)
     assert result.status == "refused"
     assert reason in result.reason
-
-
-@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
-def test_flexible_onnx_files_take_other_batches_and_resolutions(
-    precision: str, tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
-) -> None:
-    import onnxruntime
-
-    spec = tiny_spec.model_copy(update={"options": ExportOptions(flexible="both"), "resolution": (32, 32)})
-    images = sample_images(spec, 16)
-    results = export_model(tiny, spec, ["onnx", "litert"], [precision], tmp_path, images=[images], calibration=[images])
-    assert results[0].path is not None, results[0].reason
-    assert results[1].status == "refused"
-    assert "one size" in results[1].reason
-    session = onnxruntime.InferenceSession(results[0].path)
-    x = np.random.default_rng(0).normal(size=(3, 3, 48, 64)).astype(np.float32)
-    with torch.no_grad():
-        expected = tiny(torch.from_numpy(x)).numpy()
-    got = session.run(None, {"image": x})[0]
-    assert np.abs(got - expected).max() < (1e-4 if precision == "fp32" else 1.0) * expected.std()

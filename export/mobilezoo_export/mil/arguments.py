@@ -53,7 +53,7 @@ class Arguments:
 
 def as_tensor(value: Value) -> torch.Tensor:
     """Constants may be NumPy scalars or arrays."""
-    return value if isinstance(value, torch.Tensor) else torch.as_tensor(np.ascontiguousarray(value))
+    return value if isinstance(value, torch.Tensor) else torch.as_tensor(np.array(value, order="C"))
 
 
 Compute = Callable[[Arguments], Any]

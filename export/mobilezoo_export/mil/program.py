@@ -38,8 +38,11 @@ class Program:
             raise ExportError("the Core ML model is no ML Program: export it again with mobilezoo")
         functions = load(spec, spec.specificationVersion, model.weights_dir).functions
         self.function = functions["main"]
+        self.input_shape = _usual_shape(spec.description.input[0].type)
+        """Sizes that are open stand at their usual value."""
         self._half = types.fp16 if half_storage else None
         self._constants: dict[Any, Any] = {}
+        self._sizes: dict[Any, int] = {}
         unknown = sorted({o.op_type for o in self.operations() if o.op_type not in OPERATIONS})
         if unknown:
             raise ExportError(f"program check does not know the operation {', '.join(unknown)}")
@@ -54,14 +57,16 @@ class Program:
     def input_name(self) -> str:
         return next(iter(self.function.inputs))
 
-    @property
-    def input_shape(self) -> tuple[int, ...]:
-        return tuple(int(size) for size in self.function.inputs[self.input_name].shape)
-
     def run(self, image: np.ndarray, observe: Observer | None = None) -> np.ndarray:
-        """The program's first output, or a classifier's probabilities, for one input of `input_shape`."""
+        """The program's first output, or a classifier's probabilities, for one input.
+
+        It has `input_shape`, or other sizes where the program leaves them open. Raises ExportError where a value has
+        another shape than declared.
+        """
         variable = self.function.inputs[self.input_name]
         values: dict[Any, Any] = {variable: self._stored(variable, torch.from_numpy(np.ascontiguousarray(image)))}
+        self._sizes = {}
+        self._check_shape(variable, values[variable])
         if observe:
             observe(None, self.input_name, values[variable])
         with torch.no_grad():
@@ -83,12 +88,23 @@ class Program:
         computed = OPERATIONS[item.op_type](Arguments(lookup, item.name))
         outputs = computed if isinstance(computed, tuple | list) else (computed,)
         for variable, tensor in zip(item.outputs, outputs, strict=True):
-            declared = tuple(int(size) for size in variable.shape)
-            if declared != tuple(tensor.shape):
-                raise ExportError(f"{item.name} is declared as {declared} but computes {tuple(tensor.shape)}")
+            self._check_shape(variable, tensor)
             values[variable] = self._stored(variable, tensor)
             if observe:
                 observe(item, variable.name, values[variable])
+
+    def _check_shape(self, variable: Any, tensor: torch.Tensor) -> None:
+        """Sizes are numbers, symbols (the same value wherever they stand) or terms of symbols."""
+        declared = tuple(variable.shape)
+        agree = len(declared) == tensor.dim()
+        for size, actual in zip(declared, tensor.shape, strict=False):
+            symbols: set[Any] = getattr(size, "free_symbols", set())
+            for symbol in symbols if size in symbols else ():
+                self._sizes.setdefault(symbol, actual)
+            known = size.subs(self._sizes) if symbols else size
+            agree = agree and (bool(getattr(known, "free_symbols", ())) or int(known) == actual)
+        if not agree:
+            raise ExportError(f"{variable.name} is declared as {declared} but computes {tuple(tensor.shape)}")
 
     def _stored(self, variable: Any, tensor: torch.Tensor) -> torch.Tensor:
         if not tensor.is_floating_point():
@@ -106,6 +122,13 @@ class Program:
             is_weights = isinstance(raw, np.ndarray) and raw.dtype.kind == "f"
             self._constants[variable] = torch.from_numpy(np.ascontiguousarray(raw)).float() if is_weights else raw
         return self._constants[variable]
+
+
+def _usual_shape(kind: Any) -> tuple[int, ...]:
+    """The input's shape in a package's description; images have three channels."""
+    if kind.WhichOneof("Type") == "imageType":
+        return 1, 3, int(kind.imageType.height), int(kind.imageType.width)
+    return tuple(int(size) for size in kind.multiArrayType.shape)
 
 
 def load_program(path: Path, *, half_storage: bool = True) -> Program:

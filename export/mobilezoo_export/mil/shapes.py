@@ -70,7 +70,8 @@ def expand_dims(a: Arguments) -> torch.Tensor:
 
 @operation("concat")
 def concat(a: Arguments) -> torch.Tensor:
-    values, axis = a.tensors(), a.integer("axis")
+    # Computed shapes are put together of scalars.
+    values, axis = [value if value.dim() else value[None] for value in a.tensors()], a.integer("axis")
     if a.flag("interleave"):
         return torch.stack(values, axis + 1).flatten(axis, axis + 1)
     return torch.cat(values, axis)

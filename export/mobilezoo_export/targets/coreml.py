@@ -42,6 +42,10 @@ class CoreMLExporter(Exporter):
             return (
                 f"a Core ML classifier needs one name per class, got {len(spec.labels)} names: export trained weights"
             )
+        if spec.options.image and spec.options.flexible in ("batch", "both"):
+            return "Core ML takes images one by one: use flexible=resolution, or leave image out"
+        if spec.options.flexible in ("resolution", "both") and _resizes_nearest(model):
+            return "Core ML has no nearest upsampling to a size that is not fixed: export one file per resolution"
         return super().check(model, spec)
 
     def export(
@@ -49,14 +53,16 @@ class CoreMLExporter(Exporter):
     ) -> list[str]:
         import torch
 
+        from mobilezoo_export.flexible import program_of
+
         with quiet(), torch.no_grad():
             import coremltools as ct
 
-            program = torch.export.export(model, (torch.zeros(spec.shape),)).run_decompositions({})
+            program = program_of(model, spec).run_decompositions({})
             converted = ct.convert(
                 program,
                 convert_to="mlprogram",
-                inputs=[ct.ImageType(name="image", shape=spec.shape)] if spec.options.image else None,
+                inputs=_inputs(spec),
                 outputs=None if spec.options.classifier else [ct.TensorType(name="logits")],
                 classifier_config=ct.ClassifierConfig(list(spec.labels)) if spec.options.classifier else None,
                 compute_precision=ct.precision.FLOAT32 if spec.precision == "fp32" else ct.precision.FLOAT16,
@@ -69,6 +75,27 @@ class CoreMLExporter(Exporter):
             converted.user_defined_metadata[KEY] = notes_text(spec, "NCHW")
             converted.save(str(path))
         return []
+
+
+def _resizes_nearest(model: "nn.Module") -> bool:
+    graph = getattr(model, "graph", None)
+    return graph is not None and any("upsample_nearest" in str(node.target) for node in graph.nodes)
+
+
+def _inputs(spec: ExportSpec) -> list[Any] | None:
+    """What coremltools cannot see in the program: images, and the usual ones of sizes that are open."""
+    import coremltools as ct
+
+    from mobilezoo_export.flexible import bounds
+
+    limits = bounds(spec)
+    if not limits and not spec.options.image:
+        return None
+    sizes = [
+        ct.RangeDim(limits[axis][0], limits[axis][-1], default=size) if axis in limits else size
+        for axis, size in enumerate(spec.shape)
+    ]
+    return [ct.ImageType(name="image", shape=sizes) if spec.options.image else ct.TensorType(shape=sizes)]
 
 
 class CoreMLRunner(Runner):

@@ -44,7 +44,6 @@ class ExecuTorchExporter(Exporter):
     packages = ("torch", "executorch")
     precisions = ("fp32", "fp16", "int8")
     calibrated = ("int8",)
-    flexible = False
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()

@@ -26,7 +26,6 @@ class OnnxExporter(Exporter):
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
     precisions = ("fp32", "fp16", "int8")
     calibrated = ("int8",)
-    flexible = True
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
