@@ -6,11 +6,11 @@ those branches, and converters fold the branches away, so that its latency is to
 
 import re
 from collections.abc import Iterator
+from typing import Any
 
 import torch
 from torch import Tensor, nn
-
-from mobilezoo.models.recalibrate import recalibrate
+from torch.nn.modules.batchnorm import _BatchNorm
 
 LAYER_SCALE_FLOOR = 1e-4
 """A LayerScale whose largest entry is below this switches its branch off."""
@@ -37,14 +37,25 @@ def randomize_norms(model: nn.Module, generator: torch.Generator | None = None) 
     return model
 
 
+@torch.no_grad()
 def as_if_trained(model: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
-    """`randomize_norms`, then BatchNorm statistics of `images` [B, C, H, W], B at least 2; in eval mode.
+    """`randomize_norms`, then BatchNorm variances for which the maps of `images` [B, C, H, W] keep their size.
 
-    Statistics that fit no image let maps grow or fade from layer to layer until no int8 file can follow; training
-    leaves fitting ones.
+    With variances that fit nothing, maps grow or fade from layer to layer until no int8 file can follow. The means stay
+    small: with fitting ones too, a deep random network blows up the smallest difference. Returns `model` in eval mode.
     """
-    randomize_norms(model, torch.Generator().manual_seed(seed))
-    return recalibrate(model, torch.tensor_split(images, -(-len(images) // 16)))
+    randomize_norms(model, torch.Generator().manual_seed(seed)).eval()
+
+    def fit(norm: Any, inputs: tuple[Tensor, ...]) -> None:
+        x = inputs[0].transpose(0, 1).flatten(1)
+        norm.running_var.copy_((x - norm.running_mean[:, None]).square().mean(1))
+
+    norms = [module for module in model.modules() if isinstance(module, _BatchNorm)]
+    hooks = [norm.register_forward_pre_hook(fit) for norm in norms]
+    model(images)
+    for hook in hooks:
+        hook.remove()
+    return model
 
 
 @torch.no_grad()

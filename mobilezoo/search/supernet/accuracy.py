@@ -15,10 +15,10 @@ from mobilezoo.artifacts import Checkpoint, atomic_write, load_record_of, save_r
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError
 from mobilezoo.models import create_model
-from mobilezoo.models.recalibrate import recalibrate
 from mobilezoo.search.networks import model_config
 from mobilezoo.search.space import Point
 from mobilezoo.search.storage import writing_in
+from mobilezoo.search.supernet.calibrate import recalibrate
 from mobilezoo.search.supernet.images import Images
 from mobilezoo.search.supernet.model import Supernet, supernet_config
 from mobilezoo.train.config import TrainConfig

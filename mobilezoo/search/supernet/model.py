@@ -23,9 +23,9 @@ from mobilezoo.data.loaders import Batch
 from mobilezoo.errors import MobilezooError
 from mobilezoo.models import create_model
 from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.recalibrate import recalibrate
 from mobilezoo.search.networks import model_config
 from mobilezoo.search.space import Point, Space
+from mobilezoo.search.supernet.calibrate import recalibrate
 from mobilezoo.search.supernet.sandwich import bound, sandwich
 from mobilezoo.search.supernet.weights import SharedBank
 from mobilezoo.train.shared import Score, SharedWeights

@@ -65,17 +65,17 @@ def test_only_norms_change_and_the_network_stays_finite() -> None:
         assert bool(torch.isfinite(model.eval()(torch.randn(1, 3, 224, 224))).all())
 
 
-def test_statistics_fit_the_images_as_if_trained() -> None:
+def test_maps_keep_their_size_as_if_trained() -> None:
     torch.manual_seed(0)
     model = timm.create_model("mobilenetv3_small_050")
-    images = torch.randn(20, 3, 64, 64, generator=torch.Generator().manual_seed(1))
+    images = torch.randn(8, 3, 64, 64, generator=torch.Generator().manual_seed(1))
     as_if_trained(model, images)
+    assert not model.training
     assert zero_gammas(model) == ()
-    norm = model.get_submodule("blocks.0.0.bn1")
     seen: list[torch.Tensor] = []
+    norm = model.get_submodule("blocks.2.1.bn1")
     norm.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0]))
     with torch.no_grad():
         model(images)
-    assert not model.training
-    torch.testing.assert_close(seen[0].mean((0, 2, 3)), norm.running_mean, atol=0.1, rtol=0.2)
-    torch.testing.assert_close(seen[0].var((0, 2, 3)), norm.running_var, atol=0.1, rtol=0.3)
+    shifted = seen[0] - norm.running_mean[:, None, None]
+    torch.testing.assert_close(shifted.square().mean((0, 2, 3)), norm.running_var)

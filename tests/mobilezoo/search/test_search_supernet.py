@@ -14,11 +14,11 @@ from mobilezoo.data import eval_loader, open_data
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import CheckpointError, ConfigError, MobilezooError
 from mobilezoo.models import create_model, load_model_config
-from mobilezoo.models.recalibrate import recalibrate
 from mobilezoo.search.records import Figures, LatencyEstimate, SearchConfig
 from mobilezoo.search.space import MIXERS, Space
 from mobilezoo.search.study import search
 from mobilezoo.search.supernet.accuracy import SupernetAccuracy, shared_accuracy
+from mobilezoo.search.supernet.calibrate import recalibrate
 from mobilezoo.search.supernet.model import Supernet, supernet_config
 from mobilezoo.search.supernet.predictor import PredictedAccuracy, judge
 from mobilezoo.search.supernet.sandwich import bound, sandwich

@@ -1,4 +1,4 @@
-"""BatchNorm statistics of one network, estimated anew from real batches."""
+"""BatchNorm statistics of one network, estimated anew from training batches."""
 
 from collections.abc import Iterable
 
@@ -11,8 +11,8 @@ from torch.nn.modules.batchnorm import _BatchNorm
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     """Set the running statistics to the plain mean over `batches` (x [B, C, H, W]); returns `network` in eval mode.
 
-    A network taken from a supernet has no statistics of its own, and those of a random one fit no image. All layers
-    are estimated in one pass, in which each sees inputs normalised by the batch, as in training.
+    Shared weights have no statistics of their own: each network shifts and scales its maps differently. All layers are
+    estimated in one pass, in which each sees inputs normalised by the batch, as in training.
     """
     network.eval()
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]
