@@ -25,7 +25,7 @@ if TYPE_CHECKING:
 
 LARGEST_BATCH = 16
 STEP_PX = 32
-FLEXIBLE_PASSES = ("open_sizes", "batchnorm")
+FLEXIBLE_PASSES = ("open_sizes", "batchnorm", "groupnorm")
 """Passes that write no sizes into a graph."""
 
 

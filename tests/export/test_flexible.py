@@ -47,6 +47,17 @@ class Attention(Convolutions):
         return self.head((x + mixed.reshape(x.shape)).mean((2, 3)))
 
 
+class Coordinates(Convolutions):
+    """Means along rows and columns, together and apart again, as in coordinate attention."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.features(x)
+        rows, columns = x.mean(3, keepdim=True), x.mean(2, keepdim=True).transpose(2, 3)
+        both = self.gate(torch.cat((rows, columns), 2))
+        rows, columns = both.split((x.shape[2], x.shape[3]), dim=2)
+        return self.head((x * rows * columns.transpose(2, 3)).mean((2, 3)))
+
+
 class Positions(Convolutions):
     """A table for 8 × 8 positions."""
 
@@ -90,6 +101,22 @@ def test_flexible_files_agree_at_other_sizes(target: str, tiny_spec: ExportSpec,
         with torch.no_grad():
             expected = network(torch.from_numpy(images)).numpy()
         np.testing.assert_allclose(runner.output(), expected, atol=1e-4 * expected.std())
+
+
+def test_graphs_hold_no_sizes(tiny_spec: ExportSpec) -> None:
+    spec = flexible(tiny_spec, "both")
+    for network in (Convolutions(), Attention(), Coordinates()):
+        graph = prepare(network, spec).graph
+        assert not any("split" in str(node.target) for node in graph.graph.nodes)
+        images = torch.from_numpy(sample_images(spec.model_copy(update={"resolution": (40, 24)}), 5))
+        torch.testing.assert_close(graph(images), network(images), rtol=1e-4, atol=1e-4)
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["coreml", "executorch"])
+def test_coordinate_attention_follows_the_resolution(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    (result,) = export_model(Coordinates(), flexible(tiny_spec, "both"), [target], ["fp32"], tmp_path, isolate=False)
+    assert result.ok, result.reason
 
 
 @pytest.mark.parametrize("target", ["onnx", *SLOW])
