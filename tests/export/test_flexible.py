@@ -87,6 +87,15 @@ def test_resolutions_go_from_half_to_double_in_steps_that_stages_halve(
     assert shapes == [(3, 3, expected[0], expected[-1]), (1, 3, expected[-1], expected[0])]
 
 
+@pytest.mark.slow
+@pytest.mark.parametrize("target", ["onnx", "litert", "coreml", "executorch"])
+def test_flexible_files_may_be_int8(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    spec = flexible(tiny_spec, "both")
+    images = [sample_images(spec, 32, seed=5)]
+    (result,) = export_model(Convolutions(), spec, [target], ["int8"], tmp_path, calibration=images, isolate=False)
+    assert result.ok, result.reason
+
+
 @pytest.mark.parametrize("target", ["onnx", "litert", *SLOW])
 def test_flexible_files_agree_at_other_sizes(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     network, spec = Convolutions(), flexible(tiny_spec, "both")
