@@ -94,16 +94,13 @@ class Program:
                 observe(item, variable.name, values[variable])
 
     def _check_shape(self, variable: Any, tensor: torch.Tensor) -> None:
-        """Sizes are numbers, symbols (the same value wherever they stand) or terms of symbols."""
+        """Sizes are numbers or terms of symbols: the same term is the same number wherever it stands."""
         declared = tuple(variable.shape)
-        agree = len(declared) == tensor.dim()
-        for size, actual in zip(declared, tensor.shape, strict=False):
-            symbols: set[Any] = getattr(size, "free_symbols", set())
-            for symbol in symbols if size in symbols else ():
-                self._sizes.setdefault(symbol, actual)
-            known = size.subs(self._sizes) if symbols else size
-            agree = agree and (bool(getattr(known, "free_symbols", ())) or int(known) == actual)
-        if not agree:
+        known = [
+            self._sizes.setdefault(size, actual) if hasattr(size, "free_symbols") else int(size)
+            for size, actual in zip(declared, tensor.shape, strict=False)
+        ]
+        if len(declared) != tensor.dim() or known != list(tensor.shape):
             raise ExportError(f"{variable.name} is declared as {declared} but computes {tuple(tensor.shape)}")
 
     def _stored(self, variable: Any, tensor: torch.Tensor) -> torch.Tensor:
