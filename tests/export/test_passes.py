@@ -237,6 +237,20 @@ def test_layer_norms_are_products_with_equal_weights_and_need_no_permutes_around
     assert len(list(calls(graph, aten.permute.default))) == 1
 
 
+class Pools(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        even = F.avg_pool2d(x, 2) + F.avg_pool2d(x, 3, stride=2, padding=1)
+        odd = F.avg_pool2d(x, (2, 3), stride=1) + F.avg_pool2d(x, (2, 3), stride=1, divisor_override=5)
+        kept = F.avg_pool2d(x, 3, padding=1, count_include_pad=False), F.avg_pool2d(x, 3, ceil_mode=True)
+        return torch.cat([piece.flatten(1) for piece in (even, odd, *kept, F.avg_pool2d(x, 8))], 1)
+
+
+def test_small_average_pools_are_depthwise_convolutions() -> None:
+    graph, changed = rewritten(Pools(), torch.randn(2, 3, 8, 8), "pools")
+    assert changed == 4
+    assert len(list(calls(graph, aten.avg_pool2d.default))) == 3
+
+
 class Swaps(nn.Module):
     def __init__(self, shape: tuple[int, ...], moves: tuple[int, ...]) -> None:
         super().__init__()

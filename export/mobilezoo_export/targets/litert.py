@@ -19,7 +19,18 @@ from mobilezoo_export.quiet import quiet
 if TYPE_CHECKING:
     from torch import nn
 
-PASSES = ("canonical", "noop", "attention", "groupnorm", "splits", "upsample_last", "layout", "swaps", "concat")
+PASSES = (
+    "canonical",
+    "noop",
+    "attention",
+    "groupnorm",
+    "splits",
+    "upsample_last",
+    "pools",
+    "layout",
+    "swaps",
+    "concat",
+)
 
 _last: tuple[tuple[Any, ...], bytes] | None = None
 """(network, state of its weights, shape, options) and the float file that was made of them last."""
