@@ -202,7 +202,8 @@ def export(
     precision: Annotated[str | None, typer.Option("--precision", help="Comma-separated: fp32, fp16, int8.")] = None,
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Official or own weights for a name.")] = None,
     calib: Annotated[
-        str | None, typer.Option("--calib", help="Data for calibration and parity; default: the training data.")
+        str | None,
+        typer.Option("--calib", help="Data for calibration and parity; default: the training data, or photographs."),
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default: export/ beside the checkpoint.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,

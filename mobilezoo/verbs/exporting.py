@@ -3,7 +3,7 @@
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
@@ -15,7 +15,7 @@ from mobilezoo.verbs.tables import print_table
 if TYPE_CHECKING:
     import numpy as np
 
-    from mobilezoo_export import ExportOptions, ExportResult
+    from mobilezoo_export import ExportOptions, ExportResult, ExportSpec
     from mobilezoo_export.bisect import Finding
 
 PARITY_IMAGES = 64
@@ -79,20 +79,11 @@ def export_network(
 
     `max_drop`: int8 files keep as much in float as holds top-1 within that many points.
     """
-    from mobilezoo_export import ExportOptions, ExportSpec, export_model
+    from mobilezoo_export import ExportOptions, export_model
 
-    samples, name = parity_images(subject, calib, images)
+    spec = spec_of(subject, batch=batch, options=options or ExportOptions())
+    samples, name = parity_images(subject, spec, calib, images)
     _settle(subject, samples)
-    spec = ExportSpec(
-        model=subject.name,
-        resolution=(subject.resolution, subject.resolution),
-        in_chans=subject.in_chans,
-        preprocessing=subject.preprocessing,
-        labels=subject.labels,
-        checkpoint=str(subject.checkpoint) if subject.checkpoint else None,
-        batch=batch,
-        options=options or ExportOptions(),
-    )
     with _status(progress) as status:
         if max_drop is not None:
             data = calib or subject.dataset
@@ -118,26 +109,21 @@ def bisect_subject(
     what: str, targets: list[str], precisions: list[str], checkpoint: Path | None, calib: str | None, *, progress: bool
 ) -> "list[Finding]":
     """The first layer of each target and precision whose output departs from PyTorch."""
-    from mobilezoo_export import ExportSpec, load_exporter
+    from mobilezoo_export import load_exporter
     from mobilezoo_export.bisect import bisect
 
     for target in targets:
         load_exporter(target)
     subject = load_subject(what, checkpoint)
-    images, _ = parity_images(subject, calib)
+    spec = spec_of(subject)
+    images, _ = parity_images(subject, spec, calib)
     _settle(subject, images)
     found = []
     with _status(progress) as status:
         for target in targets:
             for precision in precisions:
-                spec = ExportSpec(
-                    model=subject.name,
-                    resolution=(subject.resolution, subject.resolution),
-                    in_chans=subject.in_chans,
-                    preprocessing=subject.preprocessing,
-                    precision=precision,
-                )
-                found.append(bisect(subject.network, spec, target, images, [images], status))
+                one = spec.model_copy(update={"precision": precision})
+                found.append(bisect(subject.network, one, target, images, [images], status))
     return found
 
 
@@ -170,11 +156,32 @@ def _status(enabled: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(text)
 
 
-def parity_images(subject: Subject, calib: str | None, count: int = PARITY_IMAGES) -> "tuple[np.ndarray, str]":
-    """Real images for parity and calibration: named ones, else the training data's, else the embedded digits."""
+def spec_of(subject: Subject, **more: Any) -> "ExportSpec":
+    """What to export of a subject, as far as the subject says."""
+    from mobilezoo_export import ExportSpec
+
+    return ExportSpec(
+        model=subject.name,
+        resolution=(subject.resolution, subject.resolution),
+        in_chans=subject.in_chans,
+        preprocessing=subject.preprocessing,
+        labels=subject.labels,
+        checkpoint=str(subject.checkpoint) if subject.checkpoint else None,
+        **more,
+    )
+
+
+def parity_images(
+    subject: Subject, spec: "ExportSpec", calib: str | None, count: int = PARITY_IMAGES
+) -> "tuple[np.ndarray, str]":
+    """Real images for parity and calibration: named ones, else the training data's, else crops of two photographs."""
+    source = calib or subject.dataset
+    if not source:
+        from mobilezoo_export.images import SAMPLE_NAME, sample_images
+
+        return sample_images(spec, count), f"{count} {SAMPLE_NAME}"
     from mobilezoo.data import sample_batch
 
-    source = calib or subject.dataset or "digits"
     images = sample_batch(DataConfig(source=source), subject.resolution, subject.preprocessing, count)
     return images[:, : subject.in_chans], f"{count} images of {source} (validation split)"
 

@@ -9,7 +9,7 @@ from pathlib import Path
 from mobilezoo.artifacts import save_json, write_text
 from mobilezoo.config import config_names
 from mobilezoo.errors import MobilezooError, UnknownNameError
-from mobilezoo_export import ExportResult, ExportSpec, export_model, list_targets
+from mobilezoo_export import ExportResult, export_model, list_targets
 from mobilezoo_export.convert import Converters
 from mobilezoo_export.images import sample_images
 
@@ -102,16 +102,12 @@ def _export(
     import torch
 
     from mobilezoo.models.randomize import as_if_trained
+    from mobilezoo.verbs.exporting import spec_of
     from mobilezoo.verbs.subject import load_subject
 
     torch.manual_seed(0)
     subject = load_subject(name)
-    spec = ExportSpec(
-        model=subject.name,
-        resolution=(subject.resolution, subject.resolution),
-        in_chans=subject.in_chans,
-        preprocessing=subject.preprocessing,
-    )
+    spec = spec_of(subject)
     calibration = sample_images(spec, seed=CALIBRATION_SEED)
     as_if_trained(subject.network, torch.from_numpy(calibration[:16]))
     try:
