@@ -317,3 +317,15 @@ def test_means_along_one_side_of_a_map_are_pools() -> None:
     graph, changed = rewritten(Sides(), torch.randn(2, 3, 4, 5), "means")
     assert changed == 2
     assert len(list(calls(graph, aten.mean.dim))) == 2
+
+
+class Cast(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x.float()) * 2
+
+
+def test_a_float16_copy_of_a_graph_with_casts_runs() -> None:
+    graph, changed = rewritten(Cast(), torch.randn(2, 3), "noop")
+    assert changed
+    half = graph.half()(torch.ones(2, 3, dtype=torch.float16))
+    assert torch.equal(half, torch.full((2, 3), 2.0, dtype=torch.float16))

@@ -1,6 +1,7 @@
 """Remove operators that return their input: aliases, full-range slices, zero padding, dropout, identity reshapes.
 
-Core ML's converter lacks `alias`, which full-range slices leave behind in traced graphs.
+Core ML's converter lacks `alias`, which full-range slices leave behind in traced graphs. Checks of types go as well: a
+cast leaves one behind, and a float16 copy of the graph would fail it.
 """
 
 from torch.fx import GraphModule, Node
@@ -20,7 +21,10 @@ RESHAPES = (aten.view.default, aten.reshape.default, aten._unsafe_view.default, 
 
 
 def run(model: GraphModule) -> int:
-    changed = 0
+    checks = list(calls(model, aten._assert_tensor_metadata.default))
+    for check in checks:
+        model.graph.erase_node(check)
+    changed = len(checks)
     for node in calls(model, *ALWAYS, *RESHAPES, *PADS, aten.slice.Tensor, aten.dropout.default):
         if _is_noop(node):
             replace(node, node.args[0])  # type: ignore[arg-type]
