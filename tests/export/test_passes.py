@@ -319,6 +319,17 @@ def test_means_along_one_side_of_a_map_are_pools() -> None:
     assert len(list(calls(graph, aten.mean.dim))) == 2
 
 
+class Softplus(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.relu(x) + torch.log1p(torch.exp(-x.abs()))
+
+
+def test_log1p_is_an_addition_and_a_logarithm() -> None:
+    graph, changed = rewritten(Softplus(), 4 * torch.randn(2, 30), "logs")
+    assert changed == 1
+    assert not list(calls(graph, aten.log1p.default))
+
+
 class Cast(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         return torch.relu(x.float()) * 2

@@ -24,6 +24,7 @@ PASSES = (
     "groupnorm",
     "layernorm",
     "hardsigmoid",
+    "logs",
     "means",
     "splits",
     "upsample",
@@ -32,7 +33,7 @@ PASSES = (
 )
 
 
-FLEXIBLE_PASSES = ("layernorm", "hardsigmoid")
+FLEXIBLE_PASSES = ("layernorm", "hardsigmoid", "logs")
 """Those that write no sizes."""
 
 
