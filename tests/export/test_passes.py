@@ -74,7 +74,8 @@ def test_batchnorm_of_a_shared_convolution_is_not_folded_into_it() -> None:
             y = self.conv(x)
             return y + self.bn1(y)
 
-    rewritten(Shared(), torch.randn(1, 3, 8, 8), "batchnorm")
+    graph, _ = rewritten(Shared(), torch.randn(1, 3, 8, 8), "batchnorm")
+    assert len(list(calls(graph, aten.mul.Tensor))) == 1
 
 
 @pytest.mark.parametrize(("before", "after"), [((3, 3), (7, 7)), ((7, 5), (16, 9)), ((4, 3), (8, 7)), ((5, 5), (3, 3))])
