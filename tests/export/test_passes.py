@@ -283,6 +283,21 @@ def test_short_swaps_of_blocks_become_slices(shape: tuple[int, ...], moves: tupl
     assert bool(cats) == bool(swapped)
 
 
+class IntoProduct(nn.Module):
+    def __init__(self, moves: tuple[int, ...]) -> None:
+        super().__init__()
+        self.moves = moves
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = (x + 1).permute(self.moves)
+        return torch.bmm(y, x.reshape(y.shape[0], y.shape[2], -1))
+
+
+@pytest.mark.parametrize(("moves", "swapped"), [((1, 0, 2), 1), ((0, 2, 1), 0)])
+def test_a_product_merges_only_the_swap_of_its_last_axes(moves: tuple[int, ...], swapped: int) -> None:
+    assert rewritten(IntoProduct(moves), torch.randn(6, 3, 4), "swaps")[1] == swapped
+
+
 def test_hard_sigmoid_is_a_clipped_line() -> None:
     graph, changed = rewritten(
         nn.Sequential(nn.Hardsigmoid()), torch.linspace(-5, 5, 60).reshape(1, 3, 4, 5), "hardsigmoid"

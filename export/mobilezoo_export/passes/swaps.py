@@ -2,8 +2,8 @@
 
 That is how heads and windows are cut: [tokens, heads, channels] to [heads, tokens, channels]. Slices and concatenations
 along outer axes are plain copies of runs, which every delegate takes; a TRANSPOSE is refused or slow on many. For the
-LiteRT target, after its layout pass. Left alone: what meets a convolution or a matrix product (the converter merges
-those), and swaps of the last axis, whose runs would be single elements.
+LiteRT target, after its layout pass. Left alone: what the converter merges (into a convolution any swap, into a matrix
+product one of the last two axes), and swaps of the last axis, whose runs would be single elements.
 """
 
 from math import prod
@@ -15,7 +15,7 @@ from mobilezoo_export.passes.graph import aten, calls, replace, shape_of
 
 MOST = 16
 """Slices that a swap may cost."""
-MERGED = (
+CONVOLUTIONS = (
     aten.conv2d.default,
     aten.conv2d.padding,
     aten.conv_transpose2d.input,
@@ -24,10 +24,8 @@ MERGED = (
     aten.pixel_shuffle.default,
     aten.upsample_bilinear2d.vec,
     aten.upsample_nearest2d.vec,
-    aten.einsum.default,
-    aten.matmul.default,
-    aten.bmm.default,
 )
+PRODUCTS = (aten.einsum.default, aten.matmul.default, aten.bmm.default)
 Blocks = tuple[int, int, int, int]
 """Elements before the swapped blocks, of the first, of the second, and after them."""
 
@@ -50,7 +48,11 @@ def run(model: GraphModule) -> int:
 
 
 def _is_merged(node: Node, source: Node) -> bool:
-    return source.target in MERGED[:8] or any(user.target in MERGED for user in node.users)
+    into = {user.target for user in node.users}
+    if source.target in CONVOLUTIONS or not into.isdisjoint(CONVOLUTIONS):
+        return True
+    kept = [int(axis) for axis in node.args[1]][:-2] == list(range(len(shape_of(node)) - 2))  # type: ignore[union-attr, arg-type]
+    return kept and not into.isdisjoint(PRODUCTS)
 
 
 def _swapped(shape: tuple[int, ...], moves: list[int]) -> Blocks | None:
