@@ -91,7 +91,7 @@ def run(config: SearchConfig, table: Table, trials: int) -> list[Seen]:
 
     def judge(number: int, genome: Genome) -> Seen:
         top1, ms = table.look_up(genome)
-        seen.append(Seen(number, genome, config.objective(top1, ms), top1, ms))
+        seen.append(Seen(number, genome, config.objective(top1, ms), top1, ms, (top1, ms)))
         return seen[-1]
 
     if isinstance(sampler, GenomeSampler):

@@ -11,7 +11,7 @@ from pydantic import Field, field_validator, model_validator
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, MobilezooError, existing_path
 from mobilezoo.models.base import ModelConfig
-from mobilezoo.search.engines import FRONT_ENGINES, MANY_ENGINES, REWARD_ENGINES
+from mobilezoo.search.engines import FRONT_ENGINES, REWARD_ENGINES
 from mobilezoo.search.objective import Objective
 from mobilezoo.search.space import Point, Space
 from mobilezoo.search.supernet.settings import SupernetSettings
@@ -95,11 +95,9 @@ class SearchConfig(Record):
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Self:
-        allowed: tuple[str, ...] = REWARD_ENGINES
-        if self.goal == "front":
-            allowed = FRONT_ENGINES if len(self.criteria) == 2 else MANY_ENGINES
+        allowed = FRONT_ENGINES if self.goal == "front" else REWARD_ENGINES
         if self.engine not in allowed:
-            what = f"a front of {len(self.criteria)} criteria" if self.goal == "front" else "a reward"
+            what = "a front" if self.goal == "front" else "a reward"
             raise ValueError(f"an engine that seeks {what}: {', '.join(allowed)}, got {self.engine}")
         return self
 

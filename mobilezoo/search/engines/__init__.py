@@ -28,9 +28,7 @@ ENGINES = {
 REWARD_ENGINES = ("guided", "evolution", "ppo", "tpe", "nsga2", "random")
 """Engines that can seek the highest reward."""
 FRONT_ENGINES = ("guided", "tpe", "nsga2", "nsga3", "random")
-"""Engines that can seek the whole front of accuracy and latency."""
-MANY_ENGINES = ("nsga2", "nsga3", "tpe", "random")
-"""Engines that can seek a front of more than two criteria."""
+"""Engines that can seek the whole front of accuracy, latencies and sizes."""
 
 
 def make_sampler(config: "SearchConfig", genes: GeneSpace) -> "BaseSampler":

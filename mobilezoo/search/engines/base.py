@@ -30,6 +30,8 @@ class Seen:
     """None for a trial that failed, was pruned or runs elsewhere, like the next two."""
     top1: float | None = None
     latency_ms: float | None = None
+    traded: tuple[float, ...] = ()
+    """What the front trades, in the order of `SearchConfig.criteria`; empty where the goal is a reward."""
 
 
 def trial_rng(seed: int, index: int) -> np.random.Generator:
@@ -92,7 +94,8 @@ class GenomeSampler(BaseSampler):
                 continue
             attrs, genome = trial.user_attrs, dict(trial.user_attrs["genome"])
             if trial.state == TrialState.COMPLETE:
-                seen.append(Seen(trial.number, genome, attrs["reward"], attrs["top1"], attrs["latency_ms"]))
+                traded = tuple(trial.values) if self.config.goal == "front" else ()
+                seen.append(Seen(trial.number, genome, attrs["reward"], attrs["top1"], attrs["latency_ms"], traded))
             else:
                 seen.append(Seen(trial.number, genome, None))
         return seen

@@ -1,8 +1,8 @@
-"""Predictor-guided search: Gaussian processes for accuracy and latency choose among many candidates.
+"""Predictor-guided search: a Gaussian process per criterion (accuracy, latencies, size) chooses among many candidates.
 
 After a random start, each proposal is the candidate with the highest expected improvement, of the reward or of the
-front's hypervolume. Accuracy and latency are predicted apart and put through the objective sample by sample, so that
-what is known exactly (the reward's shape) is not learned.
+front's hypervolume. The criteria are predicted apart and put through the objective sample by sample, so that what is
+known exactly (the reward's shape) is not learned.
 """
 
 import numpy as np
@@ -10,13 +10,17 @@ import numpy as np
 from mobilezoo.search.engines.base import GenomeSampler, Seen
 from mobilezoo.search.engines.surrogate import Encoder, GaussianProcess
 from mobilezoo.search.genes import Genome
-from mobilezoo.search.objective import pareto_front
+from mobilezoo.search.objective import pareto_front, undominated
 
 DRAWS = 64
 """Monte Carlo samples of the predictions per candidate."""
 RANDOM, LOCAL = 300, 500
 """Candidates drawn from the whole space, and by mutating the best networks."""
 PARENTS = 10
+DIRECTIONS = 16
+"""Directions per draw in which a front of many criteria is asked for its reach."""
+MARGIN = 0.05
+"""By how much of a criterion's range the hypervolume goes beyond the worst value seen."""
 REFIT = 1.2
 """Relevances are learned anew each time the number of trials has grown by this factor."""
 
@@ -28,16 +32,25 @@ class GuidedSampler(GenomeSampler):
         done = [trial for trial in history if trial.reward is not None]
         if len(done) < self.config.population:
             return self.genes.sample(rng)
-        candidates = self._candidates(history, done, rng)
+        traded = self._traded(done)
+        candidates = self._candidates(history, done, traded, rng)
         if not candidates:
             return self.genes.sample(rng)
-        top1, latency_ms = self._predict(done, candidates, rng)
-        gain = self._front_gain if self.config.goal == "front" else self._reward_gain
-        return candidates[int(np.argmax(gain(done, top1, latency_ms)))]
+        drawn = self._predict(done, traded, candidates, rng)
+        gain = _front_gain(traded, drawn, rng) if self.config.goal == "front" else self._reward_gain(done, drawn)
+        return candidates[int(np.argmax(gain))]
 
-    def _candidates(self, history: list[Seen], done: list[Seen], rng: np.random.Generator) -> list[Genome]:
+    def _traded(self, done: list[Seen]) -> np.ndarray:
+        """[trials, criteria]: top-1, which is to be high, and what is to be low: latencies first."""
+        if self.config.goal == "front":
+            return np.array([trial.traded for trial in done], dtype=np.float64)
+        return np.array([(trial.top1, trial.latency_ms) for trial in done], dtype=np.float64)
+
+    def _candidates(
+        self, history: list[Seen], done: list[Seen], traded: np.ndarray, rng: np.random.Generator
+    ) -> list[Genome]:
         """Untried points: random ones, and mutants of the best networks one to three choices away."""
-        parents = self._parents(done)
+        parents = self._parents(done, traded)
         pool = [self.genes.sample(rng) for _ in range(RANDOM)]
         for _ in range(LOCAL):
             genome = parents[int(rng.integers(len(parents)))].genome
@@ -48,24 +61,28 @@ class GuidedSampler(GenomeSampler):
         unique = {self.genes.key(genome): genome for genome in pool}
         return [genome for key, genome in unique.items() if key not in tried]
 
-    def _parents(self, done: list[Seen]) -> list[Seen]:
+    def _parents(self, done: list[Seen], traded: np.ndarray) -> list[Seen]:
         if self.config.goal == "front":
-            return [done[i] for i in pareto_front(_top1(done).tolist(), _latency(done).tolist())]
+            return [done[i] for i in undominated(traded * _signs(traded))]
         return sorted(done, key=lambda trial: trial.reward or 0.0)[-PARENTS:]
 
     def _predict(
-        self, done: list[Seen], candidates: list[Genome], rng: np.random.Generator
-    ) -> tuple[np.ndarray, np.ndarray]:
-        """Samples [draws, candidates] of top-1 and of latency in ms."""
+        self, done: list[Seen], traded: np.ndarray, candidates: list[Genome], rng: np.random.Generator
+    ) -> np.ndarray:
+        """Samples [draws, candidates, criteria]."""
         encode = Encoder(self.genes)
         x, at = encode([trial.genome for trial in done]), encode(candidates)
         learned = self._refit_size(len(done))
         samples = []
-        for y, tidy in ((_top1(done), _without_low_tail), (np.log(_latency(done)), np.asarray)):
+        for criterion, values in enumerate(traded.T):
+            # A peak of memory may be zero; what is a thousandth of the largest counts as none.
+            y = np.log(np.maximum(values, 1e-3 * values.max())) if criterion else values
+            tidy = np.asarray if criterion else _without_low_tail
             parameters = self._parameters(x[:learned], tidy(y[:learned]))
             mean, std = GaussianProcess(x, tidy(y), parameters).predict(at)
-            samples.append(mean + std * rng.standard_normal((DRAWS, len(candidates))))
-        return samples[0], np.exp(samples[1])
+            drawn = mean + std * rng.standard_normal((DRAWS, len(candidates)))
+            samples.append(np.exp(drawn) if criterion else drawn)
+        return np.stack(samples, axis=-1)
 
     def _refit_size(self, trials: int) -> int:
         """The largest size of a fixed schedule up to `trials`: a resumed search learns from the same prefix."""
@@ -86,28 +103,54 @@ class GuidedSampler(GenomeSampler):
         cache: dict[tuple[int, int, int], np.ndarray] = self.__dict__.setdefault("_cache", {})
         return cache
 
-    def _reward_gain(self, done: list[Seen], top1: np.ndarray, latency_ms: np.ndarray) -> np.ndarray:
+    def _reward_gain(self, done: list[Seen], drawn: np.ndarray) -> np.ndarray:
         """Expected improvement of the best reward, per candidate."""
         best = max(trial.reward for trial in done if trial.reward is not None)
-        return np.maximum(0, self.config.objective.rewards(top1, latency_ms) - best).mean(axis=0)
-
-    def _front_gain(self, done: list[Seen], top1: np.ndarray, latency_ms: np.ndarray) -> np.ndarray:
-        """Expected improvement of the hypervolume above the lowest accuracy and below the highest latency seen."""
-        seen_top1, seen_ms = _top1(done), _latency(done)
-        front = pareto_front(seen_top1.tolist(), seen_ms.tolist())
-        start = np.append(0.0, seen_ms[front])
-        end = np.append(seen_ms[front], seen_ms.max() * 1.05)
-        height = np.append(seen_top1.min(), seen_top1[front])
-        width = np.maximum(0, end - np.maximum(latency_ms[..., None], start))
-        return (width * np.maximum(0, top1[..., None] - height)).sum(axis=-1).mean(axis=0)
+        return np.maximum(0, self.config.objective.rewards(drawn[..., 0], drawn[..., 1]) - best).mean(axis=0)
 
 
-def _top1(trials: list[Seen]) -> np.ndarray:
-    return np.array([trial.top1 for trial in trials], dtype=np.float64)
+def _front_gain(traded: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """Expected gain of the dominated hypervolume above the worst of each criterion, per candidate."""
+    return _area_gain(traded, drawn) if traded.shape[1] == 2 else _volume_gain(traded, drawn, rng)
 
 
-def _latency(trials: list[Seen]) -> np.ndarray:
-    return np.array([trial.latency_ms for trial in trials], dtype=np.float64)
+def _area_gain(traded: np.ndarray, drawn: np.ndarray) -> np.ndarray:
+    """Exact for two criteria: the strips between neighbours of the front."""
+    top1, ms = traded.T
+    front = pareto_front(top1.tolist(), ms.tolist())
+    start = np.append(0.0, ms[front])
+    end = np.append(ms[front], ms.max() * 1.05)
+    height = np.append(top1.min(), top1[front])
+    width = np.maximum(0, end - np.maximum(drawn[..., 1:], start))
+    return (width * np.maximum(0, drawn[..., :1] - height)).sum(axis=-1).mean(axis=0)
+
+
+def _volume_gain(traded: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
+    """For any number of criteria, by random directions (Golovin and Zhang 2020, arXiv:2006.04655, hypervolume
+    scalarisation): how far along each direction the dominated region reaches, to the power of the dimension."""
+    signs = _signs(traded)
+    worst, best = (traded * signs).max(axis=0), (traded * signs).min(axis=0)
+    scale = np.maximum(worst - best, 1e-9)
+    reach = (worst + MARGIN * scale - traded * signs) / scale  # [trials, criteria], high is good
+    possible = (worst + MARGIN * scale - drawn * signs) / scale
+    gain = np.zeros(drawn.shape[1])
+    for samples in possible:
+        directions = np.abs(rng.standard_normal((DIRECTIONS, traded.shape[1])))
+        directions /= np.linalg.norm(directions, axis=1, keepdims=True)
+        known = _along(reach, directions).max(axis=0)
+        gain += np.maximum(0, _along(samples, directions) - known).sum(axis=1)
+    return gain
+
+
+def _along(reach: np.ndarray, directions: np.ndarray) -> np.ndarray:
+    """[points, directions]: the part of the hypervolume that a point dominates there."""
+    nearest = (np.maximum(0, reach)[:, None, :] / directions).min(axis=-1)
+    return np.asarray(nearest ** directions.shape[1])
+
+
+def _signs(traded: np.ndarray) -> np.ndarray:
+    """Factors that make all criteria ones to keep low."""
+    return np.where(np.arange(traded.shape[1]) == 0, -1.0, 1.0)
 
 
 def _without_low_tail(y: np.ndarray) -> np.ndarray:

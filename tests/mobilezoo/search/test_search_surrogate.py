@@ -1,9 +1,11 @@
-"""The Gaussian process of guided search against finite differences and functions it must be able to learn."""
+"""Guided search: its Gaussian process against finite differences and functions it must learn, its gains against
+brute force."""
 
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
+from mobilezoo.search.engines.guided import _area_gain, _volume_gain
 from mobilezoo.search.engines.surrogate import GaussianProcess
 
 
@@ -45,3 +47,27 @@ def test_choices_that_act_together_are_learned() -> None:
     mean, std = process.predict(far)
     assert np.corrcoef(mean, value(far))[0, 1] > 0.95
     assert process.predict(x)[1].mean() < std.mean()
+
+
+@pytest.mark.parametrize("criteria", [2, 3, 4])
+def test_the_gain_of_a_front_is_the_hypervolume_won(criteria: int) -> None:
+    rng = np.random.default_rng(0)
+    traded, candidates = (rng.uniform(0, 1, (n, criteria)) ** 2 + 0.1 for n in (12, 40))
+    traded[:, 0], candidates[:, 0] = -traded[:, 0], 0.3 - candidates[:, 0]
+    worst = np.append(traded[:, 0].min(), traded[:, 1:].max(axis=0))
+    scale = np.ptp(traded, axis=0)
+    signs = np.array([-1.0] + [1.0] * (criteria - 1))
+    corner = worst + signs * 0.05 * scale
+    places = corner - signs * rng.uniform(0, 1.5, (200_000, criteria)) * scale
+
+    def dominated(point: np.ndarray) -> np.ndarray:
+        return (point * signs <= places * signs).all(axis=1)
+
+    held = np.logical_or.reduce([dominated(point) for point in traded])
+    won = np.array([(dominated(point) & ~held).mean() for point in candidates])
+    assert (won > 0.001).sum() > 5
+    drawn = np.broadcast_to(candidates, (200, *candidates.shape))
+    gains = [_volume_gain(traded, drawn, rng)] + ([_area_gain(traded, drawn)] if criteria == 2 else [])
+    for gain in gains:
+        assert np.corrcoef(gain, won)[0, 1] > 0.95
+        assert int(np.argmax(gain)) in np.argsort(won)[-2:]
