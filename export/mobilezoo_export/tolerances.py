@@ -23,10 +23,11 @@ TOLERANCES = {
     # GhostNetV2.
     "fp16": Tolerance(relative=0.4, snr_db=25.0),
     # Eight bits of activations and weights keep about 14 dB through a network with random norms (measured: 13.7 to
-    # 16.8 dB on MobileNetV2); a wrong scale or a dropped channel falls below 6 dB.
-    "int8": Tolerance(relative=2.5, snr_db=8.0),
+    # 16.8 dB on MobileNetV2); a wrong scale or a dropped channel falls below 6 dB. The worst single score of 64,000 is
+    # 2.9 in ExecuTorch, whose ranges cut rare peaks: 1 dB more than in the other formats, but a longer tail.
+    "int8": Tolerance(relative=3.0, snr_db=8.0),
     "int8-dynamic": Tolerance(relative=2.0, snr_db=8.0),
-    "w8a8": Tolerance(relative=2.5, snr_db=8.0),
+    "w8a8": Tolerance(relative=3.0, snr_db=8.0),
     "pal6": Tolerance(relative=2.0, snr_db=8.0),
     "pal4": Tolerance(relative=4.0, snr_db=0.0),
 }

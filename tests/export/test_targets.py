@@ -158,3 +158,29 @@ def test_litert_converts_once_for_all_precisions_and_anew_for_other_weights(
     exporter.export(network, tiny_spec, tmp_path / "changed")
     assert len(calls) == 2
     assert (tmp_path / "changed").read_bytes() != (tmp_path / "fp32").read_bytes()
+
+
+class Padded(nn.Module):
+    """A pad of its own between operators that are quantised, as MobileMamba's wavelets have on odd maps."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 2, stride=2, groups=8)
+        self.last = nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        y = self.first(x)
+        wide = nn.functional.pad(y, (0, 2, 0, 2))
+        return self.last((self.second(wide) * 3 + wide[..., ::2, ::2]).mean((2, 3)))
+
+
+def test_a_pad_keeps_its_scale_in_an_int8_program(tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    network, calibration = Padded().eval(), [sample_images(tiny_spec)]
+    (result,) = export_model(
+        network, tiny_spec, ["executorch"], ["int8"], tmp_path, calibration=calibration, isolate=False
+    )
+    assert result.status == "exported", result.reason
+    assert result.artifact is not None
+    assert result.artifact.parity is not None
+    assert result.artifact.parity.snr_db > 25
