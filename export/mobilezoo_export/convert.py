@@ -12,6 +12,7 @@ import subprocess
 import sys
 import tempfile
 from collections.abc import Sequence
+from dataclasses import dataclass
 from functools import lru_cache
 from pathlib import Path
 from typing import IO, TYPE_CHECKING
@@ -21,6 +22,7 @@ import numpy as np
 from mobilezoo.artifacts import Coverage
 from mobilezoo.config import Record
 from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo.memory import peak_resident_mb
 from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.coverage import coverage
 from mobilezoo_export.flexible import check_other_sizes
@@ -37,6 +39,8 @@ LOGITS = "logits.npy"
 JOB = "job.json"
 OUTCOME = "outcome.json"
 DONE = "done"
+MOST_MEMORY_MB = 2000
+"""A process that ever held more is replaced before the next network: toolchains do not give all of it back."""
 
 
 class Job(Record):
@@ -92,11 +96,20 @@ def convert(
     return Outcome(warnings=tuple(warnings), runtime=runner.runtime, coverage=coverage(target, path)), logits
 
 
+@dataclass
+class _Child:
+    process: subprocess.Popen[str]
+    errors: IO[str]
+    work: Path | None = None
+    """Of the network that it converted last."""
+    peak_mb: float = 0.0
+
+
 class Converters:
     """A process per target, started when first needed, kept for the next files and replaced after a crash."""
 
     def __init__(self) -> None:
-        self._running: dict[str, tuple[subprocess.Popen[str], IO[str]]] = {}
+        self._running: dict[str, _Child] = {}
 
     def __enter__(self) -> "Converters":
         return self
@@ -122,33 +135,39 @@ class Converters:
 
     def _ask(self, target: str, job: Path) -> bool:
         """Whether the process has done the job; False when it died over it."""
-        if target not in self._running:
-            self._running[target] = _start()
-        process, _ = self._running[target]
-        assert process.stdin is not None
-        assert process.stdout is not None
+        work, child = job.parent.parent, self._running.get(target)
+        if child is not None and child.work != work and child.peak_mb > MOST_MEMORY_MB:
+            self._end(target)
+            child = None
+        child = self._running[target] = child or _start()
+        child.work = work
+        assert child.process.stdin is not None
+        assert child.process.stdout is not None
         try:
-            process.stdin.write(f"{job}\n")
-            process.stdin.flush()
+            child.process.stdin.write(f"{job}\n")
+            child.process.stdin.flush()
         except BrokenPipeError:
             return False
-        return any(line.strip() == DONE for line in iter(process.stdout.readline, ""))
+        done = next((line for line in iter(child.process.stdout.readline, "") if line.startswith(DONE)), None)
+        child.peak_mb = float(done.removeprefix(DONE)) if done else 0.0
+        return done is not None
 
     def _end(self, target: str) -> str:
         """Close a process and tell how it ended."""
-        process, errors = self._running.pop(target)
-        with errors:
-            process.communicate()
+        child = self._running.pop(target)
+        with child.errors as errors:
+            child.process.communicate()
             errors.seek(0)
-            return _how_it_ended(process.returncode, errors.read())
+            return _how_it_ended(child.process.returncode, errors.read())
 
 
-def _start() -> "tuple[subprocess.Popen[str], IO[str]]":
+def _start() -> _Child:
     errors = tempfile.TemporaryFile("w+", errors="replace")  # noqa: SIM115 (it lives as long as the process)
     environment = {**os.environ, "PYTHONPATH": os.pathsep.join(p for p in sys.path if p)}
     command = [sys.executable, "-m", "mobilezoo_export.convert"]
     pipe = subprocess.PIPE
-    return subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environment), errors
+    process = subprocess.Popen(command, stdin=pipe, stdout=pipe, stderr=errors, text=True, env=environment)
+    return _Child(process, errors)
 
 
 def one_line(error: BaseException, limit: int = 300) -> str:
@@ -197,7 +216,7 @@ def _main() -> None:
     torch.set_num_threads(1)
     for line in sys.stdin:
         _do(Path(line.rstrip("\n")))
-        print(DONE, file=answers, flush=True)
+        print(DONE, peak_resident_mb(), file=answers, flush=True)
 
 
 if __name__ == "__main__":

@@ -8,6 +8,7 @@ from torch import nn
 
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError
+from mobilezoo.memory import peak_resident_mb
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.distill import as_student
 
@@ -93,10 +94,7 @@ def memory_mb(device: torch.device) -> float:
     """Peak memory in megabytes: the GPU's allocations, or what this process had resident."""
     if device.type == "cuda":
         return torch.cuda.max_memory_allocated(device) / 1e6
-    import resource
-
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
-    return peak / (1e6 if sys.platform == "darwin" else 1e3)
+    return peak_resident_mb()
 
 
 def _checkpoint_activations(network: nn.Module, name: str) -> None:

@@ -11,7 +11,17 @@ from torch import nn
 
 from mobilezoo.artifacts import InputSpec
 from mobilezoo.errors import ExportError, UnknownNameError
-from mobilezoo_export import Exporter, ExportOptions, ExportResult, ExportSpec, Runner, export_model, pipeline, registry
+from mobilezoo_export import (
+    Exporter,
+    ExportOptions,
+    ExportResult,
+    ExportSpec,
+    Runner,
+    convert,
+    export_model,
+    pipeline,
+    registry,
+)
 from mobilezoo_export.quiet import quiet
 
 
@@ -171,6 +181,22 @@ def test_a_process_of_its_own_gives_the_same_result_and_survives_a_crash(
     assert [r.status for r in results] == ["exported", "exported", "failed", "exported"], results
     assert "was killed by SIGSEGV" in results[2].reason
     assert heard == results
+
+
+def test_a_converter_that_has_grown_is_replaced_before_the_next_network(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    with convert.Converters() as converters:
+        processes = []
+        for name, limit in (("first", 0), ("second", 1e6), ("third", 0)):
+            (result,) = export_model(tiny, tiny_spec, ["onnx"], ["fp32"], tmp_path / name, converters=converters)
+            assert result.status == "exported", result.reason
+            child = converters._running["onnx"]
+            assert child.peak_mb > 50
+            processes.append(child.process)
+            monkeypatch.setattr(convert, "MOST_MEMORY_MB", limit)
+    assert processes[0] is not processes[1]
+    assert processes[1] is processes[2]
 
 
 def test_hidden_output_comes_back_as_a_note_when_something_fails(capfd: pytest.CaptureFixture[str]) -> None:
