@@ -298,6 +298,15 @@ def test_a_product_merges_only_the_swap_of_its_last_axes(moves: tuple[int, ...],
     assert rewritten(IntoProduct(moves), torch.randn(6, 3, 4), "swaps")[1] == swapped
 
 
+@pytest.mark.parametrize(
+    ("shape", "axis", "changes"), [((1, 2, 3, 4), -1, 1), ((1, 2, 3, 4), 1, 0), ((2, 3, 4), -1, 0)]
+)
+def test_softmax_of_a_map_is_taken_in_three_dimensions(shape: tuple[int, ...], axis: int, changes: int) -> None:
+    graph, changed = rewritten(nn.Sequential(nn.Softmax(axis)), torch.randn(shape), "softmax")
+    assert changed == changes
+    assert all(len(node.meta["val"].shape) == 3 for node in calls(graph, aten.softmax.int)) or not changes
+
+
 def test_hard_sigmoid_is_a_clipped_line() -> None:
     graph, changed = rewritten(
         nn.Sequential(nn.Hardsigmoid()), torch.linspace(-5, 5, 60).reshape(1, 3, 4, 5), "hardsigmoid"

@@ -184,3 +184,11 @@ def test_a_pad_keeps_its_scale_in_an_int8_program(tiny_spec: ExportSpec, tmp_pat
     assert result.artifact is not None
     assert result.artifact.parity is not None
     assert result.artifact.parity.snr_db > 25
+
+
+def test_a_softmax_behind_a_convolution_keeps_its_axis(tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    """XNNPACK's passes would take it over the channels: `mobilezoo_export.passes.softmax`."""
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 10, 3), nn.Softmax(-1), nn.AvgPool2d((12, 3)), nn.Flatten(), nn.Linear(40, 10))
+    (result,) = export_model(network.eval(), tiny_spec, ["executorch"], ["fp32"], tmp_path, isolate=False)
+    assert result.status == "exported", result.reason

@@ -29,6 +29,7 @@ PASSES = (
     "splits",
     "upsample",
     "products",
+    "softmax",
     "concat",
 )
 
