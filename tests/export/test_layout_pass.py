@@ -114,3 +114,26 @@ def test_orders_through_reductions_padding_and_unit_axes() -> None:
     assert padding_in_order([1, 2, 3, 4], (0, 2, 3, 1)) == [0, 0, 1, 2, 3, 4, 0, 0]
     assert is_free((1, 8, 1, 1), (0, 2, 3, 1), (0, 1, 2, 3))
     assert not is_free((1, 8, 2, 1), (0, 2, 3, 1), (0, 1, 2, 3))
+
+
+class Residuals(nn.Module):
+    """Tokens that come with their features outermost, as unfolded patches do, through residual blocks."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.norms = nn.ModuleList(nn.LayerNorm(8) for _ in range(3))
+        self.linears = nn.ModuleList(nn.Linear(8, 8) for _ in range(3))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = (x * 2).permute(2, 1, 0)
+        for norm, linear in zip(self.norms, self.linears, strict=True):
+            x = x + linear(norm(x))
+        return x
+
+
+def test_a_residual_sum_does_not_go_back_to_features_outermost() -> None:
+    network, example = Residuals().eval(), torch.randn(8, 4, 6)
+    graph = trace(network, example)
+    run_passes(graph, example, ("layout",))
+    torch.testing.assert_close(graph(example), network(example))
+    assert len(list(calls(graph, aten.permute.default))) <= 2

@@ -152,9 +152,14 @@ class _Rewriter:
         full = [arg for arg in operands if len(shape_of(arg)) == rank]
         if not full:
             return self._as_is(node)
-        # The largest computed operand keeps its order; constants and small ones follow.
-        lead = max(full, key=lambda n: (constant(self.model, n) is None, torch.Size(shape_of(n)).numel()))
-        order = self.values[lead].order
+
+        def weight(operand: Node) -> tuple[bool, int, bool]:
+            """The largest computed operand keeps its order, of equal ones one whose features are not outermost (where
+            no norm or linear layer takes them), else the first; constants and small ones follow."""
+            computed = constant(self.model, operand) is None
+            return computed, torch.Size(shape_of(operand)).numel(), self.values[operand].order[0] != rank - 1
+
+        order = self.values[max(full, key=weight)].order
         args = [self._aligned(arg, order) if isinstance(arg, Node) else arg for arg in node.args]
         return Value(self.graph.call_function(node.target, tuple(args), dict(node.kwargs)), order)  # type: ignore[arg-type]
 
