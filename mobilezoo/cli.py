@@ -244,7 +244,7 @@ def export(
         int8_io=true        int8 LiteRT files take and give int8
         layout=NCHW         input layout of LiteRT files (default NHWC)
         flexible=batch      takes batches of 1 to 16; or resolution (half to double), or both
-        opset=20            ONNX operator set, 18 to 23
+        opset=18            ONNX operator set, 18 to 23
         onnx_activations=uint8   faster int8 on most x86 CPUs
         coreml_target=iOS17      oldest system that runs the Core ML file
     """

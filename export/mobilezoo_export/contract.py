@@ -24,7 +24,7 @@ class ExportOptions(Record):
     """Choices that change the file but not what it computes."""
 
     layout: Literal["NHWC", "NCHW"] = Field(default="NHWC", description="input layout of LiteRT files")
-    opset: int = Field(default=18, ge=18, le=23, description="ONNX operator set")
+    opset: int = Field(default=20, ge=18, le=23, description="ONNX operator set")
     onnx_activations: Literal["int8", "uint8"] = Field(
         default="int8", description="activation type of int8 ONNX files; uint8 (u8s8) is faster on most x86 CPUs"
     )

@@ -26,7 +26,7 @@ from mobilezoo_export.quiet import quiet
 
 
 class FakeExporter(Exporter):
-    """Writes a NumPy array of weights' sum; the runner's logits are wrong by `options.opset` - 18."""
+    """Writes a NumPy array of weights' sum; the runner's logits are wrong by `options.opset` - 20."""
 
     target, suffix, extra, modules, packages, precisions = "fake", ".fake", "onnx", (), (), ("fp32",)
 
@@ -34,7 +34,7 @@ class FakeExporter(Exporter):
         if spec.options.opset == 22:
             path.write_text("half")
             raise ValueError("unsupported op\nwith details")
-        FakeRunner.model, FakeRunner.offset = model, float(spec.options.opset - 18)
+        FakeRunner.model, FakeRunner.offset = model, float(spec.options.opset - 20)
         path.write_text(f"offset {FakeRunner.offset}")
         return ["a warning"]
 
