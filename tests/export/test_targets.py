@@ -192,3 +192,29 @@ def test_a_softmax_behind_a_convolution_keeps_its_axis(tiny_spec: ExportSpec, tm
     network = nn.Sequential(nn.Conv2d(3, 10, 3), nn.Softmax(-1), nn.AvgPool2d((12, 3)), nn.Flatten(), nn.Linear(40, 10))
     (result,) = export_model(network.eval(), tiny_spec, ["executorch"], ["fp32"], tmp_path, isolate=False)
     assert result.status == "exported", result.reason
+
+
+@pytest.mark.parametrize("int8_io", [False, True])
+def test_what_xnnpack_takes_in_float_only_stays_float_unless_the_file_is_for_accelerators(
+    int8_io: bool, tiny_spec: ExportSpec, tmp_path: Path
+) -> None:
+    torch.manual_seed(0)
+    network = nn.Sequential(
+        nn.Conv2d(3, 8, 3),
+        nn.GELU(),
+        nn.Conv2d(8, 8, 3),
+        nn.Hardswish(),
+        nn.AvgPool2d(10),
+        nn.Flatten(),
+        nn.Linear(8, 10),
+    )
+    spec = tiny_spec.model_copy(update={"options": ExportOptions(int8_io=int8_io)})
+    (result,) = export_model(
+        network.eval(), spec, ["litert"], ["int8"], tmp_path, calibration=[sample_images(spec)], isolate=False
+    )
+    assert result.status == "exported", result.reason
+    assert result.artifact is not None
+    found = result.artifact.coverage
+    assert found is not None
+    assert ("DEQUANTIZE" in found.ops) != int8_io
+    assert ("GELU" in (found.outside or {})) == int8_io

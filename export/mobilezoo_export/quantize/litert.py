@@ -10,6 +10,8 @@ import numpy as np
 
 from mobilezoo_export.quantize.mixed import float_positions
 
+FLOAT_ON_CPUS = ("GELU", "HARD_SWISH", "SOFTMAX", "BATCH_MATMUL", "RSQRT", "SQUARED_DIFFERENCE")
+"""What XNNPACK takes in float only; in int8 it would cut the graph in pieces, for LiteRT's own slower kernels."""
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "BATCH_MATMUL")
 
 
@@ -23,8 +25,8 @@ def quantise(
 ) -> None:
     """Write `target` from the float32 file `source`; `batches_as_fed` are in the file's own layout.
 
-    `int8_io`: int8 files take and give int8 tensors; otherwise they convert at their borders. `float_groups` stay
-    float.
+    `int8_io`: int8 files take and give int8 tensors and hold nothing else, as accelerators want; otherwise they convert
+    at their borders, and around what is faster in float on CPUs. `float_groups` stay float.
     """
     from ai_edge_quantizer import quantizer
 
@@ -56,9 +58,10 @@ def _recipe(precision: str, int8_io: bool) -> Any:
     from ai_edge_quantizer import recipe
 
     if precision == "int8":
-        borders = [] if int8_io else ["INPUT", "OUTPUT"]
+        in_float = () if int8_io else ("INPUT", "OUTPUT", *FLOAT_ON_CPUS)
         return recipe.static_wi8_ai8() + [
-            {"regex": ".*", "operation": border, "algorithm_key": "no_quantize", "op_config": {}} for border in borders
+            {"regex": ".*", "operation": operation, "algorithm_key": "no_quantize", "op_config": {}}
+            for operation in in_float
         ]
     if precision == "int8-dynamic":
         return recipe.dynamic_wi8_afp32()
