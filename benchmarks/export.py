@@ -1,7 +1,7 @@
 """Our files against the plain vendor path on the same network: operators, transposes, partitions, size, latency.
 
     python benchmarks/export.py --work /tmp/export                    # one variant of each family, fp32 and int8
-    python benchmarks/export.py --work /tmp/export --set timm         # mobile networks outside the zoo, fp32
+    python benchmarks/export.py --work /tmp/export --set timm         # networks outside the zoo, LiteRT, ExecuTorch
     python benchmarks/export.py shvit_s1 --work /tmp/export --targets litert --precisions fp32
     python benchmarks/export.py --work /tmp/export --time             # latency of all files made so far
 

@@ -30,7 +30,9 @@ class ExportOptions(Record):
     )
     image: bool = Field(default=False, description="uint8 pixels as input (Core ML: an image), normalised in the file")
     softmax: bool = Field(default=False, description="probabilities instead of logits")
-    int8_io: bool = Field(default=False, description="int8 LiteRT files take and give int8 tensors")
+    int8_io: bool = Field(
+        default=False, description="int8 LiteRT files take and give int8 tensors, float nowhere inside"
+    )
     classifier: bool = Field(
         default=False, description="Core ML files answer with the class's name and every name's probability"
     )

@@ -98,6 +98,8 @@ def convert(
 
 @dataclass
 class _Child:
+    """A running converter."""
+
     process: subprocess.Popen[str]
     errors: IO[str]
     work: Path | None = None

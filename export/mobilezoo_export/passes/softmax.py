@@ -20,7 +20,7 @@ def run(model: GraphModule) -> int:
             flat = model.graph.call_function(
                 aten.reshape.default, (node.args[0], [shape[0] * shape[1], shape[2], shape[3]])
             )
-            scores = model.graph.call_function(aten.softmax.int, (flat, -1))
+            scores = model.graph.call_function(aten.softmax.int, (flat, -1, *node.args[2:]), dict(node.kwargs))
             replace(node, model.graph.call_function(aten.reshape.default, (scores, list(shape))))
         changed += 1
     return changed

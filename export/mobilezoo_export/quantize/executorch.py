@@ -43,20 +43,7 @@ def quantizer(qat: bool = False, float_groups: Sequence[int] = ()) -> Any:
     from torchao.quantization.pt2e.quantizer import QuantizationAnnotation, SharedQuantizationSpec
     from torchao.quantization.pt2e.quantizer.quantizer import Q_ANNOTATION_KEY as KEY
 
-    class Mixed(XNNPACKQuantizer):
-        """Pads keep their input's scale; the annotations of the stretches that stay float are taken away again."""
-
-        def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
-            annotated: torch.fx.GraphModule = super().annotate(model)
-            nodes = [node for node in annotated.graph.nodes if node.op == "call_function"]
-            for node in nodes:
-                _share_scale(node)
-            propagate_annotation(annotated)
-            for position in float_positions([node.target in WEIGHTED for node in nodes], float_groups):
-                nodes[position].meta.pop("quantization_annotation", None)
-            return annotated
-
-    def _share_scale(node: torch.fx.Node) -> None:
+    def share_scale(node: torch.fx.Node) -> None:
         """XNNPACK takes an int8 pad as its own, and then refuses a program where the two scales differ."""
         if node.target != aten.pad.default or node.args[2:] not in ((), ("constant",), ("constant", 0.0)):
             return
@@ -65,6 +52,19 @@ def quantizer(qat: bool = False, float_groups: Sequence[int] = ()) -> Any:
         if before is not None and before.output_qspec is not None and KEY not in node.meta:
             shared = SharedQuantizationSpec(source)
             node.meta[KEY] = QuantizationAnnotation({source: shared}, shared, _annotated=True)
+
+    class Mixed(XNNPACKQuantizer):
+        """Pads keep their input's scale; the annotations of the stretches that stay float are taken away again."""
+
+        def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
+            annotated: torch.fx.GraphModule = super().annotate(model)
+            nodes = [node for node in annotated.graph.nodes if node.op == "call_function"]
+            for node in nodes:
+                share_scale(node)
+            propagate_annotation(annotated)
+            for position in float_positions([node.target in WEIGHTED for node in nodes], float_groups):
+                nodes[position].meta.pop(KEY, None)
+            return annotated
 
     return Mixed().set_global(get_symmetric_quantization_config(is_per_channel=True, is_qat=qat))
 

@@ -1,5 +1,6 @@
 """What the engines share: the history they may look at, and the random generator of a trial."""
 
+from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Any
@@ -54,9 +55,9 @@ class GenomeSampler(BaseSampler):
         self.config = config
         self.genes = genes
 
+    @abstractmethod
     def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:
         """The next point, given the finished trials in order."""
-        raise NotImplementedError
 
     def at(self, place: int, history: list[Seen]) -> Genome:
         """The point for a place in the sequence of networks, given the trials asked for before."""
