@@ -14,13 +14,15 @@ from mobilezoo.search.objective import pareto_front, undominated
 
 DRAWS = 64
 """Monte Carlo samples of the predictions per candidate."""
-RANDOM, LOCAL = 300, 500
+RANDOM, LOCAL = 1000, 500
 """Candidates drawn from the whole space, and by mutating the best networks."""
 PARENTS = 10
 DIRECTIONS = 16
 """Directions per draw in which a front of many criteria is asked for its reach."""
 MARGIN = 0.05
 """By how much of a criterion's range the hypervolume goes beyond the worst value seen."""
+LEAST = 0.5
+"""No latency, size or peak of memory is expected below this part of the smallest seen above zero."""
 REFIT = 1.2
 """Relevances are learned anew each time the number of trials has grown by this factor."""
 
@@ -75,13 +77,12 @@ class GuidedSampler(GenomeSampler):
         learned = self._refit_size(len(done))
         samples = []
         for criterion, values in enumerate(traded.T):
-            # A peak of memory may be zero; what is a thousandth of the largest counts as none.
-            y = np.log(np.maximum(values, 1e-3 * values.max())) if criterion else values
             tidy = np.asarray if criterion else _without_low_tail
-            parameters = self._parameters(x[:learned], tidy(y[:learned]))
-            mean, std = GaussianProcess(x, tidy(y), parameters).predict(at)
+            parameters = self._parameters(x[:learned], tidy(values[:learned]))
+            mean, std = GaussianProcess(x, tidy(values), parameters).predict(at)
             drawn = mean + std * rng.standard_normal((DRAWS, len(candidates)))
-            samples.append(np.exp(drawn) if criterion else drawn)
+            least = LEAST * values[values > 0].min(initial=values.max())
+            samples.append(np.maximum(drawn, least) if criterion else drawn)
         return np.stack(samples, axis=-1)
 
     def _refit_size(self, trials: int) -> int:
