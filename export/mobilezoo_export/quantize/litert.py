@@ -10,8 +10,10 @@ import numpy as np
 
 from mobilezoo_export.quantize.mixed import float_positions
 
-FLOAT_ON_CPUS = ("GELU", "HARD_SWISH", "SOFTMAX", "BATCH_MATMUL", "RSQRT", "SQUARED_DIFFERENCE")
-"""What XNNPACK takes in float only; in int8 it would cut the graph in pieces, for LiteRT's own slower kernels."""
+FLOAT_ON_CPUS = ("GELU", "HARD_SWISH", "SOFTMAX", "BATCH_MATMUL", "RSQRT", "SQUARED_DIFFERENCE", "RELU")
+"""What XNNPACK takes in float only; in int8 it would cut the graph in pieces, for LiteRT's own slower kernels. A ReLU
+behind a convolution is part of it; this one stands alone."""
+ELEMENTWISE = ("ADD", "SUB", "MUL", "RESHAPE")
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "BATCH_MATMUL")
 
 
@@ -26,11 +28,13 @@ def quantise(
     """Write `target` from the float32 file `source`; `batches_as_fed` are in the file's own layout.
 
     `int8_io`: int8 files take and give int8 tensors and hold nothing else, as accelerators want; otherwise they convert
-    at their borders, and around what is faster in float on CPUs. `float_groups` stay float.
+    at their borders, around norms, and around what is faster in float on CPUs. `float_groups` stay float.
     """
     from ai_edge_quantizer import quantizer
 
-    engine = quantizer.Quantizer(str(source), _recipe(precision, int8_io) + _kept_float(source, float_groups))
+    engine = quantizer.Quantizer(
+        str(source), _recipe(precision, int8_io) + _kept_float(source, precision, int8_io, float_groups)
+    )
     ranges = _ranges(source, engine, batches_as_fed) if engine.need_calibration else None
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / "quantised.tflite"
@@ -70,21 +74,63 @@ def _recipe(precision: str, int8_io: bool) -> Any:
     return [{"regex": ".*", "operation": "*", "algorithm_key": "float_casting", "op_config": settings}]
 
 
-def _kept_float(source: Path, groups: Sequence[int]) -> list[dict[str, Any]]:
-    """Recipe entries that leave the operators of the groups as they are; the quantiser knows them by their outputs."""
-    if not groups:
-        return []
+def _kept_float(source: Path, precision: str, int8_io: bool, groups: Sequence[int]) -> list[dict[str, Any]]:
+    """Recipe entries that leave some operators as they are; the quantiser knows them by their outputs."""
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffer
 
     model = flatbuffer.read_model(str(source))
     graph = model.subgraphs[0]
     codes = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
-    kept = float_positions([flatbuffer.TFL_OP_CODE_TO_NAME.get(code) in WEIGHTED for code in codes], groups)
+    names = [flatbuffer.TFL_OP_CODE_TO_NAME.get(code, "") for code in codes]
+    kept = set(float_positions([name in WEIGHTED for name in names], groups)) if groups else set()
+    if precision == "int8" and not int8_io:
+        kept |= _norms(graph, names)
     scopes = [flatbuffer.get_op_scope(graph.operators[position], graph.tensors) for position in sorted(kept)]
     return [
         {"regex": f"^{re.escape(scope)}$", "operation": "*", "algorithm_key": "no_quantize", "op_config": {}}
         for scope in scopes
     ]
+
+
+def _norms(graph: Any, names: Sequence[str]) -> set[int]:
+    """Positions of the operators of layer and group norms: differences from a mean cancel, which int8 does not stand.
+
+    Backwards from each reciprocal square root to the map that is normed, then forwards to the next operator that is
+    not elementwise.
+    """
+    made_by = {tensor: position for position, op in enumerate(graph.operators) for tensor in op.outputs}
+    takers: dict[int, list[int]] = {}
+    for position, op in enumerate(graph.operators):
+        for tensor in op.inputs:
+            takers.setdefault(tensor, []).append(position)
+
+    def before(position: int) -> list[int]:
+        inputs = [tensor for tensor in graph.operators[position].inputs if tensor in made_by]
+        if names[position] == "MEAN":  # of squares: go on; of the map itself: its maker is no part of the norm
+            return [made_by[t] for t in inputs if names[made_by[t]] == "SQUARED_DIFFERENCE" or _squares(t)]
+        if names[position] in ("SQUARED_DIFFERENCE", "SUB"):  # the map less its mean
+            narrowest = min(inputs, key=lambda tensor: float(np.prod(graph.tensors[tensor].shape)))
+            return [made_by[narrowest]]
+        return [made_by[tensor] for tensor in inputs]
+
+    def _squares(tensor: int) -> bool:
+        op = graph.operators[made_by[tensor]]
+        return names[made_by[tensor]] == "MUL" and op.inputs[0] == op.inputs[1]
+
+    def after(position: int) -> list[int]:
+        followers = [taker for tensor in graph.operators[position].outputs for taker in takers.get(tensor, [])]
+        return [follower for follower in followers if names[follower] in ELEMENTWISE]
+
+    found: set[int] = set()
+    for step in (before, after):
+        waiting, seen = [position for position, name in enumerate(names) if name == "RSQRT"], set[int]()
+        while waiting:
+            position = waiting.pop()
+            if position not in seen:
+                seen.add(position)
+                waiting += step(position)
+        found |= seen
+    return found
 
 
 def _signature(path: Path) -> tuple[str, str]:
