@@ -13,6 +13,9 @@ from mobilezoo_export.quantize.mixed import float_positions
 FLOAT_ON_CPUS = ("GELU", "HARD_SWISH", "SOFTMAX", "BATCH_MATMUL", "RSQRT", "SQUARED_DIFFERENCE", "RELU")
 """What XNNPACK takes in float only; in int8 it would cut the graph in pieces, for LiteRT's own slower kernels. A ReLU
 behind a convolution is part of it; this one stands alone."""
+STATISTICS = ("MEAN", "CONV_2D", "RESHAPE", "ADD")
+"""How norms compute means and variances; a convolution of one pixel sums channels."""
+MADE_BY = {"MUL": ("SUB",), "CONV_2D": ("MEAN",)}
 ELEMENTWISE = ("ADD", "SUB", "MUL", "RESHAPE")
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "BATCH_MATMUL")
 
@@ -95,8 +98,8 @@ def _kept_float(source: Path, precision: str, int8_io: bool, groups: Sequence[in
 def _norms(graph: Any, names: Sequence[str]) -> set[int]:
     """Positions of the operators of layer and group norms: differences from a mean cancel, which int8 does not stand.
 
-    Backwards from each reciprocal square root to the map that is normed, then forwards to the next operator that is
-    not elementwise.
+    From each reciprocal square root backwards over the variance to the map that is normed, then forwards to the next
+    operator that is not elementwise.
     """
     made_by = {tensor: position for position, op in enumerate(graph.operators) for tensor in op.outputs}
     takers: dict[int, list[int]] = {}
@@ -104,18 +107,19 @@ def _norms(graph: Any, names: Sequence[str]) -> set[int]:
         for tensor in op.inputs:
             takers.setdefault(tensor, []).append(position)
 
+    def is_square(position: int) -> bool:
+        inputs = graph.operators[position].inputs
+        return names[position] == "SQUARED_DIFFERENCE" or (names[position] == "MUL" and inputs[0] == inputs[1])
+
     def before(position: int) -> list[int]:
         inputs = [tensor for tensor in graph.operators[position].inputs if tensor in made_by]
-        if names[position] == "MEAN":  # of squares: go on; of the map itself: its maker is no part of the norm
-            return [made_by[t] for t in inputs if names[made_by[t]] == "SQUARED_DIFFERENCE" or _squares(t)]
-        if names[position] in ("SQUARED_DIFFERENCE", "SUB"):  # the map less its mean
-            narrowest = min(inputs, key=lambda tensor: float(np.prod(graph.tensors[tensor].shape)))
-            return [made_by[narrowest]]
-        return [made_by[tensor] for tensor in inputs]
-
-    def _squares(tensor: int) -> bool:
-        op = graph.operators[made_by[tensor]]
-        return names[made_by[tensor]] == "MUL" and op.inputs[0] == op.inputs[1]
+        if names[position] in ("SUB", "SQUARED_DIFFERENCE"):  # of the map and its mean: the mean
+            inputs = sorted(inputs, key=lambda tensor: int(np.prod(graph.tensors[tensor].shape)))[:1]
+        makers = [made_by[tensor] for tensor in inputs]
+        if names[position] == "MEAN":
+            return [maker for maker in makers if is_square(maker)]
+        wanted = MADE_BY.get(names[position], STATISTICS)
+        return [maker for maker in makers if names[maker] in wanted]
 
     def after(position: int) -> list[int]:
         followers = [taker for tensor in graph.operators[position].outputs for taker in takers.get(tensor, [])]

@@ -1,0 +1,56 @@
+"""Which operators of a LiteRT graph are norms, on graphs written by hand."""
+
+from types import SimpleNamespace
+
+from mobilezoo_export.quantize.litert import _norms
+
+MAP, MEAN = (1, 7, 7, 8), (1, 7, 7, 1)
+
+
+def norms(*operators: tuple[str, tuple[int, ...], int], shapes: dict[int, tuple[int, ...]]) -> list[str]:
+    """Names of the operators found, each with the number of its output."""
+    graph = SimpleNamespace(
+        operators=[SimpleNamespace(inputs=inputs, outputs=(output,)) for _, inputs, output in operators],
+        tensors=[SimpleNamespace(shape=shapes.get(tensor, MAP)) for tensor in range(20)],
+    )
+    found = _norms(graph, [name for name, _, _ in operators])
+    return [f"{operators[position][0]} {operators[position][2]}" for position in sorted(found)]
+
+
+def test_a_layer_norm_is_found_without_what_stands_before_and_behind() -> None:
+    found = norms(
+        ("CONV_2D", (0,), 1),
+        ("ADD", (0, 1), 2),  # a residual sum
+        ("MEAN", (2,), 3),
+        ("SQUARED_DIFFERENCE", (2, 3), 4),
+        ("MEAN", (4,), 5),
+        ("ADD", (5, 19), 6),
+        ("RSQRT", (6,), 7),
+        ("MUL", (7, 3), 8),
+        ("MUL", (2, 7), 9),
+        ("SUB", (9, 8), 10),
+        ("CONV_2D", (10,), 11),
+        ("ADD", (2, 11), 12),
+        shapes=dict.fromkeys((3, 5, 6, 7, 8), MEAN) | {19: ()},
+    )
+    assert found == [
+        "MEAN 3", "SQUARED_DIFFERENCE 4", "MEAN 5", "ADD 6", "RSQRT 7", "MUL 8", "MUL 9", "SUB 10",
+    ]  # fmt: skip
+
+
+def test_a_root_mean_square_ends_at_its_map() -> None:
+    found = norms(
+        ("CONV_2D", (0,), 1),
+        ("MUL", (1, 1), 2),
+        ("MEAN", (2,), 3),
+        ("ADD", (3, 19), 4),
+        ("RSQRT", (4,), 5),
+        ("MUL", (1, 5), 6),
+        ("BATCH_MATMUL", (6, 6), 7),
+        shapes=dict.fromkeys((3, 4, 5), MEAN) | {19: ()},
+    )
+    assert found == ["MUL 2", "MEAN 3", "ADD 4", "RSQRT 5", "MUL 6"]
+
+
+def test_a_graph_without_norms_has_none() -> None:
+    assert norms(("CONV_2D", (0,), 1), ("ADD", (0, 1), 2), ("MEAN", (2,), 3), shapes={}) == []
