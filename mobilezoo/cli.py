@@ -241,7 +241,7 @@ def export(
         image=true          uint8 pixels in, normalised in the file (Core ML: an image input)
         softmax=true        probabilities instead of logits
         classifier=true     Core ML files answer with names and probabilities (with softmax=true)
-        int8_io=true        int8 LiteRT files take and give int8, float nowhere inside (accelerators)
+        int8_io=true        int8 LiteRT files take and give int8, float only where nothing else works
         layout=NCHW         input layout of LiteRT files (default NHWC)
         flexible=batch      takes batches of 1 to 16; or resolution (half to double), or both
         opset=18            ONNX operator set, 18 to 23

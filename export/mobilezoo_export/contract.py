@@ -31,7 +31,7 @@ class ExportOptions(Record):
     image: bool = Field(default=False, description="uint8 pixels as input (Core ML: an image), normalised in the file")
     softmax: bool = Field(default=False, description="probabilities instead of logits")
     int8_io: bool = Field(
-        default=False, description="int8 LiteRT files take and give int8 tensors, float nowhere inside"
+        default=False, description="int8 LiteRT files take and give int8; float only what int8 cannot do"
     )
     classifier: bool = Field(
         default=False, description="Core ML files answer with the class's name and every name's probability"

@@ -16,6 +16,7 @@ behind a convolution is part of it; this one stands alone."""
 STATISTICS = ("MEAN", "CONV_2D", "RESHAPE", "ADD")
 """How norms compute means and variances; a convolution of one pixel sums channels."""
 MADE_BY = {"MUL": ("SUB",), "CONV_2D": ("MEAN",)}
+"""Which makers of their inputs belong to the norm too; of all others: STATISTICS."""
 ELEMENTWISE = ("ADD", "SUB", "MUL", "RESHAPE")
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "BATCH_MATMUL")
 
@@ -30,8 +31,9 @@ def quantise(
 ) -> None:
     """Write `target` from the float32 file `source`; `batches_as_fed` are in the file's own layout.
 
-    `int8_io`: int8 files take and give int8 tensors and hold nothing else, as accelerators want; otherwise they convert
-    at their borders, around norms, and around what is faster in float on CPUs. `float_groups` stay float.
+    `int8_io`: int8 files take and give int8 tensors, float only what the quantiser cannot do in int8, as accelerators
+    want; otherwise they convert at their borders, around norms, and around what is faster in float on CPUs.
+    `float_groups` stay float.
     """
     from ai_edge_quantizer import quantizer
 
@@ -79,6 +81,8 @@ def _recipe(precision: str, int8_io: bool) -> Any:
 
 def _kept_float(source: Path, precision: str, int8_io: bool, groups: Sequence[int]) -> list[dict[str, Any]]:
     """Recipe entries that leave some operators as they are; the quantiser knows them by their outputs."""
+    if not groups and (precision != "int8" or int8_io):
+        return []
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffer
 
     model = flatbuffer.read_model(str(source))
