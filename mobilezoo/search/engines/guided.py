@@ -5,7 +5,10 @@ front's hypervolume. The criteria are predicted apart and put through the object
 known exactly (the reward's shape) is not learned.
 """
 
+import math
+
 import numpy as np
+from scipy.special import ndtr
 
 from mobilezoo.search.engines.base import GenomeSampler, Seen
 from mobilezoo.search.engines.surrogate import Encoder, GaussianProcess
@@ -20,7 +23,7 @@ PARENTS = 10
 DIRECTIONS = 16
 """Directions per draw in which a front of many criteria is asked for its reach."""
 MARGIN = 0.05
-"""By how much of a criterion's range the hypervolume goes beyond the worst value seen."""
+"""By how much of a criterion the hypervolume goes beyond the worst value."""
 LEAST = 0.5
 """No latency, size or peak of memory is expected below this part of the smallest seen above zero."""
 REFIT = 1.2
@@ -38,8 +41,14 @@ class GuidedSampler(GenomeSampler):
         candidates = self._candidates(history, done, traded, rng)
         if not candidates:
             return self.genes.sample(rng)
-        drawn = self._predict(done, traded, candidates, rng)
-        gain = _front_gain(traded, drawn, rng) if self.config.goal == "front" else self._reward_gain(done, drawn)
+        mean, std = self._predict(done, traded, candidates)
+        if self.config.goal == "front" and traded.shape[1] == 2:
+            gain = _area_gain(traded, mean, std)
+        else:
+            drawn = mean + std * rng.standard_normal((DRAWS, *mean.shape))
+            drawn[..., 1:] = np.maximum(drawn[..., 1:], _least(traded))
+            to_front = self.config.goal == "front"
+            gain = _volume_gain(traded, drawn, rng) if to_front else self._reward_gain(done, drawn)
         return candidates[int(np.argmax(gain))]
 
     def _traded(self, done: list[Seen]) -> np.ndarray:
@@ -69,21 +78,19 @@ class GuidedSampler(GenomeSampler):
         return sorted(done, key=lambda trial: trial.reward or 0.0)[-PARENTS:]
 
     def _predict(
-        self, done: list[Seen], traded: np.ndarray, candidates: list[Genome], rng: np.random.Generator
-    ) -> np.ndarray:
-        """Samples [draws, candidates, criteria]."""
+        self, done: list[Seen], traded: np.ndarray, candidates: list[Genome]
+    ) -> tuple[np.ndarray, np.ndarray]:
+        """(means, standard deviations), each [candidates, criteria]."""
         encode = Encoder(self.genes)
         x, at = encode([trial.genome for trial in done]), encode(candidates)
         learned = self._refit_size(len(done))
-        samples = []
+        predicted = []
         for criterion, values in enumerate(traded.T):
             tidy = np.asarray if criterion else _without_low_tail
             parameters = self._parameters(x[:learned], tidy(values[:learned]))
-            mean, std = GaussianProcess(x, tidy(values), parameters).predict(at)
-            drawn = mean + std * rng.standard_normal((DRAWS, len(candidates)))
-            least = LEAST * values[values > 0].min(initial=values.max())
-            samples.append(np.maximum(drawn, least) if criterion else drawn)
-        return np.stack(samples, axis=-1)
+            predicted.append(GaussianProcess(x, tidy(values), parameters).predict(at))
+        means, stds = zip(*predicted, strict=True)
+        return np.stack(means, axis=-1), np.stack(stds, axis=-1)
 
     def _refit_size(self, trials: int) -> int:
         """The largest size of a fixed schedule up to `trials`: a resumed search learns from the same prefix."""
@@ -110,20 +117,31 @@ class GuidedSampler(GenomeSampler):
         return np.maximum(0, self.config.objective.rewards(drawn[..., 0], drawn[..., 1]) - best).mean(axis=0)
 
 
-def _front_gain(traded: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """Expected gain of the dominated hypervolume above the worst of each criterion, per candidate."""
-    return _area_gain(traded, drawn) if traded.shape[1] == 2 else _volume_gain(traded, drawn, rng)
+def _area_gain(traded: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Expected gain of the area dominated by the front, per candidate: exact for two criteria.
 
-
-def _area_gain(traded: np.ndarray, drawn: np.ndarray) -> np.ndarray:
-    """Exact for two criteria: the strips between neighbours of the front."""
+    The area is cut into strips between neighbours of the front. How wide a candidate fills a strip hangs on its latency
+    alone, how high on its top-1 alone, and the two are predicted apart: their expectations multiply.
+    """
     top1, ms = traded.T
     front = pareto_front(top1.tolist(), ms.tolist())
-    start = np.append(0.0, ms[front])
-    end = np.append(ms[front], ms.max() * 1.05)
-    height = np.append(top1.min(), top1[front])
-    width = np.maximum(0, end - np.maximum(drawn[..., 1:], start))
-    return (width * np.maximum(0, drawn[..., :1] - height)).sum(axis=-1).mean(axis=0)
+    start = np.append(np.minimum(_least(traded), ms.min()), ms[front])
+    end = np.append(ms[front], (1 + MARGIN) * max(ms.max(), mean[:, 1].max()))
+    height = _excess(mean[:, :1] - np.append(top1.min(), top1[front]), std[:, :1])
+    width = _excess(end - mean[:, 1:], std[:, 1:]) - _excess(start - mean[:, 1:], std[:, 1:])
+    return np.asarray((width * height).sum(axis=1))
+
+
+def _excess(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
+    """Expectation of what lies above zero, of a normal variable."""
+    z = mean / std
+    return np.asarray(mean * ndtr(z) + std * np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
+
+
+def _least(traded: np.ndarray) -> np.ndarray:
+    """[criteria to keep low]: what no prediction goes below."""
+    low = traded[:, 1:]
+    return LEAST * np.where(low > 0, low, low.max(axis=0)).min(axis=0)
 
 
 def _volume_gain(traded: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:

@@ -67,7 +67,23 @@ def test_the_gain_of_a_front_is_the_hypervolume_won(criteria: int) -> None:
     won = np.array([(dominated(point) & ~held).mean() for point in candidates])
     assert (won > 0.001).sum() > 5
     drawn = np.broadcast_to(candidates, (200, *candidates.shape))
-    gains = [_volume_gain(traded, drawn, rng)] + ([_area_gain(traded, drawn)] if criteria == 2 else [])
+    gains = [_volume_gain(traded, drawn, rng)]
+    gains += [_area_gain(traded, candidates, np.full_like(candidates, 1e-6))] if criteria == 2 else []
     for gain in gains:
         assert np.corrcoef(gain, won)[0, 1] > 0.95
         assert int(np.argmax(gain)) in np.argsort(won)[-2:]
+
+
+def test_the_expected_gain_of_an_area_is_the_mean_over_what_may_be() -> None:
+    rng = np.random.default_rng(0)
+    traded, mean, std = (rng.uniform(low, 1, (n, 2)) for low, n in ((0.1, 12), (0.1, 40), (0.05, 40)))
+    sure = np.full((1, 2), 1e-9)
+
+    def gain(top1: float, ms: float) -> float:
+        slowest = np.array([[0.0, mean[:, 1].max()]])  # both sides measure the area up to there
+        return float(_area_gain(traded, np.concatenate([[[top1, ms]], slowest]), sure)[0])
+
+    expected = _area_gain(traded, mean, std)
+    for number in (0, 13, 39):
+        drawn = mean[number] + std[number] * rng.standard_normal((4000, 2))
+        assert expected[number] == pytest.approx(np.mean([gain(*draw) for draw in drawn]), rel=0.1)
