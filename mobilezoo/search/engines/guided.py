@@ -1,8 +1,8 @@
 """Predictor-guided search: a Gaussian process per criterion (accuracy, latencies, size) chooses among many candidates.
 
 After a random start, each proposal is the candidate with the highest expected improvement, of the reward or of the
-front's hypervolume. The criteria are predicted apart and put through the objective sample by sample, so that what is
-known exactly (the reward's shape) is not learned.
+front's hypervolume. The criteria are predicted apart and put through the objective afterwards, so that what is known
+exactly (the reward's shape) is not learned.
 """
 
 import math
@@ -23,7 +23,9 @@ PARENTS = 10
 DIRECTIONS = 16
 """Directions per draw in which a front of many criteria is asked for its reach."""
 MARGIN = 0.05
-"""By how much of a criterion the hypervolume goes beyond the worst value."""
+"""By how much of a criterion's range the hypervolume of three and more goes beyond the worst value seen."""
+BEYOND = 2.0
+"""The area of two reaches to so many times the slowest network expected: what is most accurate has to count."""
 LEAST = 0.5
 """No latency, size or peak of memory is expected below this part of the smallest seen above zero."""
 REFIT = 1.2
@@ -77,9 +79,7 @@ class GuidedSampler(GenomeSampler):
             return [done[i] for i in undominated(traded * _signs(traded))]
         return sorted(done, key=lambda trial: trial.reward or 0.0)[-PARENTS:]
 
-    def _predict(
-        self, done: list[Seen], traded: np.ndarray, candidates: list[Genome]
-    ) -> tuple[np.ndarray, np.ndarray]:
+    def _predict(self, done: list[Seen], traded: np.ndarray, candidates: list[Genome]) -> tuple[np.ndarray, np.ndarray]:
         """(means, standard deviations), each [candidates, criteria]."""
         encode = Encoder(self.genes)
         x, at = encode([trial.genome for trial in done]), encode(candidates)
@@ -126,7 +126,7 @@ def _area_gain(traded: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndar
     top1, ms = traded.T
     front = pareto_front(top1.tolist(), ms.tolist())
     start = np.append(np.minimum(_least(traded), ms.min()), ms[front])
-    end = np.append(ms[front], (1 + MARGIN) * max(ms.max(), mean[:, 1].max()))
+    end = np.append(ms[front], BEYOND * max(ms.max(), mean[:, 1].max()))
     height = _excess(mean[:, :1] - np.append(top1.min(), top1[front]), std[:, :1])
     width = _excess(end - mean[:, 1:], std[:, 1:]) - _excess(start - mean[:, 1:], std[:, 1:])
     return np.asarray((width * height).sum(axis=1))
