@@ -1,0 +1,133 @@
+"""What a candidate of a search costs: CPU seconds for each source of its latency and of its accuracy.
+
+    python benchmarks/search_costs.py --work ~/costs --supernet-work ~/supernet
+
+Latency is asked for as a search asks (`mobilezoo.verbs.judge`), on random networks of
+`configs/search/cifar10_supernet.yaml`: exported and measured on this host, exported and counted on the emulated
+Cortex-A76 (needs `mobilezoo device setup emulator`), exported and predicted, or composed of a table of blocks, which
+needs no file. Accuracy comes from what `search_supernet.py` kept below `--supernet-work`. What is finished is kept.
+"""
+
+import argparse
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from functools import partial
+from pathlib import Path
+from statistics import median
+from typing import Any
+
+import numpy as np
+import torch
+from common import Kept
+
+from mobilezoo.artifacts import write_text
+from mobilezoo.search.networks import load_search_config, model_config
+from mobilezoo.search.records import Candidate
+from mobilezoo.verbs.judge import Judge
+
+SPACE = "cifar10_supernet"
+SEED = 1000
+"""Other networks than those that table and predictor rest on."""
+
+
+def prepare(args: argparse.Namespace, kept: Kept) -> dict[str, Path]:
+    """The table and the predictor of this host, made once."""
+    made = {"table": args.work / "table.json", "predictor": args.work / "predictor.json"}
+    asked = {
+        "table": ["table", SPACE, "--networks", str(args.table_networks)],
+        "predictor": ["fit", SPACE, "--networks", str(args.networks)],
+    }
+    for name, path in made.items():
+        command = [sys.executable, "-m", "mobilezoo.cli", "latency", *asked[name], "--out", str(path), "--quiet"]
+        command += ["--work", str(args.work / name)]
+        kept(f"once/{name}", lambda command=command: {"code": subprocess.run(command, check=True).returncode})
+    return made
+
+
+def sources(made: dict[str, Path]) -> dict[str, tuple[str, ...]]:
+    """How the source is told → overrides of the search's config."""
+    return {
+        "measured on this host": (),
+        "counted on the emulated Cortex-A76": ("devices=cortex_a76",),
+        "predictor": (f"estimator={made['predictor']}",),
+        "table of blocks": (f"estimator={made['table']}",),
+    }
+
+
+def latencies(args: argparse.Namespace, kept: Kept) -> dict[str, list[dict[str, Any]]]:
+    """Cells of every source, one per candidate; the first of each is a warm-up and not among them."""
+    made = prepare(args, kept)
+    found: dict[str, list[dict[str, Any]]] = {}
+    for source, overrides in sources(made).items():
+        config = load_search_config(SPACE, ("recipe_overrides=[data.source=digits]", *overrides))
+        judge = Judge(config)
+        for number in range(args.candidates + 1):
+            point = config.space.sample(np.random.default_rng(SEED + number))
+            folder = args.work / "candidates" / source.replace(" ", "-") / f"{number:02d}"
+            network = model_config(config.space, point, f"candidate_{number:02d}")
+            candidate = Candidate(
+                number=number, point=point, config=network, folder=folder, report=lambda epoch, top1: None
+            )
+            row = kept(f"latency/{source}/{number}", partial(asked, judge.measure, candidate))
+            if number:
+                found.setdefault(source, []).append(row)
+    return found
+
+
+def asked(measure: Callable[[Candidate], Any], candidate: Candidate) -> dict[str, Any]:
+    began = time.perf_counter()
+    figures = measure(candidate)
+    (estimate,) = figures.latency.values()
+    return {"ms": estimate.ms, "error_percent": estimate.error_percent, "wall_s": time.perf_counter() - began}
+
+
+def table(found: dict[str, list[dict[str, Any]]], kept: Kept, supernet: Kept) -> str:
+    lines = [
+        "# What a candidate costs\n",
+        f"Written by `benchmarks/search_costs.py` (torch {torch.__version__}, one CPU thread): networks of "
+        f"`configs/search/{SPACE}.yaml` (32 pixels, up to 80 thousand parameters). Medians of CPU seconds, those of "
+        "processes that were started included; `once` is paid before the first candidate.\n",
+        "## Latency\n",
+        "| source | once, CPU s | per candidate, CPU s | wall s | candidates |",
+        "|---|--:|--:|--:|--:|",
+    ]
+    for source, rows in found.items():
+        once = kept.rows.get(f"once/{source.split()[0]}", {"cpu_s": 0})["cpu_s"]
+        cpu, wall = (median(row[key] for row in rows) for key in ("cpu_s", "wall_s"))
+        lines.append(f"| {source} | {once:.0f} | {cpu:.2f} | {wall:.2f} | {len(rows)} |")
+    lines += [
+        "\n## Accuracy\n",
+        "| source | once, CPU s | per candidate, CPU s | candidates |",
+        "|---|--:|--:|--:|",
+    ]
+    alone = [row["cpu_s"] for cell, row in supernet.rows.items() if cell.startswith("alone/1/") and "top1" in row]
+    shared = [row["cpu_s"] for cell, row in supernet.rows.items() if cell.startswith("shared/")][1:]
+    once, learned = supernet.rows["supernet"]["cpu_s"], supernet.rows["predictor"]
+    lines += [
+        f"| trained for one epoch of 20,000 images | 0 | {median(alone):.1f} | {len(alone)} |",
+        f"| supernet, 10 epochs | {once:.0f} | {median(shared):.2f} | {len(shared)} |",
+        f"| predictor of {learned['networks']} networks of the supernet | {once + learned['cpu_s']:.0f} | "
+        f"{learned['each_s']:.4f} | 100 |",
+    ]
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--supernet-work", type=Path, required=True, help="--work of search_supernet.py")
+    parser.add_argument("--candidates", type=int, default=6)
+    parser.add_argument("--table-networks", type=int, default=12)
+    parser.add_argument("--networks", type=int, default=40, help="that the latency predictor learns from")
+    parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_costs.md"))
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    kept = Kept(args.work / "cells.jsonl")
+    found = latencies(args, kept)
+    write_text(args.out, table(found, kept, Kept(args.supernet_work / "cells.jsonl")))
+
+
+if __name__ == "__main__":
+    main()

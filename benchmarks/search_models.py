@@ -1,0 +1,186 @@
+"""A searched network against others that are scaled to its measured latency, all trained by one recipe.
+
+    python benchmarks/search_models.py cifar10 ~/images --work ~/models      # against MobileNetV2 and MnasNet-A1
+    python benchmarks/search_models.py attention ~/images --work ~/models    # attention per stage or alike everywhere
+
+`~/images` holds CIFAR-10 as for `search_supernet.py`, and `clothing.tar` (clothing/SPLIT/CLASS/*.jpg). The search is
+`configs/search/cifar10_supernet.yaml` or `attention.yaml`. A rival's width is multiplied so that its LiteRT file takes
+as long on this host as the found one's, or a little longer; one that is slower even at its narrowest is listed with its
+latency and not trained. What is finished is kept, so the command goes on where it stopped; the table is written anew
+after every training.
+"""
+
+import argparse
+import json
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import mean, stdev
+from typing import Any
+
+import torch
+from common import Kept, unpack_cifar, unpack_clothing
+
+from mobilezoo.artifacts import write_text
+from mobilezoo.config import find_config, load_record, read_yaml, write_yaml
+from mobilezoo.errors import ExportError
+from mobilezoo.models import create_model, load_model_config
+from mobilezoo.search.networks import load_search_config, yaml_data
+from mobilezoo.search.records import SearchConfig
+from mobilezoo.search.space import Point
+from mobilezoo.train.config import TrainConfig
+from mobilezoo.train.trainer import train
+from mobilezoo.verbs.judge import estimate_of
+from mobilezoo.verbs.searching import run_search
+from mobilezoo.verbs.subject import Subject
+
+Network = dict[str, Any]
+MULTIPLIERS = [round(0.1 + 0.05 * step, 2) for step in range(59)]
+SLOWER = 1.25
+"""A rival that takes this much of the found network's latency at its narrowest is no rival at equal latency."""
+
+
+def rivals(task: str, config: SearchConfig, found: Point) -> Iterator[tuple[str, Network]]:
+    """(name, model YAML) of what the found network is compared with."""
+    if task == "cifar10":
+        for name, model in (("MobileNetV2", "mobilenetv2_ca_100"), ("MnasNet-A1", "mnasnet_a1")):
+            data = read_yaml(find_config("models", model))
+            stages = [dict(stage) for stage in data["stages"]]
+            if name == "MobileNetV2":
+                stages = [{key: value for key, value in stage.items() if key != "attention"} for stage in stages]
+            plain = {key: value for key, value in data.items() if key not in ("aliases", "published")}
+            yield f"{name}, published strides", {**plain, "resolution": 32, "stages": stages}
+            # 32-pixel images leave one pixel of a map after five strides; without the first two, 4×4 as our space.
+            early = [{**stage, "stride": 1} if number in (1, 2) else stage for number, stage in enumerate(stages)]
+            yield f"{name}, strides for 32 px", {**plain, "resolution": 32, "stages": early}
+        return
+    for attention in config.space.stages[0].attention:
+        stages_of = tuple(stage.model_copy(update={"attention": attention}) for stage in found.stages)
+        name = "nowhere" if attention == "none" else f"{attention} everywhere"
+        yield name, yaml_data(config.space, found.model_copy(update={"stages": stages_of}))
+
+
+def latency_ms(data: Network, classes: int, pixels: int, folder: Path) -> float:
+    """Median of the network's LiteRT file on this host, one thread."""
+    from mobilezoo.verbs.exporting import export_network
+    from mobilezoo_latency import profile
+
+    config = load_model_config(write_yaml(folder / "network.yaml", data))
+    subject = Subject(
+        network=create_model(config, num_classes=classes).eval(),
+        name=config.name,
+        resolution=pixels,
+        in_chans=3,
+        preprocessing=config.preprocessing(),
+        labels=(),
+        dataset="",
+        fresh=True,
+        checkpoint=None,
+    )
+    (result,) = export_network(subject, ["litert"], ["fp32"], folder, isolate=False, images=4)
+    if result.path is None:
+        raise ExportError(result.reason)
+    return estimate_of(profile(Path(result.path), "host")).ms
+
+
+def scaled(data: Network, target_ms: float, timed: Any) -> tuple[Network, float]:
+    """The narrowest multiple that takes at least `target_ms`, by bisection over MULTIPLIERS, and its latency."""
+    low, high = 0, len(MULTIPLIERS) - 1
+    while low < high:
+        middle = (low + high) // 2
+        if timed({**data, "width_multiplier": MULTIPLIERS[middle]}) < target_ms:
+            low = middle + 1
+        else:
+            high = middle
+    chosen = {**data, "width_multiplier": MULTIPLIERS[low]}
+    return chosen, timed(chosen)
+
+
+def top1(config: SearchConfig, data: Network, folder: Path, epochs: int, seed: int) -> float:
+    """Of the last epoch from random weights."""
+    model = write_yaml(folder / "network.yaml", data)
+    changes = (f"model={model}", f"train.epochs={epochs}", f"train.seed={seed}", "train.device=cpu")
+    recipe = load_record(TrainConfig, find_config("train", config.recipe), (*config.recipe_overrides, *changes))
+    train(recipe, folder / "run", resume=True, progress=False)
+    return float(json.loads((folder / "run" / "metrics.json").read_text())[-1]["val_top1"])
+
+
+def table(task: str, args: argparse.Namespace, rows: dict[str, dict[str, Any]]) -> str:
+    lines = [
+        f"# Searched against scaled: {task}\n",
+        f"Written by `benchmarks/search_models.py {task}` (torch {torch.__version__}, LiteRT on this host, one thread, "
+        f"fp32). {args.trials} networks searched with a supernet of {args.supernet_epochs} epochs; then every network "
+        f"was trained alone for {args.epochs} epochs by the same recipe.\n",
+        "| network | width multiplier | latency, ms | seeds | top-1, mean | deviation |",
+        "|---|--:|--:|--:|--:|--:|",
+    ]
+    for name, row in rows.items():
+        scores = row["top1"]
+        spread = f"{stdev(scores):.2f}" if len(scores) > 1 else ""
+        top1 = f"{mean(scores):.2f}" if scores else "too slow at its narrowest"
+        lines.append(f"| {name} | {row['multiplier']:g} | {row['ms']:.4f} | {len(scores)} | {top1} | {spread} |")
+    return "\n".join(lines) + "\n"
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
+    parser.add_argument("task", choices=("cifar10", "attention"))
+    parser.add_argument("images", type=Path)
+    parser.add_argument("--work", type=Path, required=True)
+    parser.add_argument("--trials", type=int, default=60)
+    parser.add_argument("--target-ms", type=float, help="the most accurate within; none: the config's objective")
+    parser.add_argument("--supernet-epochs", type=int, default=20)
+    parser.add_argument("--supernet", type=Path, help="best.safetensors of a supernet trained before")
+    parser.add_argument("--epochs", type=int, default=10)
+    parser.add_argument("--seeds", type=int, default=3)
+    parser.add_argument("--out", type=Path)
+    args = parser.parse_args()
+    torch.set_num_threads(1)
+    out = args.out or Path(f"benchmarks/results/search_{args.task}.md")
+    work = args.work / args.task
+    kept = Kept(work / "cells.jsonl")
+
+    if args.task == "cifar10":
+        name, data, more = "cifar10_supernet", unpack_cifar(args.images, args.work / "cifar10-images"), ""
+    else:
+        name, data = "attention", unpack_clothing(args.images, args.work / "photos")
+        more = f",train.resolution=64,data.batch_size=64,data.cache={args.work / 'photos-small'}"
+    recipe = f"data.source=folder:{data},train.epochs={args.supernet_epochs},train.device=cpu{more}"
+    overrides = [f"recipe_overrides=[{recipe}]", f"trials={args.trials}", "remeasure=false", "name=found"]
+    if args.target_ms:
+        overrides += ["objective.reward=mnas_hard", f"objective.target_ms={args.target_ms}"]
+    overrides += [f"supernet.checkpoint={args.supernet}"] if args.supernet else []
+    config = load_search_config(name, overrides)
+    result = run_search(name, tuple(overrides), work / "search", True)
+    assert result.best is not None
+    found = result.trial(result.best).point
+    assert found is not None
+    pixels = found.resolution
+    classes = sum(folder.is_dir() for folder in (data / "train").iterdir())
+
+    def timed(network: Network) -> float:
+        cell = "latency/" + json.dumps(network, sort_keys=True)
+        folder = work / "timed" / f"{len(kept.rows):03d}"
+        return float(kept(cell, lambda: {"ms": latency_ms(network, classes, pixels, folder)})["ms"])
+
+    ours = {**yaml_data(config.space, found), "width_multiplier": 1.0}
+    target_ms = timed(ours)
+    contest: dict[str, tuple[Network, float]] = {"searched": (ours, target_ms)}
+    for rival, network in rivals(args.task, config, found):
+        contest[rival] = scaled(network, target_ms, timed)
+    rows: dict[str, dict[str, Any]] = {
+        rival: {"multiplier": network["width_multiplier"], "ms": ms, "top1": []}
+        for rival, (network, ms) in contest.items()
+    }
+    for seed in range(args.seeds):
+        for number, (rival, (network, ms)) in enumerate(contest.items()):
+            if ms > SLOWER * target_ms:
+                continue
+            folder = work / "runs" / f"{number:02d}-{seed}"
+            cell = f"top1/{seed}/" + json.dumps(network, sort_keys=True)
+            score = kept(cell, lambda n=network, f=folder, s=seed: {"top1": top1(config, n, f, args.epochs, s)})["top1"]
+            rows[rival]["top1"].append(score)
+            write_text(out, table(args.task, args, rows))
+
+
+if __name__ == "__main__":
+    main()
