@@ -5,16 +5,18 @@
 
 `~/images` holds CIFAR-10 as for `search_supernet.py`, and `clothing.tar` (clothing/SPLIT/CLASS/*.jpg). The search is
 `configs/search/cifar10_supernet.yaml` or `attention.yaml`. A rival's width is multiplied so that its LiteRT file takes
-as long on this host as the found one's, or a little longer; one that is slower even at its narrowest is listed with its
-latency and not trained. What is finished is kept, so the command goes on where it stopped; the table is written anew
-after every training.
+as long on this host as the found one's, or a little longer. Beside one that is slower even at its narrowest, the found
+network is widened until it takes as long, or a little less. What is finished is kept, so the command goes on where it
+stopped; the table is written anew after every training. Its latencies are taken anew by every run: give the last one a
+quiet machine.
 """
 
 import argparse
+import hashlib
 import json
 from collections.abc import Iterator
 from pathlib import Path
-from statistics import mean, stdev
+from statistics import mean, median, stdev
 from typing import Any
 
 import torch
@@ -34,9 +36,10 @@ from mobilezoo.verbs.searching import run_search
 from mobilezoo.verbs.subject import Subject
 
 Network = dict[str, Any]
-MULTIPLIERS = [round(0.1 + 0.05 * step, 2) for step in range(59)]
-SLOWER = 1.25
-"""A rival that takes this much of the found network's latency at its narrowest is no rival at equal latency."""
+MULTIPLIERS = [round(0.1 + 0.05 * step, 2) for step in range(79)]
+EQUAL = 1.25
+"""Latencies that differ by no more than this factor count as equal."""
+ROUNDS = 5
 
 
 def rivals(task: str, config: SearchConfig, found: Point) -> Iterator[tuple[str, Network]]:
@@ -47,11 +50,10 @@ def rivals(task: str, config: SearchConfig, found: Point) -> Iterator[tuple[str,
             stages = [dict(stage) for stage in data["stages"]]
             if name == "MobileNetV2":
                 stages = [{key: value for key, value in stage.items() if key != "attention"} for stage in stages]
-            plain = {key: value for key, value in data.items() if key not in ("aliases", "published")}
-            yield f"{name}, published strides", {**plain, "resolution": 32, "stages": stages}
             # 32-pixel images leave one pixel of a map after five strides; without the first two, 4×4 as our space.
-            early = [{**stage, "stride": 1} if number in (1, 2) else stage for number, stage in enumerate(stages)]
-            yield f"{name}, strides for 32 px", {**plain, "resolution": 32, "stages": early}
+            stages = [{**stage, "stride": 1} if number in (1, 2) else stage for number, stage in enumerate(stages)]
+            plain = {key: value for key, value in data.items() if key not in ("aliases", "published")}
+            yield name, {**plain, "resolution": 32, "stages": stages}
         return
     for attention in config.space.stages[0].attention:
         stages_of = tuple(stage.model_copy(update={"attention": attention}) for stage in found.stages)
@@ -59,10 +61,9 @@ def rivals(task: str, config: SearchConfig, found: Point) -> Iterator[tuple[str,
         yield name, yaml_data(config.space, found.model_copy(update={"stages": stages_of}))
 
 
-def latency_ms(data: Network, classes: int, pixels: int, folder: Path) -> float:
-    """Median of the network's LiteRT file on this host, one thread."""
+def litert_file(data: Network, classes: int, pixels: int, folder: Path) -> Path:
+    """The network's fp32 file in `folder`, made unless it is there."""
     from mobilezoo.verbs.exporting import export_network
-    from mobilezoo_latency import profile
 
     config = load_model_config(write_yaml(folder / "network.yaml", data))
     subject = Subject(
@@ -76,14 +77,24 @@ def latency_ms(data: Network, classes: int, pixels: int, folder: Path) -> float:
         fresh=True,
         checkpoint=None,
     )
-    (result,) = export_network(subject, ["litert"], ["fp32"], folder, isolate=False, images=4)
+    (result,) = export_network(subject, ["litert"], ["fp32"], folder, isolate=False)
     if result.path is None:
         raise ExportError(result.reason)
-    return estimate_of(profile(Path(result.path), "host")).ms
+    return Path(result.path)
 
 
-def scaled(data: Network, target_ms: float, timed: Any) -> tuple[Network, float]:
-    """The narrowest multiple that takes at least `target_ms`, by bisection over MULTIPLIERS, and its latency."""
+def latency_ms(file: Path) -> float:
+    """Median on this host, one thread, measured now."""
+    from mobilezoo_latency import profile
+
+    return estimate_of(profile(file, "host", use_cache=False)).ms
+
+
+def scaled(data: Network, target_ms: float, timed: Any, below: bool = False) -> tuple[Network, float]:
+    """The narrowest multiple that takes at least `target_ms`, or the widest that does not, and its latency.
+
+    By bisection over MULTIPLIERS.
+    """
     low, high = 0, len(MULTIPLIERS) - 1
     while low < high:
         middle = (low + high) // 2
@@ -91,7 +102,7 @@ def scaled(data: Network, target_ms: float, timed: Any) -> tuple[Network, float]
             low = middle + 1
         else:
             high = middle
-    chosen = {**data, "width_multiplier": MULTIPLIERS[low]}
+    chosen = {**data, "width_multiplier": MULTIPLIERS[max(low - below, 0)]}
     return chosen, timed(chosen)
 
 
@@ -109,15 +120,18 @@ def table(task: str, args: argparse.Namespace, rows: dict[str, dict[str, Any]]) 
         f"# Searched against scaled: {task}\n",
         f"Written by `benchmarks/search_models.py {task}` (torch {torch.__version__}, LiteRT on this host, one thread, "
         f"fp32). {args.trials} networks searched with a supernet of {args.supernet_epochs} epochs; then every network "
-        f"was trained alone for {args.epochs} epochs by the same recipe.\n",
+        f"was trained alone for {args.epochs} epochs by the same recipe. Latency: median of {ROUNDS} rounds over all "
+        "of them [lowest, highest].\n",
         "| network | width multiplier | latency, ms | seeds | top-1, mean | deviation |",
         "|---|--:|--:|--:|--:|--:|",
     ]
     for name, row in rows.items():
         scores = row["top1"]
         spread = f"{stdev(scores):.2f}" if len(scores) > 1 else ""
-        top1 = f"{mean(scores):.2f}" if scores else "too slow at its narrowest"
-        lines.append(f"| {name} | {row['multiplier']:g} | {row['ms']:.4f} | {len(scores)} | {top1} | {spread} |")
+        top1 = f"{mean(scores):.2f}" if scores else ""
+        ms = row["ms"]
+        latency = f"{median(ms):.4f} [{min(ms):.4f}, {max(ms):.4f}]"
+        lines.append(f"| {name} | {row['multiplier']:g} | {latency} | {len(scores)} | {top1} | {spread} |")
     return "\n".join(lines) + "\n"
 
 
@@ -157,24 +171,29 @@ def main() -> None:
     pixels = found.resolution
     classes = sum(folder.is_dir() for folder in (data / "train").iterdir())
 
+    def file_of(network: Network) -> Path:
+        digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
+        return litert_file(network, classes, pixels, work / "files" / digest[:12])
+
     def timed(network: Network) -> float:
         cell = "latency/" + json.dumps(network, sort_keys=True)
-        folder = work / "timed" / f"{len(kept.rows):03d}"
-        return float(kept(cell, lambda: {"ms": latency_ms(network, classes, pixels, folder)})["ms"])
+        return float(kept(cell, lambda: {"ms": latency_ms(file_of(network))})["ms"])
 
     ours = {**yaml_data(config.space, found), "width_multiplier": 1.0}
     target_ms = timed(ours)
     contest: dict[str, tuple[Network, float]] = {"searched": (ours, target_ms)}
     for rival, network in rivals(args.task, config, found):
         contest[rival] = scaled(network, target_ms, timed)
+        if contest[rival][1] > EQUAL * target_ms:
+            contest[f"searched, widened beside {rival}"] = scaled(ours, contest[rival][1], timed, below=True)
+    files = {rival: file_of(network) for rival, (network, _) in contest.items()}
+    rounds = [{rival: latency_ms(file) for rival, file in files.items()} for _ in range(ROUNDS)]
     rows: dict[str, dict[str, Any]] = {
-        rival: {"multiplier": network["width_multiplier"], "ms": ms, "top1": []}
-        for rival, (network, ms) in contest.items()
+        rival: {"multiplier": network["width_multiplier"], "ms": [ms[rival] for ms in rounds], "top1": []}
+        for rival, (network, _) in contest.items()
     }
     for seed in range(args.seeds):
-        for number, (rival, (network, ms)) in enumerate(contest.items()):
-            if ms > SLOWER * target_ms:
-                continue
+        for number, (rival, (network, _)) in enumerate(contest.items()):
             folder = work / "runs" / f"{number:02d}-{seed}"
             cell = f"top1/{seed}/" + json.dumps(network, sort_keys=True)
             score = kept(cell, lambda n=network, f=folder, s=seed: {"top1": top1(config, n, f, args.epochs, s)})["top1"]
