@@ -7,8 +7,8 @@
 `configs/search/cifar10_supernet.yaml` or `attention.yaml`. A rival's width is multiplied so that its LiteRT file takes
 as long on this host as the found one's, or a little longer. Beside one that is slower even at its narrowest, the found
 network is widened until it takes as long, or a little less. What is finished is kept, so the command goes on where it
-stopped; the table is written anew after every training. Its latencies are taken anew by every run: give the last one a
-quiet machine.
+stopped; the table is written anew after every training, and at the end of every run with latencies taken anew: give the
+last one a quiet machine.
 """
 
 import argparse
@@ -116,10 +116,11 @@ def top1(config: SearchConfig, data: Network, folder: Path, epochs: int, seed: i
 
 
 def table(task: str, args: argparse.Namespace, rows: dict[str, dict[str, Any]]) -> str:
+    supernet = "trained before" if args.supernet else f"of {args.supernet_epochs} epochs"
     lines = [
         f"# Searched against scaled: {task}\n",
         f"Written by `benchmarks/search_models.py {task}` (torch {torch.__version__}, LiteRT on this host, one thread, "
-        f"fp32). {args.trials} networks searched with a supernet of {args.supernet_epochs} epochs; then every network "
+        f"fp32). {args.trials} networks searched with a supernet {supernet}; then every network "
         f"was trained alone for {args.epochs} epochs by the same recipe. Latency: median of {ROUNDS} rounds over all "
         "of them [lowest, highest].\n",
         "| network | width multiplier | latency, ms | seeds | top-1, mean | deviation |",
@@ -186,11 +187,9 @@ def main() -> None:
         contest[rival] = scaled(network, target_ms, timed)
         if contest[rival][1] > EQUAL * target_ms:
             contest[f"searched, widened beside {rival}"] = scaled(ours, contest[rival][1], timed, below=True)
-    files = {rival: file_of(network) for rival, (network, _) in contest.items()}
-    rounds = [{rival: latency_ms(file) for rival, file in files.items()} for _ in range(ROUNDS)]
     rows: dict[str, dict[str, Any]] = {
-        rival: {"multiplier": network["width_multiplier"], "ms": [ms[rival] for ms in rounds], "top1": []}
-        for rival, (network, _) in contest.items()
+        rival: {"multiplier": network["width_multiplier"], "ms": [ms], "top1": []}
+        for rival, (network, ms) in contest.items()
     }
     for seed in range(args.seeds):
         for number, (rival, (network, _)) in enumerate(contest.items()):
@@ -199,6 +198,11 @@ def main() -> None:
             score = kept(cell, lambda n=network, f=folder, s=seed: {"top1": top1(config, n, f, args.epochs, s)})["top1"]
             rows[rival]["top1"].append(score)
             write_text(out, table(args.task, args, rows))
+    files = {rival: file_of(network) for rival, (network, _) in contest.items()}
+    rounds = [{rival: latency_ms(file) for rival, file in files.items()} for _ in range(ROUNDS)]
+    for rival, row in rows.items():
+        row["ms"] = [ms[rival] for ms in rounds]
+    write_text(out, table(args.task, args, rows))
 
 
 if __name__ == "__main__":
