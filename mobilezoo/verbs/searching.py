@@ -48,9 +48,13 @@ def _work(settings: SearchConfig, folder: Path, progress: bool) -> SearchResult:
     from mobilezoo.search.study import search
     from mobilezoo.search.supernet.accuracy import shared_accuracy
     from mobilezoo.verbs.estimating import is_table
+    from mobilezoo_latency import load_device
 
+    # What is missing or unknown is told before anything is trained.
     for file in filter(None, (settings.estimator, settings.fallback)):
-        is_table(Path(file).expanduser())  # one that is missing or none is told before anything is trained
+        is_table(Path(file).expanduser())
+    for device in () if settings.estimator else settings.devices:
+        load_device(device).close()
     console = Console(stderr=True, quiet=not progress)
     best = -float("inf")
 

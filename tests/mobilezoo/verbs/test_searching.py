@@ -8,11 +8,12 @@ import pytest
 
 import mobilezoo_latency
 from mobilezoo.artifacts import DeviceInfo, LatencyReport
-from mobilezoo.errors import DeviceError, MobilezooError
+from mobilezoo.errors import DeviceError, MobilezooError, UnknownNameError
 from mobilezoo.search.networks import load_search_config, model_config
 from mobilezoo.search.records import Candidate, DeviceLostError, SearchConfig
 from mobilezoo.verbs import judge
 from mobilezoo.verbs.judge import Judge
+from mobilezoo.verbs.searching import run_search
 from mobilezoo.verbs.spaces import block_keys
 from mobilezoo_latency.estimators.table import Table
 
@@ -150,3 +151,10 @@ def test_a_failure_of_a_device_that_is_there_is_the_candidates_own(
     with pytest.raises(DeviceError, match="cannot run this file") as error:
         subject.measure(network)
     assert not isinstance(error.value, DeviceLostError)
+
+
+def test_an_unknown_device_is_told_before_anything_is_written(tmp_path: Path) -> None:
+    folder = tmp_path / "search"
+    with pytest.raises(UnknownNameError, match="unknown device config 'iphone99': did you mean iphone"):
+        run_search("digits", ("devices=iphone99",), folder, False)
+    assert not folder.exists()
