@@ -25,7 +25,7 @@ from common import Kept, unpack_cifar, unpack_clothing
 from mobilezoo.artifacts import write_text
 from mobilezoo.config import find_config, load_record, read_yaml, write_yaml
 from mobilezoo.errors import ExportError
-from mobilezoo.models import create_model, load_model_config
+from mobilezoo.models import load_model_config
 from mobilezoo.search.networks import load_search_config, yaml_data
 from mobilezoo.search.records import SearchConfig
 from mobilezoo.search.space import Point
@@ -33,7 +33,7 @@ from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.trainer import train
 from mobilezoo.verbs.judge import estimate_of
 from mobilezoo.verbs.searching import run_search
-from mobilezoo.verbs.subject import Subject
+from mobilezoo.verbs.subject import untrained
 
 Network = dict[str, Any]
 MULTIPLIERS = [round(0.1 + 0.05 * step, 2) for step in range(79)]
@@ -66,17 +66,7 @@ def litert_file(data: Network, classes: int, pixels: int, folder: Path) -> Path:
     from mobilezoo.verbs.exporting import export_network
 
     config = load_model_config(write_yaml(folder / "network.yaml", data))
-    subject = Subject(
-        network=create_model(config, num_classes=classes).eval(),
-        name=config.name,
-        resolution=pixels,
-        in_chans=3,
-        preprocessing=config.preprocessing(),
-        labels=(),
-        dataset="",
-        fresh=True,
-        checkpoint=None,
-    )
+    subject = untrained(config, pixels, classes)
     (result,) = export_network(subject, ["litert"], ["fp32"], folder, isolate=False)
     if result.path is None:
         raise ExportError(result.reason)

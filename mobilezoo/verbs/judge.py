@@ -10,7 +10,7 @@ from mobilezoo.config import find_config, load_record, read_yaml, write_yaml
 from mobilezoo.errors import DeviceError, ExportError
 from mobilezoo.search.networks import yaml_data
 from mobilezoo.search.records import Candidate, DeviceLostError, Figures, LatencyEstimate, SearchConfig
-from mobilezoo.verbs.subject import Subject
+from mobilezoo.verbs.subject import untrained
 
 if TYPE_CHECKING:
     from mobilezoo.artifacts import LatencyReport
@@ -76,7 +76,7 @@ class Judge:
         from mobilezoo.verbs.exporting import export_network
 
         recipe = load_record(TrainConfig, find_config("train", self.settings.recipe), self.settings.recipe_overrides)
-        subject = _fresh(candidate, recipe.train.resolution)
+        subject = untrained(candidate.config, recipe.train.resolution or candidate.config.resolution)
         (result,) = export_network(
             subject, [self.settings.target], ["fp32"], candidate.folder, isolate=False, images=PARITY_IMAGES
         )
@@ -173,20 +173,3 @@ def _gone(device: str) -> bool:
     finally:
         opened.close()
     return False
-
-
-def _fresh(candidate: Candidate, resolution: int | None) -> Subject:
-    from mobilezoo.models import create_model
-
-    config = candidate.config
-    return Subject(
-        network=create_model(config).eval(),
-        name=config.name,
-        resolution=resolution or config.resolution,
-        in_chans=3,
-        preprocessing=config.preprocessing(),
-        labels=(),
-        dataset="",
-        fresh=True,
-        checkpoint=None,
-    )

@@ -10,6 +10,8 @@ from mobilezoo.errors import CheckpointError, UnknownNameError
 if TYPE_CHECKING:
     from torch import nn
 
+    from mobilezoo.models.base import ModelConfig
+
 
 @dataclass
 class Subject:
@@ -31,6 +33,23 @@ class Subject:
     def folder(self) -> Path | None:
         """Where the checkpoint lies."""
         return self.checkpoint.parent if self.checkpoint else None
+
+
+def untrained(config: "ModelConfig", resolution: int, classes: int = 1000) -> Subject:
+    """The network of a config with random weights."""
+    from mobilezoo.models import create_model
+
+    return Subject(
+        network=create_model(config, num_classes=classes).eval(),
+        name=config.name,
+        resolution=resolution,
+        in_chans=3,
+        preprocessing=config.preprocessing(),
+        labels=(),
+        dataset="",
+        fresh=True,
+        checkpoint=None,
+    )
 
 
 def load_subject(what: str, checkpoint: Path | None = None) -> Subject:

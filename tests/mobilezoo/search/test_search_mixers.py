@@ -132,22 +132,12 @@ def test_the_smallest_network_is_of_convolutions_where_they_are_cheaper() -> Non
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_a_network_with_mixers_exports_with_equal_answers(mixer: str, tmp_path: Path) -> None:
     from mobilezoo.verbs.exporting import export_network
-    from mobilezoo.verbs.subject import Subject
+    from mobilezoo.verbs.subject import untrained
 
     space = Space.parse({**DATA, "stages": [*DATA["stages"][:1], {"stride": 2, "block": [mixer], "width": [24],
                                                                    "depth": [1]}]}, "space")  # fmt: skip
     (point,) = space.points()
     config = model_config(space, point, f"with_{mixer}")
-    subject = Subject(
-        network=create_model(config, num_classes=10).eval(),
-        name=config.name,
-        resolution=32,
-        in_chans=3,
-        preprocessing=config.preprocessing(),
-        labels=(),
-        dataset="",
-        fresh=True,
-        checkpoint=None,
-    )
+    subject = untrained(config, 32, 10)
     for result in export_network(subject, ["litert", "onnx"], ["fp32"], tmp_path, isolate=False, images=4):
         assert result.path is not None, result.reason
