@@ -117,14 +117,14 @@ class GeneSpace:
         """Keep what is set and still active, sample what is missing; genes in their order."""
         result: Genome = {}
         for gene in self.genes:
-            if not self.active(gene, result):
-                continue
-            result[gene.name] = genome[gene.name] if gene.name in genome else self._draw(gene, rng)
+            if gene.parent is None or self.active(gene, result):
+                kept = genome.get(gene.name)
+                result[gene.name] = self._draw(gene, rng) if kept is None else kept
         return result
 
     def _draw(self, gene: Gene, rng: np.random.Generator, exclude: Value | None = None) -> Value:
         choices, cumulated = self._draws.get((gene.name, exclude)) or self._weigh(gene, exclude)
-        return choices[min(bisect_right(cumulated, rng.random()), len(choices) - 1)]
+        return choices[bisect_right(cumulated, rng.random())]
 
     def _weigh(self, gene: Gene, exclude: Value | None) -> tuple[list[Value], list[float]]:
         """Choices and their cumulated shares of the points, kept: a guided search draws thousands per trial."""
