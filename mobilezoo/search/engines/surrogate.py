@@ -53,8 +53,11 @@ class GaussianProcess:
         """Noise-free covariance of rows `x` and the training rows."""
         genes = self._x.shape[1]
         phi = np.exp(p[genes : 2 * genes])
-        joint = np.exp(p[-2] - _distances(x, self._x, np.exp(p[:genes])))
-        return np.asarray(joint + phi.sum() - _distances(x, self._x, phi))
+        k = _distances(x, self._x, np.exp(p[:genes]))
+        np.exp(np.subtract(p[-2], k, out=k), out=k)
+        k += phi.sum()
+        k -= _distances(x, self._x, phi)
+        return k
 
     def _fit(self) -> np.ndarray:
         """Maximise the marginal likelihood, with a mild prior towards equal relevances."""
@@ -88,7 +91,8 @@ class GaussianProcess:
 
 def _distances(a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> np.ndarray:
     """Sum of the relevances `theta` of the genes that differ, [rows of a, rows of b]: one product of matrices."""
-    return np.asarray(theta.sum() - _one_hot(a, b) * np.repeat(theta, _sizes(a, b)) @ _one_hot(b, a).T)
+    same = np.asarray(_one_hot(a, b) * np.repeat(theta, _sizes(a, b)) @ _one_hot(b, a).T)
+    return np.subtract(theta.sum(), same, out=same)
 
 
 def _sizes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
