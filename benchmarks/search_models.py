@@ -162,9 +162,11 @@ def main() -> None:
     pixels = found.resolution
     classes = sum(folder.is_dir() for folder in (data / "train").iterdir())
 
+    def name_of(network: Network) -> str:
+        return hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()[:12]
+
     def file_of(network: Network) -> Path:
-        digest = hashlib.sha256(json.dumps(network, sort_keys=True).encode()).hexdigest()
-        return litert_file(network, classes, pixels, work / "files" / digest[:12])
+        return litert_file(network, classes, pixels, work / "files" / name_of(network))
 
     def timed(network: Network) -> float:
         cell = "latency/" + json.dumps(network, sort_keys=True)
@@ -183,8 +185,8 @@ def main() -> None:
         for rival, (network, ms) in contest.items()
     }
     for seed in range(args.seeds):
-        for number, (rival, (network, _)) in enumerate(contest.items()):
-            folder = work / "runs" / f"{number:02d}-{seed}"
+        for rival, (network, _) in contest.items():
+            folder = work / "runs" / f"{name_of(network)}-{seed}"
             cell = f"top1/{seed}/" + json.dumps(network, sort_keys=True)
             score = kept(cell, lambda n=network, f=folder, s=seed: {"top1": top1(config, n, f, args.epochs, s)})["top1"]
             rows[rival]["top1"].append(score)

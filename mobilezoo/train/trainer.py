@@ -231,8 +231,15 @@ def snapshot(parts: Parts, at: Position, config: TrainConfig) -> RunState:
 
 
 def restore(parts: Parts, state: RunState) -> None:
-    """Put a saved state back into freshly assembled parts."""
-    parts.network.load_state_dict(state.model)
+    """Put a saved state back into freshly assembled parts. Raises ConfigError where it is another network's."""
+    try:
+        parts.network.load_state_dict(state.model)
+    except RuntimeError as error:
+        first = str(error).splitlines()[1].strip().rstrip(".:")
+        raise ConfigError(
+            f"the saved state is of another network than config.model builds now ({first}): undo the change of the "
+            "model's YAML, or start a run of another name"
+        ) from None
     if parts.ema is not None and state.ema is not None:
         parts.ema.module.load_state_dict(state.ema)
     parts.optimizer.load_state_dict(state.optimizer)

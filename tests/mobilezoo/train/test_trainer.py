@@ -178,6 +178,20 @@ def test_an_existing_run_is_not_overwritten_and_not_resumed_with_another_config(
         )
 
 
+@pytest.mark.parametrize(
+    "change", [("head: 32", "head: 48"), ("depth: 1, kernel: 3, stride: 2", "depth: 2, kernel: 3, stride: 2")]
+)
+def test_a_run_is_not_resumed_with_another_network_of_the_same_path(
+    recipe: Path, tmp_path: Path, change: tuple[str, str]
+) -> None:
+    config = load_record(TrainConfig, recipe, ["train.epochs=2"])
+    trainer.train(config, tmp_path / "run", progress=False)
+    Path(config.model).write_text(TINY_MODEL.replace(*change))
+    with pytest.raises(ConfigError, match=r"another network than config\.model builds now \(.+\): undo") as told:
+        trainer.train(config, tmp_path / "run", resume=True, progress=False)
+    assert "\n" not in str(told.value)
+
+
 def test_a_loss_that_is_not_finite_names_step_layer_and_remedy(recipe: Path, tmp_path: Path) -> None:
     config = load_record(TrainConfig, recipe, ["train.optimizer.lr=1e30", "train.optimizer.name=sgd"])
     with pytest.raises(MobilezooError, match=r"not finite at epoch \d+, step \d+ \(first in layer '.+'.*lower train"):
