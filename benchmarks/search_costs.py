@@ -92,9 +92,8 @@ def table(found: dict[str, list[dict[str, Any]]], kept: Kept, supernet: Kept) ->
     lines = [
         "# What a candidate costs\n",
         f"Written by `benchmarks/search_costs.py` (torch {torch.__version__}, one CPU thread): networks of "
-        f"`configs/search/{SPACE}.yaml` (32 pixels, up to 80 thousand parameters). Medians of CPU seconds, those of "
-        "processes that were started included; `once` is paid before the first candidate. All sources but the table "
-        "need an exported file.\n",
+        f"`configs/search/{SPACE}.yaml` at 32 pixels. Medians of CPU seconds, those of processes that were started "
+        "included; `once` is paid before the first candidate. All sources but the table need an exported file.\n",
         "## Latency\n",
         "| source | once, CPU s | per candidate, CPU s | candidates |",
         "|---|--:|--:|--:|",
@@ -107,12 +106,14 @@ def table(found: dict[str, list[dict[str, Any]]], kept: Kept, supernet: Kept) ->
         "| source | once, CPU s | per candidate, CPU s | candidates |",
         "|---|--:|--:|--:|",
     ]
-    alone = [row["cpu_s"] for cell, row in supernet.rows.items() if cell.startswith("alone/1/") and "top1" in row]
+    epochs = next(cell.split("/")[1] for cell in supernet.rows if cell.startswith("alone/"))
+    alone = [row["cpu_s"] for cell, row in supernet.rows.items() if cell.startswith("alone/") and "top1" in row]
     shared = [row["cpu_s"] for cell, row in supernet.rows.items() if cell.startswith("shared/")][1:]
-    once, learned = supernet.rows["supernet"]["cpu_s"], supernet.rows["predictor"]
+    trained, learned = supernet.rows["supernet"], supernet.rows["predictor"]
+    once = trained["cpu_s"]
     lines += [
-        f"| trained for one epoch of 20,000 images | 0 | {median(alone):.1f} | {len(alone)} |",
-        f"| supernet, 10 epochs | {once:.0f} | {median(shared):.2f} | {len(shared)} |",
+        f"| trained for {epochs} epoch(s) of 20,000 images | 0 | {median(alone):.1f} | {len(alone)} |",
+        f"| supernet, {trained['epochs']} epochs | {once:.0f} | {median(shared):.2f} | {len(shared)} |",
         f"| predictor of {learned['networks']} networks of the supernet | {once + learned['cpu_s']:.0f} | "
         f"{learned['each_s']:.4f} | 100 |",
     ]

@@ -148,7 +148,7 @@ def main() -> None:
     config = load_search_config("cifar10_supernet", (overrides, f"supernet.predictor_samples={args.samples}"))
     kept, rows = Kept(args.work / "cells.jsonl"), []
     judge = SupernetAccuracy(config, args.work, print)
-    kept("supernet", lambda: {"parameters": sum(p.numel() for p in judge.supernet.parameters())})
+    kept("supernet", lambda: {"epochs": args.epochs, "parameters": sum(p.numel() for p in judge.supernet.parameters())})
     chosen = networks(config.space, args.networks)
     for genome in chosen:
         kept(f"shared/{word(genome)}", lambda g=genome: {"top1": judge.top1(config.space.point(g))})

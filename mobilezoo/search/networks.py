@@ -14,12 +14,20 @@ OWN = ("family", "name", "resolution", "stem", "head", "stages")
 """Keys of a model config that the point or the space sets."""
 FREE = ("aliases", "published")
 """Keys that say nothing about the network."""
+RECIPE_KEYS = ("data", "train", "model_args")
+"""Groups of a training config that a search config has not: an override of theirs is meant for the recipe."""
 
 
 def load_search_config(name: str, overrides: Sequence[str] = ()) -> SearchConfig:
-    """A search config by path or bare name. Raises ConfigError, also for a space that no network can be built from."""
+    """A search config by path or bare name. Raises ConfigError, also for a space that no network can be built from.
+
+    Overrides of the recipe's keys (`data.source=folder:~/imagenet`, `train.epochs=5`) join its `recipe_overrides`.
+    """
     path = find_config("search", name)
-    data = apply_overrides(read_yaml(path), overrides)
+    of_recipe = [item for item in overrides if item.partition("=")[0].partition(".")[0] in RECIPE_KEYS]
+    data = apply_overrides(read_yaml(path), [item for item in overrides if item not in of_recipe])
+    if of_recipe:
+        data["recipe_overrides"] = [*data.get("recipe_overrides", ()), *of_recipe]
     config = SearchConfig.parse({"name": path.stem, **data}, str(path))
     check_space(config.space, str(path))
     return config

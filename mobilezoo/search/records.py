@@ -23,6 +23,7 @@ Further = Literal["size_mb", "memory_mb"]
 State = Literal["complete", "pruned", "failed"]
 
 RESULT_NAME = "search.json"
+IMAGE_KEYS = ("data.source", "data.root", "data.train_split", "data.val_split", "data.num_classes")
 
 
 class SearchConfig(Record):
@@ -45,7 +46,9 @@ class SearchConfig(Record):
     )
     max_failures: int = Field(default=5, gt=0, description="stop when this many networks fail in a row")
     recipe: str = Field(description="training config (name or path) that gives a candidate its accuracy")
-    recipe_overrides: tuple[str, ...] = Field(default=(), description="dotted overrides of it: train.epochs=5")
+    recipe_overrides: tuple[str, ...] = Field(
+        default=(), description="dotted overrides of it: train.epochs=5 (on the command line: simply add them)"
+    )
     accuracy: Accuracy = Field(
         default="proxy",
         description="proxy: the recipe trains each network; supernet: it trains one network that holds all; "
@@ -56,7 +59,8 @@ class SearchConfig(Record):
         default="none", description="ends trainings that lag behind: Optuna's pruner on the reward after each epoch"
     )
     final_recipe: str | None = Field(
-        default=None, description="training config of `search finetune`; none takes `recipe` without its overrides"
+        default=None,
+        description="training config of `search finetune`; none takes `recipe` without its overrides but the images",
     )
     target: str = Field(default="litert", description="export target whose file is timed")
     devices: tuple[str, ...] = Field(
@@ -87,6 +91,11 @@ class SearchConfig(Record):
         if isinstance(value, str):
             return tuple(part.strip() for part in value.split(","))
         return tuple(value) if isinstance(value, list) else value
+
+    @property
+    def images(self) -> tuple[str, ...]:
+        """Those overrides of the recipe that say which images: they hold for any training of the search's networks."""
+        return tuple(item for item in self.recipe_overrides if item.partition("=")[0] in IMAGE_KEYS)
 
     @property
     def criteria(self) -> tuple[str, ...]:

@@ -140,7 +140,7 @@ def _write_network(config: SearchConfig, trial: TrialRecord, path: Path) -> None
     header = [
         f"found by `mobilezoo search` in {config.name or 'search'}, trial {trial.number}",
         f"{trial.top1:.2f}% top-1 {how[config.accuracy]}, {trial.latency.ms:.3f} ms ({trial.latency.source})",
-        f"mobilezoo train {config.recipe} model={path}{start}",
+        " ".join(("mobilezoo train", config.recipe, *config.images, f"model={path}{start}")),
     ]
     write_yaml(path, yaml_data(config.space, trial.point), header)
 

@@ -45,7 +45,10 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder; default runs/se
 @command(app)
 def run(
     config: Annotated[str, typer.Argument(help="A search: path of a YAML, or a bare name in configs/search/.")],
-    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: trials=20 engine=tpe")] = None,
+    overrides: Annotated[
+        list[str] | None,
+        typer.Argument(help="Dotted changes of it, or of its recipe: trials=20 engine=tpe train.epochs=3"),
+    ] = None,
     out: Out = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -58,9 +61,10 @@ def run(
 
         mobilezoo search run digits
         mobilezoo search run digits trials=20 engine=evolution
+        mobilezoo search run mnasnet data.source=folder:~/imagenet devices=android
         mobilezoo search run digits goal=front devices=host,cortex_a76 engine=nsga2 further=size_mb
-        mobilezoo search run mnasnet storage=postgresql+psycopg://me@server/searches
-        mobilezoo search run mnasnet devices=android on_device_lost=wait
+        mobilezoo search run mnasnet data.source=folder:~/imagenet storage=postgresql+psycopg://me@server/searches
+        mobilezoo search run mnasnet data.source=folder:~/imagenet devices=android on_device_lost=wait
         mobilezoo train digits model=runs/search-digits/digits_best.yaml
     """
     from mobilezoo.verbs.search_tables import print_front
@@ -153,7 +157,7 @@ def finetune(
 
         mobilezoo search finetune runs/search-digits
         mobilezoo search finetune runs/search-digits train.epochs=50 --member 3
-        mobilezoo search finetune runs/search-mnasnet --recipe imagenet
+        mobilezoo search finetune runs/search-mnasnet --recipe shvit
     """
     from mobilezoo.verbs import searching
     from mobilezoo.verbs.search_tables import print_finished

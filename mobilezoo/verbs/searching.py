@@ -47,10 +47,14 @@ def _work(settings: SearchConfig, folder: Path, progress: bool) -> SearchResult:
     """Run trials until all are finished; every one prints a line."""
     from mobilezoo.search.study import search
     from mobilezoo.search.supernet.accuracy import shared_accuracy
+    from mobilezoo.train.config import TrainConfig
     from mobilezoo.verbs.estimating import is_table
     from mobilezoo_latency import load_device
 
-    # What is missing or unknown is told before anything is trained.
+    # What is missing or unknown is told before anything is exported or trained.
+    load_record(TrainConfig, find_config("train", settings.recipe), settings.recipe_overrides)
+    if settings.final_recipe is not None:
+        load_record(TrainConfig, find_config("train", settings.final_recipe))
     for file in filter(None, (settings.estimator, settings.fallback)):
         is_table(Path(file).expanduser())
     for device in () if settings.estimator else settings.devices:
@@ -134,7 +138,9 @@ def finetune(
     weights = folder / "front" / model.with_suffix(".safetensors").name
     path = find_config("train", recipe or settings.final_recipe or settings.recipe)
     inherited = (f"checkpoint={weights}",) if weights.is_file() else ()
-    return finish(settings, chosen, path, (f"model={model}", *inherited, *overrides), target, progress)
+    return finish(
+        settings, chosen, path, (f"model={model}", *settings.images, *inherited, *overrides), target, progress
+    )
 
 
 def _member(result: SearchResult, number: int | None) -> TrialRecord:

@@ -53,7 +53,7 @@ class SupernetAccuracy:
         if several and pixels not in (None, self.model.resolution):
             raise ConfigError(
                 f"train.resolution = {pixels}: the space searches {list(self.config.space.resolution)}: "
-                "set recipe_overrides=[train.resolution=null]"
+                "set train.resolution=null"
             )
         if self.settings.checkpoint is not None:
             self.supernet  # noqa: B018  loads it

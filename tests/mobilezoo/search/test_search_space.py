@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 import torch
 
-from mobilezoo.config import config_names, load_record, write_yaml
+from mobilezoo.config import config_names, find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.search.networks import (
@@ -21,6 +21,7 @@ from mobilezoo.search.networks import (
 )
 from mobilezoo.search.records import SearchConfig
 from mobilezoo.search.space import Point, Space
+from mobilezoo.train.config import TrainConfig
 
 TINY: dict[str, Any] = {
     "resolution": [32],
@@ -104,6 +105,21 @@ def test_a_network_outside_the_space_is_named() -> None:
         point_of(space, load_model_config("mnasnet_a1_075"))
     with pytest.raises(ConfigError, match="family shvit"):
         point_of(space, load_model_config("shvit_s1"))
+
+
+@pytest.mark.parametrize("name", config_names("search"))
+def test_every_shipped_search_trains_by_a_recipe_that_exists(name: str) -> None:
+    config = load_search_config(name, ["data.source=folder:~/images"])
+    recipe = load_record(TrainConfig, find_config("train", config.recipe), config.recipe_overrides)
+    assert recipe.data.source == "folder:~/images"
+
+
+def test_changes_of_the_recipe_join_those_of_the_yaml_and_images_stay_for_later_trainings() -> None:
+    plain = load_search_config("attention").recipe_overrides
+    changed = load_search_config("attention", ["trials=3", "data.source=folder:~/clothing", "train.epochs=2"])
+    assert changed.trials == 3
+    assert changed.recipe_overrides == (*plain, "data.source=folder:~/clothing", "train.epochs=2")
+    assert changed.images == ("data.source=folder:~/clothing",)
 
 
 @pytest.mark.parametrize("name", config_names("search"))

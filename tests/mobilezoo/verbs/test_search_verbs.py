@@ -30,8 +30,7 @@ def call(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.Capture
 def test_a_search_from_run_to_a_finished_file(call: Any, tmp_path: Path) -> None:
     for module in ("optuna", "litert_torch", "ai_edge_litert", "plotly"):
         pytest.importorskip(module)
-    recipe = f"recipe_overrides=[{','.join(QUICK)}]"
-    run = ("run", "digits", recipe, "check_target=false", "devices=host", "goal=front", "further=size_mb")
+    run = ("run", "digits", *QUICK, "check_target=false", "devices=host", "goal=front", "further=size_mb")
     found = call(*run, "engine=nsga2", "trials=2", "--json", "-q")
     study = "runs/search-digits"
     assert [t["number"] for t in found["trials"]] == [0, 1]

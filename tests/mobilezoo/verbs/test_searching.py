@@ -158,3 +158,18 @@ def test_an_unknown_device_is_told_before_anything_is_written(tmp_path: Path) ->
     with pytest.raises(UnknownNameError, match="unknown device config 'iphone99': did you mean iphone"):
         run_search("digits", ("devices=iphone99",), folder, False)
     assert not folder.exists()
+
+
+@pytest.mark.parametrize(
+    ("override", "message"),
+    [
+        ("recipe=digit", "unknown train config 'digit': did you mean digits"),
+        ("train.epoch=3", "unknown key 'train.epoch': did you mean epochs"),
+        ("final_recipe=shvi", "unknown train config 'shvi': did you mean shvit"),
+    ],
+)
+def test_a_wrong_recipe_is_told_before_anything_is_written(override: str, message: str, tmp_path: Path) -> None:
+    folder = tmp_path / "search"
+    with pytest.raises(MobilezooError, match=message):
+        run_search("digits", (override,), folder, False)
+    assert not folder.exists()
