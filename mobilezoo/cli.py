@@ -10,7 +10,7 @@ import typer
 
 from mobilezoo.errors import MobilezooError
 from mobilezoo.verbs import dataset, devices, estimating, search_commands
-from mobilezoo.verbs.commands import SETTINGS, Json, Quiet, Register, command, print_json
+from mobilezoo.verbs.commands import SETTINGS, Json, Keys, Quiet, Register, command, print_json, print_keys
 
 app = typer.Typer(
     name="mobilezoo",
@@ -90,6 +90,7 @@ def train(
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: train.epochs=5 data.workers=4")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole checkpoint.")] = False,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/NAME.")] = None,
+    keys: Keys = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -98,11 +99,19 @@ def train(
     Examples:
 
         mobilezoo train digits
+        mobilezoo train digits --keys
         mobilezoo train digits model=shvit_s1 train.epochs=5 name=shvit
         mobilezoo train digits --resume
         torchrun --nproc-per-node 8 -m mobilezoo.cli train shvit --resume
         mobilezoo train digits data.source=folder:~/my_photos model_args.drop_path_rate=0.1
     """
+    if keys:
+        from mobilezoo.config import find_config, load_record
+        from mobilezoo.train.config import TrainConfig
+
+        recipe = load_record(TrainConfig, find_config("train", config), tuple(overrides or ()))
+        print_keys(f"recipe {config}", recipe, as_json)
+        return
     from mobilezoo.verbs.training import run_training
 
     record = run_training(config, tuple(overrides or ()), out, resume, progress=not quiet)

@@ -7,9 +7,9 @@ expected.
 
 import difflib
 import json
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Self, TypeVar
+from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
@@ -141,19 +141,52 @@ def _explain(error: ValidationError, cls: type[BaseModel], source: str) -> str:
     return "; ".join(lines)
 
 
+def explained(record: Record) -> list[tuple[str, str, str]]:
+    """(dotted key, value, meaning) of every key. A group that is off, or a list of groups, shows its keys without
+    values.
+    """
+    return list(_rows(type(record), record, ""))
+
+
+def _rows(cls: type[BaseModel], record: BaseModel | None, prefix: str) -> Iterator[tuple[str, str, str]]:
+    for name, field in cls.model_fields.items():
+        group, value = _record_in(field.annotation), getattr(record, name, None)
+        key = prefix + name
+        if group is None or not isinstance(value, BaseModel):
+            shown = "" if record is None else _shown(value)
+            yield key, shown, field.description or (_first_line(group) if group else _alternatives(field.annotation))
+        if group is not None:
+            listed = isinstance(value, tuple)
+            yield from _rows(group, None if listed else value, f"{key}[]." if listed else f"{key}.")
+
+
+def _shown(value: Any) -> str:
+    """A value as YAML has it; of a list of groups only their number."""
+    if isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
+        return f"[{len(value)}]"
+    return value if isinstance(value, str) else json.dumps(value)
+
+
+def _first_line(cls: type[BaseModel]) -> str:
+    return (cls.__doc__ or "").strip().partition("\n")[0]
+
+
+def _alternatives(annotation: Any) -> str:
+    """What a choice lists."""
+    return " or ".join(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ""
+
+
+def _record_in(annotation: Any) -> type[BaseModel] | None:
+    """The record that a field holds, also one that may be absent or many."""
+    if isinstance(annotation, type) and issubclass(annotation, BaseModel):
+        return annotation
+    return next(filter(None, map(_record_in, get_args(annotation))), None)
+
+
 def _fields_at(cls: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     """Field names of the record at a key path, as far as it can be followed through annotations."""
-    from typing import get_args
-
-    current: type[BaseModel] = cls
+    current = cls
     for part in loc:
-        if not isinstance(part, str) or part not in current.model_fields:
-            continue
-        queue = [current.model_fields[part].annotation]
-        while queue:
-            candidate = queue.pop()
-            if isinstance(candidate, type) and issubclass(candidate, BaseModel):
-                current = candidate
-                break
-            queue.extend(get_args(candidate))
+        if isinstance(part, str) and part in current.model_fields:
+            current = _record_in(current.model_fields[part].annotation) or current
     return sorted(current.model_fields)

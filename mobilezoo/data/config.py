@@ -33,8 +33,8 @@ class DataConfig(Record):
 
     source: str = Field(description="digits, folder:PATH, tar:PATH, or a name timm reads: hfds/…, wds/…, torch/…")
     root: str | None = Field(default=None, description="cache or data folder of hfds/wds/tfds/torch sources")
-    train_split: str = "train"
-    val_split: str = "validation"
+    train_split: str = Field(default="train", description="split or subfolder that is learned from")
+    val_split: str = Field(default="validation", description="split or subfolder that is scored")
     num_classes: int | None = Field(default=None, gt=0, description="needed where the reader cannot tell")
     batch_size: int = Field(default=128, gt=0, description="images per step and process")
     workers: int = Field(default=2, ge=0, description="loader processes; 0 loads in the training process")

@@ -29,7 +29,7 @@ IMAGE_KEYS = ("data.source", "data.root", "data.train_split", "data.val_split", 
 class SearchConfig(Record):
     """One YAML in configs/search/."""
 
-    name: str | None = Field(default=None, description="run folder below `runs/`; none takes the file's name")
+    name: str | None = Field(default=None, description="run folder below `runs/`; null takes the file's name")
     space: Space
     objective: Objective
     engine: Engine = Field(default="guided", description="guided, evolution, tpe, nsga2, nsga3, ppo or random")
@@ -38,7 +38,7 @@ class SearchConfig(Record):
         default=(), description="with goal=front, also kept small: size_mb of the file, memory_mb at its peak"
     )
     trials: int = Field(default=50, gt=0, description="networks tried in all, those of earlier runs included")
-    seed: int = Field(default=0, ge=0)
+    seed: int = Field(default=0, ge=0, description="of what the engine proposes")
     population: int = Field(default=16, ge=2, description="networks kept alive by evolution, nsga2 and nsga3")
     tournament: int = Field(default=4, ge=1, description="networks of which evolution picks a parent")
     check_target: bool = Field(
@@ -60,7 +60,7 @@ class SearchConfig(Record):
     )
     final_recipe: str | None = Field(
         default=None,
-        description="training config of `search finetune`; none takes `recipe` without its overrides but the images",
+        description="training config of `search finetune`; null takes `recipe` without its overrides but the images",
     )
     target: str = Field(default="litert", description="export target whose file is timed")
     devices: tuple[str, ...] = Field(
@@ -78,7 +78,7 @@ class SearchConfig(Record):
     remeasure: bool = Field(default=True, description="measure the front once more at the end; both values are kept")
     storage: str | None = Field(
         default=None,
-        description="database of many workers: postgresql+psycopg://USER@HOST/DB; none is SQLite in the run folder",
+        description="database of many workers: postgresql+psycopg://USER@HOST/DB; null is SQLite in the run folder",
     )
     heartbeat_s: int = Field(
         default=60, gt=0, description="seconds between signs of life of a worker; silent for three, it counts as dead"

@@ -13,14 +13,14 @@ class Optimizer(Record):
 
     name: str = Field(default="adamw", description="any of timm's: adamw, sgd, rmsproptf, lion, ...")
     lr: float = Field(default=1e-3, gt=0, description="learning rate at `lr_batch` images per step")
-    lr_batch: int | None = Field(default=None, gt=0, description="scale lr linearly by batch / lr_batch; none keeps it")
-    weight_decay: float = Field(default=0.05, ge=0)
+    lr_batch: int | None = Field(default=None, gt=0, description="scale lr linearly by batch / lr_batch; null keeps it")
+    weight_decay: float = Field(default=0.05, ge=0, description="of weights; of biases and norms with decay_norms")
     decay_norms: bool = Field(default=False, description="weight decay on biases and norms too")
-    momentum: float = Field(default=0.9, ge=0, lt=1)
-    eps: float | None = Field(default=None, gt=0)
-    betas: tuple[float, float] | None = None
+    momentum: float = Field(default=0.9, ge=0, lt=1, description="of optimizers that have one")
+    eps: float | None = Field(default=None, gt=0, description="null takes the optimizer's own")
+    betas: tuple[float, float] | None = Field(default=None, description="null takes the optimizer's own")
     fused: bool | None = Field(
-        default=None, description="one kernel per step; none takes it where torch has it: adam, adamw, sgd"
+        default=None, description="one kernel per step; null takes it where torch has it: adam, adamw, sgd"
     )
     layer_decay: float | None = Field(
         default=None, gt=0, le=1, description="learning rate factor per layer from the top"
@@ -33,19 +33,21 @@ class Schedule(Record):
     """Passed to timm's `create_scheduler_v2`; stepped every update."""
 
     name: Literal["cosine", "step", "multistep", "poly", "constant"] = "cosine"
-    warmup_epochs: int = Field(default=5, ge=0)
-    warmup_lr: float = Field(default=1e-6, ge=0)
-    min_lr: float = Field(default=1e-5, ge=0)
-    cooldown_epochs: int = Field(default=0, ge=0)
+    warmup_epochs: int = Field(default=5, ge=0, description="epochs of rising learning rate, part of `epochs`")
+    warmup_lr: float = Field(default=1e-6, ge=0, description="learning rate that the warm-up begins with")
+    min_lr: float = Field(default=1e-5, ge=0, description="learning rate at the end")
+    cooldown_epochs: int = Field(default=0, ge=0, description="epochs at min_lr after the others")
     decay_epochs: float | None = Field(default=None, gt=0, description="step: epochs between decays")
-    decay_rate: float = Field(default=0.1, gt=0, le=1)
+    decay_rate: float = Field(
+        default=0.1, gt=0, le=1, description="step, multistep: factor of a decay; poly: its power"
+    )
     noise: tuple[float, float] | None = Field(default=None, description="share of the run with learning rate noise")
 
 
 class Ema(Record):
     """Exponential moving average of the weights (timm's ModelEmaV3)."""
 
-    decay: float = Field(default=0.9999, gt=0, lt=1)
+    decay: float = Field(default=0.9999, gt=0, lt=1, description="share of the average that stays, per update")
     warmup: bool = Field(default=True, description="smaller decay in the first steps")
 
 
@@ -56,14 +58,14 @@ class Distill(Record):
     """
 
     teacher: str = Field(description="timm model name, its pretrained weights unless a checkpoint is named")
-    checkpoint: str | None = None
+    checkpoint: str | None = Field(default=None, description="the teacher's weights; null takes timm's pretrained ones")
     weight: float = Field(default=1.0, gt=0, description="for kind=feature the paper takes 3000")
-    temperature: float = Field(default=1.0, gt=0)
+    temperature: float = Field(default=1.0, gt=0, description="T of kind=soft; above 1 it also tells what is unlikely")
     kind: Literal["soft", "hard", "feature"] = Field(
         default="soft", description="hard: the teacher's class is the target; feature: which images are alike to it"
     )
     resolution: int | None = Field(
-        default=None, gt=0, description="teacher's input in pixels; none feeds the student's"
+        default=None, gt=0, description="teacher's input in pixels; null feeds the student's"
     )
     normalised: bool = Field(default=True, description="false: the teacher wants plain 0..1 pixels")
 
@@ -71,9 +73,9 @@ class Distill(Record):
 class TrainSettings(Record):
     """Length, batch, losses, averaging and hardware of a run."""
 
-    epochs: int = Field(default=300, gt=0)
-    seed: int = Field(default=0, ge=0)
-    resolution: int | None = Field(default=None, gt=0, description="pixels; none takes the model's own")
+    epochs: int = Field(default=300, gt=0, description="passes over the training images")
+    seed: int = Field(default=0, ge=0, description="of weights, order and augmentation")
+    resolution: int | None = Field(default=None, gt=0, description="pixels; null takes the model's own")
     accumulate: int = Field(default=1, gt=0, description="batches per optimizer step")
     loss: Literal["ce", "bce"] = "ce"
     smoothing: float = Field(default=0.1, ge=0, lt=1, description="label smoothing")
@@ -136,7 +138,7 @@ class TrainConfig(Record):
         "before it (efficient probing); the rest stays as it is in `checkpoint`",
     )
     probe_queries: int = Field(default=4, gt=0, description="queries of tune=probe; divides the feature map's channels")
-    name: str | None = Field(default=None, description="run folder below `runs/`; none takes the model's name")
+    name: str | None = Field(default=None, description="run folder below `runs/`; null takes the model's name")
 
     @model_validator(mode="after")
     def _probes_something(self) -> "TrainConfig":

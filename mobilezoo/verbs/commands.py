@@ -3,12 +3,16 @@
 import inspect
 import json
 from collections.abc import Callable
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+if TYPE_CHECKING:
+    from mobilezoo.config import Record
+
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+Keys = Annotated[bool, typer.Option("--keys", help="List every key with its value and meaning, and stop.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 Register = Callable[[Callable[..., None]], Callable[..., None]]
 
@@ -35,6 +39,18 @@ def command(app: typer.Typer, name: str | None = None) -> Register:
         return function
 
     return register
+
+
+def print_keys(title: str, record: "Record", as_json: bool) -> None:
+    """Every key of a config, what it is set to, and what it means."""
+    from mobilezoo.config import explained
+    from mobilezoo.verbs.tables import print_table
+
+    rows = explained(record)
+    if as_json:
+        print_json([{"key": key, "value": value, "meaning": meaning} for key, value, meaning in rows])
+    else:
+        print_table(title, ("key", "value", "meaning"), rows)
 
 
 def print_json(value: Any) -> None:

@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mobilezoo.verbs.commands import SETTINGS, Json, Quiet, command, print_json
+from mobilezoo.verbs.commands import SETTINGS, Json, Keys, Quiet, command, print_json, print_keys
 
 
 class _RunByDefault(TyperGroup):
@@ -50,6 +50,7 @@ def run(
         typer.Argument(help="Dotted changes of it, or of its recipe: trials=20 engine=tpe train.epochs=3"),
     ] = None,
     out: Out = None,
+    keys: Keys = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -60,6 +61,7 @@ def run(
     Examples:
 
         mobilezoo search run digits
+        mobilezoo search run digits --keys
         mobilezoo search run digits trials=20 engine=evolution
         mobilezoo search run mnasnet data.source=folder:~/imagenet devices=android
         mobilezoo search run digits goal=front devices=host,cortex_a76 engine=nsga2 further=size_mb
@@ -67,6 +69,11 @@ def run(
         mobilezoo search run mnasnet data.source=folder:~/imagenet devices=android on_device_lost=wait
         mobilezoo train digits model=runs/search-digits/digits_best.yaml
     """
+    if keys:
+        from mobilezoo.search.networks import load_search_config
+
+        print_keys(f"search {config}", load_search_config(config, tuple(overrides or ())), as_json)
+        return
     from mobilezoo.verbs.search_tables import print_front
     from mobilezoo.verbs.searching import run_search
 

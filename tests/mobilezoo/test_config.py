@@ -6,9 +6,19 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilezoo.config import KINDS, apply_overrides, config_names, find_config, load_record, read_yaml, write_yaml
+from mobilezoo.config import (
+    KINDS,
+    apply_overrides,
+    config_names,
+    explained,
+    find_config,
+    load_record,
+    read_yaml,
+    write_yaml,
+)
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.models import load_model_config
+from mobilezoo.search.records import SearchConfig
 from mobilezoo.train.config import TrainConfig
 
 GOOD = "model: shvit_s1\ndata: {source: digits}\ntrain: {epochs: 7, optimizer: {lr: 1e-3}}\n"
@@ -80,6 +90,18 @@ TEXT = st.text(st.characters(exclude_characters="\x85"), max_size=20)  # YAML re
 def test_written_yaml_reads_back_equal(tmp_path_factory: pytest.TempPathFactory, data: dict[str, object]) -> None:
     path = write_yaml(tmp_path_factory.mktemp("yaml") / "x.yaml", data, ["header"])
     assert read_yaml(path) == data
+
+
+def test_every_key_is_explained_with_its_value(recipe: Path) -> None:
+    rows = {key: (value, meaning) for key, value, meaning in explained(load_record(TrainConfig, recipe))}
+    assert rows["train.epochs"][0] == "7"
+    assert rows["train.loss"] == ("ce", "ce or bce")
+    assert rows["train.ema"] == ("null", "Exponential moving average of the weights (timm's ModelEmaV3).")
+    assert rows["train.ema.decay"][0] == ""  # the group is off
+    assert apply_overrides({}, [f"{key}={value}" for key, (value, _) in rows.items() if value not in ("", "null")])
+    for cls, name, kind in ((TrainConfig, "shvit", "train"), (SearchConfig, "mobile", "search")):
+        data = apply_overrides(read_yaml(find_config(kind, name)), [])
+        assert not [key for key, _, meaning in explained(cls.parse(data)) if not meaning], "a key without a meaning"
 
 
 def test_overrides_leave_the_original_untouched() -> None:
