@@ -1,11 +1,11 @@
 """What a candidate of a search costs: CPU seconds for each source of its latency and of its accuracy.
 
-    python benchmarks/search_costs.py --work ~/costs --supernet-work ~/supernet
+    python benchmarks/search_costs.py --work ~/costs
 
 Latency is asked for as a search asks (`mobilezoo.verbs.judge`), on random networks of
 `configs/search/cifar10_supernet.yaml`: exported and measured on this host, exported and counted on the emulated
 Cortex-A76 (needs `mobilezoo device setup emulator`), exported and predicted, or composed of a table of blocks, which
-needs no file. Accuracy comes from what `search_supernet.py` kept below `--supernet-work`. What is finished is kept.
+needs no file. Accuracy comes from the cells of `search_supernet.py`. What is finished is kept.
 """
 
 import argparse
@@ -123,7 +123,7 @@ def table(found: dict[str, list[dict[str, Any]]], kept: Kept, supernet: Kept) ->
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--supernet-work", type=Path, required=True, help="--work of search_supernet.py")
+    parser.add_argument("--supernet", type=Path, default=Path("benchmarks/results/search_supernet.jsonl"))
     parser.add_argument("--candidates", type=int, default=6)
     parser.add_argument("--table-networks", type=int, default=12)
     parser.add_argument("--networks", type=int, default=40, help="that the latency predictor learns from")
@@ -132,7 +132,7 @@ def main() -> None:
     torch.set_num_threads(1)
     kept = Kept(args.work / "cells.jsonl")
     found = latencies(args, kept)
-    write_text(args.out, table(found, kept, Kept(args.supernet_work / "cells.jsonl")))
+    write_text(args.out, table(found, kept, Kept(args.supernet)))
 
 
 if __name__ == "__main__":

@@ -5,7 +5,8 @@
 `~/images` holds `cifar10-train-20k.parquet` and `cifar10-val-10k.parquet` (columns `image`, `label`; needs pyarrow).
 The supernet of `configs/search/cifar10_supernet.yaml` is trained once by its recipe; random networks of the space, its
 smallest and its largest are then scored by it, and each is trained alone from random weights. One process, one thread;
-what is finished is kept, so the command goes on where it stopped, and the table is written anew after every network.
+what is finished is kept in a .jsonl beside the table, so the command goes on where it stopped (within a training from
+--work); the table is written anew after every network.
 """
 
 import argparse
@@ -21,8 +22,9 @@ from scipy.stats import kendalltau, spearmanr
 
 from mobilezoo.artifacts import write_text
 from mobilezoo.config import find_config, load_record, write_yaml
+from mobilezoo.models import create_model
 from mobilezoo.search.genes import Genome
-from mobilezoo.search.networks import arch_strings, load_search_config, yaml_data
+from mobilezoo.search.networks import arch_strings, load_search_config, model_config, yaml_data
 from mobilezoo.search.records import SearchConfig
 from mobilezoo.search.space import Space
 from mobilezoo.search.supernet.accuracy import SupernetAccuracy
@@ -30,6 +32,8 @@ from mobilezoo.search.supernet.predictor import PredictedAccuracy
 from mobilezoo.search.supernet.sandwich import bound
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.trainer import train
+
+CLASSES = 10
 
 
 def networks(space: Space, count: int) -> list[Genome]:
@@ -146,14 +150,15 @@ def main() -> None:
     data = unpack_cifar(args.images, args.work / "cifar10")
     overrides = f"recipe_overrides=[data.source=folder:{data},train.epochs={args.epochs},train.device=cpu]"
     config = load_search_config("cifar10_supernet", (overrides, f"supernet.predictor_samples={args.samples}"))
-    kept, rows = Kept(args.work / "cells.jsonl"), []
+    kept, rows = Kept(args.out.with_suffix(".jsonl")), []
     judge = SupernetAccuracy(config, args.work, print)
     kept("supernet", lambda: {"epochs": args.epochs, "parameters": sum(p.numel() for p in judge.supernet.parameters())})
     chosen = networks(config.space, args.networks)
     for genome in chosen:
         kept(f"shared/{word(genome)}", lambda g=genome: {"top1": judge.top1(config.space.point(g))})
     for genome in chosen:
-        size = sum(p.numel() for p in judge.supernet.extract(config.space.point(genome)).parameters())
+        network = create_model(model_config(config.space, config.space.point(genome), "network"), num_classes=CLASSES)
+        size = sum(p.numel() for p in network.parameters())
         shared = kept.rows[f"shared/{word(genome)}"]["top1"]
         folder = args.work / "alone" / f"{args.alone_epochs}" / word(genome)
         alone = [
