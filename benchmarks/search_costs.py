@@ -106,13 +106,13 @@ def table(found: dict[str, list[dict[str, Any]]], kept: Kept, supernet: Kept) ->
         "| source | once, CPU s | per candidate, CPU s | candidates |",
         "|---|--:|--:|--:|",
     ]
-    epochs = next(cell.split("/")[1] for cell in supernet.rows if cell.startswith("alone/"))
-    alone = [row["cpu_s"] for cell, row in supernet.rows.items() if cell.startswith("alone/") and "top1" in row]
-    shared = [row["cpu_s"] for cell, row in supernet.rows.items() if cell.startswith("shared/")][1:]
+    scored = [(cell.split("/"), row["cpu_s"]) for cell, row in supernet.rows.items() if "top1" in row]
+    alone = [cpu_s / int(parts[1]) for parts, cpu_s in scored if parts[0] == "alone"]
+    shared = [cpu_s for parts, cpu_s in scored if parts[0] == "shared"][1:]
     trained, learned = supernet.rows["supernet"], supernet.rows["predictor"]
     once = trained["cpu_s"]
     lines += [
-        f"| trained for {epochs} epoch(s) of 20,000 images | 0 | {median(alone):.1f} | {len(alone)} |",
+        f"| trained for an epoch of 20,000 images | 0 | {median(alone):.1f} | {len(alone)} |",
         f"| supernet, {trained['epochs']} epochs | {once:.0f} | {median(shared):.2f} | {len(shared)} |",
         f"| predictor of {learned['networks']} networks of the supernet | {once + learned['cpu_s']:.0f} | "
         f"{learned['each_s']:.4f} | 100 |",

@@ -4,15 +4,18 @@
 
 `~/images` holds `cifar10-train-20k.parquet` and `cifar10-val-10k.parquet` (columns `image`, `label`; needs pyarrow).
 The supernet of `configs/search/cifar10_supernet.yaml` is trained once by its recipe; random networks of the space, its
-smallest and its largest are then scored by it, and each is trained alone from random weights. One process, one thread;
-what is finished is kept in a .jsonl beside the table, so the command goes on where it stopped (within a training from
---work); the table is written anew after every network.
+smallest and its largest are then scored by it, and each is trained alone from random weights. One thread; what is
+finished is kept in a .jsonl beside the table, so the command goes on where it stopped (within a training from --work).
+Two processes can share the work: one with --only shared, one with --only alone, then once more for the table.
 """
 
 import argparse
 import json
 import time
+from functools import partial
+from itertools import product
 from pathlib import Path
+from statistics import mean
 from typing import Any
 
 import numpy as np
@@ -77,45 +80,62 @@ def trained_alone(config: SearchConfig, genome: Genome, folder: Path, epochs: in
     return {"top1": history[-1]["val_top1"]}
 
 
-def table(rows: list[Row], config: SearchConfig, args: argparse.Namespace, further: list[str]) -> str:
-    alone, shared = ([row[key] for row in rows] for key in ("alone", "shared"))
+def parameters(network: torch.nn.Module) -> int:
+    return sum(p.numel() for p in network.parameters())
+
+
+def table(config: SearchConfig, kept: Kept, chosen: list[Genome], args: argparse.Namespace) -> str:
+    lengths = sorted({int(cell.split("/")[1]) for cell in kept.rows if cell.startswith("alone/")})
+    alone = {length: top1_alone(kept, chosen, length) for length in lengths}
+    alone = {length: scores for length, scores in alone.items() if len(scores) == len(chosen)}
+    shared = [kept.rows[f"shared/{word(genome)}"]["top1"] for genome in chosen]
     lines = [
         "# Supernet against stand-alone training\n",
         f"Written by `benchmarks/search_supernet.py` (torch {torch.__version__}, one CPU thread). Space "
         f"`configs/search/cifar10_supernet.yaml`: {config.space.count():,} networks. CIFAR-10, 20,000 training images, "
         f"10,000 held-out ones. The supernet was trained for {args.epochs} epochs; its networks inherit weights, their "
-        f"BatchNorm statistics come from {config.supernet.calibration_batches} training batches. Stand-alone: "
-        f"{args.alone_epochs} epoch(s) of the same recipe from random weights, mean of {args.seeds} seed(s). Of the "
-        "networks one is the smallest and one the largest; half of the others are uniform over the space, the rest "
-        "lean from small to large.\n",
+        f"BatchNorm statistics come from {config.supernet.calibration_batches} training batches. Stand-alone: the same "
+        "recipe from random weights, its schedule as long as the training; mean over seeds. Of the "
+        f"{len(chosen)} networks one is the smallest and one the largest; half of the others are uniform over the "
+        "space, the rest lean from small to large.\n",
+        "| stand-alone epochs | seeds | Spearman | Kendall | Spearman without smallest and largest |",
+        "|--:|--:|--:|--:|--:|",
     ]
-    if len(rows) > 4:
-        lines.append(f"**Spearman {spearmanr(alone, shared).statistic:.3f}**, Kendall "
-                     f"{kendalltau(alone, shared).statistic:.3f} over {len(rows)} networks; without the smallest and "
-                     f"the largest network Spearman {spearmanr(alone[2:], shared[2:]).statistic:.3f}.\n")  # fmt: skip
-    lines += [*further, "| network | parameters | stand-alone top-1 | supernet top-1 |", "|---|--:|--:|--:|"]
-    for row in sorted(rows, key=lambda row: row["alone"]):
-        name = " ".join(arch_strings(config.space.point(row["genome"])))
-        lines.append(f"| `{name}` | {row['parameters']:,} | {row['alone']:.2f} | {row['shared']:.2f} |")
+    for length, scores in alone.items():
+        means = [mean(seeds) for seeds in scores]
+        lines.append(
+            f"| {length} | {min(map(len, scores))} | **{spearmanr(means, shared).statistic:.3f}** "
+            f"| {kendalltau(means, shared).statistic:.3f} | {spearmanr(means[2:], shared[2:]).statistic:.3f} |"
+        )
+    lines += costs(kept)
+    columns = "".join(f" top-1 alone, {length} epochs |" for length in alone)
+    lines += [f"| network | parameters | top-1 by the supernet |{columns}", "|---|--:|--:|" + "--:|" * len(alone)]
+    for number in np.argsort(shared):
+        point = config.space.point(chosen[number])
+        size = parameters(create_model(model_config(config.space, point, "network"), num_classes=CLASSES))
+        scores = "".join(f" {mean(seeds[number]):.2f} |" for seeds in alone.values())
+        lines.append(f"| `{' '.join(arch_strings(point))}` | {size:,} | {shared[number]:.2f} |{scores}")
     return "\n".join(lines) + "\n"
 
 
-def costs(kept: Kept, epochs: int) -> list[str]:
+def top1_alone(kept: Kept, chosen: list[Genome], epochs: int) -> list[list[float]]:
+    """Per network the top-1 of each seed, of those networks that were trained for so long."""
+    rows = [(cell, row["top1"]) for cell, row in kept.rows.items() if "top1" in row]
+    scores = [[top1 for cell, top1 in rows if cell.startswith(f"alone/{epochs}/{word(genome)}/")] for genome in chosen]
+    return [seeds for seeds in scores if seeds]
+
+
+def costs(kept: Kept) -> list[str]:
     """The cost of a candidate's accuracy by each source, in CPU seconds."""
-    alone = [row["cpu_s"] for cell, row in kept.rows.items() if cell.startswith(f"alone/{epochs}/")]
-    shared = [row["cpu_s"] for cell, row in kept.rows.items() if cell.startswith("shared/")][1:]  # the first one reads
-    once = kept.rows["supernet"]["cpu_s"]
-    lines = [
-        "| source of a candidate's accuracy | once, CPU s | per candidate, CPU s |",
-        "|---|--:|--:|",
-        f"| proxy training | 0 | {np.mean(alone):.1f} |",
-        f"| supernet | {once:.0f} | {np.mean(shared):.2f} |",
-    ]
-    if "predictor" not in kept.rows:
-        return [*lines, ""]
-    row = kept.rows["predictor"]
+    split = {cell: cell.split("/") for cell, row in kept.rows.items() if "top1" in row}
+    alone = [kept.rows[cell]["cpu_s"] / int(parts[1]) for cell, parts in split.items() if parts[0] == "alone"]
+    shared = [kept.rows[cell]["cpu_s"] for cell, parts in split.items() if parts[0] == "shared"][1:]  # the first reads
+    row, once = kept.rows["predictor"], kept.rows["supernet"]["cpu_s"]
     return [
-        *lines,
+        "\n| source of a candidate's accuracy | once, CPU s | per candidate, CPU s |",
+        "|---|--:|--:|",
+        f"| proxy training, an epoch | 0 | {mean(alone):.1f} |",
+        f"| supernet | {once:.0f} | {mean(shared):.2f} |",
         f"| predictor of {row['networks']} networks | {once + row['cpu_s']:.0f} | {row['each_s']:.4f} |",
         f"\nThe predictor's Spearman on {row['held_out']} networks that it has not seen is **{row['spearman']:.3f}** "
         f"(of the supernet's scores; mean error {row['mean_abs_error']:.2f} points).\n",
@@ -139,39 +159,33 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("images", type=Path)
     parser.add_argument("--work", type=Path, required=True)
-    parser.add_argument("--networks", type=int, default=22)
+    parser.add_argument("--networks", type=int, default=20)
     parser.add_argument("--epochs", type=int, default=10, help="of the supernet")
-    parser.add_argument("--alone-epochs", type=int, default=3)
+    parser.add_argument("--alone-epochs", type=int, default=8)
     parser.add_argument("--seeds", type=int, default=1, help="of each stand-alone training")
-    parser.add_argument("--samples", type=int, default=100, help="networks that the predictor learns from")
+    parser.add_argument("--samples", type=int, default=60, help="networks that the predictor learns from")
+    parser.add_argument("--only", choices=("shared", "alone"), help="one half, for two processes at a time; no table")
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/search_supernet.md"))
     args = parser.parse_args()
     torch.set_num_threads(1)
     data = unpack_cifar(args.images, args.work / "cifar10")
     overrides = f"recipe_overrides=[data.source=folder:{data},train.epochs={args.epochs},train.device=cpu]"
     config = load_search_config("cifar10_supernet", (overrides, f"supernet.predictor_samples={args.samples}"))
-    kept, rows = Kept(args.out.with_suffix(".jsonl")), []
+    kept = Kept(args.out.with_suffix(".jsonl"))
     judge = SupernetAccuracy(config, args.work, print)
-    kept("supernet", lambda: {"epochs": args.epochs, "parameters": sum(p.numel() for p in judge.supernet.parameters())})
     chosen = networks(config.space, args.networks)
-    for genome in chosen:
-        kept(f"shared/{word(genome)}", lambda g=genome: {"top1": judge.top1(config.space.point(g))})
-    for genome in chosen:
-        network = create_model(model_config(config.space, config.space.point(genome), "network"), num_classes=CLASSES)
-        size = sum(p.numel() for p in network.parameters())
-        shared = kept.rows[f"shared/{word(genome)}"]["top1"]
-        folder = args.work / "alone" / f"{args.alone_epochs}" / word(genome)
-        alone = [
-            kept(
-                f"alone/{args.alone_epochs}/{word(genome)}/{seed}",
-                lambda g=genome, f=folder, s=seed: trained_alone(config, g, f / str(s), args.alone_epochs, s),
-            )["top1"]
-            for seed in range(args.seeds)
-        ]
-        rows.append({"genome": genome, "parameters": size, "shared": shared, "alone": float(np.mean(alone))})
-        write_text(args.out, table(rows, config, args, costs(kept, args.alone_epochs)))
-    kept("predictor", lambda: predicted(config, args.work))
-    write_text(args.out, table(rows, config, args, costs(kept, args.alone_epochs)))
+    if args.only != "alone":
+        kept("supernet", lambda: {"epochs": args.epochs, "parameters": parameters(judge.supernet)})
+        for genome in chosen:
+            kept(f"shared/{word(genome)}", lambda g=genome: {"top1": judge.top1(config.space.point(g))})
+        kept("predictor", lambda: predicted(config, args.work))
+    if args.only != "shared":
+        for seed, genome in product(range(args.seeds), chosen):
+            folder = args.work / "alone" / f"{args.alone_epochs}" / word(genome) / f"{seed}"
+            make = partial(trained_alone, config, genome, folder, args.alone_epochs, seed)
+            kept(f"alone/{args.alone_epochs}/{word(genome)}/{seed}", make)
+    if args.only is None:
+        write_text(args.out, table(config, kept, chosen, args))
 
 
 if __name__ == "__main__":
