@@ -6,9 +6,9 @@
 `~/images` holds CIFAR-10 as for `search_supernet.py`, and `clothing.tar` (clothing/SPLIT/CLASS/*.jpg). The search is
 `configs/search/cifar10_supernet.yaml` or `attention.yaml`; its target is the slowest rival's latency: at the narrowest
 width worth its name on CIFAR-10, at its own in the space of attention. Every rival's width is then multiplied so that
-its LiteRT file takes as long on this host as the found one's, or a little longer. What is finished is kept, so the
-command goes on where it stopped; the table is written anew after every training, and at the end of every run with
-latencies taken anew: give the last one a quiet machine.
+its LiteRT file takes at least as long on this host as the found one's; none gets narrower than 0.35, so it may take
+longer. What is finished is kept, so the command goes on where it stopped; the table is written anew after every
+training, and at the end of every run with latencies taken anew: give the last one a quiet machine.
 """
 
 import argparse
@@ -92,7 +92,7 @@ class Bench:
 
     def top1(self, network: Network, epochs: int, seed: int) -> float:
         """Of the last epoch from random weights, by the search's recipe."""
-        cell = f"top1/{seed}/" + json.dumps(network, sort_keys=True)
+        cell = f"top1/{epochs}/{seed}/" + json.dumps(network, sort_keys=True)
         return float(self.kept(cell, lambda: {"top1": self._trained(network, epochs, seed)})["top1"])
 
     def row(self, network: Network) -> dict[str, Any]:
@@ -106,7 +106,7 @@ class Bench:
         }
 
     def _trained(self, network: Network, epochs: int, seed: int) -> float:
-        folder, config = self.work / "runs" / f"{word(network)}-{seed}", self.config
+        folder, config = self.work / "runs" / f"{word(network)}-{epochs}-{seed}", self.config
         model = write_yaml(folder / "network.yaml", network)
         changes = (f"model={model}", f"train.epochs={epochs}", f"train.seed={seed}", "train.device=cpu")
         recipe = load_record(TrainConfig, find_config("train", config.recipe), (*config.recipe_overrides, *changes))

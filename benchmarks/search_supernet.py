@@ -84,7 +84,7 @@ def parameters(network: torch.nn.Module) -> int:
     return sum(p.numel() for p in network.parameters())
 
 
-def table(config: SearchConfig, kept: Kept, chosen: list[Genome], args: argparse.Namespace) -> str:
+def table(config: SearchConfig, kept: Kept, chosen: list[Genome]) -> str:
     lengths = sorted({int(cell.split("/")[1]) for cell in kept.rows if cell.startswith("alone/")})
     alone = {length: top1_alone(kept, chosen, length) for length in lengths}
     alone = {length: scores for length, scores in alone.items() if len(scores) == len(chosen)}
@@ -93,7 +93,8 @@ def table(config: SearchConfig, kept: Kept, chosen: list[Genome], args: argparse
         "# Supernet against stand-alone training\n",
         f"Written by `benchmarks/search_supernet.py` (torch {torch.__version__}, one CPU thread). Space "
         f"`configs/search/cifar10_supernet.yaml`: {config.space.count():,} networks. CIFAR-10, 20,000 training images, "
-        f"10,000 held-out ones. The supernet was trained for {args.epochs} epochs; its networks inherit weights, their "
+        f"10,000 held-out ones. The supernet was trained for {kept.rows['supernet']['epochs']} epochs; its networks "
+        "inherit weights, their "
         f"BatchNorm statistics come from {config.supernet.calibration_batches} training batches. Stand-alone: the same "
         "recipe from random weights, its schedule as long as the training; mean over seeds. Of the "
         f"{len(chosen)} networks one is the smallest and one the largest; half of the others are uniform over the "
@@ -185,7 +186,7 @@ def main() -> None:
             make = partial(trained_alone, config, genome, folder, args.alone_epochs, seed)
             kept(f"alone/{args.alone_epochs}/{word(genome)}/{seed}", make)
     if args.only is None:
-        write_text(args.out, table(config, kept, chosen, args))
+        write_text(args.out, table(config, kept, chosen))
 
 
 if __name__ == "__main__":
