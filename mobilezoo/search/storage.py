@@ -170,8 +170,7 @@ def open_study(config: "SearchConfig", folder: Path, *, lock_timeout_s: float = 
 def read_study(config: "SearchConfig", folder: Path) -> Study:
     """The search's study to look at, also while others work on it. Raises ConfigError where there is none."""
     where = place_of(config, folder)
-    if not config.storage and not (folder / DATABASE).is_file():
-        raise ConfigError(f"{str(folder)!r} holds no {DATABASE}: begin with `mobilezoo search run`")
+    _check_file(_url(config, folder))
     with database_errors(where):
         try:
             return optuna.load_study(study_name=_name(config), storage=open_storage(_url(config, folder)))
@@ -181,6 +180,13 @@ def read_study(config: "SearchConfig", folder: Path) -> Study:
 
 def _url(config: "SearchConfig", folder: Path) -> str:
     return config.storage or f"sqlite:///{folder / DATABASE}"
+
+
+def _check_file(url: str) -> None:
+    """Raise ConfigError for an SQLite file that is not there, which connecting would create."""
+    file = url.removeprefix("sqlite:///")
+    if file != url and not Path(file).is_file():
+        raise ConfigError(f"study database {file!r} not found: begin with `mobilezoo search run`")
 
 
 def _name(config: "SearchConfig") -> str:
@@ -256,7 +262,9 @@ def make_pruner(config: "SearchConfig") -> optuna.pruners.BasePruner:
 
 def stored_config(url: str, name: str | None) -> tuple[str, dict[str, Any]]:
     """(name, config as plain data) of a search in a shared database. Raises ConfigError when there is none."""
-    storage, where = open_storage(url), shown(url)
+    where = shown(url)
+    _check_file(url)
+    storage = open_storage(url)
     with database_errors(where):
         found = {
             summary.study_name: summary.user_attrs[CONFIG]

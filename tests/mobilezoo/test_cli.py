@@ -74,6 +74,7 @@ def test_show_takes_a_copied_yaml_and_no_code(tmp_path: Path, capsys: pytest.Cap
         (["search", "run", "digits", "storage=postgresql+psycopg://me@127.0.0.1:1/x"], "127.0.0.1"),
         (["search", "status", "nowhere"], "run folder of a search not found: 'nowhere'"),
         (["search", "front", "/"], "holds no search.yaml"),
+        (["search", "worker", "sqlite:///nowhere.db"], "study database 'nowhere.db' not found"),
     ],
 )
 def test_a_mistake_is_one_line_and_exit_code_2(

@@ -412,5 +412,5 @@ def test_the_standing_is_told_while_another_process_searches(tmp_path: Path) -> 
     assert last.running[0].number == 2
     assert last.running[0].worker.endswith(f":{os.getpid()}")
     assert last.best is not None
-    with pytest.raises(ConfigError, match=r"holds no study\.db"):
+    with pytest.raises(ConfigError, match=r"study\.db' not found"):
         standing(config(), tmp_path / "elsewhere")
