@@ -229,11 +229,10 @@ def main() -> None:
                 rows[rival] = bench.row(network)
             rows[rival]["top1"].append(bench.top1(network, args.epochs, seed))
             write_text(out, table(args.task, args, config, rows))
-    for _ in range(ROUNDS):
-        for rival, network in contest.items():
-            rows[rival].setdefault("again", []).append(latency_ms(bench.file(network)))
-    for row in rows.values():
-        row["ms"] = row["again"]
+    files = {rival: bench.file(network) for rival, network in contest.items()}
+    rounds = [{rival: latency_ms(file) for rival, file in files.items()} for _ in range(ROUNDS)]
+    for rival, row in rows.items():
+        row["ms"] = [times[rival] for times in rounds]
     write_text(out, table(args.task, args, config, rows))
 
 
