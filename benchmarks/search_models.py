@@ -153,23 +153,24 @@ def scaled(data: Network, target_ms: float, timed: Callable[[Network], float]) -
 
 def table(task: str, args: argparse.Namespace, config: SearchConfig, rows: dict[str, dict[str, Any]]) -> str:
     objective = config.objective
+    rounds = max(len(row["ms"]) for row in rows.values())
+    latency = f"median of {rounds} rounds over all of them [lowest, highest]" if rounds > 1 else "measured once so far"
     aim = f"the slowest rival at {'its narrowest' if task == 'cifar10' else 'full width'}"
     lines = [
         f"# Searched against scaled: {task}\n",
         f"Written by `benchmarks/search_models.py {task}` (torch {torch.__version__}, LiteRT on this host, one thread, "
         f"fp32). {args.trials} networks of `configs/search/{CONFIGS[task]}.yaml` were scored by a supernet; the "
         f"best one by {objective.reward} was taken (target: {aim}, {objective.target_ms:g} ms). Then every network was "
-        f"trained alone for {args.epochs} epochs by the same recipe. Latency: median of {ROUNDS} rounds over all of "
-        "them [lowest, highest].\n",
+        f"trained alone for {args.epochs} epochs by the same recipe. Latency: {latency}.\n",
         "| network | width multiplier | parameters | latency, ms | seeds | top-1, mean | deviation |",
         "|---|--:|--:|--:|--:|--:|--:|",
     ]
     for name, row in rows.items():
         scores, ms = row["top1"], row["ms"]
         spread = f"{stdev(scores):.2f}" if len(scores) > 1 else ""
-        latency = f"{median(ms):.4f} [{min(ms):.4f}, {max(ms):.4f}]"
+        span = f"{median(ms):.4f} [{min(ms):.4f}, {max(ms):.4f}]"
         lines.append(
-            f"| {name} | {row['multiplier']:g} | {row['parameters']:,} | {latency} | {len(scores)} "
+            f"| {name} | {row['multiplier']:g} | {row['parameters']:,} | {span} | {len(scores)} "
             f"| {mean(scores):.2f} | {spread} |"
         )
     return "\n".join(lines) + "\n"
