@@ -6,10 +6,10 @@
 `~/images` holds CIFAR-10 as for `search_supernet.py`, and `clothing.tar` (clothing/SPLIT/CLASS/*.jpg). The search is
 `configs/search/cifar10_supernet.yaml` or `attention.yaml`; its target is the slowest rival's latency: at the narrowest
 width worth its name on CIFAR-10, at its own in the space of attention. Every rival's width is then multiplied so that
-its LiteRT file takes at least as long on this host as the found one's; none gets narrower than 0.35, so it may take
-longer. Where the best network attends nowhere, the best that attends somewhere is trained too. What is finished is
-kept, so the command goes on where it stopped; the table is written anew after every training, and at the end of every
-run with latencies taken anew: give the last one a quiet machine.
+its LiteRT file takes as long on this host as the found one's, the two being measured by turns; none gets narrower than
+0.35, so it may take longer. Where the best network attends nowhere, the best that attends somewhere is trained too.
+What is finished is kept, so the command goes on where it stopped; the table is written anew after every training, and
+at the end of every run with latencies taken anew: give the last one a quiet machine.
 """
 
 import argparse
@@ -103,6 +103,16 @@ class Bench:
         cell = "latency/" + json.dumps(network, sort_keys=True)
         return float(self.kept(cell, lambda: {"ms": latency_ms(self.file(network))})["ms"])
 
+    def ratio(self, network: Network, other: Network) -> float:
+        """Latency over the other's: median of `ROUNDS` rounds that measure both, so a slower hour slows both."""
+        cell = f"ratio/{json.dumps(network, sort_keys=True)} over {word(other)}"
+
+        def measured() -> dict[str, float]:
+            one, two = self.file(network), self.file(other)
+            return {"ratio": median(latency_ms(one) / latency_ms(two) for _ in range(ROUNDS))}
+
+        return float(self.kept(cell, measured)["ratio"])
+
     def top1(self, network: Network, epochs: int, seed: int) -> float:
         """Of the last epoch from random weights, by the search's recipe."""
         cell = f"top1/{epochs}/{seed}/" + json.dumps(network, sort_keys=True)
@@ -139,16 +149,19 @@ def latency_ms(file: Path) -> float:
     return estimate_of(profile(file, "host", use_cache=False)).ms
 
 
-def scaled(data: Network, target_ms: float, timed: Callable[[Network], float]) -> Network:
-    """The narrowest multiple that takes at least `target_ms`. By bisection over MULTIPLIERS."""
-    low, high = 0, len(MULTIPLIERS) - 1
+def scaled(data: Network, ours: Network, ratio: Callable[[Network, Network], float]) -> Network:
+    """The multiple that takes as long as `ours`, or nearly so. By bisection over MULTIPLIERS."""
+    if {**data, "width_multiplier": 1.0} == ours:
+        return ours
+    multiples = [{**data, "width_multiplier": multiplier} for multiplier in MULTIPLIERS]
+    low, high = 0, len(multiples) - 1
     while low < high:
         middle = (low + high) // 2
-        if timed({**data, "width_multiplier": MULTIPLIERS[middle]}) < target_ms:
+        if ratio(multiples[middle], ours) < 1:
             low = middle + 1
         else:
             high = middle
-    return {**data, "width_multiplier": MULTIPLIERS[low]}
+    return min(multiples[max(low - 1, 0) : low + 1], key=lambda multiple: abs(ratio(multiple, ours) - 1))
 
 
 def table(task: str, args: argparse.Namespace, config: SearchConfig, rows: dict[str, dict[str, Any]]) -> str:
@@ -222,7 +235,7 @@ def main() -> None:
     name, ours = found[0], {**found[1], "width_multiplier": 1.0}
     contest = {name: ours}
     for rival, network in (*more, *others.items()):
-        contest[rival] = scaled(network, bench.timed(ours), bench.timed)
+        contest[rival] = scaled(network, ours, bench.ratio)
     rows: dict[str, dict[str, Any]] = {}
     for seed in range(args.seeds):
         for rival, network in contest.items():

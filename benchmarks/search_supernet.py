@@ -94,10 +94,9 @@ def table(config: SearchConfig, kept: Kept, chosen: list[Genome]) -> str:
         f"Written by `benchmarks/search_supernet.py` (torch {torch.__version__}, one CPU thread). Space "
         f"`configs/search/cifar10_supernet.yaml`: {config.space.count():,} networks. CIFAR-10, 20,000 training images, "
         f"10,000 held-out ones. The supernet was trained for {kept.rows['supernet']['epochs']} epochs; its networks "
-        "inherit weights, their "
-        f"BatchNorm statistics come from {config.supernet.calibration_batches} training batches. Stand-alone: the same "
-        "recipe from random weights, its schedule as long as the training; mean over seeds. Of the "
-        f"{len(chosen)} networks one is the smallest and one the largest; half of the others are uniform over the "
+        f"inherit weights, their BatchNorm statistics are of {config.supernet.calibration_batches} training batches. "
+        "Stand-alone: the same recipe from random weights, its schedule as long as the training; mean over seeds. Of "
+        f"the {len(chosen)} networks one is the smallest and one the largest; half of the others are uniform over the "
         "space, the rest lean from small to large.\n",
         "| stand-alone epochs | seeds | Spearman | Kendall | Spearman without smallest and largest |",
         "|--:|--:|--:|--:|--:|",
@@ -114,8 +113,8 @@ def table(config: SearchConfig, kept: Kept, chosen: list[Genome]) -> str:
     for number in np.argsort(shared):
         point = config.space.point(chosen[number])
         size = parameters(create_model(model_config(config.space, point, "network"), num_classes=CLASSES))
-        scores = "".join(f" {mean(seeds[number]):.2f} |" for seeds in alone.values())
-        lines.append(f"| `{' '.join(arch_strings(point))}` | {size:,} | {shared[number]:.2f} |{scores}")
+        tops = "".join(f" {mean(seeds[number]):.2f} |" for seeds in alone.values())
+        lines.append(f"| `{' '.join(arch_strings(point))}` | {size:,} | {shared[number]:.2f} |{tops}")
     return "\n".join(lines) + "\n"
 
 
