@@ -96,6 +96,13 @@ def summary(config: SearchConfig, study: Study) -> SearchResult:
     )
 
 
+def best_reward(study: Study) -> float:
+    """Of all complete trials, other workers' and earlier calls' among them."""
+    ledger = Ledger(all_trials(study))
+    finished = [trial for _, trial in ledger.finished(ledger.fresh_place) if trial.state == TrialState.COMPLETE]
+    return max((float(trial.user_attrs["reward"]) for trial in finished), default=-math.inf)
+
+
 def _costs(config: SearchConfig, trial: TrialRecord) -> list[float]:
     """The criteria of the front, all to be small."""
     assert trial.top1 is not None

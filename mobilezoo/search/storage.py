@@ -100,12 +100,14 @@ def place_of(config: "SearchConfig", folder: Path) -> str:
 
 
 def shown(url: str) -> str:
-    """A database URL without its password. Raises ConfigError when it is none."""
+    """A database URL without its password. Raises ConfigError when it is none, or of an unknown kind of database."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
     try:
-        return make_url(url).render_as_string(hide_password=True)
+        parsed = make_url(url)
+        parsed.get_dialect()
+        return parsed.render_as_string(hide_password=True)
     except (ArgumentError, ValueError):
         raise ConfigError(
             f"storage = {url!r}: expected a database URL such as postgresql+psycopg://USER@HOST/DATABASE"
@@ -133,8 +135,9 @@ def open_storage(url: str, *, heartbeat_s: int | None = None, lock_timeout_s: fl
         except ImportError as error:
             if url.startswith("postgresql+psycopg:"):
                 raise MissingToolError("psycopg", "postgres") from None
+            module = getattr(error.__cause__ or error.__context__ or error, "name", None)
             raise ConfigError(
-                f"storage = {where!r}: its driver is not installed ({error.name or 'unknown'}); "
+                f"storage = {where!r}: its driver {module or ''} is not installed; "
                 "for PostgreSQL write postgresql+psycopg://…"
             ) from None
         except RuntimeError as error:

@@ -43,7 +43,7 @@ from mobilezoo.search.records import (
     SearchResult,
     TrialRecord,
 )
-from mobilezoo.search.results import record, remeasured_key, save
+from mobilezoo.search.results import best_reward, record, remeasured_key, save
 from mobilezoo.search.storage import (
     SILENT_BEATS,
     SMALLEST,
@@ -67,15 +67,16 @@ def search(
     measure: Measure,
     out_dir: Path,
     trials: int | None = None,
-    on_trial: Callable[[TrialRecord], None] | None = None,
+    on_trial: Callable[[TrialRecord, float], None] | None = None,
 ) -> SearchResult:
     """Try networks until the study holds `trials` finished ones (default: the config's number).
 
-    Writes `search.yaml`, `search.json` and the YAMLs of the front and of the winner. Call it again with the same
-    arguments to go on after a stop; what was running then is run again. With `config.storage` several processes may
-    call it at once; each returns when all trials are finished, whoever ran them. Raises ConfigError for a study of
-    another space, or a target that the smallest network misses (before anything is trained); MobilezooError for a
-    database that cannot be used, or too many failures in a row.
+    Writes `search.yaml`, `search.json` and the YAMLs of the front and of the winner, and tells `on_trial` each trial
+    of this call with the best reward so far, whoever found it. Call it again with the same arguments to go on after a
+    stop; what was running then is run again. With `config.storage` several processes may call it at once; each returns
+    when all trials are finished, whoever ran them. Raises ConfigError for a study of another space, or a target that
+    the smallest network misses (before anything is trained); MobilezooError for a database that cannot be used, or too
+    many failures in a row.
     """
     check_space(config.space, config.name or "search")
     limit = config.trials if trials is None else trials
@@ -87,7 +88,7 @@ def search(
             while run.step(study):
                 last = run.finished(study)
                 if last is not None and on_trial is not None:
-                    on_trial(record(config, *last))
+                    on_trial(record(config, *last), best_reward(study))
                 run.stop_on_failures(last)
         finally:
             with writing_in(out_dir):

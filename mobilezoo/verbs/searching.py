@@ -60,14 +60,11 @@ def _work(settings: SearchConfig, folder: Path, progress: bool) -> SearchResult:
     for device in () if settings.estimator else settings.devices:
         load_device(device).close()
     console = Console(stderr=True, quiet=not progress)
-    best = -float("inf")
 
     def say(text: str) -> None:
         console.print(text, highlight=False, markup=False)
 
-    def tell(trial: TrialRecord) -> None:
-        nonlocal best
-        best = max(best, trial.reward if trial.reward is not None else best)
+    def tell(trial: TrialRecord, best: float) -> None:
         say(_line(trial, best))
         status.update(f"searching {settings.name}: trial {trial.number + 1} of {settings.trials} done")
 

@@ -90,7 +90,7 @@ def outcome(result: SearchResult) -> list[Any]:
 
 def test_a_search_leaves_a_record_a_front_and_yamls_that_are_its_networks(tmp_path: Path) -> None:
     shown: list[int] = []
-    result = Judge().search(config(), tmp_path, on_trial=lambda t: shown.append(t.number))
+    result = Judge().search(config(), tmp_path, on_trial=lambda trial, best: shown.append(trial.number))
     assert load_search_result(tmp_path) == result
     assert [t.number for t in result.trials] == shown == list(range(8))
     assert result.trials[0].point == config().space.smallest()
@@ -124,6 +124,16 @@ def test_a_resumed_search_equals_an_unbroken_one(engine: str, goal: str, tmp_pat
         search(wanted, stop, stopped.measure, tmp_path / "b")
     resumed = Judge().search(wanted, tmp_path / "b")
     assert outcome(resumed) == outcome(unbroken)
+
+
+def test_the_best_reward_told_is_that_of_the_whole_study(tmp_path: Path) -> None:
+    wanted = config(engine="random")
+    Judge().search(wanted, tmp_path, trials=5)
+    told: list[float] = []
+    result = Judge().search(wanted, tmp_path, trials=6, on_trial=lambda trial, best: told.append(best))
+    rewards = [t.reward or 0.0 for t in result.trials]
+    assert rewards[5] < max(rewards), "the trial told is itself the best: the test shows nothing"
+    assert told == [max(rewards)]
 
 
 def test_a_search_killed_in_a_trial_loses_nothing_and_runs_that_network_again(tmp_path: Path) -> None:
@@ -316,6 +326,7 @@ def test_a_front_may_trade_several_devices_and_the_size(engine: str, tmp_path: P
         ({"estimator": "a.json", "devices": ["host", "phone"]}, "one device with an estimator"),
         ({"objective": {"target_ms": 3, "targets_ms": {"phone": 5}}}, r"targets_ms of devices \['host'\], got phone"),
         ({"storage": "nonsense"}, "expected a database URL such as postgresql"),
+        ({"storage": "mongo://server/searches"}, "expected a database URL such as postgresql"),
     ],
 )
 def test_contradictory_configs_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
