@@ -16,7 +16,7 @@ from mobilezoo.search.ledger import Ledger, all_trials
 from mobilezoo.search.networks import arch_strings, yaml_data
 from mobilezoo.search.objective import undominated
 from mobilezoo.search.records import RESULT_NAME, Figures, SearchConfig, SearchResult, TrialRecord
-from mobilezoo.search.storage import database_errors, place_of, read_study, writing_in
+from mobilezoo.search.storage import check_folder, database_errors, place_of, read_study, writing_in
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 
@@ -131,6 +131,7 @@ def save(config: SearchConfig, study: Study, out_dir: Path) -> SearchResult:
 
 def current(config: SearchConfig, out_dir: Path) -> SearchResult:
     """What is finished by now, written as `save` does, while others may work on the study."""
+    check_folder(config, out_dir)
     with database_errors(place_of(config, out_dir)), writing_in(out_dir):
         return save(config, read_study(config, out_dir), out_dir)
 

@@ -156,6 +156,15 @@ def _connect(url: str, **options: Any) -> _Storage:
     return _Storage(url, **options)
 
 
+def check_folder(config: "SearchConfig", folder: Path) -> None:
+    """Raise ConfigError where the results of a search in a shared database would replace those of the folder's own."""
+    if config.storage and (folder / DATABASE).exists():
+        raise ConfigError(
+            f"{str(folder)!r} holds a search of its own ({DATABASE}), not that in {shown(config.storage)!r}: use "
+            "name=OTHER, --out FOLDER or another working folder"
+        )
+
+
 def open_study(config: "SearchConfig", folder: Path, *, lock_timeout_s: float = 30.0) -> Study:
     """The search's study with everything it holds, created where there is none.
 
@@ -163,6 +172,7 @@ def open_study(config: "SearchConfig", folder: Path, *, lock_timeout_s: float = 
     stays locked for `lock_timeout_s`, is gone or is none.
     """
     where = place_of(config, folder)
+    check_folder(config, folder)
     storage = open_storage(_url(config, folder), heartbeat_s=_heartbeat_s(config), lock_timeout_s=lock_timeout_s)
     with database_errors(where):
         study = _existing(config, storage, where) or _created(config, storage, where)

@@ -28,7 +28,7 @@ from mobilezoo.search.records import (
     SearchResult,
     load_search_result,
 )
-from mobilezoo.search.results import standing
+from mobilezoo.search.results import current, standing
 from mobilezoo.search.storage import DATABASE, open_study
 from mobilezoo.search.study import remeasure, search
 
@@ -332,6 +332,17 @@ def test_a_front_may_trade_several_devices_and_the_size(engine: str, tmp_path: P
 def test_contradictory_configs_are_refused(changes: dict[str, Any], message: str, tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match=message):
         Judge().search(config(**changes), tmp_path)
+
+
+def test_a_search_in_a_shared_database_does_not_replace_the_results_of_the_folder(tmp_path: Path) -> None:
+    own = Judge().search(config(trials=3), tmp_path / "run")
+    shared = config(trials=3, seed=1, storage=f"sqlite:///{tmp_path}/shared.db")
+    found = Judge().search(shared, tmp_path / "other")
+    for use in (lambda: Judge().search(shared, tmp_path / "run"), lambda: current(shared, tmp_path / "run")):
+        with pytest.raises(ConfigError, match=r"holds a search of its own \(study\.db\), .*use name=OTHER"):
+            use()
+    assert load_search_result(tmp_path / "run") == own
+    assert current(shared, tmp_path / "other").trials == found.trials
 
 
 def test_a_lost_device_stops_the_search_and_its_network_runs_again_however_often(tmp_path: Path) -> None:
