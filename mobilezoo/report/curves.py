@@ -2,6 +2,7 @@
 
 import csv
 import math
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,7 +35,7 @@ class Curves:
         return values[-1] if values else None
 
 
-def read_curves(run: Path) -> Curves:
+def read_curves(run: Path, name: str) -> Curves:
     """The metrics of a run folder. Raises MobilezooError when they are missing or not a table of numbers."""
     file = existing_path(run, "run folder") / METRICS
     try:
@@ -44,8 +45,8 @@ def read_curves(run: Path) -> Curves:
         raise MobilezooError(f"{str(run)!r} holds no {METRICS}: is it the folder of a training run?") from None
     except (OSError, UnicodeDecodeError, csv.Error) as error:
         raise MobilezooError(f"{str(file)!r} cannot be read: {error}") from None
-    names = [name for name in (rows[0] if rows else {}) if name]
-    return Curves(run.name, {name: [_number(row[name]) for row in rows] for name in names})
+    columns = [column for column in (rows[0] if rows else {}) if column]
+    return Curves(name, {column: [_number(row[column]) for row in rows] for column in columns})
 
 
 def _number(text: str | None) -> float | None:
@@ -57,12 +58,14 @@ def _number(text: str | None) -> float | None:
     return value if math.isfinite(value) else None
 
 
-def unique_names(runs: list[Curves]) -> list[Curves]:
-    """Runs of the same folder name get a number, so that a legend can tell them apart."""
-    seen: dict[str, int] = {}
-    result = []
-    for run in runs:
-        seen[run.name] = seen.get(run.name, 0) + 1
-        name = run.name if seen[run.name] == 1 else f"{run.name} ({seen[run.name]})"
-        result.append(Curves(name, run.columns))
-    return result
+def run_names(runs: Sequence[Path]) -> list[str]:
+    """The folders' names, with as many of their parents as tell each from the other folders."""
+    paths = [run.resolve() for run in runs]
+    return [_name(path, [other for other in paths if other != path]) for path in paths]
+
+
+def _name(path: Path, others: list[Path]) -> str:
+    depth = 1
+    while any(other.parts[-depth:] == path.parts[-depth:] for other in others):
+        depth += 1
+    return "/".join(path.parts[-depth:])

@@ -8,7 +8,7 @@ from typing import Any
 
 from mobilezoo.artifacts import Artifact, LatencyReport, write_text
 from mobilezoo.errors import MobilezooError, require
-from mobilezoo.report.curves import Curves, read_curves, unique_names
+from mobilezoo.report.curves import Curves, read_curves, run_names
 from mobilezoo.report.figures import (
     criterion_figures,
     front_figure,
@@ -42,7 +42,8 @@ def build_report(
     """
     require("jinja2", "report")
     require("plotly", "report")
-    curves = unique_names([read_curves(Path(run)) for run in runs])
+    paths = [Path(run) for run in runs]
+    curves = [read_curves(run, name) for run, name in zip(paths, run_names(paths), strict=True)]
     groups = latency_groups(latencies)
     figures: dict[str, dict[str, Any]] = {}
     training = [_add(figures, f"train-{i}", figure) for i, figure in enumerate(training_figures(curves))]

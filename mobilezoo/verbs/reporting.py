@@ -26,7 +26,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
     return build_report(
         out,
         title="mobilezoo report",
-        models=[_model_row(run) for run in runs],
+        models=[row for run in runs if (row := _model_row(run))],
         runs=runs,
         artifacts=artifacts,
         latencies=latencies,
@@ -39,13 +39,17 @@ def _found(roots: list[Path], pattern: str) -> list[Path]:
     return [p for root in roots for p in sorted(root.rglob(pattern)) if "trials" not in p.relative_to(root).parts]
 
 
-def _model_row(run: Path) -> dict[str, Any]:
+def _model_row(run: Path) -> dict[str, Any] | None:
+    """The network that a run trained; None for a supernet, which is no single network."""
     from mobilezoo.models import create_model, load_model_config
     from mobilezoo.models.macs import count
 
     record = load_record_of(Checkpoint, run / "best.safetensors")
+    config = load_model_config(record.model)
+    if config.family == "supernet":
+        return None
     network = create_model(
-        load_model_config(record.model),
+        config,
         num_classes=record.num_classes,
         in_chans=record.in_chans,
         probe_queries=record.probe_queries,

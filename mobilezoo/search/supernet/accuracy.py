@@ -97,7 +97,7 @@ class SupernetAccuracy:
         else:
             run = self.folder / "train"
             with writing_in(run):  # a second worker waits, and then finds it trained
-                self.say(f"training the supernet in {run}")
+                self.say(f"supernet: trained in {run}, unless it is already")
                 record = train(self.recipe, run, resume=True, progress=False, on_epoch=self._tell)
             path = run / record.path
         network = create_model(self.model, path, num_classes=record.num_classes, in_chans=record.in_chans)

@@ -148,7 +148,11 @@ def test_runs_are_compared_by_any_column_they_have(records: dict[str, Any], tmp_
     path = runs_report([*records["runs"], other], tmp_path / "runs.html")
     figures = figures_of(path.read_text())
     top1 = figures["train-0"]["data"]
-    assert [trace["name"] for trace in top1] == ["mobilenetv2_ca_100", "demo_best", "demo_best (2)"]
+    assert [trace["name"] for trace in top1] == [
+        "mobilenetv2_ca_100",
+        f"{tmp_path.name}/demo_best",
+        "elsewhere/demo_best",
+    ]
     assert top1[2]["y"] == [50.0, None, 61.5]
     assert any(t["y"] == [3.5, 2.5, None] for figure in figures.values() for t in figure["data"])
     assert "61.50" in body_of(path.read_text())

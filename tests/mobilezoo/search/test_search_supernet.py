@@ -26,6 +26,7 @@ from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.evaluate import evaluate
 from mobilezoo.train.shared import check_shared
 from mobilezoo.train.trainer import train
+from mobilezoo.verbs.reporting import write_report
 
 TINY: dict[str, Any] = {
     "resolution": [16],
@@ -177,7 +178,7 @@ def searched(folder: Path, **changes: Any) -> tuple[SearchConfig, SupernetAccura
     figures = Figures(latency={"host": LatencyEstimate(ms=1.0, source="none")})
     result = search(config, judge, lambda candidate: figures, folder)
     judge.write(result, folder)
-    assert any("training the supernet" in line for line in said)
+    assert any("supernet: trained in" in line for line in said)
     return config, judge, result
 
 
@@ -191,6 +192,9 @@ def test_a_search_leaves_the_winner_with_the_weights_it_was_scored_with(tmp_path
     held_out = eval_loader(data, open_data(data, train=False), 16, judge.model.preprocessing(), torch.device("cpu"))
     assert evaluate(network, held_out).top1 == pytest.approx(result.trial(result.best).top1)
     assert {p.with_suffix(".safetensors").is_file() for p in (tmp_path / "front").glob("*.yaml")} == {True}
+    page = write_report([tmp_path], tmp_path / "page.html").read_text()
+    assert 'id="training"' in page, "the supernet's own curves"
+    assert 'id="models"' not in page, "a supernet is no model to choose"
     # The same supernet by name: nothing is trained again, and the same network scores the same.
     again = config.model_copy(
         update={
