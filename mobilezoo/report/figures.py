@@ -27,6 +27,7 @@ LABELS = {
     "lr": ("Learning rate", ""),
     "images_per_s": ("Throughput", "images/s"),
     "data_wait_share": ("Time spent waiting for data", "share"),
+    "memory_mb": ("Memory", "MB"),
     "bad_images": ("Unreadable images", ""),
 }
 """Known metrics in the order they are shown; others follow under their own names."""
