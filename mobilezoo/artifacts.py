@@ -74,7 +74,7 @@ class Checkpoint(Record):
     path: str
     sha256: str
     model: str
-    """A model name, or the path of its YAML."""
+    """A model name, or the path its YAML had in training; a copy lies beside the weights, with their stem."""
     num_classes: int
     in_chans: int = 3
     resolution: int

@@ -48,10 +48,15 @@ def config_names(kind: str) -> list[str]:
     return sorted(p.stem for p in (config_root() / kind).glob("*.yaml"))
 
 
+def is_yaml(name: str) -> bool:
+    """Whether a config is named by its path and not by a bare name."""
+    return name.endswith((".yaml", ".yml"))
+
+
 def find_config(kind: str, name: str | Path) -> Path:
     """The file behind a path or a bare name. Raises UnknownNameError (near names offered)."""
     text = str(name)
-    if text.endswith((".yaml", ".yml")):
+    if is_yaml(text):
         path = Path(text).expanduser()
         if not path.is_file():
             path = config_root() / kind / path.name if "/" not in text else path

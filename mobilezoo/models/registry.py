@@ -4,7 +4,8 @@ import fnmatch
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilezoo.config import apply_overrides, config_names, config_root, find_config, read_yaml
+from mobilezoo.artifacts import Checkpoint
+from mobilezoo.config import apply_overrides, config_names, config_root, find_config, is_yaml, read_yaml
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.models.base import ModelConfig, family_module
 
@@ -28,6 +29,17 @@ def load_model_config(model: str | Path, overrides: tuple[str, ...] = ()) -> Mod
         raise ConfigError(f"{path}: missing key 'family'")
     config_class: type[ModelConfig] = family_module(str(data["family"])).Config
     return config_class.parse({**data, "name": path.stem}, str(path))
+
+
+def recorded_config(record: Checkpoint, weights: Path) -> ModelConfig:
+    """The config of a checkpoint's network: by the recorded name, or the YAML beside the weights, or the recorded path.
+
+    Raises ConfigError or UnknownNameError.
+    """
+    beside = weights.with_suffix(".yaml")
+    if not (is_yaml(record.model) and beside.is_file()):
+        return load_model_config(record.model)
+    return load_model_config(beside).model_copy(update={"name": Path(record.model).stem})
 
 
 def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None = None, **kwargs: Any) -> "nn.Module":

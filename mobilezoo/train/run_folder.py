@@ -1,4 +1,7 @@
-"""The folder of a run: resolved config, environment, metrics as CSV and JSON, TensorBoard events, best weights."""
+"""The folder of a run: resolved config, environment, metrics as CSV and JSON, TensorBoard events, best weights.
+
+Beside the weights lies the network's YAML where it is not the zoo's own, so the folder can be moved.
+"""
 
 import csv
 import io
@@ -12,7 +15,7 @@ from typing import Any
 import torch
 
 from mobilezoo.artifacts import Checkpoint, atomic_write, save_record, versions, write_text
-from mobilezoo.config import read_yaml, write_yaml
+from mobilezoo.config import find_config, is_yaml, read_yaml, write_yaml
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.train.config import TrainConfig
 
@@ -38,6 +41,9 @@ class RunFolder:
             self._same_config(config)
             return
         write_yaml(self.config, config.model_dump(mode="json"), ["the resolved config of this run"])
+        if is_yaml(config.model):  # the user's own, which may move or change
+            network = find_config("models", config.model).read_text(encoding="utf-8")
+            write_text(self.best.with_suffix(".yaml"), network)
         write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
 
     def write_history(self, history: list[dict[str, float]]) -> None:

@@ -41,11 +41,12 @@ def _found(roots: list[Path], pattern: str) -> list[Path]:
 
 def _model_row(run: Path) -> dict[str, Any] | None:
     """The network that a run trained; None for a supernet, which is no single network."""
-    from mobilezoo.models import create_model, load_model_config
+    from mobilezoo.models import create_model, recorded_config
     from mobilezoo.models.macs import count
 
-    record = load_record_of(Checkpoint, run / "best.safetensors")
-    config = load_model_config(record.model)
+    weights = run / "best.safetensors"
+    record = load_record_of(Checkpoint, weights)
+    config = recorded_config(record, weights)
     if config.family == "supernet":
         return None
     network = create_model(
@@ -55,7 +56,7 @@ def _model_row(run: Path) -> dict[str, Any] | None:
         probe_queries=record.probe_queries,
     ).eval()
     return {
-        "name": Path(record.model).stem,
+        "name": config.name,
         "run": run.name,
         "resolution": record.resolution,
         **count(network, record.resolution),

@@ -76,10 +76,10 @@ def load_subject(what: str, checkpoint: Path | None = None) -> Subject:
 
 
 def _from_checkpoint(path: Path) -> Subject:
-    from mobilezoo.models import create_model, load_model_config
+    from mobilezoo.models import create_model, recorded_config
 
     record = load_record_of(Checkpoint, path)
-    config = load_model_config(record.model)
+    config = recorded_config(record, path)
     network = create_model(
         config,
         checkpoint=path,
