@@ -40,11 +40,12 @@ class RunFolder:
         if started:
             self._same_config(config)
             return
-        write_yaml(self.config, config.model_dump(mode="json"), ["the resolved config of this run"])
         if is_yaml(config.model):  # the user's own, which may move or change
             network = find_config("models", config.model).read_text(encoding="utf-8")
             write_text(self.best.with_suffix(".yaml"), network)
         write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
+        # Last: with it the folder counts as begun, and what is missing then is not written any more.
+        write_yaml(self.config, config.model_dump(mode="json"), ["the resolved config of this run"])
 
     def write_history(self, history: list[dict[str, float]]) -> None:
         """Rewrite metrics.csv and metrics.json from the whole history, so that a resumed run has no stray rows."""

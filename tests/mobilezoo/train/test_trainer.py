@@ -17,7 +17,6 @@ import torch
 from mobilezoo.artifacts import Checkpoint, load_record_of
 from mobilezoo.config import load_record
 from mobilezoo.errors import ConfigError, MobilezooError
-from mobilezoo.models import recorded_config
 from mobilezoo.train import checkpoints, trainer
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.verbs.subject import load_subject
@@ -64,13 +63,10 @@ def scores(run: Path) -> list[dict[str, float]]:
 
 def test_a_run_can_be_moved_away_from_its_networks_yaml(recipe: Path, tmp_path: Path) -> None:
     config = load_record(TrainConfig, recipe, ("train.epochs=1", "train.schedule.warmup_epochs=0"))
-    record = trainer.train(config, tmp_path / "run", progress=False)
+    trainer.train(config, tmp_path / "run", progress=False)
     (tmp_path / "tiny.yaml").unlink()
     weights = (tmp_path / "run").rename(tmp_path / "moved") / "best.safetensors"
-    loaded = load_subject(str(weights))
-    assert loaded.name == "tiny"
-    assert sum(p.numel() for p in loaded.network.parameters()) > 0
-    assert recorded_config(record, weights).preprocessing() == loaded.preprocessing
+    assert load_subject(str(weights)).name == "tiny"
     weights.with_suffix(".yaml").unlink()
     with pytest.raises(ConfigError, match=r"config file not found.*tiny\.yaml"):
         load_subject(str(weights))
