@@ -1,16 +1,14 @@
 """Every variant against its official network: parameters, MACs, logits, the fused form, the time of a training step.
 
-    python benchmarks/models.py --shared ../shared --out benchmarks/results/models.md
+    python benchmarks/models.py --out benchmarks/results/models.md
 
-`--shared` holds `facts/core-variants.json` (counts measured on the official code) and `parity/` (official outputs on
-reproducible weights). Variants without a reference output show none. A step is one forward and backward pass of 4
+Counts of the official code and its outputs on reproducible weights are those of `tests/data`. Variants without a
+reference output show none. A step is one forward and backward pass of 4
 images in fp32 on one CPU thread; where timm has the network, ours and timm's run in turns and the ratio of their times
-is given (median of the repeats, lowest and highest), below 1 when ours is faster. MobileMamba's references were made on
-a CPU, where the official code sums its scans over the batch: they are compared with `official_cpu_batch=true`.
+is given (median of the repeats, lowest and highest), below 1 when ours is faster.
 """
 
 import argparse
-import importlib.util
 import json
 import tempfile
 import time
@@ -31,6 +29,7 @@ from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.macs import count
 from mobilezoo.models.randomize import randomize_norms
+from mobilezoo.testing.references import load_reference
 
 IN_TIMM = {
     "mnasnet_a1": "semnasnet_100",
@@ -42,6 +41,7 @@ IN_TIMM = {
 }
 """Our name → timm's name of the same network."""
 BATCH, REPEATS = 4, 5
+DATA = Path(__file__).parents[1] / "tests" / "data"
 
 
 def official_names(config: ModelConfig) -> tuple[str, ...]:
@@ -50,22 +50,19 @@ def official_names(config: ModelConfig) -> tuple[str, ...]:
     return (config.name, *aliases, *(f"tv_{a}" for a in aliases), *(f"{a}_unofficial" for a in aliases))
 
 
-def parity(config: ModelConfig, golden: Any, folder: Path) -> tuple[float, float] | None:
+def parity(config: ModelConfig) -> tuple[float, float] | None:
     """(largest difference, the same over the deviation of the logits) from the official output."""
-    name = next((n for n in official_names(config) if (folder / f"{n}.json").is_file()), None)
+    name = next((n for n in official_names(config) if (DATA / "references" / f"{n}.json").is_file()), None)
     if name is None:
         return None
-    state, images, logits = golden.load(name)
-    weights = {key: torch.from_numpy(value.copy()) for key, value in state.items()}
-    overrides = ("official_cpu_batch=true",) if config.family == "mobilemamba" else ()
+    official = load_reference(DATA / "references", name)
     with tempfile.TemporaryDirectory() as place:
-        torch.save(weights, Path(place) / "official.pth")
         checkpoint = Path(place) / "official.pth"
-        model = create_model(load_model_config(config.name, overrides), checkpoint=checkpoint).eval()
-    expected = torch.from_numpy(logits)
+        torch.save(official.state, checkpoint)
+        model = create_model(config, checkpoint=checkpoint).eval()
     with torch.no_grad():
-        largest = float((model(torch.from_numpy(images)) - expected).abs().max())
-    return largest, largest / float(expected.std())
+        output = model(official.inputs)
+    return float((output - official.output).abs().max()), official.difference(output)
 
 
 def fused_difference(model: nn.Module, x: Tensor) -> float:
@@ -96,14 +93,14 @@ def step_times(model: nn.Module, peer: nn.Module | None, x: Tensor) -> tuple[flo
     return median(ours), ratios
 
 
-def row(name: str, facts: dict[str, Any], golden: Any, shared: Path) -> str:
+def row(name: str, facts: dict[str, Any]) -> str:
     config = load_model_config(name)
     fact = next((facts[n] for n in official_names(config) if n in facts), {})
     torch.manual_seed(0)
     model = randomize_norms(create_model(config)).eval()
     costs = count(model, config.resolution)
     images = torch.randn(BATCH, 3, config.resolution, config.resolution)
-    same = parity(config, golden, shared / "parity")
+    same = parity(config)
     fused = fused_difference(model, images[:2])
     peer = timm.create_model(IN_TIMM[name]) if name in IN_TIMM else None
     ms, ratios = step_times(model, peer, images)
@@ -117,20 +114,14 @@ def row(name: str, facts: dict[str, Any], golden: Any, shared: Path) -> str:
 
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
-    parser.add_argument("--shared", type=Path, default=Path("../shared"))
     parser.add_argument("--out", type=Path, default=Path("benchmarks/results/models.md"))
     parser.add_argument("--only", default="", help="variants whose name begins so")
     args = parser.parse_args()
     torch.set_num_threads(1)
     warnings.filterwarnings("ignore", category=FutureWarning)
-    spec = importlib.util.spec_from_file_location("golden", args.shared / "parity" / "golden.py")
-    assert spec is not None
-    assert spec.loader is not None
-    golden = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(golden)
-    facts = json.loads((args.shared / "facts" / "core-variants.json").read_text(encoding="utf-8"))["variants"]
+    facts = json.loads((DATA / "core-variants.json").read_text(encoding="utf-8"))["variants"]
     names = [name for name in config_names("models") if name.startswith(args.only)]
-    rows = [row(name, facts, golden, args.shared) for name in track(names, "comparing")]
+    rows = [row(name, facts) for name in track(names, "comparing")]
     head = (
         "# Models against their official networks\n\nWritten by `benchmarks/models.py`, whose docstring says what the "
         f"columns mean. Steps: {BATCH} images, one CPU thread, torch {torch.__version__}, timm {timm.__version__}.\n\n"

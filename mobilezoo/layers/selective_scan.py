@@ -121,17 +121,10 @@ class SelectiveScan2d(nn.Module):
 
     The recurrence runs in float32 at least. No direction is ever flipped: all but the recurrence is pointwise.
     Initial values follow the official code ("v2"): A = -1, D = 1, weights and bias of Δ uniform in [0, 0.1).
-
-    `sum_over_batch` reproduces a fault of the official code where it runs without CUDA: the forward scans of all images
-    in a batch are added to each, the backward scan is multiplied by the batch size. It changes nothing for one image
-    and serves only to compare with outputs made that way.
     """
 
-    def __init__(
-        self, dim: int, expand: float, kernel: int = 3, norm_eps: float = 1e-5, sum_over_batch: bool = False
-    ) -> None:
+    def __init__(self, dim: int, expand: float, kernel: int = 3, norm_eps: float = 1e-5) -> None:
         super().__init__()
-        self.sum_over_batch = sum_over_batch
         inner = int(expand * dim)
         self.rank = math.ceil(dim / 16)
         self.proj_in = ConvNorm(dim, inner)
@@ -164,11 +157,7 @@ class SelectiveScan2d(nn.Module):
             delta = softplus(self.proj_delta[i](low_rank).to(wide.dtype))
             decay = torch.exp(delta * -self.a_log[i].to(wide.dtype).exp())
             seen.append(linear_recurrence(decay, delta * wide * b, reverse=i == 1) * c)
-        if self.sum_over_batch:
-            forward, backward = (seen[i] + wide * self.skip[i] for i in range(2))
-            y = forward.sum(0, keepdim=True) + len(u_bld) * backward
-        else:
-            y = seen[0] + seen[1] + wide * self.skip.sum(0)
+        y = seen[0] + seen[1] + wide * self.skip.sum(0)
         return y.to(u_bld.dtype)
 
 

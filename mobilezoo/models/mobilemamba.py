@@ -9,7 +9,7 @@ Where it differs from the official code, and why:
 - input and gate of the scan are two projections instead of one that is cut, Δ's two directions two linear layers;
 - an image's result never depends on the rest of its batch. Officially this holds with CUDA, where the published
   accuracies come from; without it, the forward scans of all images are summed (`cross_merge_fwd` adds [b, d, l] to
-  [b, 1, d, l]). `official_cpu_batch: true` reproduces that, to compare with reference outputs made on a CPU.
+  [b, 1, d, l]), so reference outputs made on a CPU are made image by image.
 """
 
 import copy
@@ -50,9 +50,6 @@ class Config(ModelConfig):
     norm_eps: float = Field(default=1e-5, gt=0, description="epsilon of every norm")
     drop_path_rate: float = Field(
         default=0.0, ge=0, lt=1, description="stochastic depth of the last block, if not given"
-    )
-    official_cpu_batch: bool = Field(
-        default=False, description="sum scans over the batch, a fault of the official CPU path"
     )
 
     @field_validator("widths", "kernels", "global_ratios", "local_ratios")
@@ -144,9 +141,7 @@ class WideMixer(nn.Module):
 
     def __init__(self, dim: int, kernel: int, cfg: Config) -> None:
         super().__init__()
-        self.scan = SelectiveScan2d(
-            dim, cfg.scan_expansion, norm_eps=cfg.norm_eps, sum_over_batch=cfg.official_cpu_batch
-        )
+        self.scan = SelectiveScan2d(dim, cfg.scan_expansion, norm_eps=cfg.norm_eps)
         self.scale = nn.Parameter(torch.ones(dim, 1, 1))
         self.wavelet = WaveletConv(dim, kernel)
 

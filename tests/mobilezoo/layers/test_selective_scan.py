@@ -110,9 +110,9 @@ def _plain_scan(layer: SelectiveScan2d, x: Tensor) -> Tensor:
     return layer.proj_out(F.silu(layer.proj_gate(x)) * y.transpose(1, 2).reshape(batch, inner, height, width))
 
 
-def _lively(dim: int = 32, expand: float = 2.0, **kwargs: bool) -> SelectiveScan2d:
+def _lively(dim: int = 32, expand: float = 2.0) -> SelectiveScan2d:
     torch.manual_seed(0)
-    layer = SelectiveScan2d(dim, expand, **kwargs)
+    layer = SelectiveScan2d(dim, expand)
     with torch.no_grad():
         for name, tensor in layer.named_parameters():
             if name in ("a_log", "skip") or name.startswith("proj_delta"):
@@ -141,32 +141,6 @@ def test_an_image_does_not_depend_on_its_batch() -> None:
     layer = _lively().double().eval()
     x = torch.randn(3, 32, 5, 6, dtype=torch.float64)
     torch.testing.assert_close(layer(x), torch.cat([layer(image) for image in x.split(1)]), rtol=1e-11, atol=1e-11)
-
-
-def test_sum_over_batch_is_the_official_broadcast_and_changes_nothing_for_one_image() -> None:
-    plain, summed = _lively().eval(), _lively(sum_over_batch=True).eval()
-    x = torch.randn(3, 32, 5, 6)
-    torch.testing.assert_close(plain(x[:1]), summed(x[:1]), rtol=1e-5, atol=1e-5)
-
-    u = torch.randn(3, 12, 64)
-    batch = len(u)
-    forward, backward = _parts(plain, u)
-    broadcast = forward[:, None].transpose(0, 1) + backward[:, None]  # what [b, d, l] + [b, 1, d, l] amounts to
-    assert broadcast.shape[:2] == (batch, batch)
-    torch.testing.assert_close(summed._both_directions(u), broadcast.sum(1), rtol=1e-5, atol=1e-5)
-
-
-def _parts(layer: SelectiveScan2d, u: Tensor) -> tuple[Tensor, Tensor]:
-    """What each direction contributes: the other one is silenced."""
-    parts = []
-    for i in range(2):
-        with torch.no_grad():
-            kept = layer.proj_scan.weight[2 * layer.rank + 2 + 1 - i].clone(), layer.skip[1 - i].clone()
-            layer.proj_scan.weight[2 * layer.rank + 2 + 1 - i] = 0
-            layer.skip[1 - i] = 0
-            parts.append(layer._both_directions(u))
-            layer.proj_scan.weight[2 * layer.rank + 2 + 1 - i], layer.skip[1 - i] = kept
-    return parts[0], parts[1]
 
 
 @pytest.mark.parametrize("size", [(12, 12), (13, 11), (3, 3)])

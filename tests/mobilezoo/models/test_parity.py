@@ -1,4 +1,4 @@
-"""Official files load as published and give the official network's output: the checks of `../shared/parity`."""
+"""Official files load as published and give the official network's output: also once fused."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -10,8 +10,9 @@ import torchvision
 
 from mobilezoo.config import config_names
 from mobilezoo.errors import CheckpointError
-from mobilezoo.models import create_model, load_model_config
+from mobilezoo.models import create_model, fuse, load_model_config
 from mobilezoo.models.macs import count
+from mobilezoo.testing.references import Reference, reference_names
 
 TOLERANCES = {
     "mbv2_ca": 2e-3,  # its own rounding is 6e-4 with these weights
@@ -32,25 +33,25 @@ TOLERANCES = {
 """Official name → largest difference of the logits, over their standard deviation."""
 
 TORCHVISION = {"mnasnet0_5": "mnasnet_tv_050", "mnasnet1_3": "mnasnet_tv_130"}
-COSTED = [n for n in config_names("models") if n.startswith(("mobilenetv2", "mobilenext", "ghost", "shvit", "mnasnet"))]
+CORE = ("cas_vit", "emo2", "ghost", "mnasnet", "mobilemamba", "mobilenetv2", "mobilenext", "shvit")
+COSTED = [name for name in config_names("models") if name.startswith(CORE)]
 
 
-def test_every_reference_is_checked(shared: Path) -> None:
-    assert {path.stem for path in (shared / "parity").glob("*.json")} == set(TOLERANCES)
+def test_every_reference_of_a_family_at_hand_is_checked(references: Path) -> None:
+    assert set(TOLERANCES) <= set(reference_names(references))
 
 
 @pytest.mark.parametrize(("name", "tolerance"), TOLERANCES.items())
-def test_an_official_file_gives_the_official_output(
-    reference: Callable[[str], Any], tmp_path: Path, name: str, tolerance: float
+def test_an_official_file_gives_the_official_output_also_fused(
+    reference: Callable[[str], Reference], tmp_path: Path, name: str, tolerance: float
 ) -> None:
-    state, images, logits = reference(name)
-    torch.save({"state_dict": {f"module.{key}": value for key, value in state.items()}}, tmp_path / f"{name}.pth")
-    # these outputs were made on a CPU, where the official MobileMamba sums its scans over the batch
-    overrides = ("official_cpu_batch=true",) if name.startswith("MobileMamba") else ()
-    model = create_model(load_model_config(name, overrides), checkpoint=tmp_path / f"{name}.pth").eval()
+    official = reference(name)
+    wrapped = {"state_dict": {f"module.{key}": value for key, value in official.state.items()}}
+    torch.save(wrapped, tmp_path / f"{name}.pth")
+    model = create_model(name, checkpoint=tmp_path / f"{name}.pth").eval()
     with torch.no_grad():
-        difference = (model(images) - logits).abs().max() / logits.std()
-    assert float(difference) <= tolerance
+        assert official.difference(model(official.inputs)) <= tolerance
+        assert official.difference(fuse(model)(official.inputs)) <= tolerance
 
 
 @pytest.mark.parametrize(("official", "ours"), TORCHVISION.items())
@@ -76,3 +77,4 @@ def test_parameters_and_macs_are_the_measured_official_ones(facts: dict[str, Any
     measured = count(create_model(config).eval(), config.resolution)
     assert measured["params"] == fact["params"]
     assert measured["macs"] == pytest.approx(fact["macs"], rel=0.01)
+    assert config.resolution == fact.get("resolution", config.resolution)
