@@ -2,12 +2,11 @@
 
 import contextlib
 import json
-import sys
 import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any
 
 import optuna
 from optuna.storages import RDBStorage
@@ -15,6 +14,7 @@ from optuna.study import Study
 from optuna.trial import TrialState
 
 from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError, UnknownNameError
+from mobilezoo.locks import locked
 from mobilezoo.search.engines import make_sampler
 
 if TYPE_CHECKING:
@@ -35,40 +35,20 @@ SILENT_BEATS = 3
 @contextlib.contextmanager
 def only_search_in(folder: Path) -> Iterator[None]:
     """Hold the folder's lock. Raises MobilezooError when another process has it. The lock dies with the process."""
-    with _locked(folder / "search.lock", wait=False):
-        yield
-
-
-@contextlib.contextmanager
-def writing_in(folder: Path) -> Iterator[None]:
-    """Hold the lock of those who write results: workers of one folder take turns."""
-    with _locked(folder / "write.lock", wait=True):
-        yield
-
-
-@contextlib.contextmanager
-def _locked(path: Path, *, wait: bool) -> Iterator[None]:
-    path.parent.mkdir(parents=True, exist_ok=True)
-    with path.open("a+") as handle:
+    with contextlib.ExitStack() as held:
         try:
-            _lock(handle, wait)
-        except OSError:
+            held.enter_context(locked(folder / "search.lock", wait=False))
+        except BlockingIOError:
             raise MobilezooError(
-                f"another search is running in {str(path.parent)!r}: wait for it, use name=OTHER, or a database for "
+                f"another search is running in {str(folder)!r}: wait for it, use name=OTHER, or a database for "
                 "many workers (storage=postgresql+psycopg://…)"
             ) from None
         yield
 
 
-def _lock(handle: IO[str], wait: bool) -> None:
-    if sys.platform == "win32":
-        import msvcrt
-
-        msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
-    else:
-        import fcntl
-
-        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
+def writing_in(folder: Path) -> contextlib.AbstractContextManager[None]:
+    """Hold the lock of those who write results: workers of one folder take turns."""
+    return locked(folder / "write.lock", wait=True)
 
 
 @contextlib.contextmanager

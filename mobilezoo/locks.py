@@ -1,0 +1,59 @@
+"""A lock on a path, held by one process at a time.
+
+The system lets it go when its process ends, however that is. The file is removed by whoever lets it go in order.
+"""
+
+import contextlib
+import os
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO
+
+
+@contextlib.contextmanager
+def locked(path: Path, *, wait: bool) -> Iterator[None]:
+    """Hold the lock at `path`. Raises BlockingIOError when another process has it and `wait` is false."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    handle = _taken(path, wait)
+    try:
+        yield
+    finally:
+        with contextlib.suppress(OSError):  # Windows removes no open file; another waits for it there
+            path.unlink()  # while it is held: whoever waits for this file will see that it is gone
+        handle.close()
+
+
+def _taken(path: Path, wait: bool) -> IO[str]:
+    """The locked file, open. One that its last holder removed while we waited is no lock any more."""
+    while True:
+        handle = path.open("a+")
+        try:
+            _lock(handle, wait)
+            if _is_at(handle, path):
+                return handle
+        except BaseException:
+            handle.close()
+            raise
+        handle.close()
+
+
+def _is_at(handle: IO[str], path: Path) -> bool:
+    try:
+        return os.path.samestat(os.fstat(handle.fileno()), path.stat())
+    except FileNotFoundError:
+        return False
+
+
+def _lock(handle: IO[str], wait: bool) -> None:
+    if sys.platform == "win32":
+        import msvcrt
+
+        try:
+            msvcrt.locking(handle.fileno(), msvcrt.LK_LOCK if wait else msvcrt.LK_NBLCK, 1)
+        except PermissionError as error:
+            raise BlockingIOError(*error.args) from None
+    else:
+        import fcntl
+
+        fcntl.flock(handle, fcntl.LOCK_EX | (0 if wait else fcntl.LOCK_NB))
