@@ -11,8 +11,16 @@ import wrapt
 __version__ = "0.1.0"
 __all__ = ["create_model", "fuse", "list_models"]
 
+HOMES = {
+    "create_model": "mobilezoo.models.registry",
+    "fuse": "mobilezoo.models.fuse",
+    "list_models": "mobilezoo.models.registry",
+}
+"""Module of each public name, imported when the name is first used."""
+
 if TYPE_CHECKING:
-    from mobilezoo.models import create_model, fuse, list_models
+    from mobilezoo.models import create_model, list_models
+    from mobilezoo.models.fuse import fuse
 
 
 def _register(_timm: Any) -> None:
@@ -26,7 +34,7 @@ wrapt.register_post_import_hook(_register, "timm")
 
 def __getattr__(name: str) -> Any:
     if name in __all__:
-        import mobilezoo.models
+        import importlib
 
-        return getattr(mobilezoo.models, name)
+        return getattr(importlib.import_module(HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
