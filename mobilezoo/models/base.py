@@ -27,6 +27,8 @@ FAMILIES = {
     "emov2": "mobilezoo.models.emov2",
     "mobilemamba": "mobilezoo.models.mobilemamba",
     "mobilenext": "mobilezoo.models.mobilenext",
+    "efficientmod": "mobilezoo.models.efficientmod",
+    "ffnet": "mobilezoo.models.ffnet",
     "supernet": "mobilezoo.search.supernet.model",
 }
 """Family name → module, imported when first used."""

@@ -136,14 +136,19 @@ def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:
 
 
 def build_staged(
-    cls: type[StagedNet], config: ModelConfig, stages: int, classifier: str | tuple[str, ...] = "head.fc", **kwargs: Any
+    cls: type[StagedNet],
+    config: ModelConfig,
+    stages: int,
+    classifier: str | tuple[str, ...] = "head.fc",
+    first_conv: str = "stem.conv1.conv",
+    **kwargs: Any,
 ) -> nn.Module:
     """A `cls` as timm builds its models, or timm's feature extractor around one for `features_only=True`."""
     network: nn.Module = build_model_with_cfg(
         cls,
         config.name or config.family,
         pretrained=False,
-        pretrained_cfg=config.pretrained_cfg(first_conv="stem.conv1.conv", classifier=classifier),
+        pretrained_cfg=config.pretrained_cfg(first_conv=first_conv, classifier=classifier),
         model_cfg=config,
         feature_cfg={"out_indices": tuple(range(stages)), "flatten_sequential": True},
         **kwargs,

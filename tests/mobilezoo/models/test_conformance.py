@@ -18,6 +18,8 @@ STRIDES = {
     "emo2_1m": (4, 8, 16, 32),
     "mobilemamba_t2": (16, 32, 64),
     "mobilenext_035": (4, 8, 16, 32),
+    "efficientmod_xxs": (4, 8, 16, 32),
+    "ffnet_1": (4, 8, 16, 32),
 }
 """Smallest variant of every family → strides of its features."""
 SMALLEST = {"ghostnetv2_100": 33, "cas_vit_xs": 32, "emo2_1m": 32, "mobilemamba_t2": 64, "mobilenext_035": 32}
