@@ -35,6 +35,13 @@ A first walk:
 
 DataArg = Annotated[str, typer.Option("--data", help="digits, folder:PATH, or a timm name: hfds/…, wds/…, torch/…")]
 
+ClassesArg = Annotated[
+    str | None,
+    typer.Option(
+        "--classes", help="The data's class of each output: MAP.json, MAP.txt, labels, or imagenet-1k; see docs/data.md"
+    ),
+]
+
 
 def verb(name: str | None = None) -> Register:
     """Register a command of `mobilezoo` itself."""
@@ -124,6 +131,7 @@ def eval_(
     subject: Annotated[str, typer.Argument(help="Zoo name, checkpoint (.safetensors), exported file, or timm:NAME.")],
     data: DataArg = "digits",
     checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Official or own weights for a name.")] = None,
+    classes: ClassesArg = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int, typer.Option("--workers", min=0)] = 2,
     as_json: Json = False,
@@ -136,12 +144,13 @@ def eval_(
     Examples:
 
         mobilezoo eval shvit_s1 --checkpoint shvit_s1.pth --data folder:/data/imagenet
+        mobilezoo eval shvit_s1 --checkpoint shvit_s1.pth --data folder:ten_breeds --classes imagenet-1k
         mobilezoo eval runs/digits/best.safetensors
         mobilezoo eval runs/digits/export/mobilenetv2_ca_100.fp32.tflite
     """
     from mobilezoo.verbs.evaluation import evaluate_subject, print_result
 
-    result = evaluate_subject(subject, data, checkpoint, batch_size, workers, progress=not quiet)
+    result = evaluate_subject(subject, data, checkpoint, batch_size, workers, not quiet, classes)
     print_json(result) if as_json else print_result(result)
 
 
@@ -222,6 +231,7 @@ def export(
         float | None,
         typer.Option("--max-drop", min=0, help="int8: leave so much in float that top-1 falls by at most this."),
     ] = None,
+    classes: ClassesArg = None,
     bisect: Annotated[
         bool, typer.Option("--bisect", help="Write no files: name the first layer that departs from PyTorch.")
     ] = False,
@@ -281,6 +291,7 @@ def export(
         batch=batch,
         settings=tuple(settings or ()),
         max_drop=max_drop,
+        classes=classes,
     )
     print_json([r.model_dump() for r in results]) if as_json else print_exports(results)
     if not all(r.ok for r in results):

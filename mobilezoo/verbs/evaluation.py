@@ -2,40 +2,63 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobilezoo.artifacts import Artifact, load_record_of, record_path
 from mobilezoo.data.config import DataConfig
 from mobilezoo.errors import ConfigError
 
+if TYPE_CHECKING:
+    import torch
+
+    from mobilezoo.data.classes import Places
+    from mobilezoo.train.evaluate import EvalResult
+    from mobilezoo.verbs.subject import Subject
+
 
 def evaluate_subject(
-    subject: str, data: str, checkpoint: Path | None, batch_size: int, workers: int, progress: bool
+    subject: str,
+    data: str,
+    checkpoint: Path | None,
+    batch_size: int,
+    workers: int,
+    progress: bool,
+    classes: str | None = None,
 ) -> dict[str, Any]:
     """Scores of a network in PyTorch, or of an exported file in its own runtime, on the validation split.
 
-    With a file come, under `pytorch`, the scores of the weights it was made of: `checkpoint`, else what its record
-    names, where that is still there.
+    `classes` says where the data's classes lie among the outputs (see `place_classes`). With a file come, under
+    `pytorch`, the scores of the weights it was made of: `checkpoint`, else what its record names, where that is still
+    there.
     """
     from mobilezoo.data import open_data
 
     source = DataConfig(source=data, batch_size=batch_size, workers=workers)
     split = open_data(source, train=False)
     if not _is_artifact(subject):
-        return _evaluate_network(subject, checkpoint, source, split, progress)
-    result = _evaluate_file(Path(subject), source, split, progress)
+        return _evaluate_network(subject, checkpoint, source, split, progress, classes)
+    result = _evaluate_file(Path(subject), source, split, progress, classes)
     weights = _weights_of(Path(subject), checkpoint)
     if weights is not None:
-        result["pytorch"] = _evaluate_network(*weights, source, split, progress)
+        result["pytorch"] = _evaluate_network(*weights, source, split, progress, classes)
         result["top1_drop"] = result["pytorch"]["top1"] - result["top1"]
     return result
 
 
-def evaluate_file(path: Path, source: DataConfig, progress: bool = False) -> dict[str, Any]:
+def evaluate_file(path: Path, source: DataConfig, progress: bool = False, classes: str | None = None) -> dict[str, Any]:
     """Scores of an exported file, run in its own runtime, on the validation split of a data config."""
     from mobilezoo.data import open_data
 
-    return _evaluate_file(path, source, open_data(source, train=False), progress)
+    return _evaluate_file(path, source, open_data(source, train=False), progress, classes)
+
+
+def evaluate_loaded(subject: "Subject", source: DataConfig, classes: str | None = None) -> "EvalResult":
+    """Scores of a network at hand, on the CPU, on the validation split of a data config."""
+    import torch
+
+    from mobilezoo.data import open_data
+
+    return _score_loaded(subject, source, open_data(source, train=False), torch.device("cpu"), False, classes)
 
 
 def convert_checkpoint(official: Path, model: str, out: Path | None) -> Path:
@@ -56,21 +79,33 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def _evaluate_network(
-    subject: str, checkpoint: Path | None, source: DataConfig, split: Any, progress: bool
+    subject: str, checkpoint: Path | None, source: DataConfig, split: Any, progress: bool, classes: str | None
 ) -> dict[str, Any]:
-    from mobilezoo.data import eval_loader
     from mobilezoo.train.build import pick_device
-    from mobilezoo.train.evaluate import evaluate
     from mobilezoo.verbs.subject import load_subject
 
     device = pick_device("auto")
     loaded = load_subject(subject, checkpoint)
     if loaded.fresh:
         raise ConfigError(f"{subject!r} has random weights here: pass --checkpoint PATH")
-    _same_classes(loaded.labels, split.labels, subject)
-    loader = eval_loader(source, split, loaded.resolution, loaded.preprocessing, device)
-    scores = evaluate(loaded.network.to(device), _tracked(loader, device, progress))
+    scores = _score_loaded(loaded, source, split, device, progress, classes)
     return {"subject": subject, "data": source.source, "runs_in": f"PyTorch ({device.type})", **scores.model_dump()}
+
+
+def _score_loaded(
+    loaded: "Subject", source: DataConfig, split: Any, device: "torch.device", progress: bool, classes: str | None
+) -> "EvalResult":
+    import torch
+
+    from mobilezoo.data import eval_loader
+    from mobilezoo.data.classes import placed
+    from mobilezoo.train.evaluate import evaluate
+
+    network = loaded.network.to(device)
+    one = torch.zeros(1, loaded.in_chans, loaded.resolution, loaded.resolution, device=device)
+    places = _placed(network, one, loaded.labels, split, classes, loaded.name)
+    loader = eval_loader(source, split, loaded.resolution, loaded.preprocessing, device)
+    return evaluate(network, placed(_tracked(loader, device, progress), places))
 
 
 def _weights_of(file: Path, checkpoint: Path | None) -> tuple[str, Path | None] | None:
@@ -84,24 +119,26 @@ def _weights_of(file: Path, checkpoint: Path | None) -> tuple[str, Path | None] 
     return (str(checkpoint), None) if record_path(checkpoint).is_file() else (record.model, checkpoint)
 
 
-def _evaluate_file(path: Path, source: DataConfig, split: Any, progress: bool) -> dict[str, Any]:
+def _evaluate_file(path: Path, source: DataConfig, split: Any, progress: bool, classes: str | None) -> dict[str, Any]:
     import torch
 
     from mobilezoo.data import eval_loader
+    from mobilezoo.data.classes import placed
     from mobilezoo.train.evaluate import evaluate
     from mobilezoo_export import load_runner
 
     record = load_record_of(Artifact, path)
     runner = load_runner(path)
     device = torch.device("cpu")
-    _same_classes(record.labels, split.labels, str(path))
-    loader = eval_loader(source, split, record.input.resolution[0], record.preprocessing, device)
 
     def logits_of(x_bchw: torch.Tensor) -> torch.Tensor:
         answer = torch.from_numpy(runner.run(x_bchw.numpy()))
         return answer.clamp_min(1e-12).log() if record.output == "probabilities" else answer
 
-    scores = evaluate(logits_of, _tracked(loader, device, progress))
+    channels = len(record.preprocessing.mean)
+    places = _placed(logits_of, torch.zeros(1, channels, *record.input.resolution), record.labels, split, classes, path)
+    loader = eval_loader(source, split, record.input.resolution[0], record.preprocessing, device)
+    scores = evaluate(logits_of, placed(_tracked(loader, device, progress), places))
     return {"subject": str(path), "data": source.source, "runs_in": runner.runtime, **scores.model_dump()}
 
 
@@ -112,9 +149,22 @@ def _is_artifact(subject: str) -> bool:
     )
 
 
-def _same_classes(ours: tuple[str, ...], theirs: tuple[str, ...], subject: str) -> None:
-    if ours and ours != theirs:
-        raise ConfigError(f"{subject!r} knows {len(ours)} classes, the data has {len(theirs)} (or other names)")
+def _placed(
+    logits_of: Any, x_bchw: "torch.Tensor", labels: tuple[str, ...], split: Any, classes: str | None, whose: str | Path
+) -> "Places":
+    """Which output stands for which class of the split; one empty image tells how many outputs there are."""
+    import sys
+
+    import torch
+
+    from mobilezoo.data.classes import place_classes
+
+    with torch.inference_mode():
+        outputs = int(logits_of(x_bchw).shape[-1])
+    places = place_classes(split.labels, outputs, labels, classes, str(whose))
+    if places.note:
+        print(places.note, file=sys.stderr)
+    return places
 
 
 def _tracked(loader: Any, device: Any, progress: bool) -> Iterator[Any]:

@@ -34,6 +34,7 @@ def export_subject(
     batch: int = 1,
     settings: tuple[str, ...] = (),
     max_drop: float | None = None,
+    classes: str | None = None,
 ) -> "list[ExportResult]":
     """Export what the user named to every target and precision; each cell ends in a file or a reason."""
     from mobilezoo.config import apply_overrides
@@ -57,6 +58,7 @@ def export_subject(
         batch=batch,
         options=options,
         max_drop=max_drop,
+        classes=classes,
     )
 
 
@@ -74,10 +76,11 @@ def export_network(
     batch: int = 1,
     options: "ExportOptions | None" = None,
     max_drop: float | None = None,
+    classes: str | None = None,
 ) -> "list[ExportResult]":
     """The same for a network at hand; norms of fresh networks are filled, so that nothing folds away.
 
-    `max_drop`: int8 files keep as much in float as holds top-1 within that many points.
+    `max_drop`: int8 files keep as much in float as holds top-1 within that many points; `classes` is for its scores.
     """
     from mobilezoo_export import ExportOptions, export_model
 
@@ -88,7 +91,7 @@ def export_network(
         if max_drop is not None:
             data = calib or subject.dataset
             return export_mixed(
-                subject, spec, targets, precisions, out, (samples, name), data, max_drop, overwrite, status
+                subject, spec, targets, precisions, out, (samples, name), data, max_drop, overwrite, status, classes
             )
         return export_model(
             subject.network,

@@ -26,14 +26,18 @@ def export_mixed(
     max_drop: float,
     overwrite: bool,
     tell: Callable[[str], None],
+    classes: str | None = None,
 ) -> "list[ExportResult]":
-    """One file for each target, with the fewest stretches in float that hold top-1 on `data`."""
+    """One file for each target, with the fewest stretches in float that hold top-1 on `data`.
+
+    `classes` says which output stands for which class of the data (see `place_classes`).
+    """
     from mobilezoo_export import ExportResult, export_model
     from mobilezoo_export.mixed import search
 
     _check(subject, precisions, data)
     source = DataConfig(source=data)
-    top1_float = _float_top1(subject, source)
+    top1_float = _float_top1(subject, source, classes)
 
     def one(target: str) -> "ExportResult":
         def make(groups: tuple[int, ...], folder: Path) -> "ExportResult":
@@ -51,7 +55,11 @@ def export_mixed(
 
         try:
             found = search(
-                make, lambda path: _top1(path, source), top1_float, max_drop, lambda text: tell(f"{target}: {text}")
+                make,
+                lambda path: _top1(path, source, classes),
+                top1_float,
+                max_drop,
+                lambda text: tell(f"{target}: {text}"),
             )
         except ExportError as error:
             return ExportResult(target=target, precision=precisions[0], status="failed", reason=str(error))
@@ -97,23 +105,14 @@ def _check(subject: Subject, precisions: list[str], data: str) -> None:
         raise ConfigError("--max-drop measures top-1 on labelled images: pass --calib DATA")
 
 
-def _float_top1(subject: Subject, source: DataConfig) -> float:
-    import torch
+def _float_top1(subject: Subject, source: DataConfig, classes: str | None) -> float:
+    from mobilezoo.verbs.evaluation import evaluate_loaded
 
-    from mobilezoo.data import eval_loader, open_data
-    from mobilezoo.data.loaders import batches_on
-    from mobilezoo.train.evaluate import evaluate
-
-    device = torch.device("cpu")
-    split = open_data(source, train=False)
-    if subject.labels and subject.labels != split.labels:
-        raise ConfigError(f"{subject.name!r} knows {len(subject.labels)} classes, {source.source!r} has other names")
-    loader = eval_loader(source, split, subject.resolution, subject.preprocessing, device)
-    return evaluate(subject.network, batches_on(loader, device)).top1
+    return evaluate_loaded(subject, source, classes).top1
 
 
-def _top1(path: Path, source: DataConfig) -> float:
+def _top1(path: Path, source: DataConfig, classes: str | None) -> float:
     from mobilezoo.verbs.evaluation import evaluate_file
 
-    top1: float = evaluate_file(path, source)["top1"]
+    top1: float = evaluate_file(path, source, classes=classes)["top1"]
     return top1
