@@ -29,6 +29,7 @@ FAMILIES = {
     "mobilenext": "mobilezoo.models.mobilenext",
     "efficientmod": "mobilezoo.models.efficientmod",
     "ffnet": "mobilezoo.models.ffnet",
+    "care": "mobilezoo.models.care",
     "supernet": "mobilezoo.search.supernet.model",
 }
 """Family name → module, imported when first used."""
