@@ -30,6 +30,7 @@ FAMILIES = {
     "efficientmod": "mobilezoo.models.efficientmod",
     "ffnet": "mobilezoo.models.ffnet",
     "care": "mobilezoo.models.care",
+    "smt": "mobilezoo.models.smt",
     "supernet": "mobilezoo.search.supernet.model",
 }
 """Family name → module, imported when first used."""

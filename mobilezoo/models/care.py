@@ -166,8 +166,8 @@ class TwoHeads(NormHead):
     def __init__(self, num_features: int, num_classes: int, global_pool: str, drop_rate: float) -> None:
         super().__init__(num_features, num_classes, nn.Identity(), global_pool, drop_rate, distillation=True)
         self.act = nn.GELU()
-        self.norm_fc = nn.LayerNorm(num_features, eps=1e-6)
-        self.norm_dist = nn.LayerNorm(num_features, eps=1e-6)
+        self.norm_fc: nn.Module = nn.LayerNorm(num_features, eps=1e-6)
+        self.norm_dist: nn.Module = nn.LayerNorm(num_features, eps=1e-6)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
         x = self.drop(self.act(self.pool(x)))
@@ -181,16 +181,22 @@ class TwoHeads(NormHead):
     def fuse(self) -> "TwoHeads":
         """One classifier that holds the mean of both and the affine parts of their norms."""
         fused = copy.deepcopy(self)
-        if not isinstance(self.fc, nn.Linear) or self.fc_dist is None:
+        if not isinstance(self.fc, nn.Linear) or not isinstance(fused.fc, nn.Linear) or self.fc_dist is None:
             return fused
-        pairs = ((self.fc, self.norm_fc), (self.fc_dist, self.norm_dist))
-        weights = [fc.weight.double() * norm.weight.double() for fc, norm in pairs]
-        biases = [fc.bias.double() + fc.weight.double() @ norm.bias.double() for fc, norm in pairs]
+        own, other = _with_affine(self.fc, self.norm_fc), _with_affine(self.fc_dist, self.norm_dist)
         fused.fc_dist, fused.distillation, fused.norm_dist = None, False, nn.Identity()
         fused.norm_fc = nn.LayerNorm(self.num_features, eps=1e-6, elementwise_affine=False).to(self.fc.weight)
-        fused.fc.weight.data.copy_(sum(weights) / 2)
-        fused.fc.bias.data.copy_(sum(biases) / 2)
+        fused.fc.weight.data.copy_((own[0] + other[0]) / 2)
+        fused.fc.bias.data.copy_((own[1] + other[1]) / 2)
         return fused
+
+
+def _with_affine(fc: nn.Module, norm: nn.Module) -> tuple[Tensor, Tensor]:
+    """(weight, bias), float64, of a norm's affine part and the classifier after it."""
+    assert isinstance(fc, nn.Linear)
+    assert isinstance(norm, nn.LayerNorm)
+    weight = fc.weight.detach().double()
+    return weight * norm.weight.detach().double(), fc.bias.detach().double() + weight @ norm.bias.detach().double()
 
 
 class Care(StagedNet):

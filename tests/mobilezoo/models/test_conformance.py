@@ -21,13 +21,14 @@ STRIDES = {
     "efficientmod_xxs": (4, 8, 16, 32),
     "ffnet_1": (4, 8, 16, 32),
     "care_s0": (4, 8, 16, 32),
+    "smt_t": (4, 8, 16, 32),
 }
 """Smallest variant of every family → strides of its features."""
 SMALLEST = {"ghostnetv2_100": 33, "cas_vit_xs": 32, "emo2_1m": 32, "mobilemamba_t2": 64, "mobilenext_035": 32}
-SMALLEST |= {"care_s0": 32}
+SMALLEST |= {"care_s0": 32, "smt_t": 3}
 """Least side in pixels; the others pad and take any."""
-FLOORED = ("care_s0",)
-"""Downsampling by unpadded patches: an odd last row or column is left out, as officially."""
+PATCHES = {"care_s0": 4, "smt_t": 1}
+"""How many of the stages, from the first, cut maps into unpadded patches: an odd row or column is left out there."""
 WITHOUT_DROP_PATH = ("ghostnetv2_100",)
 SIZES = [(224, 224), (256, 256), (320, 240), (193, 161)]
 
@@ -40,8 +41,13 @@ def test_features_have_the_declared_strides_and_channels(name: str, size: tuple[
     with torch.no_grad():
         maps = model(torch.randn(1, 3, *size))
     assert [m.shape[1] for m in maps] == model.feature_info.channels()
-    for m, stride in zip(maps, STRIDES[name], strict=True):
-        assert tuple(m.shape[2:]) == tuple(side // stride if name in FLOORED else -(-side // stride) for side in size)
+    height, width = (side if name in PATCHES else side + STRIDES[name][0] - 1 for side in size)
+    expected = (height // STRIDES[name][0], width // STRIDES[name][0])
+    for i, m in enumerate(maps):
+        if i:
+            spare = 0 if i < PATCHES.get(name, 0) else 1
+            expected = ((expected[0] + spare) // 2, (expected[1] + spare) // 2)
+        assert tuple(m.shape[2:]) == expected
 
 
 @pytest.mark.parametrize("name", STRIDES)
