@@ -31,6 +31,7 @@ FAMILIES = {
     "ffnet": "mobilezoo.models.ffnet",
     "care": "mobilezoo.models.care",
     "smt": "mobilezoo.models.smt",
+    "focalnet": "mobilezoo.models.focalnet",
     "supernet": "mobilezoo.search.supernet.model",
 }
 """Family name → module, imported when first used."""

@@ -19,6 +19,7 @@ from torch import Tensor, nn
 
 from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.map_attention import MapAttention
+from mobilezoo.layers.mlp import MapMlp
 from mobilezoo.layers.size import check_input_size
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
@@ -109,19 +110,6 @@ class ModulationBlock(nn.Module):
         return x + self.drop_path(self.mod(self.norm(x)) * self.gamma.reshape(1, -1, 1, 1))
 
 
-class Mlp(nn.Module):
-    """1×1 → GELU → 1×1."""
-
-    def __init__(self, dim: int, hidden: int) -> None:
-        super().__init__()
-        self.fc1 = nn.Conv2d(dim, hidden, 1)
-        self.act = nn.GELU()
-        self.fc2 = nn.Conv2d(hidden, dim, 1)
-
-    def forward(self, x: Tensor) -> Tensor:
-        return self.fc2(self.act(self.fc1(x)))
-
-
 class AttentionBlock(nn.Module):
     """Pre-norm attention and MLP; heads have at least 32 channels, so narrow maps attend in a wider space."""
 
@@ -130,7 +118,7 @@ class AttentionBlock(nn.Module):
         self.norm1 = LayerNorm2d(dim, eps=config.norm_eps)
         self.attn = MapAttention(dim, HEADS, head_dim=max(dim // HEADS, MIN_HEAD_DIM))
         self.norm2 = LayerNorm2d(dim, eps=config.norm_eps)
-        self.mlp = Mlp(dim, int(dim * mlp_ratio))
+        self.mlp = MapMlp(dim, int(dim * mlp_ratio))
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor) -> Tensor:
