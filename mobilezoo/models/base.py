@@ -32,6 +32,7 @@ FAMILIES = {
     "care": "mobilezoo.models.care",
     "smt": "mobilezoo.models.smt",
     "focalnet": "mobilezoo.models.focalnet",
+    "ravlt": "mobilezoo.models.ravlt",
     "supernet": "mobilezoo.search.supernet.model",
 }
 """Family name → module, imported when first used."""

@@ -151,7 +151,7 @@ class Block(nn.Module):
         super().__init__()
         dim = config.widths[stage]
         self.norm1 = LayerNorm2d(dim, eps=1e-6)
-        self.mix: nn.Module = _attention(dim, config.heads[stage]) if attends else Modulation(dim)
+        self.mix: nn.Module = attention(dim, config.heads[stage]) if attends else Modulation(dim)
         self.norm2 = LayerNorm2d(dim, eps=1e-6)
         self.mlp = ConvMlp(dim, int(dim * config.mlp_ratios[stage]))
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
@@ -161,7 +161,8 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-def _attention(dim: int, heads: int) -> MapAttention:
+def attention(dim: int, heads: int) -> MapAttention:
+    """Attention whose values pass a depthwise 3×3 convolution as well."""
     return MapAttention(dim, heads, qkv_bias=True, local=nn.Conv2d(dim, dim, 3, padding=1, groups=dim))
 
 

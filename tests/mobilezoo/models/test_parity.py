@@ -39,6 +39,7 @@ TOLERANCES = {
     "smt_t": 1e-4,
     "focalnet_tiny_srf": 1e-4,
     "focalnet_tiny_iso": 1e-4,
+    "ravlt_t": 1e-4,
 }
 """Official name → largest difference of the logits, over their standard deviation."""
 

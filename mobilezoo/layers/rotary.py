@@ -1,0 +1,32 @@
+"""Rotary position embedding of a feature map (RoFormer, arXiv:2104.09864, section 3.2, in two dimensions).
+
+Half of a head's channels turn with the row, half with the column. The two channels of a pair lie half a head apart, so
+that a rotation is two slices and a join; official weights that keep pairs side by side are reordered once by
+`pairs_to_halves`, which changes no product of queries and keys.
+"""
+
+import torch
+from torch import Tensor
+
+
+def rotary_tables(height: int, width: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(cos, sin), each [H·W, head_dim / 2]: angles 10000^-linspace(0, 1, head_dim / 4) per row, then per column."""
+    speeds = 1.0 / 10000 ** torch.linspace(0, 1, head_dim // 4, device=like.device)
+    rows = torch.arange(height, device=like.device)[:, None] * speeds
+    columns = torch.arange(width, device=like.device)[:, None] * speeds
+    by_row = rows[:, None].expand(height, width, -1)
+    by_column = columns[None].expand(height, width, -1)
+    angles = torch.cat([by_row, by_column], dim=-1).reshape(height * width, -1)
+    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)
+
+
+def rotate(x: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
+    """Turn every pair of [b·h, n, d] by its position's angle."""
+    first, second = x.chunk(2, dim=-1)
+    return torch.cat([first * cos - second * sin, second * cos + first * sin], dim=-1)
+
+
+def pairs_to_halves(rows: Tensor, heads: int) -> Tensor:
+    """Output channels [h·d, ...] whose pairs lie side by side in each head → pairs half a head apart."""
+    by_pair = rows.reshape(heads, -1, 2, *rows.shape[1:])
+    return by_pair.transpose(1, 2).reshape(rows.shape)
