@@ -166,7 +166,7 @@ def convert(
 
         mobilezoo convert shvit_s1.pth --model shvit_s1
     """
-    from mobilezoo.verbs.evaluation import convert_checkpoint
+    from mobilezoo.verbs.converting import convert_checkpoint
 
     print(convert_checkpoint(official, model, out))
 

@@ -72,11 +72,9 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
 
 
 def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """V3's norms are `bn` in the official file; fvcore-like `total_*` counters are dropped. V1 and V2 are unchanged."""
+    """V3's norms are `bn` in the official file; V1 and V2 are unchanged."""
     renamed = {}
     for key, value in state_dict.items():
-        if "total_ops" in key or "total_params" in key:
-            continue
         in_branch = ".ghost" in key or ".dw_rpr_" in key
         renamed[key.replace("bn.", "bn1.") if in_branch else key] = value
     return renamed

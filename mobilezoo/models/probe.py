@@ -10,8 +10,12 @@ from typing import Any
 
 from torch import Tensor, nn
 
-from mobilezoo.errors import CheckpointError, ConfigError
+from mobilezoo.errors import ConfigError
 from mobilezoo.models.base import ModelConfig, family_module
+from mobilezoo.models.weights import channels_of, tensors_of
+
+PROBE_KEY = "probe.queries.weight"
+"""Of every saved network with a probe."""
 
 
 class EfficientProbe(nn.Module):
@@ -44,7 +48,10 @@ class ProbedNet(nn.Module):
         net.reset_classifier(0)
         self.backbone = backbone
         self.probe = EfficientProbe(int(net.num_features), queries, num_classes)
-        self.pretrained_cfg = {**net.pretrained_cfg, "classifier": "probe.fc"}
+        self.num_classes = num_classes
+        self.in_chans = channels_of(net)
+        stem = net.pretrained_cfg["first_conv"]
+        self.pretrained_cfg = {**net.pretrained_cfg, "classifier": "probe.fc", "first_conv": f"backbone.{stem}"}
 
     def get_classifier(self) -> nn.Module:
         return self.probe
@@ -55,22 +62,19 @@ class ProbedNet(nn.Module):
         return logits
 
 
-def build_probed(config: ModelConfig, checkpoint: str | Path | None, queries: int, **kwargs: Any) -> ProbedNet:
+def build_probed(
+    config: ModelConfig, checkpoint: str | Path | None, queries: int, *, key: str | None = None, **kwargs: Any
+) -> ProbedNet:
     """A probe on the backbone in `checkpoint`, or what a probing run saved. Raises ConfigError, CheckpointError."""
-    from mobilezoo.models.checkpoint import load_checkpoint, read_state_dict
+    from mobilezoo.models.checkpoint import load_checkpoint
 
     backbone = family_module(config.family).build(config, **kwargs)
-    state = read_state_dict(checkpoint) if checkpoint is not None else {}
-    probed = "probe.queries.weight" in state
+    probed = checkpoint is not None and any(name.endswith(PROBE_KEY) for name in tensors_of(checkpoint, key))
     if checkpoint is not None and not probed:
-        load_checkpoint(backbone, config, checkpoint, reset_head=True)
+        load_checkpoint(backbone, config, checkpoint, key=key, reset_head=True)
     network = ProbedNet(backbone, queries, kwargs.get("num_classes", 1000))
-    if probed:
-        try:
-            network.load_state_dict(state)
-        except RuntimeError as error:
-            first = str(error).splitlines()[1].strip()
-            raise CheckpointError(f"{str(checkpoint)!r} does not fit {config.name} with a probe: {first}") from None
+    if checkpoint is not None and probed:
+        load_checkpoint(network, config, checkpoint, key=key)
     return network
 
 

@@ -45,8 +45,9 @@ def recorded_config(record: Checkpoint, weights: Path) -> ModelConfig:
 def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None = None, **kwargs: Any) -> "nn.Module":
     """Build a network by zoo name, official alias, YAML path or config, in eval-agnostic fresh state.
 
-    `checkpoint` takes an official or own file (see `mobilezoo.models.checkpoint.load_checkpoint`); other arguments are
-    timm's: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`, `features_only`, `out_indices`.
+    `checkpoint` takes an official or own file (see `mobilezoo.models.checkpoint.load_checkpoint`), `checkpoint_key` the
+    dotted path of the weights in it where several fit; other arguments are timm's: `num_classes`, `in_chans`,
+    `drop_rate`, `drop_path_rate`, `global_pool`, `features_only`, `out_indices`.
     `probe_queries` puts an efficient-probing head on the feature map (see `mobilezoo.models.probe`).
     Raises ConfigError, UnknownNameError, CheckpointError.
     """
@@ -57,11 +58,11 @@ def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None 
         raise ConfigError(f"{config.name}: the zoo hosts no weights: pass checkpoint=PATH with an official file")
     for ours in ("pretrained_cfg_overlay", "cache_dir", "scriptable", "exportable", "no_jit"):
         kwargs.pop(ours, None)
-    reset_head = bool(kwargs.pop("reset_head", False))
+    reset_head, key = bool(kwargs.pop("reset_head", False)), kwargs.pop("checkpoint_key", None)
     if queries := kwargs.pop("probe_queries", 0):
         from mobilezoo.models.probe import build_probed
 
-        return build_probed(config, checkpoint, queries, **kwargs)
+        return build_probed(config, checkpoint, queries, key=key, **kwargs)
     build = family_module(config.family).build
     network: nn.Module = build(config, **kwargs)
     if checkpoint is None and not pretrained:
@@ -72,7 +73,7 @@ def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None 
     kwargs.pop("out_indices", None)
     whole: nn.Module = build(config, **kwargs) if features else network
     if checkpoint is not None:
-        load_checkpoint(whole, config, checkpoint, reset_head=reset_head)
+        load_checkpoint(whole, config, checkpoint, key=key, reset_head=reset_head)
     else:
         _load_shared(whole, source, **kwargs)
     if features:

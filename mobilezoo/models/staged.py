@@ -37,6 +37,7 @@ class StagedNet(nn.Module):
         self, stem: nn.Module, stages: list[Stage], head: NormHead, widths: tuple[int, ...], stride: int
     ) -> None:
         super().__init__()
+        self.in_chans = next(layer.in_channels for layer in stem.modules() if isinstance(layer, nn.Conv2d))
         self.stem = stem
         self.stages = nn.Sequential(*stages)
         self.head = head

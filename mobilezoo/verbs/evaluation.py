@@ -1,4 +1,4 @@
-"""`mobilezoo eval` and `mobilezoo convert`."""
+"""`mobilezoo eval`."""
 
 from collections.abc import Iterator
 from pathlib import Path
@@ -59,13 +59,6 @@ def evaluate_loaded(subject: "Subject", source: DataConfig, classes: str | None 
     from mobilezoo.data import open_data
 
     return _score_loaded(subject, source, open_data(source, train=False), torch.device("cpu"), False, classes)
-
-
-def convert_checkpoint(official: Path, model: str, out: Path | None) -> Path:
-    """Write an official checkpoint as safetensors with our keys; returns the path written."""
-    from mobilezoo.models.checkpoint import convert
-
-    return convert(official, out or official.with_suffix(".safetensors"), model)
 
 
 def print_result(result: dict[str, Any]) -> None:

@@ -15,7 +15,8 @@ from torch import Tensor, nn
 from mobilezoo.artifacts import Checkpoint, load_record_of
 from mobilezoo.errors import CheckpointError
 from mobilezoo.models import create_model
-from mobilezoo.models.checkpoint import convert, read_state_dict
+from mobilezoo.models.weights import tensors_of
+from mobilezoo.verbs.converting import convert_checkpoint
 
 NAME = "mnasnet_small"
 
@@ -30,14 +31,58 @@ def _equal(model: nn.Module, state: dict[str, Tensor]) -> bool:
     return all(torch.equal(value, state[key]) for key, value in model.state_dict().items())
 
 
-@pytest.mark.parametrize(
-    ("wrapper", "prefix"),
-    [(None, ""), ("model", ""), ("state_dict", "module."), ("state_dict_ema", ""), ("ema", "_orig_mod.")],
+PREFIXES = (
+    "",
+    "module.",
+    "_orig_mod.module.",
+    "module._orig_mod.",
+    "module.module.",
+    "model.",
+    "net.",
+    "backbone.net.",
 )
-def test_every_published_packing_loads(tmp_path: Path, network: nn.Module, wrapper: str | None, prefix: str) -> None:
-    state = {prefix + key: value for key, value in network.state_dict().items()}
-    torch.save({wrapper: state, "epoch": 3} if wrapper else state, tmp_path / "x.pth")
+KEYS = ("state_dict", "model_state_dict", "model", "weights", "net", "module", "ema", "checkpoint.model", "0.weights")
+
+
+def packed(state: dict[str, Tensor], key: str, prefix: str) -> dict[Any, Any]:
+    """The state under a dotted key, beside what training saves."""
+    inner: Any = {prefix + k: v for k, v in state.items()}
+    for name in reversed(key.split(".") if key else []):
+        inner = {name: inner, "epoch": 3, "optimizer": {"state": {0: {"exp_avg": torch.zeros(3)}}}}
+    return inner  # type: ignore[no-any-return]
+
+
+@pytest.mark.parametrize(("key", "prefix"), [("", p) for p in PREFIXES] + [(k, "module.") for k in KEYS])
+def test_every_packing_loads(tmp_path: Path, network: nn.Module, key: str, prefix: str) -> None:
+    torch.save(packed(network.state_dict(), key, prefix), tmp_path / "x.pth")
     assert _equal(create_model(NAME, checkpoint=tmp_path / "x.pth"), network.state_dict())
+
+
+FAMILIES = ("ghostnet_050", "ghostnetv3_050", "shvit_s1", "cas_vit_xs", "emo2_1m", "mobilemamba_t2", "mobilenext_035")
+
+
+@pytest.mark.parametrize("name", FAMILIES)
+def test_counters_and_wrappers_inside_names_are_no_weights_in_any_family(tmp_path: Path, name: str) -> None:
+    network = create_model(name)
+    state: dict[str, Tensor] = {"n_averaged": torch.tensor(7)}
+    for key, value in network.state_dict().items():
+        first, _, rest = key.partition(".")
+        state[f"module.{first}._orig_mod.{rest}"] = value
+    for part, _ in network.named_modules():
+        for counter in ("total_ops", "total_params"):
+            state[f"module.{part}.{counter}" if part else f"module.{counter}"] = torch.zeros(1, dtype=torch.float64)
+    torch.save(state, tmp_path / "x.pth")
+    assert _equal(create_model(name, checkpoint=tmp_path / "x.pth"), network.state_dict())
+
+
+def test_torchs_own_average_and_a_module_that_trains_two_networks_load(tmp_path: Path, network: nn.Module) -> None:
+    torch.save(torch.optim.swa_utils.AveragedModel(network).state_dict(), tmp_path / "x.pth")
+    assert _equal(create_model(NAME, checkpoint=tmp_path / "x.pth"), network.state_dict())
+    other = create_model("ghostnet_050").state_dict()
+    state = {f"model.{k}": v for k, v in network.state_dict().items()} | {f"teacher.{k}": v for k, v in other.items()}
+    torch.save({"state_dict": {**state, "loss.weight": torch.ones(1000)}}, tmp_path / "two.ckpt")
+    assert _equal(create_model(NAME, checkpoint=tmp_path / "two.ckpt"), network.state_dict())
+    assert _equal(create_model("ghostnet_050", checkpoint=tmp_path / "two.ckpt"), other)
 
 
 def test_safetensors_load(tmp_path: Path, network: nn.Module) -> None:
@@ -45,10 +90,99 @@ def test_safetensors_load(tmp_path: Path, network: nn.Module) -> None:
     assert _equal(create_model(NAME, checkpoint=tmp_path / "x.safetensors"), network.state_dict())
 
 
-def test_averaged_weights_win_unless_asked_otherwise(tmp_path: Path) -> None:
-    torch.save({"state_dict": {"a": torch.zeros(1)}, "state_dict_ema": {"a": torch.ones(1)}}, tmp_path / "x.pth")
-    assert read_state_dict(tmp_path / "x.pth")["a"] == 1
-    assert read_state_dict(tmp_path / "x.pth", ema=False)["a"] == 0
+@pytest.mark.parametrize(
+    ("plain", "average", "taken"),
+    [
+        ("state_dict", "state_dict_ema", "state_dict_ema"),
+        ("net", "net_E", "net_E"),
+        ("model", "ema", "ema"),
+        ("model_state_dict", "ema_model.module", "ema_model.module"),
+        ("model", "model_ema", "model"),  # whose trainer scores `model`
+        ("state_dict.model", "state_dict.model_ema.module", "state_dict.model"),
+        ("state_dict", "model_ema", "model_ema"),
+    ],
+)
+def test_of_several_the_one_is_taken_that_evaluation_reads(
+    tmp_path: Path, network: nn.Module, capsys: pytest.CaptureFixture[str], plain: str, average: str, taken: str
+) -> None:
+    averaged = {k: v + 1 for k, v in network.state_dict().items()}
+    torch.save(
+        {**_nested(plain, network.state_dict()), **_merged(plain, average, network, averaged)}, tmp_path / "x.pth"
+    )
+    expected, other = (averaged, plain) if taken == average else (network.state_dict(), average)
+    assert _equal(create_model(NAME, checkpoint=tmp_path / "x.pth"), expected)
+    said = capsys.readouterr().err
+    assert f"weights under {taken!r} taken; {other} would fit too (--key)" in said
+    assert len(said.splitlines()) == 1
+    chosen = create_model(NAME, checkpoint=tmp_path / "x.pth", checkpoint_key=other)
+    assert _equal(chosen, network.state_dict() if other == plain else averaged)
+
+
+def _nested(key: str, state: dict[str, Tensor]) -> dict[str, Any]:
+    top, _, rest = key.partition(".")
+    return {top: {f"{rest}.{k}" if rest else k: v for k, v in state.items()}}
+
+
+def _merged(plain: str, average: str, network: nn.Module, averaged: dict[str, Tensor]) -> dict[str, Any]:
+    """The average as a group of its own, or among the plain one's names as Lightning saves both."""
+    both = _nested(average, averaged)
+    for top in both:
+        both[top] |= _nested(plain, network.state_dict()).get(top, {})
+    return both
+
+
+def test_two_networks_of_equal_standing_must_be_told_apart(tmp_path: Path, network: nn.Module) -> None:
+    other = {k: v + 1 for k, v in network.state_dict().items()}
+    torch.save({"student": network.state_dict(), "teacher": other}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=r"several networks that fit mnasnet_small: .*--key: student, teacher"):
+        create_model(NAME, checkpoint=tmp_path / "x.pth")
+    assert _equal(create_model(NAME, checkpoint=tmp_path / "x.pth", checkpoint_key="teacher"), other)
+    with pytest.raises(CheckpointError, match="no weights under --key 'nobody': there are student, teacher"):
+        create_model(NAME, checkpoint=tmp_path / "x.pth", checkpoint_key="nobody")
+    torch.save({"student": network.state_dict(), "teacher": network.state_dict()}, tmp_path / "x.pth")
+    assert _equal(create_model(NAME, checkpoint=tmp_path / "x.pth"), network.state_dict())
+
+
+@pytest.mark.parametrize(
+    ("fault", "said"),
+    [
+        (lambda v: v * float("nan"), r"not finite .*: conv_head\.weight"),
+        (lambda v: v.to(torch.int8), r"whole numbers instead of weights: conv_head\.weight"),
+        (lambda v: v[:3], r"of another shape: conv_head\.weight \(3, "),
+        (lambda v: v.to_sparse(), r"no plain tensors: conv_head\.weight"),
+        (lambda v: v.to("meta"), r"no plain tensors: conv_head\.weight"),
+    ],
+)
+def test_tensors_that_are_no_weights_are_refused(tmp_path: Path, network: nn.Module, fault: Any, said: str) -> None:
+    state = dict(network.state_dict())
+    torch.save({**state, "conv_head.weight": fault(state["conv_head.weight"])}, tmp_path / "x.pth")
+    with pytest.raises(CheckpointError, match=said):
+        create_model(NAME, checkpoint=tmp_path / "x.pth")
+
+
+def test_odd_containers_end_in_one_line(tmp_path: Path) -> None:
+    knot: dict[str, Any] = {"a": {}}
+    knot["a"]["again"] = knot
+    wide: Any = {"x": torch.ones(1)}
+    for _ in range(40):
+        wide = {str(i): wide for i in range(20)}  # 20 ** 40 paths to one tensor
+    for content in (
+        {1: torch.ones(2)},
+        {(1, 2): torch.ones(2)},
+        {"": torch.ones(2)},
+        [],
+        torch.ones(2),
+        knot,
+        wide,
+        None,
+    ):
+        torch.save(content, tmp_path / "x.pth")
+        with pytest.raises(CheckpointError, match=r"holds no state dict|does not fit|more than 1,000,000 names"):
+            create_model(NAME, checkpoint=tmp_path / "x.pth")
+    for content in (b"((((.......", b"\x80\x02(.", b"", b"\x80\x04\x95", b"PK\x03\x04", b"a" * 100):
+        (tmp_path / "x.pth").write_bytes(content)
+        with pytest.raises(CheckpointError, match="damaged or no checkpoint"):
+            create_model(NAME, checkpoint=tmp_path / "x.pth")
 
 
 @pytest.mark.parametrize("name", ["mnasnet_small", "shvit_s1", "ghostnet_050", "cas_vit_xs", "mobilenext_035"])
@@ -103,7 +237,7 @@ def test_code_in_a_file_is_refused_and_not_run(tmp_path: Path, by: str) -> None:
     evil = _Runs(open, made, "w") if by == "open" else _Runs(os.system, f"touch {made}")
     torch.save({"state_dict": {"a": torch.zeros(1)}, "args": evil}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=rf"holds more than weights \(\w+\.{by}\) .*could run code"):
-        read_state_dict(tmp_path / "x.pth")
+        tensors_of(tmp_path / "x.pth")
     assert not (tmp_path / "made").exists()
 
 
@@ -113,7 +247,7 @@ def test_options_and_scores_beside_the_weights_are_taken_as_authors_save_them(tm
     torch.save(
         {"net_E": {"a": torch.ones(1)}, "net": {"a": torch.zeros(1)}, "args": args, **scores}, tmp_path / "x.pth"
     )
-    assert read_state_dict(tmp_path / "x.pth") == {"a": torch.ones(1)}
+    assert tensors_of(tmp_path / "x.pth") == {"net_E.a": torch.ones(1), "net.a": torch.zeros(1)}
 
 
 @pytest.mark.parametrize("suffix", ["pth", "safetensors"])
@@ -127,16 +261,17 @@ def test_a_truncated_file_is_damaged(tmp_path: Path, network: nn.Module, suffix:
 
 def test_a_missing_file_and_a_file_without_weights_are_named(tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match=r"not found: .*nowhere\.pth"):
-        read_state_dict(tmp_path / "nowhere.pth")
+        tensors_of(tmp_path / "nowhere.pth")
     torch.save({"epoch": 3}, tmp_path / "x.pth")
     with pytest.raises(CheckpointError, match=r"holds no state dict \(found: epoch\)"):
-        read_state_dict(tmp_path / "x.pth")
+        tensors_of(tmp_path / "x.pth")
 
 
-def test_conversion_keeps_the_files_class_count_and_leaves_a_record(tmp_path: Path) -> None:
-    network = create_model(NAME, num_classes=7)
+@pytest.mark.parametrize("name", [NAME, "shvit_s1", "cas_vit_xs"])
+def test_conversion_keeps_the_files_classes_and_channels_and_leaves_a_record(tmp_path: Path, name: str) -> None:
+    network = create_model(name, num_classes=7, in_chans=1)
     torch.save({"state_dict": network.state_dict()}, tmp_path / "official.pth")
-    out = convert(tmp_path / "official.pth", tmp_path / "ours.safetensors", NAME)
+    out = convert_checkpoint(tmp_path / "official.pth", name, tmp_path / "ours.safetensors")
     record = load_record_of(Checkpoint, out)
-    assert (record.model, record.num_classes) == (NAME, 7)
-    assert _equal(create_model(NAME, checkpoint=out, num_classes=7), network.state_dict())
+    assert (record.model, record.num_classes, record.in_chans) == (name, 7, 1)
+    assert _equal(create_model(name, checkpoint=out, num_classes=7, in_chans=1), network.state_dict())
