@@ -11,7 +11,7 @@ import shutil
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, TypeVar
+from typing import Any, Literal, TypeVar
 
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path
@@ -86,6 +86,12 @@ class Checkpoint(Record):
     """Validation top-1 in percent, of these very weights."""
     probe_queries: int = 0
     """Queries of an efficient-probing head in place of the network's own; 0 where it has its own."""
+    model_args: dict[str, Any] = {}
+    """timm arguments that shaped the network, besides classes and channels."""
+
+    def network_args(self) -> dict[str, Any]:
+        """What `create_model` needs besides classes and channels to build this network again."""
+        return {**self.model_args, **({"probe_queries": self.probe_queries} if self.probe_queries else {})}
 
 
 class Coverage(Record):
@@ -126,6 +132,8 @@ class Artifact(Record):
     coverage: Coverage | None = None
     checkpoint: str | None = None
     """The PyTorch weights it was made of, relative to the record's folder; None for random ones."""
+    checkpoint_key: str | None = None
+    """Where in that file they are, if it had to be said."""
     tools: dict[str, str]
     """Toolchain versions."""
 
@@ -336,6 +344,11 @@ def save_record(path: Path, record: Record) -> Path:
 def save_json(path: Path, record: Record) -> Path:
     """Save a record under a name of its own."""
     return write_text(path, record.model_dump_json(indent=2) + "\n")
+
+
+def file_stem(model: str) -> str:
+    """A network's name as the beginning of file names: `timm:resnet18.a1_in1k` → `resnet18.a1_in1k`."""
+    return model.rpartition(":")[2].replace("/", "_")
 
 
 def versions(packages: Sequence[str]) -> dict[str, str]:

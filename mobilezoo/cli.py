@@ -11,6 +11,7 @@ import typer
 from mobilezoo.errors import MobilezooError
 from mobilezoo.verbs import dataset, devices, estimating, search_commands
 from mobilezoo.verbs.commands import SETTINGS, Json, Keys, Quiet, Register, command, print_json, print_keys
+from mobilezoo.verbs.options import NetworkFlags, SubjectFlags
 
 app = typer.Typer(
     name="mobilezoo",
@@ -129,8 +130,8 @@ def train(
 @verb("eval")
 def eval_(
     subject: Annotated[str, typer.Argument(help="Zoo name, checkpoint (.safetensors), exported file, or timm:NAME.")],
+    of: SubjectFlags,
     data: DataArg = "digits",
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Official or own weights for a name.")] = None,
     classes: ClassesArg = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int, typer.Option("--workers", min=0)] = 2,
@@ -150,25 +151,27 @@ def eval_(
     """
     from mobilezoo.verbs.evaluation import evaluate_subject, print_result
 
-    result = evaluate_subject(subject, data, checkpoint, batch_size, workers, not quiet, classes)
+    result = evaluate_subject(subject, data, of.parsed(), batch_size, workers, not quiet, classes)
     print_json(result) if as_json else print_result(result)
 
 
 @verb()
 def convert(
     official: Annotated[Path, typer.Argument(help="An official checkpoint: .pth, .pth.tar, .safetensors.")],
-    model: Annotated[str, typer.Option("--model", help="The zoo model it belongs to.")],
+    model: Annotated[str, typer.Option("--model", help="The network it belongs to: zoo name, YAML or timm:NAME.")],
+    of: NetworkFlags,
     out: Annotated[Path | None, typer.Option("--out", help="Default: the same name, .safetensors.")] = None,
 ) -> None:
-    """Turn an official checkpoint into safetensors with the zoo's keys, checked against the network.
+    """Turn any checkpoint into safetensors with the network's keys, checked against it, and a record beside.
 
-    Example:
+    Examples:
 
         mobilezoo convert shvit_s1.pth --model shvit_s1
+        mobilezoo convert model_best.pth.tar --model timm:resnet18 --labels cat,dog --resolution 192
     """
     from mobilezoo.verbs.converting import convert_checkpoint
 
-    print(convert_checkpoint(official, model, out))
+    print(convert_checkpoint(model, of.parsed(official), out))
 
 
 @verb()
@@ -213,12 +216,12 @@ def pull(
 
 @verb()
 def export(
+    of: SubjectFlags,
     subjects: Annotated[
         list[str] | None, typer.Argument(help="Checkpoint, zoo name, model YAML, or timm:NAME; many with --matrix.")
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="Comma-separated: onnx, litert, coreml, executorch.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="Comma-separated: fp32, fp16, int8.")] = None,
-    checkpoint: Annotated[Path | None, typer.Option("--checkpoint", help="Official or own weights for a name.")] = None,
     calib: Annotated[
         str | None,
         typer.Option("--calib", help="Data for calibration and parity; default: the training data, or photographs."),
@@ -267,6 +270,9 @@ def export(
         onnx_activations=uint8   faster int8 on most x86 CPUs
         coreml_target=iOS17      oldest system that runs the Core ML file
     """
+    options = of.parsed()
+    if matrix and options != type(options)():
+        raise MobilezooError("--matrix exports networks as they are defined: leave --checkpoint and its like out")
     if matrix:
         _export_matrix(subjects or [], to, precision, out, overwrite, table, as_json, quiet)
         return
@@ -276,14 +282,14 @@ def export(
 
     targets, precisions = (to or "onnx,litert,coreml").split(","), (precision or "fp32").split(",")
     if bisect:
-        found = bisect_subject(subjects[0], targets, precisions, checkpoint, calib, progress=not quiet)
+        found = bisect_subject(subjects[0], targets, precisions, options, calib, progress=not quiet)
         print_json([f.model_dump() for f in found]) if as_json else print_findings(found)
         return
     results = export_subject(
         subjects[0],
         targets,
         precisions,
-        checkpoint,
+        options,
         calib,
         out,
         overwrite=overwrite,
@@ -325,6 +331,7 @@ def _export_matrix(
 @verb()
 def profile(
     subjects: Annotated[list[str], typer.Argument(help="Exported files, checkpoints, zoo names or timm:NAME.")],
+    of: SubjectFlags,
     device: Annotated[
         str, typer.Option("--device", help="A name of `mobilezoo device list`, or the path of a device YAML.")
     ] = "host",
@@ -362,7 +369,7 @@ def profile(
 
     changed = (*(settings or ()), *((f"cores={cores}",) if cores else ()))
     choices = profiling.Choices(
-        device, tuple(to.split(",")), tier, threads, not no_cache, allow_folded, not quiet, changed
+        device, tuple(to.split(",")), tier, threads, not no_cache, allow_folded, not quiet, changed, of.parsed()
     )
     if compare:
         ratio = profiling.compare_subjects(subjects, choices)

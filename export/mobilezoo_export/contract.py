@@ -58,6 +58,8 @@ class ExportSpec(Record):
     labels: tuple[str, ...] = ()
     checkpoint: str | None = None
     """Where the weights came from, for the record."""
+    checkpoint_key: str | None = None
+    """Where in that file they are, if it had to be said."""
     options: ExportOptions = ExportOptions()
 
     @property

@@ -19,6 +19,7 @@ from mobilezoo.artifacts import (
     Artifact,
     Parity,
     atomic_write,
+    file_stem,
     load_record_of,
     record_path,
     save_record,
@@ -78,7 +79,7 @@ def export_model(
                 one = spec.model_copy(update={"precision": precision})
                 if progress:
                     progress(exporter.target, precision)
-                path = out / f"{spec.model}.{precision}{exporter.suffix}"
+                path = out / f"{file_stem(spec.model)}.{precision}{exporter.suffix}"
                 kept = _kept(path, exporter.target, precision, overwrite)
                 results.append(kept or _export_one(work, one, exporter.target, path))
                 if finished:
@@ -206,6 +207,7 @@ def _record(
         zero_gammas=work.prepared.zero_gammas,
         coverage=outcome.coverage,
         checkpoint=os.path.relpath(spec.checkpoint, path.parent) if spec.checkpoint else None,
+        checkpoint_key=spec.checkpoint_key,
         tools=versions(["mobilezoo", *exporter.packages]),
     )
 

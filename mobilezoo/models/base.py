@@ -9,7 +9,7 @@ A family is one module of this package that defines
 """
 
 from types import ModuleType
-from typing import Any
+from typing import Any, Self
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
 FAMILIES = {
+    "timm": "mobilezoo.models.timm_network",
     "mbconv": "mobilezoo.models.mbconv",
     "ghostnet": "mobilezoo.models.ghostnet",
     "shvit": "mobilezoo.models.shvit",
@@ -65,6 +66,10 @@ class ModelConfig(Record):
 
     def preprocessing(self) -> Preprocessing:
         return Preprocessing(mean=self.mean, std=self.std, interpolation=self.interpolation, crop_pct=self.crop_pct)
+
+    def built_for(self, resolution: int) -> Self:
+        """The config to build from for inputs of this size: itself, for networks that take any."""
+        return self
 
     def pretrained_cfg(self, **extra: Any) -> dict[str, Any]:
         """timm's pretrained_cfg for this network; families add `first_conv` and `classifier`."""

@@ -70,21 +70,15 @@ def network_of_file(
     if sizes is not None:
         classes, channels = sizes
         if num_classes not in (None, classes):
-            raise ClassCountError(path, classes, num_classes or 0, f"leave the number out, or say {classes}")
+            raise ClassCountError(path, classes, num_classes or 0, f"leave --num-classes out, or give {classes}")
         if in_chans not in (None, channels):
             raise CheckpointError(
-                f"{str(path)!r} takes {channels} input channels, not {in_chans}: leave the number out"
+                f"{str(path)!r} takes {channels} input channels, not {in_chans}: leave --in-chans out"
             )
         if sizes != (classes_of(network), channels_of(network)):
             network = create_model(config, num_classes=classes, in_chans=channels, **kwargs)
     _load(network, config, state, path, reset_head=False)
     return network
-
-
-def load_features(features: nn.Module, whole: nn.Module) -> None:
-    """Copy a classifier's weights into its `features_only` form, where timm names some modules otherwise."""
-    weights = {_flat(key): value for key, value in whole.state_dict().items()}
-    features.load_state_dict({key: weights[_flat(key)] for key in features.state_dict()})
 
 
 def _found(network: nn.Module, config: ModelConfig, path: str | Path, key: str | None) -> Tensors:
@@ -105,11 +99,6 @@ def _load(network: nn.Module, config: ModelConfig, state: Tensors, path: str | P
         state = {k: v for k, v in state.items() if k not in resized}
     _compare(own, state, set(resized), config, path)
     network.load_state_dict(state, strict=False)
-
-
-def _flat(key: str) -> str:
-    """The same for `stages.0.conv`, `stages_0.conv` and `model.stages.0.conv`."""
-    return key.removeprefix("model.").replace(".", "_")
 
 
 def _compare(

@@ -11,8 +11,9 @@ from typing import Any
 from torch import Tensor, nn
 
 from mobilezoo.errors import ConfigError
-from mobilezoo.models.base import ModelConfig, family_module
-from mobilezoo.models.weights import channels_of, tensors_of
+from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.factory import build
+from mobilezoo.models.weights import channels_of, classes_of, tensors_of
 
 PROBE_KEY = "probe.queries.weight"
 """Of every saved network with a probe."""
@@ -68,11 +69,12 @@ def build_probed(
     """A probe on the backbone in `checkpoint`, or what a probing run saved. Raises ConfigError, CheckpointError."""
     from mobilezoo.models.checkpoint import load_checkpoint
 
-    backbone = family_module(config.family).build(config, **kwargs)
+    backbone = build(config, **kwargs)
+    classes = classes_of(backbone)
     probed = checkpoint is not None and any(name.endswith(PROBE_KEY) for name in tensors_of(checkpoint, key))
     if checkpoint is not None and not probed:
         load_checkpoint(backbone, config, checkpoint, key=key, reset_head=True)
-    network = ProbedNet(backbone, queries, kwargs.get("num_classes", 1000))
+    network = ProbedNet(backbone, queries, classes)
     if checkpoint is not None and probed:
         load_checkpoint(network, config, checkpoint, key=key)
     return network

@@ -1,6 +1,7 @@
 """Names → networks: the zoo's YAML files, and their entry points in timm's registry."""
 
 import fnmatch
+from collections.abc import Mapping
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -12,6 +13,9 @@ from mobilezoo.models.base import ModelConfig, family_module
 if TYPE_CHECKING:
     from torch import nn
 
+TIMM = "timm:"
+"""Before the name of a network that is timm's and not the zoo's."""
+
 
 def list_models(pattern: str = "*") -> list[str]:
     """Names of the zoo's models that match a shell pattern."""
@@ -19,16 +23,24 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def load_model_config(model: str | Path, overrides: tuple[str, ...] = ()) -> ModelConfig:
-    """The config behind a name, an official alias or a YAML path. Raises ConfigError or UnknownNameError."""
+    """The config behind a name, an official alias, a YAML path or `timm:NAME`. Raises ConfigError, UnknownNameError."""
+    if str(model).startswith(TIMM):
+        from mobilezoo.models.timm_network import config_data
+
+        return parse_model_config(apply_overrides(config_data(str(model)), overrides), str(model), str(model))
     try:
         path = find_config("models", model)
     except UnknownNameError:
         path = _find_alias(str(model))
-    data = apply_overrides(read_yaml(path), overrides)
+    return parse_model_config(apply_overrides(read_yaml(path), overrides), path.stem, str(path))
+
+
+def parse_model_config(data: Mapping[str, Any], name: str, source: str) -> ModelConfig:
+    """A model YAML's data as its family's config. Raises ConfigError, UnknownNameError."""
     if "family" not in data:
-        raise ConfigError(f"{path}: missing key 'family'")
+        raise ConfigError(f"{source}: missing key 'family'")
     config_class: type[ModelConfig] = family_module(str(data["family"])).Config
-    return config_class.parse({**data, "name": path.stem}, str(path))
+    return config_class.parse({**data, "name": name}, source)
 
 
 def recorded_config(record: Checkpoint, weights: Path) -> ModelConfig:
@@ -43,50 +55,36 @@ def recorded_config(record: Checkpoint, weights: Path) -> ModelConfig:
 
 
 def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None = None, **kwargs: Any) -> "nn.Module":
-    """Build a network by zoo name, official alias, YAML path or config, in eval-agnostic fresh state.
+    """Build a network by zoo name, official alias, YAML path, `timm:NAME` or config, in eval-agnostic fresh state.
 
     `checkpoint` takes an official or own file (see `mobilezoo.models.checkpoint.load_checkpoint`), `checkpoint_key` the
     dotted path of the weights in it where several fit; other arguments are timm's: `num_classes`, `in_chans`,
-    `drop_rate`, `drop_path_rate`, `global_pool`, `features_only`, `out_indices`.
+    `drop_rate`, `drop_path_rate`, `global_pool`, `features_only`, `out_indices`, `pretrained`, `pretrained_cfg` and
+    all that its factory takes (see `mobilezoo.models.factory`).
     `probe_queries` puts an efficient-probing head on the feature map (see `mobilezoo.models.probe`).
     Raises ConfigError, UnknownNameError, CheckpointError.
     """
     config = model if isinstance(model, ModelConfig) else load_model_config(model)
-    pretrained, source = kwargs.pop("pretrained", False), kwargs.pop("pretrained_cfg", None)
-    shared = isinstance(source, dict) and source.get("source") in ("hf-hub", "local-dir")
-    if pretrained and not shared:
-        raise ConfigError(f"{config.name}: the zoo hosts no weights: pass checkpoint=PATH with an official file")
-    for ours in ("pretrained_cfg_overlay", "cache_dir", "scriptable", "exportable", "no_jit"):
-        kwargs.pop(ours, None)
     reset_head, key = bool(kwargs.pop("reset_head", False)), kwargs.pop("checkpoint_key", None)
+    if checkpoint is not None and kwargs.get("pretrained"):
+        raise ConfigError(f"{config.name}: weights come from {str(checkpoint)!r} or are pretrained: choose one")
+    from mobilezoo.models.factory import FEATURES, build, load_features
+
     if queries := kwargs.pop("probe_queries", 0):
         from mobilezoo.models.probe import build_probed
 
         return build_probed(config, checkpoint, queries, key=key, **kwargs)
-    build = family_module(config.family).build
-    network: nn.Module = build(config, **kwargs)
-    if checkpoint is None and not pretrained:
+    network = build(config, **kwargs)
+    if checkpoint is None:
         return network
-    from mobilezoo.models.checkpoint import load_checkpoint, load_features
+    from mobilezoo.models.checkpoint import load_checkpoint
 
-    features = kwargs.pop("features_only", False)
-    kwargs.pop("out_indices", None)
-    whole: nn.Module = build(config, **kwargs) if features else network
-    if checkpoint is not None:
-        load_checkpoint(whole, config, checkpoint, key=key, reset_head=reset_head)
-    else:
-        _load_shared(whole, source, **kwargs)
+    features = kwargs.get("features_only", False)
+    whole = build(config, **{k: v for k, v in kwargs.items() if k not in FEATURES}) if features else network
+    load_checkpoint(whole, config, checkpoint, key=key, reset_head=reset_head)
     if features:
         load_features(network, whole)
     return network
-
-
-def _load_shared(network: "nn.Module", source: dict[str, Any], **kwargs: Any) -> None:
-    """Weights that timm found for `hf-hub:OWNER/NAME` or `local-dir:FOLDER`, loaded as timm loads its own."""
-    from timm.models import load_pretrained
-
-    sizes = {key: kwargs[key] for key in ("num_classes", "in_chans") if key in kwargs}
-    load_pretrained(network, pretrained_cfg=source, **sizes)
 
 
 def register_with_timm() -> None:

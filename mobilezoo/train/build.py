@@ -32,18 +32,24 @@ def pick_device(name: str) -> torch.device:
 
 
 def build_network(config: TrainConfig, num_classes: int) -> nn.Module:
-    """The network with a head (or probe) for `num_classes`, weights from `config.checkpoint` where given."""
-    from mobilezoo.models import create_model
+    """The network with a head (or probe) for `num_classes`; weights from `config.checkpoint`, timm's, or random."""
+    from mobilezoo.models import create_model, load_model_config
+    from mobilezoo.models.checkpoint import ClassCountError
 
+    model = load_model_config(config.model)
     try:
         return create_model(
-            config.model,
+            model.built_for(config.train.resolution or model.resolution),
             checkpoint=config.checkpoint,
+            checkpoint_key=config.checkpoint_key,
+            pretrained=config.pretrained,
             num_classes=num_classes,
             reset_head=config.reset_head,
             probe_queries=config.probe_queries if config.tune == "probe" else 0,
             **config.model_args,
         )
+    except ClassCountError as error:
+        raise error.remedied("add reset_head=true for a new classifier") from None
     except TypeError as error:
         raise ConfigError(f"model_args of {config.model!r}: {error}") from error
 

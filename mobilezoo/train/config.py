@@ -126,9 +126,11 @@ class TrainSettings(Record):
 class TrainConfig(Record):
     """One YAML in configs/train/."""
 
-    model: str = Field(description="zoo name, official alias or path of a model YAML")
+    model: str = Field(description="zoo name, official alias, path of a model YAML, or timm:NAME")
     model_args: dict[str, Any] = Field(default={}, description="timm arguments: drop_rate, drop_path_rate, ...")
     checkpoint: str | None = Field(default=None, description="start from these weights instead of random ones")
+    checkpoint_key: str | None = Field(default=None, description="where in that file they are, if several would fit")
+    pretrained: bool = Field(default=False, description="start from timm's weights; timm:NAME with or without a tag")
     reset_head: bool = Field(default=False, description="new classifier where the checkpoint's classes differ")
     data: DataConfig
     train: TrainSettings = TrainSettings()
@@ -142,8 +144,11 @@ class TrainConfig(Record):
 
     @model_validator(mode="after")
     def _probes_something(self) -> "TrainConfig":
-        if self.tune != "all" and self.checkpoint is None:
+        if self.pretrained and self.checkpoint is not None:
+            raise ValueError("checkpoint=PATH or pretrained=true, not both")
+        if self.tune != "all" and self.checkpoint is None and not self.pretrained:
             raise ValueError(
-                f"checkpoint=PATH with tune={self.tune}: the part that does not learn must come from somewhere"
+                f"checkpoint=PATH or pretrained=true with tune={self.tune}: the part that does not learn must come "
+                "from somewhere"
             )
         return self

@@ -16,6 +16,10 @@ from mobilezoo.train.progress import EpochBar
 from mobilezoo.train.run_folder import RunFolder
 from mobilezoo.train.step import Parts, shipped
 
+NOT_SHAPING = ("in_chans", "num_classes", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "drop_rate",
+               "drop_path_rate", "drop_block_rate")  # fmt: skip
+"""Arguments that a finished network is rebuilt without, or that its record has elsewhere."""
+
 
 @dataclass(frozen=True)
 class Tools:
@@ -42,6 +46,7 @@ def record_of(config: TrainConfig, parts: Parts, row: dict[str, float]) -> dict[
         "epoch": int(row["epoch"]),
         "top1": row["val_top1"],
         "probe_queries": config.probe_queries if config.tune == "probe" else 0,
+        "model_args": {k: v for k, v in config.model_args.items() if k not in NOT_SHAPING},
     }
 
 

@@ -1,5 +1,7 @@
 """What all commands share: registration with teaching help, JSON output, common options."""
 
+import dataclasses
+import functools
 import inspect
 import json
 from collections.abc import Callable
@@ -33,12 +35,35 @@ def command(app: typer.Typer, name: str | None = None) -> Register:
     """Register a command; the examples in its docstring keep their lines."""
 
     def register(function: Callable[..., None]) -> Callable[..., None]:
+        function = _spread(function)
         paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
         text = "\n\n".join(f"\b\n{p}" if p.startswith("    ") else p for p in paragraphs)
         app.command(name, help=text)(function)
         return function
 
     return register
+
+
+def _spread(function: Callable[..., None]) -> Callable[..., None]:
+    """A parameter that is a dataclass of options becomes these options, and arrives as one value."""
+    given = inspect.signature(function).parameters.values()
+    groups: dict[str, Any] = {p.name: p.annotation for p in given if dataclasses.is_dataclass(p.annotation)}
+    if not groups:
+        return function
+
+    @functools.wraps(function)
+    def called(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        function(**values)
+
+    spread: list[inspect.Parameter] = []
+    for parameter in given:
+        options = inspect.signature(groups[parameter.name]).parameters.values() if parameter.name in groups else ()
+        spread += [p.replace(kind=p.KEYWORD_ONLY) for p in options or (parameter,)]
+    called.__annotations__ = {p.name: p.annotation for p in spread}
+    called.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
+    return called
 
 
 def print_keys(title: str, record: "Record", as_json: bool) -> None:

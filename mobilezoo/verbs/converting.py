@@ -3,33 +3,38 @@
 from pathlib import Path
 
 from mobilezoo.artifacts import Checkpoint, atomic_write, save_record, sha256_of
+from mobilezoo.errors import ConfigError
+from mobilezoo.verbs.options import SubjectOptions
 
 
-def convert_checkpoint(official: Path, model: str, out: Path | None = None, key: str | None = None) -> Path:
-    """Write an official file as safetensors with our keys and its Checkpoint record; returns the path written.
+def convert_checkpoint(model: str, options: SubjectOptions, out: Path | None = None) -> Path:
+    """Write `options.checkpoint` as safetensors with our keys and its Checkpoint record; returns the path written.
 
-    Class count and input channels are the file's own. Raises CheckpointError.
+    Class count and input channels are the file's own. Raises CheckpointError, ConfigError.
     """
     from safetensors.torch import save_file
 
-    from mobilezoo.models import load_model_config
-    from mobilezoo.models.checkpoint import network_of_file
-    from mobilezoo.models.weights import channels_of, classes_of
+    from mobilezoo.models.weights import classes_of
+    from mobilezoo.verbs.subject import load_subject
 
-    config = load_model_config(model)
-    network = network_of_file(config, official, key=key)
-    tensors = {k: v.contiguous().clone() for k, v in network.state_dict().items()}
-    out = out or official.with_suffix(".safetensors")
-    metadata = {"model": config.name, "source": official.name}
+    assert options.checkpoint is not None
+    source = options.checkpoint
+    out = out or source.with_suffix(".safetensors")
+    if out.suffix != ".safetensors" or out.resolve() == source.resolve():
+        raise ConfigError(f"--out {str(out)!r}: a .safetensors file, and another one than what is converted")
+    subject = load_subject(model, options)
+    tensors = {k: v.contiguous().clone() for k, v in subject.network.state_dict().items()}
+    metadata = {"model": model, "source": source.name}
     atomic_write(out, lambda temporary: save_file(tensors, temporary, metadata=metadata))
     record = Checkpoint(
         path=out.name,
         sha256=sha256_of(out),
         model=model,
-        num_classes=classes_of(network),
-        in_chans=channels_of(network),
-        resolution=config.resolution,
-        preprocessing=config.preprocessing(),
+        num_classes=classes_of(subject.network),
+        in_chans=subject.in_chans,
+        resolution=subject.resolution,
+        preprocessing=subject.preprocessing,
+        labels=subject.labels,
     )
     save_record(out, record)
     return out

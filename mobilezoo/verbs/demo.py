@@ -28,6 +28,7 @@ def run_demo(out: Path, progress: bool) -> None:
     Run again after an interruption, it goes on where training and search stopped.
     """
     from mobilezoo.verbs.exporting import export_subject
+    from mobilezoo.verbs.options import SubjectOptions
     from mobilezoo.verbs.profiling import Choices, profile_subjects
     from mobilezoo.verbs.reporting import write_report
     from mobilezoo.verbs.searching import run_search
@@ -39,7 +40,7 @@ def run_demo(out: Path, progress: bool) -> None:
         record = run_training("digits", (), out / "train", resume=True, progress=progress)
     with _step("2/5  export to ONNX, LiteRT and Core ML, compared with PyTorch"):
         files = export_subject(
-            record.path, TARGETS, ["fp32"], None, None, out / "export", overwrite=True, progress=progress
+            record.path, TARGETS, ["fp32"], SubjectOptions(), None, out / "export", overwrite=True, progress=progress
         )
     with _step("3/5  measure latency on this machine"):
         timed = [f.path for f in files if f.path and f.target in TIMED]

@@ -7,6 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mobilezoo.artifacts import Artifact, load_record_of, record_path
 from mobilezoo.data.config import DataConfig
 from mobilezoo.errors import ConfigError
+from mobilezoo.verbs.options import SubjectOptions
 
 if TYPE_CHECKING:
     import torch
@@ -19,7 +20,7 @@ if TYPE_CHECKING:
 def evaluate_subject(
     subject: str,
     data: str,
-    checkpoint: Path | None,
+    options: SubjectOptions,
     batch_size: int,
     workers: int,
     progress: bool,
@@ -28,17 +29,17 @@ def evaluate_subject(
     """Scores of a network in PyTorch, or of an exported file in its own runtime, on the validation split.
 
     `classes` says where the data's classes lie among the outputs (see `place_classes`). With a file come, under
-    `pytorch`, the scores of the weights it was made of: `checkpoint`, else what its record names, where that is still
-    there.
+    `pytorch`, the scores of the weights it was made of: `options.checkpoint`, else what its record names, where that
+    is still there.
     """
     from mobilezoo.data import open_data
 
     source = DataConfig(source=data, batch_size=batch_size, workers=workers)
     split = open_data(source, train=False)
     if not _is_artifact(subject):
-        return _evaluate_network(subject, checkpoint, source, split, progress, classes)
+        return _evaluate_network(subject, options, source, split, progress, classes)
     result = _evaluate_file(Path(subject), source, split, progress, classes)
-    weights = _weights_of(Path(subject), checkpoint)
+    weights = _weights_of(Path(subject), options)
     if weights is not None:
         result["pytorch"] = _evaluate_network(*weights, source, split, progress, classes)
         result["top1_drop"] = result["pytorch"]["top1"] - result["top1"]
@@ -72,13 +73,13 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def _evaluate_network(
-    subject: str, checkpoint: Path | None, source: DataConfig, split: Any, progress: bool, classes: str | None
+    subject: str, options: SubjectOptions, source: DataConfig, split: Any, progress: bool, classes: str | None
 ) -> dict[str, Any]:
     from mobilezoo.train.build import pick_device
     from mobilezoo.verbs.subject import load_subject
 
     device = pick_device("auto")
-    loaded = load_subject(subject, checkpoint)
+    loaded = load_subject(subject, options)
     if loaded.fresh:
         raise ConfigError(f"{subject!r} has random weights here: pass --checkpoint PATH")
     scores = _score_loaded(loaded, source, split, device, progress, classes)
@@ -101,15 +102,20 @@ def _score_loaded(
     return evaluate(network, placed(_tracked(loader, device, progress), places))
 
 
-def _weights_of(file: Path, checkpoint: Path | None) -> tuple[str, Path | None] | None:
-    """(subject, checkpoint) of the network that a file was made of; None where its record names none that exists."""
+def _weights_of(file: Path, options: SubjectOptions) -> tuple[str, SubjectOptions] | None:
+    """The network that a file was made of, with what was said of it; None where its record names none that exists."""
     record = load_record_of(Artifact, file)
-    if checkpoint is None and record.checkpoint:
+    said = options.model_dump(exclude_defaults=True)
+    if options.checkpoint is None and record.checkpoint:
         recorded = (file.parent / record.checkpoint).resolve()
-        checkpoint = recorded if recorded.is_file() else None
-    if checkpoint is None:
+        said |= {"checkpoint": recorded if recorded.is_file() else None, "key": options.key or record.checkpoint_key}
+    weights = said.get("checkpoint")
+    if weights is None:
         return None
-    return (str(checkpoint), None) if record_path(checkpoint).is_file() else (record.model, checkpoint)
+    named = str(weights) if record_path(weights).is_file() else record.model
+    prep = record.preprocessing
+    files_own = {"resolution": record.input.resolution[0], "mean": prep.mean, "std": prep.std, "labels": record.labels}
+    return named, SubjectOptions(**{**files_own, **said, "checkpoint": None if named == str(weights) else weights})
 
 
 def _evaluate_file(path: Path, source: DataConfig, split: Any, progress: bool, classes: str | None) -> dict[str, Any]:

@@ -9,6 +9,7 @@ from rich.console import Console
 
 from mobilezoo.data.config import DataConfig
 from mobilezoo.verbs.mixing import export_mixed, print_mixed
+from mobilezoo.verbs.options import SubjectOptions
 from mobilezoo.verbs.subject import Subject, load_subject
 from mobilezoo.verbs.tables import print_table
 
@@ -25,7 +26,7 @@ def export_subject(
     what: str,
     targets: list[str],
     precisions: list[str],
-    checkpoint: Path | None,
+    said: SubjectOptions,
     calib: str | None,
     out: Path | None,
     *,
@@ -43,7 +44,7 @@ def export_subject(
     for target in targets:
         load_exporter(target)  # an unknown target is told before anything heavy happens
     options = ExportOptions.parse(apply_overrides({}, settings), "--set")
-    subject = load_subject(what, checkpoint)
+    subject = load_subject(what, said)
     if subject.fresh:
         Console(stderr=True).print(f"{subject.name}: random weights, norms randomised: good for latency, not for use")
     folder = out or (subject.folder or Path()) / "export"
@@ -109,7 +110,7 @@ def export_network(
 
 
 def bisect_subject(
-    what: str, targets: list[str], precisions: list[str], checkpoint: Path | None, calib: str | None, *, progress: bool
+    what: str, targets: list[str], precisions: list[str], said: SubjectOptions, calib: str | None, *, progress: bool
 ) -> "list[Finding]":
     """The first layer of each target and precision whose output departs from PyTorch."""
     from mobilezoo_export import load_exporter
@@ -117,7 +118,7 @@ def bisect_subject(
 
     for target in targets:
         load_exporter(target)
-    subject = load_subject(what, checkpoint)
+    subject = load_subject(what, said)
     spec = spec_of(subject)
     images, _ = parity_images(subject, spec, calib)
     _settle(subject, images)
@@ -170,6 +171,7 @@ def spec_of(subject: Subject, **more: Any) -> "ExportSpec":
         preprocessing=subject.preprocessing,
         labels=subject.labels,
         checkpoint=str(subject.checkpoint) if subject.checkpoint else None,
+        checkpoint_key=subject.checkpoint_key,
         **more,
     )
 

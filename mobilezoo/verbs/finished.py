@@ -38,6 +38,7 @@ def finish(
     from mobilezoo.train.trainer import train
     from mobilezoo.verbs.evaluation import evaluate_subject
     from mobilezoo.verbs.exporting import export_subject
+    from mobilezoo.verbs.options import SubjectOptions
     from mobilezoo_export import load_exporter
     from mobilezoo_latency import profile
 
@@ -46,12 +47,19 @@ def finish(
     run = out / "train"
     record = train(recipe, run, resume=run.exists(), progress=progress)
     (exported,) = export_subject(
-        str(run / record.path), [settings.target], ["fp32"], None, None, out, overwrite=True, progress=progress
+        str(run / record.path),
+        [settings.target],
+        ["fp32"],
+        SubjectOptions(),
+        None,
+        out,
+        overwrite=True,
+        progress=progress,
     )
     if exported.path is None:
         raise ExportError(f"{exported.target}: {exported.reason}")
     data = recipe.data
-    scored = evaluate_subject(exported.path, data.source, None, data.batch_size, data.workers, progress)
+    scored = evaluate_subject(exported.path, data.source, SubjectOptions(), data.batch_size, data.workers, progress)
     devices = () if settings.estimator else settings.devices
     result = Finished(
         number=trial.number,

@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobilezoo.artifacts import LatencyReport
 from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo.verbs.options import SubjectOptions
 from mobilezoo.verbs.tables import print_table
 
 if TYPE_CHECKING:
@@ -29,6 +30,8 @@ class Choices(NamedTuple):
     progress: bool = True
     settings: tuple[str, ...] = ()
     """Overrides of the device's YAML, `key=value`."""
+    said: SubjectOptions = SubjectOptions()
+    """Of the networks that are exported first."""
 
 
 def profile_subjects(subjects: list[str], choices: Choices) -> list[LatencyReport]:
@@ -106,6 +109,8 @@ def print_comparison(c: "Comparison") -> None:
 def exported_files(what: str, choices: Choices) -> list[Path]:
     """An exported file as it is; anything else is exported to each target first. Raises ExportError."""
     if Path(what).suffix in SUFFIXES:
+        if choices.said != SubjectOptions():
+            raise MobilezooError(f"{what!r} is a file as it is: --checkpoint and its like are for networks")
         return [Path(what)]
     import torch
 
@@ -113,7 +118,7 @@ def exported_files(what: str, choices: Choices) -> list[Path]:
 
     torch.manual_seed(SEED)
     results = export_subject(
-        what, list(choices.targets), ["fp32"], None, None, EXPORTS, overwrite=True, progress=choices.progress
+        what, list(choices.targets), ["fp32"], choices.said, None, EXPORTS, overwrite=True, progress=choices.progress
     )
     for result in results:
         if not result.ok:

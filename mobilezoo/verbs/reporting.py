@@ -46,14 +46,14 @@ def _model_row(run: Path) -> dict[str, Any] | None:
 
     weights = run / "best.safetensors"
     record = load_record_of(Checkpoint, weights)
-    config = recorded_config(record, weights)
+    config = recorded_config(record, weights).built_for(record.resolution)
     if config.family == "supernet":
         return None
     network = create_model(
         config,
         num_classes=record.num_classes,
         in_chans=record.in_chans,
-        probe_queries=record.probe_queries,
+        **record.network_args(),
     ).eval()
     return {
         "name": config.name,

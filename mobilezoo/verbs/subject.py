@@ -4,13 +4,17 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilezoo.artifacts import Checkpoint, Preprocessing, load_record_of
-from mobilezoo.errors import CheckpointError, UnknownNameError
+from mobilezoo.artifacts import Checkpoint, Preprocessing, load_record_of, record_path
+from mobilezoo.errors import CheckpointError, ConfigError
+from mobilezoo.verbs.options import SubjectOptions
 
 if TYPE_CHECKING:
     from torch import nn
 
     from mobilezoo.models.base import ModelConfig
+
+WEIGHTS = (".pth", ".pt", ".tar", ".ckpt", ".bin")
+"""Endings of foreign checkpoints, which say less than ours."""
 
 
 @dataclass
@@ -28,6 +32,8 @@ class Subject:
     """True where the weights are random: fine for latency, meaningless for accuracy."""
     checkpoint: Path | None
     """Where the weights came from."""
+    checkpoint_key: str | None = None
+    """Dotted path of the weights in it, where one was named."""
 
     @property
     def folder(self) -> Path | None:
@@ -52,77 +58,59 @@ def untrained(config: "ModelConfig", resolution: int, classes: int = 1000) -> Su
     )
 
 
-def load_subject(what: str, checkpoint: Path | None = None) -> Subject:
-    """Resolve what the user named. Raises UnknownNameError, CheckpointError, ConfigError."""
+def load_subject(what: str, options: SubjectOptions | None = None) -> Subject:
+    """Resolve what the user named, and what was said of it. Raises UnknownNameError, CheckpointError, ConfigError."""
+    from mobilezoo.models import load_model_config, recorded_config
+
+    options = options or SubjectOptions()
     if what.endswith(".safetensors"):
-        return _from_checkpoint(Path(what))
-    if what.startswith("timm:"):
-        return _from_timm(what.removeprefix("timm:"), checkpoint)
-    from mobilezoo.models import create_model, load_model_config
-
-    config = load_model_config(what)
-    network = create_model(config, checkpoint=checkpoint).eval()
-    return Subject(
-        network=network,
-        name=config.name,
-        resolution=config.resolution,
-        in_chans=3,
-        preprocessing=config.preprocessing(),
-        labels=(),
-        dataset="",
-        fresh=checkpoint is None,
-        checkpoint=checkpoint,
-    )
+        weights, record = Path(what), load_record_of(Checkpoint, what)
+        if options.checkpoint is not None:
+            raise ConfigError(f"{what!r} is a checkpoint itself: leave --checkpoint out")
+        return _assembled(recorded_config(record, weights), weights, record, options)
+    if Path(what).suffix in WEIGHTS:
+        raise ConfigError(f"{what!r} does not say which network it is of: name that, and add --checkpoint {what}")
+    config, path = load_model_config(what), options.checkpoint
+    return _assembled(config, path, _own_record(config, path) if path else None, options)
 
 
-def _from_checkpoint(path: Path) -> Subject:
-    from mobilezoo.models import create_model, recorded_config
+def _own_record(config: "ModelConfig", path: Path) -> Checkpoint | None:
+    """The record beside weights of ours, which says more of them than a name. Raises CheckpointError."""
+    from mobilezoo.models import recorded_config
 
+    if path.suffix != ".safetensors" or not record_path(path).is_file():
+        return None
     record = load_record_of(Checkpoint, path)
-    config = recorded_config(record, path)
-    network = create_model(
-        config,
-        checkpoint=path,
-        num_classes=record.num_classes,
-        in_chans=record.in_chans,
-        probe_queries=record.probe_queries,
-    ).eval()
+    theirs = recorded_config(record, path)
+    if theirs.model_dump(exclude={"name"}) != config.model_dump(exclude={"name"}):
+        raise CheckpointError(f"{str(path)!r} holds {theirs.name}, not {config.name}")
+    return record
+
+
+def _assembled(config: "ModelConfig", path: Path | None, record: Checkpoint | None, options: SubjectOptions) -> Subject:
+    """The network in its size, and its files' metadata: as the options say, else the record, else the config."""
+    from mobilezoo.models import create_model
+    from mobilezoo.models.checkpoint import network_of_file
+    from mobilezoo.models.weights import channels_of, classes_of
+
+    resolution = options.resolution or (record.resolution if record else config.resolution)
+    config = config.built_for(resolution)
+    args = record.network_args() if record else {}
+    args |= {"num_classes": options.num_classes, "in_chans": options.in_chans}
+    network = network_of_file(config, path, key=options.key, **args) if path else create_model(config, **args)
+    channels, known = channels_of(network), record.preprocessing if record else config.preprocessing()
+    labels = options.labels or (record.labels if record else ())
+    if labels and len(labels) != classes_of(network):
+        raise ConfigError(f"{len(labels)} labels for the {classes_of(network)} classes of {config.name}: see --labels")
     return Subject(
-        network=network,
+        network=network.eval(),
         name=config.name,
-        resolution=record.resolution,
-        in_chans=record.in_chans,
-        preprocessing=record.preprocessing,
-        labels=record.labels,
-        dataset=record.dataset,
-        fresh=False,
+        resolution=resolution,
+        in_chans=channels,
+        preprocessing=options.preprocessing(known, channels),
+        labels=labels,
+        dataset=record.dataset if record else "",
+        fresh=path is None,
         checkpoint=path,
+        checkpoint_key=options.key,
     )
-
-
-def _from_timm(name: str, checkpoint: Path | None) -> Subject:
-    import timm
-
-    import mobilezoo  # noqa: F401  (its models join timm's registry)
-
-    if not timm.is_model(name):
-        raise UnknownNameError("timm model", name, timm.list_models())
-    network = timm.create_model(name).eval()
-    if checkpoint is not None:
-        from mobilezoo.models.checkpoint import read_state_dict
-
-        try:
-            network.load_state_dict(read_state_dict(checkpoint))
-        except RuntimeError as error:
-            raise CheckpointError(
-                f"{str(checkpoint)!r} does not fit timm:{name}: {str(error).splitlines()[1].strip()}"
-            ) from error
-    config = timm.data.resolve_model_data_config(network)
-    channels, height, _width = config["input_size"]
-    prep = Preprocessing(
-        mean=tuple(config["mean"]),
-        std=tuple(config["std"]),
-        interpolation=config["interpolation"],
-        crop_pct=config["crop_pct"],
-    )
-    return Subject(network, name, height, channels, prep, (), "", checkpoint is None, checkpoint)

@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilezoo.artifacts import Checkpoint
-from mobilezoo.config import find_config, load_record
+from mobilezoo.artifacts import Checkpoint, file_stem
+from mobilezoo.config import find_config, is_yaml, load_record
 from mobilezoo.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -19,7 +19,7 @@ def run_training(config: str, overrides: tuple[str, ...], out: Path | None, resu
     from mobilezoo.train.trainer import train
 
     model = load_model_config(recipe.model)
-    folder = out or Path("runs") / (recipe.name or (path.stem if recipe.name is None else model.name))
+    folder = out or Path("runs") / (recipe.name or (path.stem if recipe.name is None else file_stem(model.name)))
     record = train(recipe, folder, resume=resume, progress=progress, tools=tools_for(recipe))
     return record.model_copy(update={"path": str(folder / record.path)})
 
@@ -51,10 +51,11 @@ def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, flo
     """What `mobilezoo export` and `mobilezoo eval` say of these weights, as metrics; failures as lines."""
     from mobilezoo.verbs.evaluation import evaluate_file
     from mobilezoo.verbs.exporting import export_subject
+    from mobilezoo.verbs.options import SubjectOptions
 
     targets, precisions = list(recipe.train.export_to), list(recipe.train.export_precision)
     results = export_subject(
-        str(weights), targets, precisions, None, None, weights.parent, overwrite=True, progress=False
+        str(weights), targets, precisions, SubjectOptions(), None, weights.parent, overwrite=True, progress=False
     )
     metrics: dict[str, float] = {}
     lines = []
@@ -78,7 +79,7 @@ def _write_int8(recipe: TrainConfig, trained: Any, record: Checkpoint, folder: P
 
     images = sample_batch(recipe.data, record.resolution, record.preprocessing, 32)
     spec = ExportSpec(
-        model=Path(record.model).stem,
+        model=Path(record.model).stem if is_yaml(record.model) else record.model,
         resolution=(record.resolution, record.resolution),
         in_chans=record.in_chans,
         preprocessing=record.preprocessing,

@@ -10,7 +10,7 @@ import numpy as np
 import torch
 from torch import nn
 
-from mobilezoo.artifacts import Artifact, atomic_write, save_record, sha256_of, size_of, versions
+from mobilezoo.artifacts import Artifact, atomic_write, file_stem, save_record, sha256_of, size_of, versions
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.parity import measure_parity
@@ -37,7 +37,7 @@ def write_int8(
     results = []
     for target in TARGETS:
         exporter = load_exporter(target)
-        path = folder / f"{spec.model}.int8-qat{exporter.suffix}"
+        path = folder / f"{file_stem(spec.model)}.int8-qat{exporter.suffix}"
         try:
             exporter.require()
             atomic_write(path, lambda temporary, target=target: _write(integer, spec, target, temporary))  # type: ignore[misc]

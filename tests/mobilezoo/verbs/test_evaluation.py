@@ -13,6 +13,7 @@ from mobilezoo.models.randomize import randomize_norms
 from mobilezoo.verbs.evaluation import evaluate_subject, print_result
 from mobilezoo.verbs.exporting import export_network
 from mobilezoo.verbs.matrix import chosen, read_records, run_matrix, write_matrix
+from mobilezoo.verbs.options import SubjectOptions
 from mobilezoo.verbs.subject import load_subject
 
 MODEL = "mnasnet_small"
@@ -44,7 +45,7 @@ def test_a_file_is_scored_beside_the_weights_its_record_names(
     out = checkpoint.parent / "export"
     (exported,) = export_network(load_subject(str(checkpoint)), ["onnx"], ["fp32"], out, isolate=False, images=8)
     assert exported.path is not None, exported.reason
-    result = evaluate_subject(exported.path, "digits", None, 64, 0, progress=False)
+    result = evaluate_subject(exported.path, "digits", SubjectOptions(), 64, 0, progress=False)
     assert result["images"] == result["pytorch"]["images"] == 360
     assert result["top1_drop"] == pytest.approx(0, abs=0.3)
     assert result["pytorch"]["loss"] == pytest.approx(result["loss"], rel=1e-3)
@@ -54,7 +55,7 @@ def test_a_file_is_scored_beside_the_weights_its_record_names(
     assert "ONNX Runtime" in lines[1]
     assert "drop" in lines[1]
     checkpoint.unlink()
-    assert "pytorch" not in evaluate_subject(exported.path, "digits", None, 64, 0, progress=False)
+    assert "pytorch" not in evaluate_subject(exported.path, "digits", SubjectOptions(), 64, 0, progress=False)
 
 
 @pytest.mark.slow

@@ -1,0 +1,119 @@
+"""timm's factory arguments for the zoo's networks: what `timm.create_model` passes on means here what it means there.
+
+That is: `pretrained` weights from a file, an address, the hub or a folder; `pretrained_cfg`, which describes them and
+gives the defaults of `num_classes`, `in_chans` and `global_pool`; `pretrained_cfg_overlay`, which changes single fields
+of it; `cache_dir`; `device` and `dtype`. Families build the bare network, whatever they add to timm's classes included,
+and weights come after.
+"""
+
+import dataclasses
+from collections.abc import Mapping
+from typing import Any, TypeAlias
+
+from timm.layers import set_layer_config
+from timm.models import load_pretrained, resolve_pretrained_cfg
+from timm.models._builder import pretrained_cfg_for_features
+from timm.models._pretrained import PretrainedCfg
+from torch import nn
+
+from mobilezoo.errors import ConfigError
+from mobilezoo.models.base import ModelConfig, family_module
+from mobilezoo.models.weights import channels_of, classes_of, official_to_ours
+
+SOURCES = ("url", "file", "state_dict", "hf_hub_id")
+LAYER_SETTINGS = ("scriptable", "exportable", "no_jit")
+PLACEMENT = ("device", "dtype")
+FEATURES = ("features_only", "out_indices", "feature_cls")
+
+Given: TypeAlias = "str | Mapping[str, Any] | PretrainedCfg | None"
+
+
+def build(
+    config: ModelConfig,
+    *,
+    pretrained: bool = False,
+    pretrained_cfg: Given = None,
+    pretrained_cfg_overlay: Mapping[str, Any] | None = None,
+    pretrained_model_args: Mapping[str, Any] | None = None,
+    cache_dir: str | None = None,
+    **kwargs: Any,
+) -> nn.Module:
+    """The network of a config as timm's factory would build it. Raises ConfigError where it has no weights to load."""
+    family = family_module(config.family)
+    if config.family == "timm":
+        weights = {"pretrained": pretrained, "pretrained_cfg": pretrained_cfg, "cache_dir": cache_dir}
+        timms: nn.Module = family.build(config, pretrained_cfg_overlay=pretrained_cfg_overlay, **weights, **kwargs)
+        return timms
+    given, overlay = _given(config, pretrained_cfg), dict(pretrained_cfg_overlay or {})
+    placement = {key: kwargs.pop(key) for key in PLACEMENT if key in kwargs}
+    settings = {key: kwargs.pop(key, None) for key in LAYER_SETTINGS}
+    kwargs = {**_sizes({**given, **overlay}), **{k: v for k, v in kwargs.items() if v is not None}}
+    with set_layer_config(**settings):
+        network: nn.Module = family.build(config, **kwargs)
+        features = bool(kwargs.get("features_only"))
+        plain = {k: v for k, v in kwargs.items() if k not in FEATURES}
+        whole = family.build(config, **plain) if features and pretrained else network
+    cfg = _resolved(config, whole, given, overlay)
+    if pretrained:
+        _load(whole, config, cfg, 0 if features else classes_of(whole), cache_dir)
+        if features:
+            load_features(network, whole)
+    described: Any = network
+    described.pretrained_cfg = described.default_cfg = pretrained_cfg_for_features(cfg) if features else cfg
+    described.pretrained_model_args = dict(pretrained_model_args or {})
+    return network.to(**placement) if placement else network
+
+
+def load_features(features: nn.Module, whole: nn.Module) -> None:
+    """Copy a classifier's weights into its `features_only` form, where timm names some modules otherwise."""
+    weights = {_flat(key): value for key, value in whole.state_dict().items()}
+    features.load_state_dict({key: weights[_flat(key)] for key in features.state_dict()})
+
+
+def _given(config: ModelConfig, given: Given) -> dict[str, Any]:
+    if isinstance(given, str) and given:
+        raise ConfigError(f"{config.name} has no pretrained tag {given!r}: the zoo hosts no weights, leave the tag out")
+    if isinstance(given, PretrainedCfg):
+        return dataclasses.asdict(given)
+    return dict(given) if isinstance(given, Mapping) else {}
+
+
+def _sizes(cfg: Mapping[str, Any]) -> dict[str, Any]:
+    """Arguments that the description of weights gives, unless they are given themselves."""
+    sizes = {key: cfg[key] for key in ("num_classes", "global_pool") if cfg.get(key) is not None}
+    if cfg.get("input_size"):
+        sizes["in_chans"] = cfg["input_size"][0]
+    return sizes if sizes.get("num_classes", 0) >= 0 else {k: v for k, v in sizes.items() if k != "num_classes"}
+
+
+def _resolved(
+    config: ModelConfig, network: nn.Module, given: Mapping[str, Any], overlay: Mapping[str, Any]
+) -> dict[str, Any]:
+    """The description of the weights; what a given one leaves out of the network's structure comes from the network."""
+    own: Any = network.pretrained_cfg
+    structure = {key: own.get(key) for key in ("first_conv", "classifier")}
+    base = {**given, **{k: v for k, v in structure.items() if not given.get(k)}} if given else dict(own)
+    try:
+        cfg: dict[str, Any] = resolve_pretrained_cfg(config.name, base, dict(overlay)).to_dict()
+    except TypeError as error:
+        raise ConfigError(f"{config.name}: pretrained_cfg: {error}") from None
+    return cfg
+
+
+def _load(network: nn.Module, config: ModelConfig, cfg: dict[str, Any], classes: int, cache_dir: str | None) -> None:
+    """As timm loads its own, official names of tensors included."""
+    if not any(cfg.get(key) for key in SOURCES):
+        raise ConfigError(f"{config.name}: the zoo hosts no weights: pass checkpoint=PATH with an official file")
+    load_pretrained(
+        network,
+        pretrained_cfg=cfg,
+        num_classes=classes,
+        in_chans=channels_of(network),
+        filter_fn=lambda state, model: official_to_ours(model, config, state),
+        cache_dir=cache_dir,
+    )
+
+
+def _flat(key: str) -> str:
+    """The same for `stages.0.conv`, `stages_0.conv` and `model.stages.0.conv`."""
+    return key.removeprefix("model.").replace(".", "_")

@@ -1,0 +1,73 @@
+"""Any network of timm's registry as a config of ours, named `timm:NAME`; NAME may have a tag (`resnet18.a1_in1k`).
+
+Source: the installed timm (Apache-2.0). Structure and weights are timm's; what is read here is how its pretrained
+configuration says images are prepared.
+"""
+
+from typing import Any, Literal, Self
+
+from pydantic import Field
+from torch import Tensor, nn
+
+from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError
+from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.registry import TIMM
+
+
+class Config(ModelConfig):
+    """A network by its name in timm."""
+
+    family: Literal["timm"]
+    architecture: str = Field(description="timm's name, with or without a pretrained tag")
+    fixed_size: bool = Field(default=False, description="built for `resolution` and no other")
+
+    def built_for(self, resolution: int) -> Self:
+        return self.model_copy(update={"resolution": resolution})
+
+
+def config_data(name: str) -> dict[str, Any]:
+    """`timm:NAME` as a model YAML would have it. Raises UnknownNameError, ConfigError."""
+    import timm
+    from timm.data import resolve_data_config
+
+    import mobilezoo  # noqa: F401  (its models join timm's registry)
+
+    architecture = name.removeprefix(TIMM)
+    if not timm.is_model(architecture):
+        raise UnknownNameError("timm model", architecture, timm.list_models())
+    try:
+        described = timm.get_pretrained_cfg(architecture)
+    except RuntimeError as error:  # a tag that it has not
+        raise ConfigError(f"{name}: {error}") from None
+    known = described.to_dict() if described else {}
+    data = resolve_data_config(pretrained_cfg=known)
+    _, height, _ = data["input_size"]
+    return {
+        "family": "timm",
+        "architecture": architecture,
+        "resolution": height,
+        "fixed_size": bool(known.get("fixed_input_size", False)),
+        **{key: data[key] for key in ("mean", "std", "interpolation", "crop_pct")},
+    }
+
+
+def build(config: Config, **kwargs: Any) -> nn.Module:
+    """timm's own `create_model`, whose arguments all are (`pretrained` too). Raises ConfigError."""
+    import timm
+
+    if config.fixed_size:
+        kwargs.setdefault("img_size", (config.resolution, config.resolution))
+    try:
+        network: nn.Module = timm.create_model(config.architecture, **kwargs)
+    except MobilezooError:  # the zoo's own under timm's name
+        raise
+    except Exception as error:  # constructors and downloads raise whatever they raise
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        what = "its pretrained weights cannot be loaded" if kwargs.get("pretrained") else "it cannot be built so"
+        raise ConfigError(f"{config.name}: {what}: {type(error).__name__}: {first[:300]}") from error
+    return network
+
+
+def from_official(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Unchanged: files of timm's networks have timm's names."""
+    return state_dict
