@@ -46,7 +46,7 @@ def recipe(start: Path, *overrides: str) -> TrainConfig:
 
 
 def test_other_classes_are_told_and_a_new_head_learns_at_another_size(start: Path, tmp_path: Path) -> None:
-    with pytest.raises(CheckpointError, match="has 7 classes, the network 10: pass reset_head"):
+    with pytest.raises(CheckpointError, match="has 7 classes, the network 10: add reset_head=true"):
         trainer.train(recipe(start), tmp_path / "run", progress=False)
     assert not (tmp_path / "run").exists()
     with pytest.warns(UserWarning, match="new random classifier"):
@@ -89,7 +89,7 @@ def test_a_probe_pools_by_what_its_queries_look_at() -> None:
 
 
 def test_what_cannot_be_probed_is_one_line(start: Path) -> None:
-    with pytest.raises(ConfigError, match="checkpoint=PATH with tune=linear"):
+    with pytest.raises(ConfigError, match="checkpoint=PATH or pretrained=true with tune=linear"):
         recipe(start, "tune=linear", "checkpoint=null")
     with pytest.raises(ConfigError, match=r"probe_queries=5 does not divide the 32 channels"):
         trainer.assemble(recipe(start, "tune=probe", "probe_queries=5", "reset_head=true"))

@@ -70,7 +70,7 @@ def test_the_matrix_keeps_what_is_done_and_tells_what_is_not(tmp_path: Path) -> 
     assert not (tmp_path / "files").exists()
     table = write_matrix(read_records(tmp_path), tmp_path / "table.md").read_text()
     assert f"| {MODEL} | onnx |" in table
-    assert "**refused**: onnx has no precision 'nonsense'" in table
+    assert "cas_vit_m," in table.partition("Not run yet: ")[2]
     assert "Not run yet: cas_vit_m," in table
 
 
