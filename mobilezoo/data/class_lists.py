@@ -38,7 +38,7 @@ def read_entries(path: str) -> Entries | dict[str, int]:
         return [line.strip() or None for line in _text(file).rstrip().splitlines()]
     if suffix != ".json":
         raise ConfigError(f"--classes {path!r}: a .json or .txt file, labels, or one of {', '.join(SUBSETS)}")
-    content = _json(file)
+    content = read_json(file)
     if isinstance(content, dict):
         return _from_mapping(content, path)
     kinds = (str, int, type(None))
@@ -118,7 +118,8 @@ def _from_mapping(content: dict[str, Any], path: str) -> Entries | dict[str, int
     return [by_output[output] for output in range(len(names))]
 
 
-def _json(file: Path) -> Any:
+def read_json(file: Path) -> Any:
+    """Raises ConfigError."""
     import json
 
     try:

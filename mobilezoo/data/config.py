@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mobilezoo.config import Record
 
@@ -45,5 +45,15 @@ class DataConfig(Record):
     cache: str | None = Field(
         default=None, description="folder for small copies (short side 256 px) of folder:PATH training images"
     )
+    exif: bool = Field(default=True, description="turn photographs upright as their EXIF orientation says")
+    background: str = Field(default="white", description="color behind transparent pixels: a name or #rrggbb")
     on_bad_image: Literal["stop", "skip"] = Field(default="stop", description="what to do with unreadable images")
     augment: Augment = Augment()
+
+    @field_validator("background")
+    @classmethod
+    def _is_color(cls, value: str) -> str:
+        from mobilezoo.data.pixels import color_of
+
+        color_of(value)
+        return value

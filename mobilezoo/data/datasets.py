@@ -1,21 +1,23 @@
-"""Sources of images: the embedded digits, ImageNet-style folders, and whatever timm's reader factory knows."""
+"""Sources of images: the embedded digits, ImageNet-style folders and tars, and whatever timm's reader factory knows."""
 
-import tarfile
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
 import torch
-from PIL import Image, UnidentifiedImageError
-from torch.utils.data import Dataset
+from PIL import Image
+from torch.utils.data import Dataset, IterableDataset
 
 from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.config import DataConfig
+from mobilezoo.data.names import EXTENSIONS, split_names
+from mobilezoo.data.pixels import BAD_IMAGE, Pixels, color_of
+from mobilezoo.data.scan import Scan, classes_of_folder, describe, scan_folder
+from mobilezoo.data.tars import TarReader, TarSplit
 from mobilezoo.errors import DataError, UnknownNameError, require
+from mobilezoo.trust import require_commands_allowed
 
-BAD_IMAGE = (OSError, UnidentifiedImageError, SyntaxError, ValueError, Image.DecompressionBombError, tarfile.TarError)
-"""What PIL raises for files that are no image, or damaged ones."""
 TIMM_PREFIXES = ("hfds/", "hfids/", "tfds/", "wds/", "torch/")
 READ_BY = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset"}
 """Libraries of the extra `data` behind timm's readers."""
@@ -32,6 +34,14 @@ class ImageData:
     """int64 scalar in shared memory: loader processes count unreadable images here."""
     cache: SmallCopies | None = None
     """Where small copies of its images are kept."""
+    left_out: str = ""
+    """A line on the files that are no images, with their number; empty where there are none."""
+
+    def set_channels(self, channels: int) -> None:
+        """Give images of 1 (grey), 3 (RGB) or 4 (RGBA) channels from here on."""
+        self.dataset.pixels = self.dataset.pixels._replace(channels=channels)
+        if self.cache is not None:
+            self.cache.pixels = self.dataset.pixels
 
 
 class DigitImages(Dataset[Sample]):
@@ -40,7 +50,7 @@ class DigitImages(Dataset[Sample]):
     A stratified fifth (fixed seed) is the validation split, never trained on.
     """
 
-    def __init__(self, train: bool) -> None:
+    def __init__(self, train: bool, pixels: Pixels) -> None:
         from sklearn.datasets import load_digits
         from sklearn.model_selection import train_test_split
 
@@ -49,8 +59,9 @@ class DigitImages(Dataset[Sample]):
             range(len(digits.target)), test_size=0.2, stratify=digits.target, random_state=0
         )
         self.indices = fit if train else held_out
-        self.pixels = (digits.images * (255 / 16)).round().astype("uint8")
+        self.scans = (digits.images * (255 / 16)).round().astype("uint8")
         self.targets = digits.target.tolist()
+        self.pixels = pixels
         self.transform: Callable[[Image.Image], Any] | None = None
 
     def __len__(self) -> int:
@@ -58,15 +69,15 @@ class DigitImages(Dataset[Sample]):
 
     def __getitem__(self, position: int) -> Sample:
         index = self.indices[position]
-        image = Image.fromarray(self.pixels[index]).convert("RGB")
+        image = self.pixels.convert(Image.fromarray(self.scans[index]))
         return (self.transform(image) if self.transform else image), self.targets[index]
 
 
 class ReadableImages(Dataset[Sample]):
     """Items of any of timm's readers; an unreadable one stops the run or is replaced by the next readable one."""
 
-    def __init__(self, reader: Any, on_bad_image: str, bad_images: torch.Tensor) -> None:
-        self.reader, self.on_bad_image, self.bad_images = reader, on_bad_image, bad_images
+    def __init__(self, reader: Any, on_bad_image: str, bad_images: torch.Tensor, pixels: Pixels) -> None:
+        self.reader, self.on_bad_image, self.bad_images, self.pixels = reader, on_bad_image, bad_images, pixels
         self.transform: Callable[[Image.Image], Any] | None = None
 
     def __len__(self) -> int:
@@ -77,8 +88,8 @@ class ReadableImages(Dataset[Sample]):
         for place in ((index + step) % size for step in range(size)):
             try:
                 handle, target = self.reader[place]
-                with handle, Image.open(handle) as opened:
-                    image = opened.convert("RGB")
+                with handle:
+                    image = self.pixels.read(handle)
             except BAD_IMAGE as error:
                 name = self.reader.filename(place)
                 if self.on_bad_image == "stop":
@@ -95,13 +106,11 @@ class FolderImages(ReadableImages):
     """Images in one folder per class."""
 
     def __init__(
-        self, folder: Path, on_bad_image: str, bad_images: torch.Tensor, cache: SmallCopies | None = None
+        self, folder: Path, scan: Scan, on_bad_image: str, bad_images: torch.Tensor, pixels: Pixels, cache: Any = None
     ) -> None:
-        from timm.data.readers.reader_image_folder import find_images_and_targets
-
-        self.samples, self.class_to_idx = find_images_and_targets(str(folder))
-        self.cache = cache
-        super().__init__(_Files(self.samples, cache), on_bad_image, bad_images)
+        self.samples = [(f"{folder}/{name}", target) for name, target in scan.samples]
+        self.cache: SmallCopies | None = cache
+        super().__init__(_Files(self.samples, self.cache), on_bad_image, bad_images, pixels)
 
 
 class _Files:
@@ -121,83 +130,166 @@ class _Files:
         return self.samples[index][0]
 
 
+class DecodedImages(Dataset[Sample]):
+    """torchvision's datasets, whose items are PIL images of any mode."""
+
+    def __init__(self, dataset: Any, pixels: Pixels) -> None:
+        self.dataset, self.pixels = dataset, pixels
+        self.transform: Callable[[Image.Image], Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.dataset)
+
+    def __getitem__(self, index: int) -> Sample:
+        opened, target = self.dataset[index]
+        image = self.pixels.convert(opened)
+        return (self.transform(image) if self.transform else image), int(target)
+
+
+class StreamImages(IterableDataset[Sample]):
+    """Streams of timm's readers, which yield PIL images of any mode."""
+
+    def __init__(self, stream: Any, pixels: Pixels) -> None:
+        self.stream, self.pixels = stream, pixels
+        self.transform: Callable[[Image.Image], Any] | None = None
+
+    def __len__(self) -> int:
+        return len(self.stream)
+
+    def __iter__(self) -> Iterator[Sample]:
+        for opened, target in self.stream:
+            image = self.pixels.convert(opened)
+            yield (self.transform(image) if self.transform else image), int(target)
+
+    def set_epoch(self, count: int) -> None:
+        self.stream.set_epoch(count)
+
+    def set_loader_cfg(self, num_workers: int | None = None) -> None:
+        self.stream.set_loader_cfg(num_workers=num_workers)
+
+
 def open_data(config: DataConfig, train: bool) -> ImageData:
-    """Open one split of a source. Raises DataError or UnknownNameError."""
+    """Open one split of a source; both splits of it have the same classes in the same order.
+
+    Raises DataError or UnknownNameError.
+    """
     bad_images = torch.zeros((), dtype=torch.int64).share_memory_()
+    pixels = Pixels(config.exif, color_of(config.background))
     if config.cache is not None and not config.source.startswith("folder:"):
         raise DataError(f"data.cache={config.cache!r} keeps copies of folder:PATH images only: leave it out")
     if config.source == "digits":
-        return ImageData(DigitImages(train), tuple(str(i) for i in range(10)), bad_images)
+        return ImageData(DigitImages(train, pixels), tuple(str(i) for i in range(10)), bad_images)
     if config.source.startswith("folder:"):
-        return _open_folder(config, train, bad_images)
+        return _open_folder(config, train, bad_images, pixels)
     if config.source.startswith("tar:"):
-        return _open_tar(config, train, bad_images)
+        return _open_tar(config, train, bad_images, pixels)
     if config.source.lower().startswith(TIMM_PREFIXES):
-        return _open_timm(config, train, bad_images)
+        return _open_timm(config, train, bad_images, pixels)
     raise UnknownNameError("data source", config.source, ("digits", "folder:PATH", "tar:PATH", *TIMM_PREFIXES))
 
 
-def _open_folder(config: DataConfig, train: bool, bad_images: torch.Tensor) -> ImageData:
+def _open_folder(config: DataConfig, train: bool, bad_images: torch.Tensor, pixels: Pixels) -> ImageData:
     root = Path(config.source.removeprefix("folder:")).expanduser()
     if not root.is_dir():
         raise DataError(f"dataset folder not found: {str(root)!r}")
     split = config.train_split if train else config.val_split
-    names = (split, *(("val", "valid", "test") if split == "validation" else ()))
-    folder = next((root / name for name in names if (root / name).is_dir()), None)
+    folder = _split_folder(root, split)
     if folder is None:
-        raise DataError(
-            f"{str(root)!r} has no split folder {' or '.join(names)}: set data.{'train' if train else 'val'}_split"
-        )
-    classes = sorted(p.name for p in folder.iterdir() if p.is_dir())
-    if len(classes) < 2:
-        raise DataError(f"{str(folder)!r} holds {len(classes)} class folder(s): at least two are needed, one per class")
-    cache = SmallCopies(Path(config.cache)) if train and config.cache is not None else None
-    dataset = FolderImages(folder, config.on_bad_image, bad_images, cache)
-    if not dataset.samples:
-        raise DataError(f"{str(folder)!r} holds no images in its {len(classes)} class folders")
-    labels = tuple(sorted(dataset.class_to_idx, key=dataset.class_to_idx.__getitem__))
-    return ImageData(dataset, labels, bad_images, cache)
+        names = " or ".join(split_names(split))
+        raise DataError(f"{str(root)!r} has no split folder {names}: set data.{'train' if train else 'val'}_split")
+    training = None if train else _split_folder(root, config.train_split)
+    classes = classes_of_folder(training) if training is not None and training != folder else None
+    scan = scan_folder(folder, classes, fewest=2 if train else 1).checked()
+    cache = SmallCopies(Path(config.cache), pixels) if train and config.cache is not None else None
+    dataset = FolderImages(folder, scan, config.on_bad_image, bad_images, pixels, cache)
+    return ImageData(dataset, scan.classes, bad_images, cache, describe(scan.left_out, str(folder)))
 
 
-def _open_tar(config: DataConfig, train: bool, bad_images: torch.Tensor) -> ImageData:
+def _split_folder(root: Path, split: str) -> Path | None:
+    return next((root / name for name in split_names(split) if (root / name).is_dir()), None)
+
+
+def _open_tar(config: DataConfig, train: bool, bad_images: torch.Tensor, pixels: Pixels) -> ImageData:
     """PATH/SPLIT.tar with class folders or class tars inside, or PATH/SPLIT/ with a tar per class (as in ImageNet)."""
-    from timm.data.readers.reader_image_in_tar import ReaderImageInTar
-
     root = Path(config.source.removeprefix("tar:")).expanduser()
     split = config.train_split if train else config.val_split
-    names = (split, *(("val", "valid", "test") if split == "validation" else ()))
-    places = [root / f"{name}.tar" for name in names] + [root / name for name in names]
-    found = next((place for place in places if place.exists()), None)
+    found = _split_tar(root, split)
     if found is None:
         raise DataError(f"{str(root)!r} has neither {split}.tar nor a folder {split} of class tars")
-    try:
-        reader = ReaderImageInTar(str(found))
-    except (OSError, ValueError, AssertionError, tarfile.TarError) as error:
-        raise DataError(f"{str(found)!r} cannot be read as tar with images ({error})") from None
-    labels = _timm_labels(reader)
-    if len(labels) < 2:
-        raise DataError(f"{str(found)!r} holds {len(labels)} class(es): at least two are needed, a folder or tar each")
-    return ImageData(ReadableImages(reader, config.on_bad_image, bad_images), labels, bad_images)
+    training = None if train else _split_tar(root, config.train_split)
+    other = training is not None and training != found
+    classes = TarSplit(training).scan().checked().classes if training is not None and other else None
+    archive = TarSplit(found)
+    scan = archive.scan(classes, fewest=2 if train else 1).checked()
+    dataset = ReadableImages(TarReader(archive, scan.samples), config.on_bad_image, bad_images, pixels)
+    return ImageData(dataset, scan.classes, bad_images, left_out=describe(scan.left_out, str(found)))
 
 
-def _open_timm(config: DataConfig, train: bool, bad_images: torch.Tensor) -> ImageData:
-    from timm.data import ImageDataset, create_dataset
+def _split_tar(root: Path, split: str) -> Path | None:
+    names = split_names(split)
+    places = [root / f"{name}.tar" for name in names] + [root / name for name in names]
+    return next((place for place in places if place.exists()), None)
 
-    if library := READ_BY.get(config.source.partition("/")[0]):
+
+def _open_timm(config: DataConfig, train: bool, bad_images: torch.Tensor, pixels: Pixels) -> ImageData:
+    if library := READ_BY.get(config.source.partition("/")[0].lower()):
         require(library, "data")
     split = config.train_split if train else config.val_split
-    try:
-        dataset = create_dataset(
-            config.source, root=config.root, split=split, is_training=train, batch_size=config.batch_size
-        )
-    except Exception as error:  # timm's readers raise whatever their library raises
-        raise DataError(f"cannot open {config.source!r} split {split!r}: {type(error).__name__}: {error}") from error
+    for key, value in (("source", config.source), ("root", config.root), ("split", split)):
+        if "pipe:" in (value or "").lower():
+            require_commands_allowed(f"data.{key}={value!r}")
+    if config.source.lower().startswith(("torch/folder", "torch/image_folder")):
+        raise DataError(f"data.source={config.source!r} has a class rule of its own: use folder:PATH")
+    if config.source.lower().startswith("wds/") and ":" not in f"{config.root or ''}{split}":
+        return _open_shards(config, split, bad_images, pixels)
+    dataset = _timm_dataset(config, split, train)
     labels = _timm_labels(dataset)
-    if isinstance(dataset, ImageDataset):  # read through ours, which counts what cannot be read
-        dataset = ReadableImages(dataset.reader, config.on_bad_image, bad_images)
     if not labels and config.num_classes is None:
         raise DataError(f"{config.source!r} does not tell its classes: set data.num_classes")
-    return ImageData(dataset, labels or tuple(str(i) for i in range(config.num_classes or 0)), bad_images)
+    return ImageData(_ours(dataset, config, bad_images, pixels), labels or _numbers(config.num_classes), bad_images)
+
+
+def _open_shards(config: DataConfig, split: str, bad_images: torch.Tensor, pixels: Pixels) -> ImageData:
+    from mobilezoo.data.shards import open_shards
+
+    if config.num_classes is None:
+        raise DataError(f"{config.source!r} does not tell its classes: set data.num_classes")
+    shards = open_shards(config, split)
+    scan = shards.scan(_numbers(config.num_classes)).checked()
+    dataset = ReadableImages(TarReader(shards, scan.samples), config.on_bad_image, bad_images, pixels)
+    return ImageData(dataset, scan.classes, bad_images, left_out=describe(scan.left_out, split))
+
+
+def _numbers(count: int | None) -> tuple[str, ...]:
+    return tuple(str(i) for i in range(count or 0))
+
+
+def _timm_dataset(config: DataConfig, split: str, train: bool) -> Any:
+    from timm.data import create_dataset
+
+    shards = {"input_key": ";".join(extension[1:] for extension in sorted(EXTENSIONS))}
+    try:
+        return create_dataset(
+            config.source,
+            root=config.root,
+            split=split,
+            is_training=train,
+            batch_size=config.batch_size,
+            input_img_mode="",  # the mode of the file: `Pixels` knows what it means
+            **(shards if config.source.lower().startswith("wds/") else {}),
+        )
+    except Exception as error:  # timm's readers raise whatever their library raises
+        first = (str(error).strip().splitlines() or ["no reason given"])[0]
+        raise DataError(f"cannot open {config.source!r} split {split!r}: {type(error).__name__}: {first}") from error
+
+
+def _ours(dataset: Any, config: DataConfig, bad_images: torch.Tensor, pixels: Pixels) -> Any:
+    """A dataset of timm or torchvision behind our reading of pixels, which also counts what cannot be read."""
+    from timm.data import ImageDataset
+
+    if isinstance(dataset, ImageDataset):
+        return ReadableImages(dataset.reader, config.on_bad_image, bad_images, pixels)
+    return StreamImages(dataset, pixels) if isinstance(dataset, IterableDataset) else DecodedImages(dataset, pixels)
 
 
 def _timm_labels(dataset: Any) -> tuple[str, ...]:

@@ -5,6 +5,7 @@ OpenCV, decodes the image at a fitting eighth of its size; bilinear without anti
 crops are drawn by timm's own function from the same generator as on the ordinary path, so their statistics are equal.
 """
 
+import io
 import math
 import random
 from collections.abc import Callable
@@ -20,6 +21,7 @@ from torch.utils.data import Dataset, get_worker_info
 from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.config import Augment
 from mobilezoo.data.order import Key, seeded, seeded_python
+from mobilezoo.data.pixels import BAD_IMAGE, Pixels, orientation, readable_formats
 from mobilezoo.errors import ConfigError, DataError, require
 
 Crop = tuple[int, int, int, int]
@@ -88,10 +90,11 @@ class JpegBatches(Dataset[Any]):
         decoder: Decoder,
         on_bad_image: str,
         bad_images: torch.Tensor,
+        pixels: Pixels,
         cache: SmallCopies | None = None,
     ) -> None:
         self.samples, self.augment, self.decoder = samples, augment, decoder
-        self.on_bad_image, self.bad_images, self.cache = on_bad_image, bad_images, cache
+        self.on_bad_image, self.bad_images, self.pixels, self.cache = on_bad_image, bad_images, pixels, cache
         self.vary = _variation(augment)
         self.bicubic = INTERPOLATIONS[augment.interpolation]
 
@@ -116,7 +119,7 @@ class JpegBatches(Dataset[Any]):
                     if self.vary is not None:
                         out[:] = np.asarray(self.vary(Image.fromarray(out)))
                 return target
-            except (OSError, SyntaxError, ValueError, DataError, Image.DecompressionBombError) as error:
+            except (*BAD_IMAGE, DataError) as error:
                 if self.on_bad_image == "stop":
                     raise DataError(
                         f"unreadable image {path!r} ({error}): remove it, or set data.on_bad_image=skip"
@@ -126,13 +129,12 @@ class JpegBatches(Dataset[Any]):
 
     def _decode(self, path: Path, out: np.ndarray) -> None:
         data = path.read_bytes()
-        if data[:2] == b"\xff\xd8":
+        if data[:2] == b"\xff\xd8" and not (self.pixels.exif and _is_turned(data)):
             with suppress(DataError):  # PIL knows more colour spaces, and is the judge of damage
                 crop, flip, bicubic = self._draw(self.decoder.size(data))
                 self.decoder.decode(data, crop, flip, bicubic, out)
                 return
-        with Image.open(path) as handle:
-            image = handle.convert("RGB")
+        image = self.pixels.read(io.BytesIO(data))
         (top, left, height, width), flip, bicubic = self._draw(image.size)
         box = (left, top, left + width, top + height)
         filtered = Image.Resampling.BICUBIC if bicubic else Image.Resampling.BILINEAR
@@ -151,6 +153,14 @@ def random_crop(size: tuple[int, int], scale: tuple[float, float], ratio: tuple[
     shape_only = torch.empty(()).expand(size[1], size[0])
     crop: Crop = RandomResizedCropAndInterpolation.get_params(shape_only, scale, ratio)
     return crop
+
+
+def _is_turned(data: bytes) -> bool:
+    """Whether a JPEG says that it lies on its side; the header is parsed only where it can say so."""
+    if b"Exif\0" not in data and b"rientation" not in data:
+        return False
+    with Image.open(io.BytesIO(data), formats=readable_formats()) as image:
+        return orientation(image) > 1
 
 
 def _room_for(shape: tuple[int, ...]) -> torch.Tensor:

@@ -78,6 +78,7 @@ def train_loader(
 ) -> TrainBatches:
     """Shuffled, augmented batches of one process. Raises DataError where the split is smaller than one batch."""
     ranks = ranks or Ranks()
+    data.set_channels(len(prep.mean))
     stage = DeviceStage(config, prep, device)
     # A generator of its own: the seeds of loader processes must not be drawn from the one that training uses.
     shared: dict[str, Any] = {
@@ -130,7 +131,10 @@ def _jpeg_batches(config: DataConfig, data: ImageData) -> JpegBatches:
     if not isinstance(data.dataset, FolderImages):
         raise DataError(f"data.decoder={config.decoder} reads folder:PATH sources only: set data.decoder=pil")
     decoder = make_decoder(config.decoder)
-    return JpegBatches(data.dataset.samples, config.augment, decoder, config.on_bad_image, data.bad_images, data.cache)
+    images = data.dataset
+    return JpegBatches(
+        images.samples, config.augment, decoder, config.on_bad_image, data.bad_images, images.pixels, data.cache
+    )
 
 
 def _as_is(batch: Any) -> Any:
@@ -166,6 +170,7 @@ def eval_loader(
     """Batches of a split in order (every `world`-th image of it), resized and centre-cropped as `prep` says."""
     from timm.data import create_loader, create_transform
 
+    data.set_channels(len(prep.mean))
     dataset = data.dataset
     dataset.transform = create_transform(
         (3, resolution, resolution),
@@ -174,6 +179,8 @@ def eval_loader(
         std=prep.std,
         crop_pct=prep.crop_pct,
     )
+    if hasattr(dataset, "set_loader_cfg"):
+        dataset.set_loader_cfg(num_workers=config.workers)
     if ranks is not None and ranks.world > 1 and not isinstance(dataset, IterableDataset):
         share = torch.utils.data.Subset(dataset, range(ranks.rank, len(dataset), ranks.world))
         return DataLoader(share, batch_size=config.batch_size, num_workers=config.workers)
@@ -202,6 +209,7 @@ def sample_batch(config: DataConfig, resolution: int, prep: Preprocessing, count
         raise DataError(f"{config.source!r} has {total} validation images, {count} are needed")
     from timm.data import create_transform
 
+    data.set_channels(len(prep.mean))
     data.dataset.transform = create_transform(
         (3, resolution, resolution),
         interpolation=prep.interpolation,

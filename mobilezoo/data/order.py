@@ -77,7 +77,7 @@ class KeyedImages(Dataset[tuple[Any, int]]):
     def __getitem__(self, key: Key) -> tuple[Any, int]:
         with seeded(key.seed):
             image, target = self.dataset[key.image]
-            return self.transforms[key.size](image.convert("RGB")), int(target)
+            return self.transforms[key.size](image), int(target)
 
 
 class StreamTransform:

@@ -5,10 +5,12 @@ import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
 from types import FrameType
+from typing import Any
 
 import torch
 import torch.distributed as dist
 
+from mobilezoo.data.classes import require_same_classes
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError, MobilezooError
 
@@ -83,6 +85,24 @@ def total(values: list[float], device: torch.device, ranks: Ranks) -> list[float
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(tensor)
     return list(tensor.tolist())
+
+
+def require_same_data(labels: tuple[str, ...], sizes: list[int | None], device: torch.device, ranks: Ranks) -> None:
+    """Raise ConfigError in every process where one sees other classes or another number of images than the first."""
+    if ranks.world == 1:
+        return
+    if device.type == "cuda":
+        torch.cuda.set_device(device)
+    seen: list[Any] = [None] * ranks.world
+    dist.all_gather_object(seen, (labels, sizes))
+    first, first_sizes = seen[0]
+    for rank, (theirs, their_sizes) in enumerate(seen):
+        remedy = "give all processes the same data"
+        require_same_classes(first, theirs, "process 0", f"process {rank}", remedy)
+        if first_sizes != their_sizes:
+            raise ConfigError(
+                f"process 0 has {first_sizes} images (training, validation), process {rank} has {their_sizes}: {remedy}"
+            )
 
 
 def _why_not_joined(text: str) -> str:

@@ -1,4 +1,4 @@
-"""The folder of a run: resolved config, environment, metrics as CSV and JSON, TensorBoard events, best weights.
+"""The folder of a run: resolved config, classes, environment, metrics as CSV and JSON, TensorBoard, best weights.
 
 Beside the weights lies the network's YAML where it is not the zoo's own, so the folder can be moved.
 """
@@ -16,6 +16,8 @@ import torch
 
 from mobilezoo.artifacts import Checkpoint, atomic_write, save_record, versions, write_text
 from mobilezoo.config import find_config, is_yaml, read_yaml, write_yaml
+from mobilezoo.data.class_lists import read_entries
+from mobilezoo.data.classes import require_same_classes
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.train.config import TrainConfig
 
@@ -31,6 +33,7 @@ class RunFolder:
         self.best = path / "best.safetensors"
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.csv"
+        self.classes = path / "classes.json"
 
     def open(self, config: TrainConfig, resume: bool) -> None:
         """Create the folder, or check that the run in it is the one to resume. Raises ConfigError, MobilezooError."""
@@ -46,6 +49,15 @@ class RunFolder:
         write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
         # Last: with it the folder counts as begun, and what is missing then is not written any more.
         write_yaml(self.config, config.model_dump(mode="json"), ["the resolved config of this run"])
+
+    def keep_classes(self, labels: tuple[str, ...]) -> None:
+        """Write the classes in the network's order, or check that they are those of before. Raises ConfigError."""
+        if not self.classes.is_file():
+            write_text(self.classes, json.dumps(labels, indent=1, ensure_ascii=False) + "\n")
+            return
+        before = tuple(map(str, read_entries(str(self.classes))))
+        remedy = "restore the data, or start a run of another name"
+        require_same_classes(before, labels, f"the run in {str(self.path)!r}", "the data", remedy)
 
     def write_history(self, history: list[dict[str, float]]) -> None:
         """Rewrite metrics.csv and metrics.json from the whole history, so that a resumed run has no stray rows."""

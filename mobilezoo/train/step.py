@@ -45,6 +45,8 @@ class Parts:
     val_batches: Any
     bad_images: torch.Tensor
     cache: SmallCopies | None = None
+    left_out: tuple[str, ...] = ()
+    """Lines on the files of the data that are no images."""
     ranks: Ranks = field(default_factory=Ranks)
     pieces: int = 1
     """Into how many parts a batch is cut; grows where one does not fit the memory."""

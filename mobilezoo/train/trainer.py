@@ -13,12 +13,14 @@ from pathlib import Path
 
 import numpy as np
 import torch
+from torch.utils.data import IterableDataset
 
 from mobilezoo.artifacts import Checkpoint
-from mobilezoo.data import eval_loader, open_data, train_loader
+from mobilezoo.data import ImageData, eval_loader, open_data, train_loader
+from mobilezoo.data.classes import require_same_classes
 from mobilezoo.data.loaders import Batch, batches_on
 from mobilezoo.data.order import Ranks
-from mobilezoo.errors import ConfigError, MobilezooError, RunStoppedError
+from mobilezoo.errors import ConfigError, DataError, MobilezooError, RunStoppedError
 from mobilezoo.models import load_model_config
 from mobilezoo.models.probe import freeze_all_but_head
 from mobilezoo.train import build
@@ -29,7 +31,7 @@ from mobilezoo.train.diagnose import nan_message
 from mobilezoo.train.evaluate import evaluate
 from mobilezoo.train.hardware import fast_forward, memory_mb
 from mobilezoo.train.progress import EpochBar, epoch_bar
-from mobilezoo.train.ranks import StopRequest, device_of, joined, stop_on_sigterm, total
+from mobilezoo.train.ranks import StopRequest, device_of, joined, require_same_data, stop_on_sigterm, total
 from mobilezoo.train.run_folder import RunFolder
 from mobilezoo.train.shared import SharedWeights, check_shared
 from mobilezoo.train.step import NotFiniteError, Parts, autocast, run_update, shipped, train_mode
@@ -68,7 +70,10 @@ def train(
         parts = assemble(config, ranks, tools)
         if ranks.rank == 0:
             folder.open(config, resume)
+            folder.keep_classes(parts.labels)
         with epoch_bar(updates_per_epoch(config, parts), progress and ranks.rank == 0) as bar:
+            for line in parts.left_out:
+                bar.line(line)
             at = _start(folder, config, parts, resume, bar)
             with Boards(run_dir, config, ranks) as boards:
                 while at.epoch < config.train.epochs:
@@ -103,9 +108,7 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None, tools: Tools | Non
     prep = model_config.preprocessing()
     resolution = settings.resolution or model_config.resolution
     fit, held_out = open_data(config.data, train=True), open_data(config.data, train=False)
-    if fit.labels != held_out.labels:
-        odd = sorted(set(fit.labels) ^ set(held_out.labels))
-        raise ConfigError(f"training and validation splits have different classes, for example {odd[:3]}")
+    _check_data(config, fit, held_out, device, ranks)
     classes = len(fit.labels)
     seed_all(settings.seed, 0)
     network = build.build_network(config, classes).to(device)
@@ -142,9 +145,30 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None, tools: Tools | Non
         val_batches=eval_loader(config.data, held_out, resolution, prep, device, ranks),
         bad_images=fit.bad_images,
         cache=fit.cache,
+        left_out=tuple(line for line in (fit.left_out, held_out.left_out) if line),
         quantised=quantised,
         ranks=ranks,
     )
+
+
+def _check_data(config: TrainConfig, fit: ImageData, held_out: ImageData, device: torch.device, ranks: Ranks) -> None:
+    """Raise MobilezooError where the splits, or the processes, do not see the same classes and enough images."""
+    require_same_classes(fit.labels, held_out.labels, "training", "validation", "give both splits the same classes")
+    sizes = [_size(fit), _size(held_out)]
+    require_same_data(fit.labels, sizes, device, ranks)
+    if sizes[1] is not None and sizes[1] < ranks.world:
+        raise DataError(f"{sizes[1]} validation images are too few for {ranks.world} processes: one each is needed")
+    accumulate, batch = config.train.accumulate, config.data.batch_size * ranks.world
+    if sizes[0] is not None and batch <= sizes[0] < batch * accumulate:
+        raise DataError(
+            f"{sizes[0]} training images are fewer than one update of {accumulate} batches of {batch}: "
+            f"set train.accumulate to at most {sizes[0] // batch}"
+        )
+
+
+def _size(data: ImageData) -> int | None:
+    """Images of a split; None for streams, which do not know."""
+    return None if isinstance(data.dataset, IterableDataset) else len(data.dataset)
 
 
 def train_epoch(

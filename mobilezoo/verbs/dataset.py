@@ -1,7 +1,6 @@
 """`mobilezoo data`: look at a dataset before training on it."""
 
 from collections.abc import Iterable
-from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -18,7 +17,12 @@ SHOWN = 10
 
 @command(app)
 def check(
-    path: Annotated[Path, typer.Argument(help="A folder in ImageNet layout: SPLIT/CLASS/IMAGE.")],
+    source: Annotated[
+        str, typer.Argument(help="A folder in ImageNet layout: SPLIT/CLASS/IMAGE; or tar:FOLDER of such archives.")
+    ],
+    train_split: Annotated[
+        str, typer.Option("--train-split", help="The split that tells the classes of all others.")
+    ] = "train",
     workers: Annotated[int, typer.Option("--workers", min=1, help="Processes that decode.")] = 2,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -26,14 +30,15 @@ def check(
     """Decode every image once; tell broken files, equal images in two splits, and uneven classes.
 
     What was read is kept in an index in the folder: the next check reads new and changed files only. Exit code 1 when
-    files are broken, shared between splits, or a split lacks a class.
+    files are broken, shared between splits, a split lacks a class, or training would refuse it.
 
     Examples:
 
         mobilezoo data check ~/data/imagenet --workers 8
         mobilezoo data check my_photos --json
+        mobilezoo data check tar:/data/imagenet_tars
     """
-    from mobilezoo.data.check import check_folder
+    from mobilezoo.data.check import check_data
 
     def track(entries: "Iterable[Entry]", total: int) -> "Iterable[Entry]":
         from rich.console import Console
@@ -41,7 +46,7 @@ def check(
 
         return bar(entries, "reading images", total=total, console=Console(stderr=True), transient=True, disable=quiet)
 
-    report = check_folder(path.expanduser(), workers, track)
+    report = check_data(source, workers, track, train_split)
     if as_json:
         print_json({**report.model_dump(), "uneven": report.uneven, "clean": report.clean})
     else:
@@ -64,7 +69,9 @@ def _print(report: "DataReport") -> None:
     _some("broken files", [f"{name}: {why}" for name, why in report.broken.items()])
     _some("equal images in different splits", [" = ".join(names) for names in report.leaks])
     _some("equal images in one split", [" = ".join(names) for names in report.repeats])
-    _some("no images (ignored by training)", list(report.not_images))
+    _some("refused by training or eval", list(report.faults))
+    for name, s in report.splits.items():
+        _some(f"left out of {name}: no images", [f"{count} {kind}" for kind, count in s.left_out.items()])
     for name, classes in report.missing_classes.items():
         _some(f"classes that {name} lacks", list(classes))
     print(f"{report.read} files read, the others known from an earlier check" + (": all well" if report.clean else ""))

@@ -161,8 +161,9 @@ def _placed(
     with torch.inference_mode():
         outputs = int(logits_of(x_bchw).shape[-1])
     places = place_classes(split.labels, outputs, labels, classes, str(whose))
-    if places.note:
-        print(places.note, file=sys.stderr)
+    for line in (split.left_out, places.note):
+        if line:
+            print(line, file=sys.stderr)
     return places
 
 

@@ -8,7 +8,7 @@ import pytest
 from PIL import Image
 
 from mobilezoo.cli import main
-from mobilezoo.data.check import INDEX_NAME, check_folder
+from mobilezoo.data.check import INDEX_NAME, check_data
 from mobilezoo.errors import DataError
 
 
@@ -29,15 +29,15 @@ def photos(tmp_path: Path) -> Path:
 
 
 def test_a_good_folder_is_clean_and_the_index_saves_the_second_reading(photos: Path) -> None:
-    report = check_folder(photos)
+    report = check_data(str(photos))
     assert report.clean
     assert (report.read, report.splits["train"].images, report.splits["train"].imbalance) == (15, 13, 12)
     assert report.uneven == ("train",)
-    assert check_folder(photos).read == 0
+    assert check_data(str(photos)).read == 0
     picture(photos / "train" / "cat" / "3.png", 77)
-    assert check_folder(photos).read == 1
+    assert check_data(str(photos)).read == 1
     (photos / INDEX_NAME).write_text("{torn")
-    assert check_folder(photos).read == 15
+    assert check_data(str(photos)).read == 15
 
 
 def test_broken_files_leaks_repeats_and_missing_classes_are_found(photos: Path) -> None:
@@ -47,12 +47,12 @@ def test_broken_files_leaks_repeats_and_missing_classes_are_found(photos: Path) 
     shutil.copy(photos / "train" / "cat" / "2.png", photos / "train" / "dog" / "copy.png")
     (photos / "train" / "dog" / "notes.txt").write_text("no image")
     shutil.rmtree(photos / "validation" / "dog")
-    report = check_folder(photos)
+    report = check_data(str(photos))
     assert not report.clean
     assert list(report.broken) == ["train/cat/5.png"]
     assert report.leaks == (("train/cat/1.png", "validation/cat/copy.png"),)
     assert report.repeats == (("train/cat/2.png", "train/dog/copy.png"),)
-    assert report.not_images == ("train/dog/notes.txt",)
+    assert report.splits["train"].left_out == {".txt": 1}
     assert report.missing_classes == {"validation": ("dog",)}
 
 
@@ -73,4 +73,4 @@ def test_a_folder_that_is_none_is_one_line(tmp_path: Path, make: bool) -> None:
     if make:
         (tmp_path / "data").mkdir()
     with pytest.raises(DataError, match="no files as SPLIT/CLASS" if make else "not found"):
-        check_folder(tmp_path / "data")
+        check_data(str(tmp_path / "data"))
