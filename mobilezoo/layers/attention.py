@@ -5,11 +5,17 @@ projection). timm's modules, with each paper's own settings where timm's default
 from collections.abc import Callable
 from functools import partial
 
-from timm.layers import create_attn
+from timm.layers import EcaModule, create_attn
 from timm.layers.coord_attn import CoordAttn
 from torch import nn
 
 from mobilezoo.errors import UnknownNameError
+from mobilezoo.layers.local_attention import (
+    EfficientLocalAttention,
+    GaussianAttention,
+    GaussianBlock,
+    SubspaceAttention,
+)
 
 
 def coordinate_attention(channels: int, reduction: int = 32) -> nn.Module:
@@ -19,10 +25,38 @@ def coordinate_attention(channels: int, reduction: int = 32) -> nn.Module:
     return CoordAttn(channels, rd_channels=max(8, channels // reduction), bias=True)
 
 
+def eca_of_mobilenet(channels: int) -> nn.Module:
+    """ECA with the kernels of the official MobileNetV2 (BangguWu/ECANet, models/eca_mobilenetv2.py): 1 below 96
+    channels, else 3. The paper's formula is `eca`.
+    """
+    return EcaModule(kernel_size=1 if channels < 96 else 3)
+
+
+def _gaussian(channels: int) -> nn.Module:
+    return GaussianAttention(axis=1, heads=4, gaussians=2)
+
+
+def _gaussian_block(channels: int) -> nn.Module:
+    return GaussianBlock()
+
+
+def _ela(kernel: int, per_group: int, norm_groups: int) -> Callable[[int], nn.Module]:
+    return partial(EfficientLocalAttention, kernel=kernel, per_group=per_group, norm_groups=norm_groups)
+
+
+ELA = {"ela_t": (5, 1, 32), "ela_b": (7, 1, 16), "ela_s": (5, 8, 16), "ela_l": (7, 8, 16)}
+"""Variant of ELA → kernel, channels per group of the convolution, groups of the norm."""
+
 ATTENTION: dict[str, Callable[[int], nn.Module]] = {
     "coord": coordinate_attention,
     **{name: partial(create_attn, name) for name in ("se", "ese", "eca", "ceca", "ge", "gc", "gca", "cbam", "lcbam")},
-    **{name: partial(create_attn, name) for name in ("scoord", "ela", "strip")},
+    **{name: partial(create_attn, name) for name in ("scoord", "strip")},
+    **{name: _ela(*settings) for name, settings in ELA.items()},
+    "eca_mobilenet": eca_of_mobilenet,
+    "ulsam_g4": partial(SubspaceAttention, groups=4),
+    "ulsam_g8": partial(SubspaceAttention, groups=8),
+    "gaam": _gaussian,
+    "gaam_block": _gaussian_block,
 }
 """Name → builder of a module for a number of channels."""
 

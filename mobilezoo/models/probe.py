@@ -20,23 +20,28 @@ PROBE_KEY = "probe.queries.weight"
 
 
 class EfficientProbe(nn.Module):
-    """Feature map [B, C, H, W] → logits [B, K]; query i pools slice i of the values."""
+    """Feature map [B, C, H, W] → logits [B, K]; query i pools slice i of the values (C / `reduction` channels)."""
 
-    def __init__(self, channels: int, queries: int, num_classes: int) -> None:
+    def __init__(self, channels: int, queries: int, num_classes: int, reduction: int = 1) -> None:
         super().__init__()
-        if channels % queries:
+        if channels % (queries * reduction):
             raise ConfigError(f"probe_queries={queries} does not divide the {channels} channels of the feature map")
+        width = channels // reduction
         self.queries = nn.Conv2d(channels, queries, 1, bias=False)
         nn.init.normal_(self.queries.weight, std=channels**-0.5)
-        self.values = nn.Conv2d(channels, channels, 1, bias=False)
-        self.norm = nn.BatchNorm1d(channels, affine=False)
-        self.fc = nn.Linear(channels, num_classes)
+        self.values = nn.Conv2d(channels, width, 1, bias=False)
+        self.norm = nn.BatchNorm1d(width, affine=False)
+        self.fc = nn.Linear(width, num_classes)
 
-    def forward(self, x_bchw: Tensor) -> Tensor:
+    def pool(self, x_bchw: Tensor) -> Tensor:
+        """[B, C, H, W] → [B, C / reduction]."""
         attn_bm1n = self.queries(x_bchw).flatten(2).softmax(dim=-1).unsqueeze(2)
         values = self.values(x_bchw)
         values_bmcn = values.reshape(values.shape[0], attn_bm1n.shape[1], -1, attn_bm1n.shape[-1])
-        logits: Tensor = self.fc(self.norm((values_bmcn * attn_bm1n).sum(dim=-1).flatten(1)))
+        return (values_bmcn * attn_bm1n).sum(dim=-1).flatten(1)
+
+    def forward(self, x_bchw: Tensor) -> Tensor:
+        logits: Tensor = self.fc(self.norm(self.pool(x_bchw)))
         return logits
 
 

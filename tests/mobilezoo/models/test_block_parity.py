@@ -1,12 +1,16 @@
 """Blocks of the official implementations, alone: equal outputs on their reference inputs."""
 
 from collections.abc import Callable, Mapping
+from functools import partial
 
 import pytest
 import torch
+from timm.layers import EcaModule
 from torch import Tensor, nn
 
+from mobilezoo.layers.attention import create_attention
 from mobilezoo.models import care, focalnet, ravlt, smt
+from mobilezoo.models.probe import EfficientProbe
 from mobilezoo.testing.references import Reference
 
 DIM, HEADS = 64, 4
@@ -75,6 +79,52 @@ def smt_attention(state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Ten
     return smt.attention(DIM, 8), _renamed(joined, {"qkv": "qkv.conv", "local_conv": "local"})
 
 
+def ela(name: str, state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    renamed = {"conv.weight": state["conv.weight"].unsqueeze(-1)}
+    return create_attention(name, DIM), renamed | {f"norm.{kind}": state[f"gn.{kind}"] for kind in ("weight", "bias")}
+
+
+def ulsam(name: str, state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    names = {"conv_dws": "dw", "bn_dws": "norm1", "conv_point": "point", "bn_point": "norm2"}
+    parts = sorted({int(key.split(".")[1]) for key in state})
+    found = {}
+    for official, ours in names.items():
+        for kind in {key.split(".")[3] for key in state if key.startswith(f"subspaces.0.{official}.")}:
+            tensors = [state[f"subspaces.{i}.{official}.{kind}"] for i in parts]
+            found[f"{ours}.{kind}"] = tensors[0] if kind == "num_batches_tracked" else torch.cat(tensors)
+    return create_attention(name, DIM), found
+
+
+def gaussian(name: str, layers: Mapping[str, str], state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    found = {}
+    for official, ours in layers.items():
+        heads = sorted({int(k.removeprefix(official).split(".")[1]) for k in state if k.startswith(official)})
+        for kind, name_ in (("mean_offsets", "offsets"), ("c", "widths")):
+            found[ours + name_] = torch.stack([state[f"{official}attention_heads.{i}.{kind}"] for i in heads])
+    return create_attention(name, DIM), found
+
+
+class Probe(nn.Module):
+    """Efficient probing's pooling."""
+
+    def __init__(self, reduction: int) -> None:
+        super().__init__()
+        probe = EfficientProbe(DIM, 8, 1, reduction)
+        self.probe, self.queries, self.values = [probe], probe.queries, probe.values
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.probe[0].pool(x)
+
+
+def probing(reduction: int, state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    queries = state["cls_token"][0, :, :, None, None] * DIM**-0.5
+    return Probe(reduction), {"queries.weight": queries, "values.weight": state["v.weight"][:, :, None, None]}
+
+
+def eca(kernel: int, state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    return EcaModule(kernel_size=kernel), dict(state)
+
+
 Built = tuple[nn.Module, dict[str, Tensor]]
 BLOCKS: dict[str, Callable[[Mapping[str, Tensor]], Built]] = {
     "mod_focal_modulation_64x14x14": focal_modulation,
@@ -84,6 +134,15 @@ BLOCKS: dict[str, Callable[[Mapping[str, Tensor]], Built]] = {
     "mod_care_mixer_conv_64x14x14": lambda state: (CareMixer(0), _renamed(state, CARE_NAMES)),
     "mod_smt_sam_64x14x14": smt_modulation,
     "mod_smt_mhsa_64x14x14": smt_attention,
+    **{f"mod_{name}_64x14x14": partial(ela, name) for name in ("ela_t", "ela_b", "ela_s", "ela_l")},
+    **{f"mod_{name}_64x14x14": partial(ulsam, name) for name in ("ulsam_g4", "ulsam_g8")},
+    "mod_gaam_mh_64x14x14": partial(gaussian, "gaam", {"": ""}),
+    "mod_gaam_block_64x14x14": partial(gaussian, "gaam_block", {f"layers.{i}.": f"layers.{i}." for i in range(2)}),
+    "mod_efficientprobing_d1_64x14x14": partial(probing, 1),
+    "mod_efficientprobing_d2_64x14x14": partial(probing, 2),
+    "mod_eca_k3_64x14x14": partial(eca, 3),
+    "mod_eca_k5_64x14x14": partial(eca, 5),
+    "mod_coordatt_64x14x14": lambda state: (create_attention("coord", DIM), dict(state)),
 }
 """Reference → the block and its state dict from the official one."""
 
