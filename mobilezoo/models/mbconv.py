@@ -42,7 +42,10 @@ class Stage(Record):
     stride: Literal[1, 2] = 1
     expansion: float = Field(default=1, gt=0, description="hidden channels over input channels; ir and er")
     width: int = Field(gt=0, description="output channels before the width multiplier")
-    attention: str = Field(default="none", description="none, se, coord, eca, ...: after the depthwise convolution")
+    attention: str = Field(default="none", description="none, se, coord, eca, ela_b, ulsam_g4, gaam, ...")
+    attention_after: Literal["depthwise", "projection"] = Field(
+        default="depthwise", description="where attention stands in the block; projection: before the residual is added"
+    )
     se_ratio: float = Field(default=0.25, gt=0, le=1, description="se: hidden channels over the block's input channels")
     skip: bool = Field(default=True, description="residual where shapes allow one")
 
@@ -52,6 +55,12 @@ class Stage(Record):
         if value not in attention_names():
             raise ValueError(f"one of {', '.join(attention_names())}")
         return value
+
+    @model_validator(mode="after")
+    def _squeeze_and_excitation_is_timms(self) -> Self:
+        if self.attention == "se" and self.attention_after == "projection":
+            raise ValueError("attention_after: depthwise for se, which timm builds there")
+        return self
 
     @model_validator(mode="after")
     def _mixers_choose_nothing(self) -> Self:
@@ -109,7 +118,7 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
         side = -(-side // stage.stride)
         for block in blocks.children():
             _exact_hidden(block, stage.convolutions, config)
-            _add_attention(block, stage.attention)
+            _add_attention(block, stage)
         if stage.block in MIXERS:
             _add_mixers(blocks, stage, side)
     return network
@@ -196,11 +205,20 @@ def _exact_hidden(block: nn.Module, stage: Stage, config: Config) -> None:
     _init(block)
 
 
-def _add_attention(block: nn.Module, name: str) -> None:
-    """Put an attention module of the zoo where timm puts squeeze-and-excitation."""
+def _add_attention(block: nn.Module, stage: Stage) -> None:
+    """Put an attention module of the zoo where timm puts squeeze-and-excitation, or after the block's last norm."""
+    if stage.attention in ("none", "se"):
+        return
+    if stage.attention_after == "projection":
+        last = next(name for name in ("bn3", "bn2", "bn1") if hasattr(block, name))
+        norm = block.get_submodule(last)
+        attention = create_attention(stage.attention, norm.num_features)  # type: ignore[arg-type]
+        setattr(block, last, nn.Sequential(norm, attention))
+        _init(attention)
+        return
     depthwise = getattr(block, "conv_dw", None) or getattr(block, "conv_exp", None)
-    if name not in ("none", "se") and isinstance(depthwise, nn.Conv2d):
-        block.se = create_attention(name, depthwise.out_channels)
+    if isinstance(depthwise, nn.Conv2d):
+        block.se = create_attention(stage.attention, depthwise.out_channels)
         _init(block.se)
 
 

@@ -12,7 +12,7 @@ from mobilezoo.config import config_names
 from mobilezoo.errors import CheckpointError
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.fuse import fuse
-from mobilezoo.models.macs import count
+from mobilezoo.models.macs import analyse, count
 from mobilezoo.testing.references import Reference, reference_names
 
 TOLERANCES = {
@@ -40,6 +40,7 @@ TOLERANCES = {
     "focalnet_tiny_srf": 1e-4,
     "focalnet_tiny_iso": 1e-4,
     "ravlt_t": 1e-4,
+    "eca_mobilenetv2": 1e-4,
 }
 """Official name → largest difference of the logits, over their standard deviation."""
 
@@ -63,6 +64,22 @@ def test_an_official_file_gives_the_official_output_also_fused(
     with torch.no_grad():
         assert official.difference(model(official.inputs)) <= tolerance
         assert official.difference(fuse(model)(official.inputs)) <= tolerance
+
+
+COUNTED = ("affnet", "agent", "care", "eca", "efficientmod", "favit", "ffnet", "focalnet", "illama", "inline", "moat")
+COUNTED += ("moh", "nat", "ravlt", "smt")
+
+
+@pytest.mark.parametrize("name", [name for name in TOLERANCES if name.startswith(COUNTED)])
+def test_parameters_and_operations_are_those_of_the_official_network(
+    reference: Callable[[str], Reference], name: str
+) -> None:
+    facts, config = reference(name).facts, load_model_config(name)
+    assert config.resolution == facts["resolution"]
+    analysis = analyse(create_model(config).eval(), config.resolution)
+    assert sum(p.numel() for p in analysis._model.parameters()) == facts["params"]
+    if facts["macs"]:
+        assert analysis.total() == pytest.approx(facts["macs"], rel=0.01), "with norms, as the reference counts"
 
 
 @pytest.mark.parametrize(("official", "ours"), TORCHVISION.items())
