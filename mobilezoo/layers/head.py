@@ -77,6 +77,24 @@ class NormHead(nn.Module):
         return fused
 
 
+class PoolNormHead(NormHead):
+    """Global pool → norm → dropout → classifier; `norm` is a norm of maps, [B, C, H, W]."""
+
+    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        x = self.pool(x)
+        x = self.drop(self.norm(x) if x.ndim == 4 else self.norm(x[:, :, None, None]).flatten(1))
+        return x if pre_logits else self.fc(x)
+
+    def fuse(self) -> "PoolNormHead":
+        """The norm's affine part folded into the classifier, whatever the pool."""
+        fused = copy.deepcopy(self)
+        if isinstance(self.fc, nn.Linear) and isinstance(fused.fc, nn.Linear):
+            weight, bias, fused.norm = _fold_affine(*_double(self.fc), self.norm)
+            fused.fc.weight.data.copy_(weight)
+            fused.fc.bias.data.copy_(bias)
+        return fused
+
+
 def _pool(global_pool: str, num_classes: int) -> SelectAdaptivePool2d:
     if not global_pool and num_classes > 0:
         raise ConfigError(

@@ -34,6 +34,7 @@ FAMILIES = {
     "smt": "mobilezoo.models.smt",
     "focalnet": "mobilezoo.models.focalnet",
     "ravlt": "mobilezoo.models.ravlt",
+    "moat": "mobilezoo.models.moat",
     "supernet": "mobilezoo.search.supernet.model",
 }
 """Family name → module, imported when first used."""
