@@ -99,7 +99,7 @@ def row(name: str, facts: dict[str, Any]) -> str:
     torch.manual_seed(0)
     model = randomize_norms(create_model(config)).eval()
     costs = count(model, config.resolution)
-    images = torch.randn(BATCH, 3, config.resolution, config.resolution)
+    images = torch.randn(BATCH, 3, *config.resolution)
     same = parity(config)
     fused = fused_difference(model, images[:2])
     peer = timm.create_model(IN_TIMM[name]) if name in IN_TIMM else None

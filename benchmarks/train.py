@@ -98,7 +98,7 @@ def our_step(model: str, x: torch.Tensor, y: torch.Tensor, amp: bool) -> Step:
 def measure(args: argparse.Namespace) -> dict[str, Any]:
     """Images per second of every turn, by side."""
     torch.manual_seed(0)
-    pixels = load_model_config(args.model).resolution if args.model in config_names("models") else 224
+    pixels = load_model_config(args.model).resolution[0] if args.model in config_names("models") else 224
     x, y = torch.randn(args.batch, 3, pixels, pixels), torch.randint(0, CLASSES, (args.batch,))
     amp = args.precision == "bf16"
     sides = {

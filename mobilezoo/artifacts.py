@@ -15,19 +15,12 @@ from typing import Any, Literal, TypeVar
 
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.preprocessing import Preprocessing as Preprocessing
+from mobilezoo.resolution import Resolution
 
 R = TypeVar("R", bound=Record)
 
 Kind = Literal["host", "phone", "board", "browser", "emulated"]
-
-
-class Preprocessing(Record):
-    """How an image becomes the model's input: resize, centre crop, scale to 0..1, then (x - mean) / std."""
-
-    mean: tuple[float, ...]
-    std: tuple[float, ...]
-    interpolation: str = "bicubic"
-    crop_pct: float = 0.875
 
 
 class InputSpec(Record):
@@ -77,7 +70,8 @@ class Checkpoint(Record):
     """A model name, or the path its YAML had in training; a copy lies beside the weights, with their stem."""
     num_classes: int
     in_chans: int = 3
-    resolution: int
+    resolution: Resolution
+    """(height, width) in pixels."""
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     dataset: str = ""

@@ -10,9 +10,11 @@ from contextlib import contextmanager
 from pathlib import Path
 from typing import Any
 
-from mobilezoo.artifacts import Checkpoint, Preprocessing, atomic_write, load_record_of, save_record, sha256_of
+from mobilezoo.artifacts import Checkpoint, atomic_write, load_record_of, save_record, sha256_of
 from mobilezoo.config import config_names
 from mobilezoo.errors import CheckpointError, MobilezooError
+from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.resolution import written
 
 WEIGHTS, CONFIG = "model.safetensors", "config.json"
 
@@ -51,7 +53,7 @@ def write_folder(checkpoint: Path, out: Path) -> Path:
         raise CheckpointError(f"{str(checkpoint)!r} has a probing head, which timm cannot build: share the file itself")
     sizes = {"num_classes": record.num_classes, "in_chans": record.in_chans}
     network = create_model(record.model, checkpoint=checkpoint, **sizes)
-    data = {"input_size": (record.in_chans, record.resolution, record.resolution), **_prep(record.preprocessing)}
+    data = {"input_size": (record.in_chans, *record.resolution), **record.preprocessing.to_timm()}
 
     def write(folder: Path) -> None:
         config: dict[str, Any] = {"label_names": list(record.labels)} if record.labels else {}
@@ -75,7 +77,7 @@ def pull(repo: str, out: Path) -> Checkpoint:
         config = json.loads(config_file.read_text(encoding="utf-8"))
         name, classes = str(config["architecture"]), int(config["num_classes"])
         cfg = config["pretrained_cfg"]
-        channels, height, _ = cfg["input_size"]
+        channels, height, width = cfg["input_size"]
     except (ValueError, KeyError, TypeError) as error:
         raise HubError(f"{repo!r}: {CONFIG} is not in timm's format ({type(error).__name__}: {error})") from None
     if name not in config_names("models"):
@@ -90,13 +92,8 @@ def pull(repo: str, out: Path) -> Checkpoint:
         model=name,
         num_classes=classes,
         in_chans=channels,
-        resolution=height,
-        preprocessing=Preprocessing(
-            mean=tuple(cfg["mean"]),
-            std=tuple(cfg["std"]),
-            interpolation=cfg.get("interpolation", "bicubic"),
-            crop_pct=cfg.get("crop_pct", 0.875),
-        ),
+        resolution=(height, width),
+        preprocessing=Preprocessing.from_timm(cfg),
         labels=tuple(config.get("label_names", ())),
     )
     save_record(path, record)
@@ -135,21 +132,12 @@ def _one_line(what: str) -> Iterator[None]:
         raise HubError(f"{what}: {first[:200]}") from None
 
 
-def _prep(preprocessing: Preprocessing) -> dict[str, Any]:
-    return {
-        "mean": preprocessing.mean,
-        "std": preprocessing.std,
-        "interpolation": preprocessing.interpolation,
-        "crop_pct": preprocessing.crop_pct,
-    }
-
-
 def _card(record: Checkpoint) -> str:
     score = f"{record.top1:.2f}% top-1 on its validation split. " if record.top1 is not None else ""
     return (
         "---\nlibrary_name: timm\npipeline_tag: image-classification\ntags: [mobilezoo, timm]\n---\n"
-        f"# {record.model}\n\nTrained with mobilezoo on {record.dataset or 'unnamed data'} at {record.resolution} px, "
-        f"{record.num_classes} classes. {score}\n\n"
+        f"# {record.model}\n\nTrained with mobilezoo on {record.dataset or 'unnamed data'} "
+        f"at {written(record.resolution)} px, {record.num_classes} classes. {score}\n\n"
         "```python\nimport mobilezoo, timm\n\n"
         'model = timm.create_model("hf-hub:OWNER/NAME", pretrained=True)\n```\n'
     )

@@ -5,6 +5,7 @@ from typing import Literal
 from pydantic import Field, field_validator
 
 from mobilezoo.config import Record
+from mobilezoo.resolution import Resolution
 
 
 class Augment(Record):
@@ -25,7 +26,9 @@ class Augment(Record):
     mix_prob: float = Field(default=1.0, ge=0, le=1, description="probability that a batch is mixed at all")
     mix_switch_prob: float = Field(default=0.5, ge=0, le=1, description="probability of CutMix where both are on")
     repeats: int = Field(default=0, ge=0, description="repeated augmentation: views of an image per epoch; 0 is off")
-    sizes: tuple[int, ...] = Field(default=(), description="multi-scale training: input sizes in pixels, one per batch")
+    sizes: tuple[Resolution, ...] = Field(
+        default=(), description="multi-scale training: input sizes (224 or 192x256, height x width), one per batch"
+    )
 
 
 class DataConfig(Record):

@@ -12,10 +12,10 @@ from torch.utils.data import Dataset, IterableDataset
 from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.config import DataConfig
 from mobilezoo.data.names import EXTENSIONS, split_names
-from mobilezoo.data.pixels import BAD_IMAGE, Pixels, color_of
+from mobilezoo.data.pixels import BAD_IMAGE, CHANNELS, Pixels, color_of
 from mobilezoo.data.scan import Scan, classes_of_folder, describe, scan_folder
 from mobilezoo.data.tars import TarReader, TarSplit
-from mobilezoo.errors import DataError, UnknownNameError, require
+from mobilezoo.errors import ConfigError, DataError, UnknownNameError, require
 from mobilezoo.trust import require_commands_allowed
 
 TIMM_PREFIXES = ("hfds/", "hfids/", "tfds/", "wds/", "torch/")
@@ -38,7 +38,9 @@ class ImageData:
     """A line on the files that are no images, with their number; empty where there are none."""
 
     def set_channels(self, channels: int) -> None:
-        """Give images of 1 (grey), 3 (RGB) or 4 (RGBA) channels from here on."""
+        """Give images of 1 (grey), 3 (RGB) or 4 (RGBA) channels from here on. Raises ConfigError for other numbers."""
+        if channels not in CHANNELS:
+            raise ConfigError(f"images give 1 channel (grey), 3 (RGB) or 4 (RGBA), the network takes {channels}")
         self.dataset.pixels = self.dataset.pixels._replace(channels=channels)
         if self.cache is not None:
             self.cache.pixels = self.dataset.pixels

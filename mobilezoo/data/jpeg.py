@@ -30,7 +30,7 @@ INTERPOLATIONS = {"bilinear": (False,), "bicubic": (True,), "random": (False, Tr
 
 
 class Decoder(Protocol):
-    """Size of a JPEG, and a resized crop of it into a place [S, S, 3] of a batch. Both raise DataError."""
+    """Size of a JPEG, and a resized crop of it into a place [H, W, 3] of a batch. Both raise DataError."""
 
     def size(self, data: bytes) -> tuple[int, int]: ...
     def decode(self, data: bytes, crop: Crop, flip: bool, bicubic: bool, out: np.ndarray) -> None: ...
@@ -65,7 +65,7 @@ class WheelsDecoder:
             self._room = np.empty(3 * width * height, np.uint8)
         top, left, tall, wide = crop
         shrink = 1
-        while shrink < 8 and min(tall, wide) >= 2 * shrink * len(out):
+        while shrink < 8 and tall >= 2 * shrink * out.shape[0] and wide >= 2 * shrink * out.shape[1]:
             shrink *= 2
         least = {"min_height": height // shrink, "min_width": width // shrink} if shrink > 1 else {}
         try:
@@ -102,9 +102,8 @@ class JpegBatches(Dataset[Any]):
         return len(self.samples)
 
     def __getitems__(self, keys: list[Key]) -> tuple[torch.Tensor, torch.Tensor]:
-        """Images [B, S, S, 3] uint8 and classes [B] int64."""
-        size = keys[0].size
-        batch = _room_for((len(keys), size, size, 3))
+        """Images [B, H, W, 3] uint8 and classes [B] int64."""
+        batch = _room_for((len(keys), *keys[0].size, 3))
         places = batch.numpy()
         classes = [self._fill(key, places[i]) for i, key in enumerate(keys)]
         return batch, torch.tensor(classes, dtype=torch.int64)

@@ -3,30 +3,32 @@
 Loader processes hand over uint8 batches, a quarter of the bytes; normalisation and random erasing run on the device.
 """
 
-from collections.abc import Iterator
+from collections.abc import Iterator, Sequence
 from typing import Any
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset
+from torch.utils.data import DataLoader, IterableDataset, Subset
 
-from mobilezoo.artifacts import Preprocessing
 from mobilezoo.data.config import DataConfig
 from mobilezoo.data.datasets import FolderImages, ImageData, open_data
 from mobilezoo.data.jpeg import JpegBatches, make_decoder
 from mobilezoo.data.order import EpochOrder, KeyedImages, Ranks, StreamTransform
-from mobilezoo.errors import DataError
+from mobilezoo.data.transforms import Normalise, eval_pixels, eval_transform, train_transform
+from mobilezoo.errors import ConfigError, DataError
+from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.resolution import Size, as_size
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 
 
 class DeviceStage:
-    """uint8 batches [B, 3, H, W] or [B, H, W, 3] → normalised float32 [B, 3, H, W] on the device, partly erased."""
+    """uint8 batches [B, C, H, W] or [B, H, W, C] → normalised float32 [B, C, H, W] on the device, partly erased."""
 
     def __init__(self, config: DataConfig, prep: Preprocessing, device: torch.device) -> None:
         from timm.data.random_erasing import RandomErasing
 
-        self.device = device
+        self.device, self.channels_last = device, config.decoder != "pil"
         self.mean = torch.tensor(prep.mean, device=device).view(1, -1, 1, 1) * 255
         self.scale = 1 / (torch.tensor(prep.std, device=device).view(1, -1, 1, 1) * 255)
         share, mode = config.augment.random_erasing, config.augment.erasing_mode
@@ -34,7 +36,7 @@ class DeviceStage:
 
     def __call__(self, x: torch.Tensor, y: torch.Tensor) -> Batch:
         x = x.to(self.device, non_blocking=True)
-        if x.shape[-1] == 3 and x.shape[1] != 3:
+        if self.channels_last:
             x = x.permute(0, 3, 1, 2)
         if x.dtype == torch.uint8:
             x = (x.float() - self.mean) * self.scale
@@ -42,7 +44,7 @@ class DeviceStage:
 
 
 class TrainBatches:
-    """Training batches (x [B, 3, R, R] float32, y [B] int64) on the device, any epoch from any batch on."""
+    """Training batches (x [B, C, H, W] float32, y [B] int64) on the device, any epoch from any batch on."""
 
     def __init__(self, loader: DataLoader[Any], stage: DeviceStage, order: EpochOrder | None) -> None:
         self.loader, self.stage, self.order = loader, stage, order
@@ -70,7 +72,7 @@ class TrainBatches:
 def train_loader(
     config: DataConfig,
     data: ImageData,
-    resolution: int,
+    resolution: int | Size,
     prep: Preprocessing,
     device: torch.device,
     seed: int = 0,
@@ -78,7 +80,7 @@ def train_loader(
 ) -> TrainBatches:
     """Shuffled, augmented batches of one process. Raises DataError where the split is smaller than one batch."""
     ranks = ranks or Ranks()
-    data.set_channels(len(prep.mean))
+    data.set_channels(prep.channels)
     stage = DeviceStage(config, prep, device)
     # A generator of its own: the seeds of loader processes must not be drawn from the one that training uses.
     shared: dict[str, Any] = {
@@ -87,7 +89,7 @@ def train_loader(
         "pin_memory": device.type == "cuda",
     }
     if isinstance(data.dataset, IterableDataset):
-        vary = train_transform(config, resolution, prep)
+        vary = train_transform(config.augment, resolution, prep)
         return TrainBatches(_stream_loader(config, data, StreamTransform(vary, seed, ranks), shared), stage, None)
     size, whole = len(data.dataset), config.batch_size * ranks.world
     if size < whole:
@@ -95,39 +97,24 @@ def train_loader(
             f"{size} training images are fewer than one batch of {whole}: "
             f"set data.batch_size to at most {size // ranks.world}"
         )
-    sizes = config.augment.sizes or (resolution,)
+    sizes = config.augment.sizes or (as_size(resolution),)
     order = EpochOrder(size, config.batch_size, sizes, seed, ranks, config.augment.repeats)
     # Workers live for one epoch: the order's epoch and start are read when they begin.
     if config.decoder != "pil":
-        images: Any = _jpeg_batches(config, data)
+        images: Any = _jpeg_batches(config, data, prep.channels)
         loader: DataLoader[Any] = DataLoader(images, batch_sampler=order, collate_fn=_as_is, **shared)
         return TrainBatches(loader, stage, order)
-    images = KeyedImages(data.dataset, {s: train_transform(config, s, prep) for s in set(sizes)})
+    images = KeyedImages(data.dataset, {s: train_transform(config.augment, s, prep) for s in set(sizes)})
     loader = DataLoader(images, batch_sampler=order, collate_fn=_collate, **shared)
     return TrainBatches(loader, stage, order)
 
 
-def train_transform(config: DataConfig, size: int, prep: Preprocessing) -> Any:
-    """timm's training transform from a PIL image to uint8 [3, size, size]."""
-    from timm.data import create_transform
-
-    augment = config.augment
-    return create_transform(
-        (3, size, size),
-        is_training=True,
-        use_prefetcher=True,  # stops at uint8: the rest runs on the device
-        scale=augment.scale,
-        ratio=augment.ratio,
-        hflip=augment.hflip,
-        color_jitter=augment.color_jitter,
-        auto_augment=augment.auto_augment,
-        interpolation=augment.interpolation,
-        mean=prep.mean,
-        std=prep.std,
-    )
-
-
-def _jpeg_batches(config: DataConfig, data: ImageData) -> JpegBatches:
+def _jpeg_batches(config: DataConfig, data: ImageData, channels: int) -> JpegBatches:
+    if channels != 3:
+        raise ConfigError(
+            f"data.decoder={config.decoder} gives RGB, not the {channels} channel(s) of model_args.in_chans: "
+            "set data.decoder=pil"
+        )
     if not isinstance(data.dataset, FolderImages):
         raise DataError(f"data.decoder={config.decoder} reads folder:PATH sources only: set data.decoder=pil")
     decoder = make_decoder(config.decoder)
@@ -159,69 +146,55 @@ def _collate(items: list[tuple[Any, int]]) -> Batch:
     return images, torch.tensor([target for _, target in items], dtype=torch.int64)
 
 
+class EvalBatches:
+    """A split's batches (x [B, C, H, W] float32, y [B]) on a device, as often as they are asked for."""
+
+    def __init__(self, loader: DataLoader[Any], prep: Preprocessing, device: torch.device) -> None:
+        self.loader, self.device = loader, device
+        self.normalise = Normalise(prep, device)
+
+    def __len__(self) -> int:
+        return len(self.loader)
+
+    def __iter__(self) -> Iterator[Batch]:
+        for x, y in self.loader:
+            yield self.normalise(x.to(self.device, non_blocking=True)), y.to(self.device, non_blocking=True)
+
+
 def eval_loader(
     config: DataConfig,
     data: ImageData,
-    resolution: int,
+    resolution: int | Size,
     prep: Preprocessing,
     device: torch.device,
     ranks: Ranks | None = None,
-) -> Any:
-    """Batches of a split in order (every `world`-th image of it), resized and centre-cropped as `prep` says."""
-    from timm.data import create_loader, create_transform
-
-    data.set_channels(len(prep.mean))
-    dataset = data.dataset
-    dataset.transform = create_transform(
-        (3, resolution, resolution),
-        interpolation=prep.interpolation,
-        mean=prep.mean,
-        std=prep.std,
-        crop_pct=prep.crop_pct,
-    )
+    images: Sequence[int] | None = None,
+) -> EvalBatches:
+    """Batches of a split in order (every `world`-th image of it, or the named ones), prepared as `prep` says."""
+    data.set_channels(prep.channels)
+    dataset: Any = data.dataset
+    dataset.transform = eval_pixels(prep, resolution)
     if hasattr(dataset, "set_loader_cfg"):
         dataset.set_loader_cfg(num_workers=config.workers)
     if ranks is not None and ranks.world > 1 and not isinstance(dataset, IterableDataset):
-        share = torch.utils.data.Subset(dataset, range(ranks.rank, len(dataset), ranks.world))
-        return DataLoader(share, batch_size=config.batch_size, num_workers=config.workers)
-    return create_loader(
-        dataset,
-        input_size=(3, resolution, resolution),
+        images = range(ranks.rank, len(dataset), ranks.world)
+    loader: DataLoader[Any] = DataLoader(
+        dataset if images is None else Subset(dataset, images),
         batch_size=config.batch_size,
-        is_training=False,
-        interpolation=prep.interpolation,
-        mean=prep.mean,
-        std=prep.std,
-        crop_pct=prep.crop_pct,
         num_workers=config.workers,
-        device=device,
-        use_prefetcher=device.type == "cuda",
+        collate_fn=_collate,
         pin_memory=device.type == "cuda",
-        persistent_workers=False,
     )
+    return EvalBatches(loader, prep, device)
 
 
-def sample_batch(config: DataConfig, resolution: int, prep: Preprocessing, count: int) -> np.ndarray:
-    """`count` validation images spread evenly over the split, as one float32 array [count, 3, R, R]."""
+def sample_batch(config: DataConfig, resolution: int | Size, prep: Preprocessing, count: int) -> np.ndarray:
+    """`count` validation images spread evenly over the split, as one float32 array [count, C, H, W]."""
     data = open_data(config, train=False)
     total = len(data.dataset)
     if total < count:
         raise DataError(f"{config.source!r} has {total} validation images, {count} are needed")
-    from timm.data import create_transform
-
-    data.set_channels(len(prep.mean))
-    data.dataset.transform = create_transform(
-        (3, resolution, resolution),
-        interpolation=prep.interpolation,
-        mean=prep.mean,
-        std=prep.std,
-        crop_pct=prep.crop_pct,
-    )
+    data.set_channels(prep.channels)
+    data.dataset.transform = eval_transform(prep, resolution)
     picked = np.linspace(0, total - 1, count).astype(int)
     return np.stack([np.asarray(data.dataset[int(i)][0], dtype=np.float32) for i in picked])
-
-
-def batches_on(loader: Any, device: torch.device) -> Iterator[Batch]:
-    """The loader's batches on `device`, whether or not timm's prefetcher moved them already."""
-    for x, y in loader:
-        yield x.to(device, non_blocking=True), y.to(device, non_blocking=True)

@@ -14,6 +14,8 @@ import numpy as np
 import torch
 from torch.utils.data import Dataset, Sampler, get_worker_info
 
+from mobilezoo.resolution import Size
+
 
 @dataclass(frozen=True)
 class Ranks:
@@ -26,11 +28,11 @@ class Ranks:
 
 
 class Key(NamedTuple):
-    """What a loader asks for: an image, the seed of its augmentation, its size in pixels."""
+    """What a loader asks for: an image, the seed of its augmentation, its (height, width) in pixels."""
 
     image: int
     seed: int
-    size: int
+    size: Size
 
 
 class EpochOrder(Sampler[list[Key]]):
@@ -42,7 +44,7 @@ class EpochOrder(Sampler[list[Key]]):
     """
 
     def __init__(
-        self, images: int, batch_size: int, sizes: tuple[int, ...], seed: int, ranks: Ranks, repeats: int = 0
+        self, images: int, batch_size: int, sizes: tuple[Size, ...], seed: int, ranks: Ranks, repeats: int = 0
     ) -> None:
         self.images, self.batch_size, self.sizes = images, batch_size, sizes
         self.seed, self.ranks, self.repeats = seed, ranks, max(1, repeats)
@@ -56,18 +58,18 @@ class EpochOrder(Sampler[list[Key]]):
         source = np.random.default_rng([self.seed, self.epoch])
         order = np.repeat(source.permutation(self.images), self.repeats)[: self.images]
         seeds = source.integers(0, 2**32, self.images)
-        sizes = source.choice(self.sizes, len(self))
+        sizes = source.integers(0, len(self.sizes), len(self))
         whole = self.batch_size * self.ranks.world
         for number in range(self.start, len(self)):
             mine = slice(number * whole + self.ranks.rank, (number + 1) * whole, self.ranks.world)
-            size = int(sizes[number])
+            size = self.sizes[sizes[number]]
             yield [Key(int(i), int(s), size) for i, s in zip(order[mine], seeds[mine], strict=True)]
 
 
 class KeyedImages(Dataset[tuple[Any, int]]):
     """A dataset asked by key: the image is varied by the transform of its size, from its own seed."""
 
-    def __init__(self, dataset: Any, transforms: dict[int, Any]) -> None:
+    def __init__(self, dataset: Any, transforms: dict[Size, Any]) -> None:
         self.dataset, self.transforms = dataset, transforms
         dataset.transform = None
 

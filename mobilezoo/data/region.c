@@ -1,6 +1,6 @@
 /* Crop-only JPEG decoding: only the rows and (in whole coding blocks) columns of a crop are decoded, at the smallest
  * of the sizes 1, 1/2, 1/4, 1/8 that is at least twice the output, then resized with PIL's antialiasing triangle or
- * cubic filter into one place of a batch [S, S, 3] of uint8. Needs libjpeg-turbo (jpeg_crop_scanline, JCS_EXT_RGBX).
+ * cubic filter into one place of a batch [H, W, 3] of uint8. Needs libjpeg-turbo (jpeg_crop_scanline, JCS_EXT_RGBX).
  * Returns 0, or: 1 not decodable, 2 not RGB or grey (CMYK), 3 out of memory. Thread-safe: no state between calls. */
 #include <math.h>
 #include <setjmp.h>
@@ -152,9 +152,9 @@ static void blend_columns(const uint8_t *line, const Filter *f, int size, uint8_
     }
 }
 
-/* Crop (x, y, w, h) in pixels of the whole image → out [size, size, 3]; mirrored with `flip`. */
-int region_decode(const uint8_t *data, unsigned long bytes, int x, int y, int w, int h, int size, int flip,
-                  int bicubic, uint8_t *out) {
+/* Crop (x, y, w, h) in pixels of the whole image → out [out_h, out_w, 3]; mirrored with `flip`. */
+int region_decode(const uint8_t *data, unsigned long bytes, int x, int y, int w, int h, int out_h, int out_w,
+                  int flip, int bicubic, uint8_t *out) {
     struct jpeg_decompress_struct jpeg;
     Failure failure;
     uint8_t *volatile pixels = NULL;
@@ -167,8 +167,8 @@ int region_decode(const uint8_t *data, unsigned long bytes, int x, int y, int w,
     jpeg_read_header(&jpeg, TRUE);
     if (jpeg.jpeg_color_space == JCS_CMYK || jpeg.jpeg_color_space == JCS_YCCK) { result = OTHER_COLOURS; goto done; }
     jpeg.out_color_space = JCS_EXT_RGBX;
-    int shrink = 1, least = w < h ? w : h;
-    while (shrink < 8 && least / (shrink * 2) >= 2 * size) shrink *= 2; /* as PIL with reducing_gap=2 */
+    int shrink = 1; /* as PIL with reducing_gap=2 */
+    while (shrink < 8 && w / (shrink * 2) >= 2 * out_w && h / (shrink * 2) >= 2 * out_h) shrink *= 2;
     jpeg.scale_num = 8 / shrink;
     jpeg.scale_denom = 8;
     jpeg_start_decompress(&jpeg);
@@ -180,18 +180,18 @@ int region_decode(const uint8_t *data, unsigned long bytes, int x, int y, int w,
     size_t stride = (size_t)wide * 4;
     int rows = bottom - top;
     pixels = malloc(stride * (rows + 1) + 64);
-    if (!pixels || make_filter(&across, wide, x * sx - left, w * sx, size, bicubic, flip) ||
-        make_filter(&down, rows, y * sy - top, h * sy, size, bicubic, 0)) { result = NO_MEMORY; goto done; }
+    if (!pixels || make_filter(&across, wide, x * sx - left, w * sx, out_w, bicubic, flip) ||
+        make_filter(&down, rows, y * sy - top, h * sy, out_h, bicubic, 0)) { result = NO_MEMORY; goto done; }
     if (top > 0) jpeg_skip_scanlines(&jpeg, top);
     for (int row = 0; row < rows;) {
         JSAMPROW into = pixels + (size_t)row * stride;
         row += jpeg_read_scanlines(&jpeg, &into, 1);
     }
     uint8_t *line = pixels + (size_t)rows * stride;
-    for (int row = 0; row < size; row++) {
+    for (int row = 0; row < out_h; row++) {
         blend_rows(pixels + (size_t)down.first[row] * stride, stride, down.weight + (size_t)row * down.taps,
                    down.count[row], line);
-        blend_columns(line, &across, size, out + (size_t)row * size * 3);
+        blend_columns(line, &across, out_w, out + (size_t)row * out_w * 3);
     }
     result = OK;
 done:

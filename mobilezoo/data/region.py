@@ -27,7 +27,7 @@ class RegionDecoder:
         self._library = ctypes.CDLL(str(library))
         pointer, integer = ctypes.c_void_p, ctypes.c_int
         self._library.region_size.argtypes = [ctypes.c_char_p, ctypes.c_ulong, pointer, pointer]
-        self._library.region_decode.argtypes = [ctypes.c_char_p, ctypes.c_ulong, *[integer] * 7, pointer]
+        self._library.region_decode.argtypes = [ctypes.c_char_p, ctypes.c_ulong, *[integer] * 8, pointer]
 
     def size(self, data: bytes) -> tuple[int, int]:
         """(width, height) in pixels. Raises DataError."""
@@ -36,7 +36,7 @@ class RegionDecoder:
         return width.value, height.value
 
     def decode(self, data: bytes, crop: tuple[int, int, int, int], flip: bool, bicubic: bool, out: np.ndarray) -> None:
-        """Fill `out` [S, S, 3] uint8 with the crop (top, left, height, width), as PIL would resize it.
+        """Fill `out` [H, W, 3] uint8 with the crop (top, left, height, width), as PIL would resize it.
 
         Raises DataError for a damaged file and for CMYK colours.
         """
@@ -44,9 +44,9 @@ class RegionDecoder:
         place = out.ctypes.data
         assert out.flags.c_contiguous
         assert out.dtype == np.uint8
-        self._check(
-            self._library.region_decode(data, len(data), left, top, width, height, len(out), flip, bicubic, place)
-        )
+        tall, wide = out.shape[:2]
+        decode = self._library.region_decode
+        self._check(decode(data, len(data), left, top, width, height, tall, wide, flip, bicubic, place))
 
     def _check(self, result: int) -> None:
         if result:

@@ -11,10 +11,18 @@ A family is one module of this package that defines
 from types import ModuleType
 from typing import Any, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from mobilezoo.artifacts import Preprocessing
 from mobilezoo.config import Record
+from mobilezoo.preprocessing import (
+    ChannelValues,
+    CropMode,
+    CropShare,
+    Interpolation,
+    Preprocessing,
+    check_statistics,
+)
+from mobilezoo.resolution import Resolution, Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
@@ -57,18 +65,25 @@ class ModelConfig(Record):
 
     family: str
     name: str = Field(default="", description="taken from the file name; never written in a YAML")
-    resolution: int = Field(gt=0, description="height and width in pixels the network is defined at")
+    resolution: Resolution = Field(description="input the network is defined at: 224, or 192x256 (height x width)")
     aliases: tuple[str, ...] = Field(default=(), description="official names of the same network")
-    mean: tuple[float, float, float] = IMAGENET_MEAN
-    std: tuple[float, float, float] = IMAGENET_STD
-    interpolation: str = "bicubic"
-    crop_pct: float = Field(default=0.875, gt=0, le=1)
+    mean: ChannelValues = Field(default=IMAGENET_MEAN, description="of the channels, pixels scaled to 0..1")
+    std: ChannelValues = Field(default=IMAGENET_STD, description="standard deviations of the channels")
+    interpolation: Interpolation = "bicubic"
+    crop_pct: CropShare = Field(default=0.875, description="cut-out over resized image, as lengths")
+    crop_mode: CropMode = Field(default="center", description="how an image of another aspect ratio is fitted")
     published: Published | None = None
 
-    def preprocessing(self) -> Preprocessing:
-        return Preprocessing(mean=self.mean, std=self.std, interpolation=self.interpolation, crop_pct=self.crop_pct)
+    @model_validator(mode="after")
+    def _normalises(self) -> Self:
+        check_statistics(self.mean, self.std)
+        return self
 
-    def built_for(self, resolution: int) -> Self:
+    def preprocessing(self, channels: int = 3) -> Preprocessing:
+        """How images become this network's input."""
+        return Preprocessing(**{key: getattr(self, key) for key in Preprocessing.model_fields}).for_channels(channels)
+
+    def built_for(self, resolution: Size) -> Self:
         """The config to build from for inputs of this size: itself, for networks that take any."""
         return self
 
@@ -78,12 +93,9 @@ class ModelConfig(Record):
             "url": "",
             "architecture": self.name,
             "num_classes": 1000,
-            "input_size": (3, self.resolution, self.resolution),
+            "input_size": (3, *self.resolution),
             "pool_size": None,
-            "crop_pct": self.crop_pct,
-            "interpolation": self.interpolation,
-            "mean": self.mean,
-            "std": self.std,
+            **self.preprocessing().to_timm(),
             **extra,
         }
 

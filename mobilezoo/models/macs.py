@@ -13,6 +13,8 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_jit, get_shape, matmul_flop_jit
 from torch import nn
 
+from mobilezoo.resolution import Size, as_size
+
 
 def _same_convolution(inputs: list[Any], outputs: list[Any]) -> Counter[str]:
     """`aten::_convolution_mode` (padding given as a word): output elements × kernel elements per output channel."""
@@ -43,22 +45,21 @@ HANDLES = {
 }
 
 
-def analyse(network: nn.Module, resolution: int | tuple[int, int]) -> FlopCountAnalysis:
-    """fvcore's analysis of one image of `resolution` pixels (height, width)."""
-    height, width = (resolution, resolution) if isinstance(resolution, int) else resolution
+def analyse(network: nn.Module, resolution: int | Size) -> FlopCountAnalysis:
+    """fvcore's analysis of one image of `resolution` pixels."""
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    image = torch.zeros(1, getattr(network, "in_chans", 3), height, width)
+    image = torch.zeros(1, getattr(network, "in_chans", 3), *as_size(resolution))
     analysis = FlopCountAnalysis(network.eval(), image)
     return analysis.set_op_handle(**HANDLES).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
 
 
-def count(network: nn.Module, resolution: int | tuple[int, int]) -> dict[str, int]:
+def count(network: nn.Module, resolution: int | Size) -> dict[str, int]:
     """{"params", "macs"} of one image."""
     params = sum(p.numel() for p in network.parameters())
     return {"params": params, "macs": _counted(analyse(network, resolution).by_operator())}
 
 
-def count_stages(network: nn.Module, resolution: int | tuple[int, int]) -> list[dict[str, Any]]:
+def count_stages(network: nn.Module, resolution: int | Size) -> list[dict[str, Any]]:
     """One row per stage in running order: name, layer kinds, output shape [C, H, W], params, macs; rows sum up."""
     names = _stage_names(network)
     shapes: dict[str, tuple[int, ...]] = {}

@@ -113,7 +113,7 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
         pad_type="same" if config.padding == "tensorflow" else "",
         **kwargs,
     )
-    side = -(-config.resolution // 2)
+    side = -(-min(config.resolution) // 2)
     for stage, blocks in zip(config.stages, network.get_submodule("blocks").children(), strict=True):
         side = -(-side // stage.stride)
         for block in blocks.children():

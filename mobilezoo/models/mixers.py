@@ -10,7 +10,7 @@ from collections.abc import Callable
 
 from torch import nn
 
-RESOLUTION = 224
+RESOLUTION = (224, 224)
 """The configs below ask for one; blocks do not depend on it."""
 
 

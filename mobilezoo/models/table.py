@@ -8,6 +8,8 @@ import json
 from pathlib import Path
 from typing import Any
 
+from mobilezoo.resolution import written
+
 TABLE = Path(__file__).with_name("table.json")
 
 
@@ -27,7 +29,7 @@ def measure(name: str) -> dict[str, Any]:
     return {
         "name": name,
         "family": config.family,
-        "resolution": config.resolution,
+        "resolution": written(config.resolution),
         **count(create_model(config).eval(), config.resolution),
         "top1": published.top1 if published else None,
         "top1_distilled": published.top1_distilled if published else None,

@@ -12,6 +12,8 @@ from torch import Tensor, nn
 from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.registry import TIMM
+from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.resolution import Size
 
 
 class Config(ModelConfig):
@@ -21,14 +23,13 @@ class Config(ModelConfig):
     architecture: str = Field(description="timm's name, with or without a pretrained tag")
     fixed_size: bool = Field(default=False, description="built for `resolution` and no other")
 
-    def built_for(self, resolution: int) -> Self:
+    def built_for(self, resolution: Size) -> Self:
         return self.model_copy(update={"resolution": resolution})
 
 
 def config_data(name: str) -> dict[str, Any]:
     """`timm:NAME` as a model YAML would have it. Raises UnknownNameError, ConfigError."""
     import timm
-    from timm.data import resolve_data_config
 
     import mobilezoo  # noqa: F401  (its models join timm's registry)
 
@@ -40,14 +41,13 @@ def config_data(name: str) -> dict[str, Any]:
     except RuntimeError as error:  # a tag that it has not
         raise ConfigError(f"{name}: {error}") from None
     known = described.to_dict() if described else {}
-    data = resolve_data_config(pretrained_cfg=known)
-    _, height, _ = data["input_size"]
+    _, *size = known.get("input_size") or (3, 224, 224)
     return {
         "family": "timm",
         "architecture": architecture,
-        "resolution": height,
+        "resolution": size,
         "fixed_size": bool(known.get("fixed_input_size", False)),
-        **{key: data[key] for key in ("mean", "std", "interpolation", "crop_pct")},
+        **Preprocessing.from_timm(known).to_timm(),
     }
 
 
@@ -56,7 +56,7 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     import timm
 
     if config.fixed_size:
-        kwargs.setdefault("img_size", (config.resolution, config.resolution))
+        kwargs.setdefault("img_size", config.resolution)
     try:
         network: nn.Module = timm.create_model(config.architecture, **kwargs)
     except MobilezooError:  # the zoo's own under timm's name

@@ -37,8 +37,8 @@ def build_report(
 ) -> Path:
     """Write the page and return its path; sections without records are left out.
 
-    `models` are mappings with name, params, macs (both counts), resolution (pixels) and top1 (percent). Raises
-    MissingToolError without jinja2 or plotly, MobilezooError for a run folder without readable metrics.
+    `models` are mappings with name, params, macs (both counts), resolution (224 or 192x256) and top1 (percent).
+    Raises MissingToolError without jinja2 or plotly, MobilezooError for a run folder without readable metrics.
     """
     require("jinja2", "report")
     require("plotly", "report")

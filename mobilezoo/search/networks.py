@@ -82,7 +82,10 @@ def point_of(space: Space, config: ModelConfig) -> Point:
     if config.family != FAMILY:
         raise ConfigError(f"{config.name}: not a point of the space: family {config.family}, the space builds {FAMILY}")
     data = config.model_dump(mode="json")
-    point = Point(resolution=config.resolution, stages=tuple(_stage_of(stage, config.name) for stage in data["stages"]))
+    height, width = config.resolution
+    if height != width:
+        raise ConfigError(f"{config.name}: not a point of the space: {height}x{width} pixels, spaces have squares")
+    point = Point(resolution=height, stages=tuple(_stage_of(stage, config.name) for stage in data["stages"]))
     try:
         space.genome(point)
     except ConfigError as error:

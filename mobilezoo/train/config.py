@@ -6,6 +6,8 @@ from pydantic import Field, model_validator
 
 from mobilezoo.config import Record
 from mobilezoo.data.config import DataConfig
+from mobilezoo.preprocessing import COLOURS
+from mobilezoo.resolution import Resolution
 
 
 class Optimizer(Record):
@@ -64,8 +66,8 @@ class Distill(Record):
     kind: Literal["soft", "hard", "feature"] = Field(
         default="soft", description="hard: the teacher's class is the target; feature: which images are alike to it"
     )
-    resolution: int | None = Field(
-        default=None, gt=0, description="teacher's input in pixels; null feeds the student's"
+    resolution: Resolution | None = Field(
+        default=None, description="teacher's input, 224 or 192x256 (height x width); null feeds the student's"
     )
     normalised: bool = Field(default=True, description="false: the teacher wants plain 0..1 pixels")
 
@@ -75,7 +77,9 @@ class TrainSettings(Record):
 
     epochs: int = Field(default=300, gt=0, description="passes over the training images")
     seed: int = Field(default=0, ge=0, description="of weights, order and augmentation")
-    resolution: int | None = Field(default=None, gt=0, description="pixels; null takes the model's own")
+    resolution: Resolution | None = Field(
+        default=None, description="input in pixels, 224 or 192x256 (height x width); null takes the model's own"
+    )
     accumulate: int = Field(default=1, gt=0, description="batches per optimizer step")
     loss: Literal["ce", "bce"] = "ce"
     smoothing: float = Field(default=0.1, ge=0, lt=1, description="label smoothing")
@@ -141,6 +145,18 @@ class TrainConfig(Record):
     )
     probe_queries: int = Field(default=4, gt=0, description="queries of tune=probe; divides the feature map's channels")
     name: str | None = Field(default=None, description="run folder below `runs/`; null takes the model's name")
+
+    @property
+    def in_chans(self) -> int:
+        """Channels of the network's input: 1 is grey, 3 RGB, 4 RGBA."""
+        channels: int = self.model_args.get("in_chans", 3)
+        return channels
+
+    @model_validator(mode="after")
+    def _reads_images(self) -> "TrainConfig":
+        if isinstance(self.in_chans, bool) or self.in_chans not in COLOURS:
+            raise ValueError(f"model_args.in_chans of 1 (grey), 3 (RGB) or 4 (RGBA), got {self.in_chans!r}")
+        return self
 
     @model_validator(mode="after")
     def _probes_something(self) -> "TrainConfig":

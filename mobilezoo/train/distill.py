@@ -11,8 +11,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mobilezoo.artifacts import Preprocessing
 from mobilezoo.errors import MobilezooError
+from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.train.config import Distill
 
 
@@ -72,8 +72,8 @@ class Teacher(nn.Module):
                 f"teacher {config.teacher!r} cannot be loaded ({first}): set distill.checkpoint"
             ) from error
         self.network.requires_grad_(False)
-        self.register_buffer("mean", torch.tensor(prep.mean).view(1, 3, 1, 1))
-        self.register_buffer("std", torch.tensor(prep.std).view(1, 3, 1, 1))
+        self.register_buffer("mean", torch.tensor(prep.mean).view(1, -1, 1, 1))
+        self.register_buffer("std", torch.tensor(prep.std).view(1, -1, 1, 1))
 
     def train(self, mode: bool = True) -> "Teacher":
         """Stay in eval mode whatever the student does."""
@@ -85,7 +85,7 @@ class Teacher(nn.Module):
         with torch.no_grad():
             if not config.normalised:
                 x_bchw = x_bchw * self.std + self.mean
-            if config.resolution and x_bchw.shape[-1] != config.resolution:
+            if config.resolution and x_bchw.shape[2:] != config.resolution:
                 x_bchw = F.interpolate(x_bchw, size=config.resolution, mode="bicubic", antialias=True)
             if config.kind == "feature":
                 network: Any = self.network

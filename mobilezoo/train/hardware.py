@@ -9,11 +9,12 @@ from torch import nn
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError
 from mobilezoo.memory import peak_resident_mb
+from mobilezoo.resolution import Size
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.distill import as_student
 
 
-def fast_forward(network: nn.Module, config: TrainConfig, device: torch.device, resolution: int, ranks: Ranks) -> Any:
+def fast_forward(network: nn.Module, config: TrainConfig, device: torch.device, resolution: Size, ranks: Ranks) -> Any:
     """What the loop calls in place of `network`; both share their parameters. Raises ConfigError."""
     settings = config.train
     if settings.checkpoint_activations:
@@ -32,7 +33,7 @@ def fast_forward(network: nn.Module, config: TrainConfig, device: torch.device, 
     return forward
 
 
-def compiled_or_plain(network: nn.Module, config: TrainConfig, device: torch.device, resolution: int) -> Any:
+def compiled_or_plain(network: nn.Module, config: TrainConfig, device: torch.device, resolution: Size) -> Any:
     """torch.compile, tried forward and backward on a batch of zeros; the plain network, said in a line, if it fails."""
     graphs = config.train.cuda_graphs
     if graphs and device.type != "cuda":
@@ -42,7 +43,7 @@ def compiled_or_plain(network: nn.Module, config: TrainConfig, device: torch.dev
             return network
     before = {k: v.clone() for k, v in network.state_dict().items()}
     compiled = torch.compile(network, mode="reduce-overhead" if graphs else None)
-    x = torch.zeros(config.data.batch_size, 3, resolution, resolution, device=device)
+    x = torch.zeros(config.data.batch_size, config.in_chans, *resolution, device=device)
     if config.train.channels_last:
         x = x.contiguous(memory_format=torch.channels_last)
     network.train()

@@ -9,12 +9,13 @@ from typing import Any
 import torch
 from torch import nn
 
-from mobilezoo.artifacts import Preprocessing
 from mobilezoo.data.cache import SmallCopies
-from mobilezoo.data.loaders import Batch, TrainBatches
+from mobilezoo.data.loaders import Batch, EvalBatches, TrainBatches
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import MobilezooError
 from mobilezoo.models.probe import train_heads_only
+from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.resolution import Size, written
 from mobilezoo.train.build import Loss
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.shared import SharedWeights
@@ -28,7 +29,7 @@ class Parts:
     """Everything a run is made of, on its device."""
 
     device: torch.device
-    resolution: int
+    resolution: Size
     prep: Preprocessing
     labels: tuple[str, ...]
     network: nn.Module
@@ -42,7 +43,7 @@ class Parts:
     teacher: nn.Module | None
     scaler: torch.amp.GradScaler
     train_batches: TrainBatches
-    val_batches: Any
+    val_batches: EvalBatches
     bad_images: torch.Tensor
     cache: SmallCopies | None = None
     left_out: tuple[str, ...] = ()
@@ -177,7 +178,9 @@ def _cut_smaller(parts: Parts, config: TrainConfig, batch: int, say: Say) -> Non
     """Double the pieces, or tell the user. Batch statistics have then seen the part that did fit once more."""
     remedy = "set a smaller data.batch_size and a larger train.accumulate, or train.checkpoint_activations=true"
     if config.train.on_out_of_memory == "stop" or parts.pieces >= batch or parts.ranks.world > 1:
-        raise MobilezooError(f"a batch of {batch} images at {parts.resolution} px does not fit the memory: {remedy}")
+        raise MobilezooError(
+            f"a batch of {batch} images at {written(parts.resolution)} px does not fit the memory: {remedy}"
+        )
     parts.pieces *= 2
     parts.optimizer.zero_grad()
     if parts.device.type == "cuda":

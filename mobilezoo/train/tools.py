@@ -11,6 +11,7 @@ from torch import nn
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError
+from mobilezoo.resolution import Size
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.progress import EpochBar
 from mobilezoo.train.run_folder import RunFolder
@@ -38,7 +39,7 @@ def record_of(config: TrainConfig, parts: Parts, row: dict[str, float]) -> dict[
     return {
         "model": config.model,
         "num_classes": len(parts.labels),
-        "in_chans": config.model_args.get("in_chans", 3),
+        "in_chans": config.in_chans,
         "resolution": parts.resolution,
         "preprocessing": parts.prep,
         "labels": parts.labels,
@@ -75,12 +76,11 @@ def export_if_due(
 
 
 def fake_quantised(
-    network: nn.Module, config: TrainConfig, resolution: int, device: torch.device, ranks: Ranks, tools: Tools
+    network: nn.Module, config: TrainConfig, resolution: Size, device: torch.device, ranks: Ranks, tools: Tools
 ) -> Any:
     """The network with fake quantisation. Raises ConfigError where it cannot be trained that way."""
     if tools.fake_quantised is None:
         raise ConfigError("train.qat=true needs the export package: start with `mobilezoo train`")
     if ranks.world > 1 or config.tune != "all":
         raise ConfigError("train.qat=true trains the whole network in one process: leave torchrun and tune out")
-    channels = config.model_args.get("in_chans", 3)
-    return tools.fake_quantised(network, torch.zeros(2, channels, resolution, resolution, device=device))
+    return tools.fake_quantised(network, torch.zeros(2, config.in_chans, *resolution, device=device))

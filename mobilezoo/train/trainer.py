@@ -18,10 +18,11 @@ from torch.utils.data import IterableDataset
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.data import ImageData, eval_loader, open_data, train_loader
 from mobilezoo.data.classes import require_same_classes
-from mobilezoo.data.loaders import Batch, batches_on
+from mobilezoo.data.loaders import Batch
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError, DataError, MobilezooError, RunStoppedError
 from mobilezoo.models import load_model_config
+from mobilezoo.models.fits import check_input
 from mobilezoo.models.probe import freeze_all_but_head
 from mobilezoo.train import build
 from mobilezoo.train.boards import Boards
@@ -105,13 +106,16 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None, tools: Tools | Non
     settings = config.train
     device = build.pick_device(device_of(settings.device, ranks))
     model_config = load_model_config(config.model)
-    prep = model_config.preprocessing()
+    prep = model_config.preprocessing(config.in_chans)
     resolution = settings.resolution or model_config.resolution
     fit, held_out = open_data(config.data, train=True), open_data(config.data, train=False)
     _check_data(config, fit, held_out, device, ranks)
     classes = len(fit.labels)
     seed_all(settings.seed, 0)
-    network = build.build_network(config, classes).to(device)
+    network = build.build_network(config, classes)
+    if not isinstance(network, SharedWeights):
+        check_input(network, config.model, (config.in_chans, *resolution))
+    network = network.to(device)
     check_shared(network, config, ranks)
     if config.tune != "all":
         freeze_all_but_head(network)
@@ -222,7 +226,7 @@ def validate(config: TrainConfig, parts: Parts, each: Callable[[], None] = lambd
     """Scores of the weights that would be shipped: the averaged ones where averaging is on; `each` runs per batch."""
 
     def batches() -> Iterator[Batch]:
-        for batch in batches_on(parts.val_batches, parts.device):
+        for batch in parts.val_batches:
             each()
             yield batch
 

@@ -13,6 +13,7 @@ if TYPE_CHECKING:
     import torch
 
     from mobilezoo.data.classes import Places
+    from mobilezoo.data.loaders import Batch, EvalBatches
     from mobilezoo.train.evaluate import EvalResult
     from mobilezoo.verbs.subject import Subject
 
@@ -96,10 +97,10 @@ def _score_loaded(
     from mobilezoo.train.evaluate import evaluate
 
     network = loaded.network.to(device)
-    one = torch.zeros(1, loaded.in_chans, loaded.resolution, loaded.resolution, device=device)
+    one = torch.zeros(1, loaded.in_chans, *loaded.resolution, device=device)
     places = _placed(network, one, loaded.labels, split, classes, loaded.name)
     loader = eval_loader(source, split, loaded.resolution, loaded.preprocessing, device)
-    return evaluate(network, placed(_tracked(loader, device, progress), places))
+    return evaluate(network, placed(_tracked(loader, progress), places))
 
 
 def _weights_of(file: Path, options: SubjectOptions) -> tuple[str, SubjectOptions] | None:
@@ -114,7 +115,7 @@ def _weights_of(file: Path, options: SubjectOptions) -> tuple[str, SubjectOption
         return None
     named = str(weights) if record_path(weights).is_file() else record.model
     prep = record.preprocessing
-    files_own = {"resolution": record.input.resolution[0], "mean": prep.mean, "std": prep.std, "labels": record.labels}
+    files_own = {"resolution": record.input.resolution, "mean": prep.mean, "std": prep.std, "labels": record.labels}
     return named, SubjectOptions(**{**files_own, **said, "checkpoint": None if named == str(weights) else weights})
 
 
@@ -134,10 +135,10 @@ def _evaluate_file(path: Path, source: DataConfig, split: Any, progress: bool, c
         answer = torch.from_numpy(runner.run(x_bchw.numpy()))
         return answer.clamp_min(1e-12).log() if record.output == "probabilities" else answer
 
-    channels = len(record.preprocessing.mean)
-    places = _placed(logits_of, torch.zeros(1, channels, *record.input.resolution), record.labels, split, classes, path)
-    loader = eval_loader(source, split, record.input.resolution[0], record.preprocessing, device)
-    scores = evaluate(logits_of, placed(_tracked(loader, device, progress), places))
+    size, prep = record.input.resolution, record.preprocessing
+    places = _placed(logits_of, torch.zeros(1, prep.channels, *size), record.labels, split, classes, path)
+    loader = eval_loader(source, split, size, prep, device)
+    scores = evaluate(logits_of, placed(_tracked(loader, progress), places))
     return {"subject": str(path), "data": source.source, "runs_in": runner.runtime, **scores.model_dump()}
 
 
@@ -167,15 +168,9 @@ def _placed(
     return places
 
 
-def _tracked(loader: Any, device: Any, progress: bool) -> Iterator[Any]:
+def _tracked(loader: "EvalBatches", progress: bool) -> "Iterator[Batch]":
     from rich.console import Console
     from rich.progress import track
 
-    from mobilezoo.data.loaders import batches_on
-
-    batches = batches_on(loader, device)
-    return iter(
-        track(
-            batches, "evaluating", total=len(loader), console=Console(stderr=True), disable=not progress, transient=True
-        )
-    )
+    console = Console(stderr=True)
+    return iter(track(loader, "evaluating", total=len(loader), console=console, disable=not progress, transient=True))

@@ -166,7 +166,7 @@ def spec_of(subject: Subject, **more: Any) -> "ExportSpec":
 
     return ExportSpec(
         model=subject.name,
-        resolution=(subject.resolution, subject.resolution),
+        resolution=subject.resolution,
         in_chans=subject.in_chans,
         preprocessing=subject.preprocessing,
         labels=subject.labels,
@@ -188,7 +188,7 @@ def parity_images(
     from mobilezoo.data import sample_batch
 
     images = sample_batch(DataConfig(source=source), subject.resolution, subject.preprocessing, count)
-    return images[:, : subject.in_chans], f"{count} images of {source} (validation split)"
+    return images, f"{count} images of {source} (validation split)"
 
 
 def print_exports(results: "list[ExportResult]") -> None:

@@ -2,6 +2,7 @@
 
 from typing import Any
 
+from mobilezoo.resolution import written
 from mobilezoo.verbs.tables import print_table
 
 
@@ -59,7 +60,7 @@ def stage_table(model: str, overrides: tuple[str, ...]) -> dict[str, Any]:
     return {
         "name": config.name,
         "family": config.family,
-        "resolution": config.resolution,
+        "resolution": written(config.resolution),
         **count(network, config.resolution),
         "stages": count_stages(network, config.resolution),
         "config": config.model_dump(mode="json", exclude_none=True),

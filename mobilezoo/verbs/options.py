@@ -7,12 +7,10 @@ from typing import Annotated
 
 import typer
 
-from mobilezoo.artifacts import Preprocessing
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError
-
-MAX_SIDE = 8192
-"""Pixels; no network of this kind takes more."""
+from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.resolution import Resolution, parse_resolution
 
 
 class SubjectOptions(Record):
@@ -22,8 +20,7 @@ class SubjectOptions(Record):
     key: str | None = None
     """Dotted path of the weights inside the checkpoint."""
     labels: tuple[str, ...] = ()
-    resolution: int | None = None
-    """Height and width in pixels."""
+    resolution: Resolution | None = None
     num_classes: int | None = None
     in_chans: int | None = None
     mean: tuple[float, ...] | None = None
@@ -35,7 +32,7 @@ class SubjectOptions(Record):
         for name, values in changed.items():
             if values is not None and len(values) not in (1, channels):
                 raise ConfigError(f"--{name} has {len(values)} numbers for {channels} input channels")
-        return known.model_copy(
+        return known.for_channels(channels).model_copy(
             update={name: values * (channels // len(values)) for name, values in changed.items() if values}
         )
 
@@ -50,7 +47,9 @@ class NetworkFlags:
     labels: Annotated[
         str | None, typer.Option("--labels", help="Class names: a .txt or .json file, or a,b,c in the network's order.")
     ] = None
-    resolution: Annotated[str | None, typer.Option("--resolution", help="Side of the input in pixels.")] = None
+    resolution: Annotated[
+        str | None, typer.Option("--resolution", help="Input in pixels: 224, or 192x256 (height x width).")
+    ] = None
     num_classes: Annotated[
         int | None, typer.Option("--num-classes", min=1, help="Default: as many as the checkpoint has.")
     ] = None
@@ -68,7 +67,7 @@ class NetworkFlags:
             checkpoint=checkpoint,
             key=self.key,
             labels=read_labels(self.labels) if self.labels is not None else (),
-            resolution=_side(self.resolution) if self.resolution is not None else None,
+            resolution=parse_resolution(self.resolution) if self.resolution is not None else None,
             num_classes=self.num_classes,
             in_chans=self.in_chans,
             mean=_numbers("--mean", self.mean, -math.inf),
@@ -106,12 +105,6 @@ def read_labels(given: str) -> tuple[str, ...]:
             f"--labels {given!r}: one name per class, {len(entries) - len(labels)} of {len(entries)} are none"
         )
     return tuple(labels)
-
-
-def _side(given: str) -> int:
-    if not given.isascii() or not given.isdecimal() or not 0 < int(given[:9]) <= MAX_SIDE:
-        raise ConfigError(f"--resolution {given!r}: pixels from 1 to {MAX_SIDE}, for example 224")
-    return int(given)
 
 
 def _numbers(option: str, given: str | None, above: float) -> tuple[float, ...] | None:

@@ -5,6 +5,7 @@ from typing import Any
 
 from mobilezoo.artifacts import Artifact, Checkpoint, LatencyReport, load_record_of, record_path
 from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.resolution import written
 
 SUFFIXES = (".onnx", ".tflite", ".mlpackage", ".pte")
 
@@ -58,7 +59,7 @@ def _model_row(run: Path) -> dict[str, Any] | None:
     return {
         "name": config.name,
         "run": run.name,
-        "resolution": record.resolution,
+        "resolution": written(record.resolution),
         **count(network, record.resolution),
         "top1": record.top1,
         "dataset": record.dataset,

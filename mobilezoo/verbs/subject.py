@@ -4,8 +4,10 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilezoo.artifacts import Checkpoint, Preprocessing, load_record_of, record_path
+from mobilezoo.artifacts import Checkpoint, load_record_of, record_path
 from mobilezoo.errors import CheckpointError, ConfigError
+from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.resolution import Size
 from mobilezoo.verbs.options import SubjectOptions
 
 if TYPE_CHECKING:
@@ -23,7 +25,7 @@ class Subject:
 
     network: "nn.Module"
     name: str
-    resolution: int
+    resolution: Size
     in_chans: int
     preprocessing: Preprocessing
     labels: tuple[str, ...]
@@ -41,7 +43,7 @@ class Subject:
         return self.checkpoint.parent if self.checkpoint else None
 
 
-def untrained(config: "ModelConfig", resolution: int, classes: int = 1000) -> Subject:
+def untrained(config: "ModelConfig", resolution: Size, classes: int = 1000) -> Subject:
     """The network of a config with random weights."""
     from mobilezoo.models import create_model
 
@@ -91,6 +93,7 @@ def _assembled(config: "ModelConfig", path: Path | None, record: Checkpoint | No
     """The network in its size, and its files' metadata: as the options say, else the record, else the config."""
     from mobilezoo.models import create_model
     from mobilezoo.models.checkpoint import network_of_file
+    from mobilezoo.models.fits import check_input
     from mobilezoo.models.weights import channels_of, classes_of
 
     resolution = options.resolution or (record.resolution if record else config.resolution)
@@ -99,6 +102,8 @@ def _assembled(config: "ModelConfig", path: Path | None, record: Checkpoint | No
     args |= {"num_classes": options.num_classes, "in_chans": options.in_chans}
     network = network_of_file(config, path, key=options.key, **args) if path else create_model(config, **args)
     channels, known = channels_of(network), record.preprocessing if record else config.preprocessing()
+    if options.resolution or options.in_chans:
+        check_input(network, config.name, (channels, *resolution))
     labels = options.labels or (record.labels if record else ())
     if labels and len(labels) != classes_of(network):
         raise ConfigError(f"{len(labels)} labels for the {classes_of(network)} classes of {config.name}: see --labels")

@@ -80,7 +80,7 @@ def _write_int8(recipe: TrainConfig, trained: Any, record: Checkpoint, folder: P
     images = sample_batch(recipe.data, record.resolution, record.preprocessing, 32)
     spec = ExportSpec(
         model=Path(record.model).stem if is_yaml(record.model) else record.model,
-        resolution=(record.resolution, record.resolution),
+        resolution=record.resolution,
         in_chans=record.in_chans,
         preprocessing=record.preprocessing,
         labels=record.labels,

@@ -56,7 +56,7 @@ def test_timm_loads_the_folder_and_pull_gives_the_checkpoint_back(checkpoint: Pa
     record = hub.pull(str(folder), tmp_path / "pulled")
     assert (record.model, record.resolution, record.labels, record.preprocessing.crop_pct) == (
         MODEL,
-        40,
+        (40, 40),
         ("a", "b", "c"),
         0.9,
     )

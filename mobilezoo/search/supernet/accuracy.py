@@ -15,7 +15,7 @@ from mobilezoo.artifacts import Checkpoint, atomic_write, load_record_of, save_r
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError
 from mobilezoo.models import create_model
-from mobilezoo.search.networks import model_config
+from mobilezoo.resolution import Size, as_size, written
 from mobilezoo.search.space import Point
 from mobilezoo.search.storage import writing_in
 from mobilezoo.search.supernet.calibrate import recalibrate
@@ -50,9 +50,9 @@ class SupernetAccuracy:
         weights of another space.
         """
         several, pixels = len(self.config.space.resolution) > 1, self.recipe.train.resolution
-        if several and pixels not in (None, self.model.resolution):
+        if several and pixels is not None and pixels != self.model.resolution:
             raise ConfigError(
-                f"train.resolution = {pixels}: the space searches {list(self.config.space.resolution)}: "
+                f"train.resolution = {written(pixels)}: the space searches {list(self.config.space.resolution)}: "
                 "set train.resolution=null"
             )
         if self.settings.checkpoint is not None:
@@ -70,10 +70,11 @@ class SupernetAccuracy:
         network = self.supernet.extract(point, name)
         return recalibrate(network, self.images.calibration(self.pixels(point)))
 
-    def pixels(self, point: Point) -> int:
+    def pixels(self, point: Point) -> Size:
         """The size that a network is judged at: the recipe's where it sets one, as in training."""
         several = len(self.config.space.resolution) > 1
-        return point.resolution if several else self.recipe.train.resolution or point.resolution
+        asked = None if several else self.recipe.train.resolution
+        return asked or as_size(point.resolution)
 
     @cached_property
     def recipe(self) -> TrainConfig:
@@ -86,7 +87,7 @@ class SupernetAccuracy:
 
     @cached_property
     def images(self) -> Images:
-        return Images(self.recipe, self.settings, self.model.preprocessing())
+        return Images(self.recipe, self.settings, self.model.preprocessing(self.recipe.in_chans))
 
     @cached_property
     def supernet(self) -> Supernet:
@@ -132,7 +133,7 @@ class SupernetAccuracy:
             num_classes=self.supernet.num_classes,
             in_chans=self.supernet.in_chans,
             resolution=self.pixels(point),
-            preprocessing=model_config(self.config.space, point, yaml.stem).preprocessing(),
+            preprocessing=self.model.preprocessing(self.supernet.in_chans),
             labels=self.images.labels,
             dataset=self.recipe.data.source,
             top1=evaluate(network, self.images.whole(self.pixels(point))).top1,

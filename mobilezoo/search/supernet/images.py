@@ -5,12 +5,13 @@ from itertools import islice
 
 import numpy as np
 import torch
-from torch.utils.data import DataLoader, IterableDataset, Subset
+from torch.utils.data import IterableDataset
 
-from mobilezoo.artifacts import Preprocessing
 from mobilezoo.data import eval_loader, open_data, train_loader
-from mobilezoo.data.loaders import Batch, batches_on
+from mobilezoo.data.loaders import Batch
 from mobilezoo.errors import DataError
+from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.resolution import Size
 from mobilezoo.search.supernet.settings import SupernetSettings
 from mobilezoo.train.build import pick_device
 from mobilezoo.train.config import TrainConfig
@@ -26,13 +27,13 @@ class Images:
         self.recipe, self.settings, self.prep = recipe, settings, prep
         self.device = pick_device(recipe.train.device)
         self._fit, self._held_out = open_data(recipe.data, train=True), open_data(recipe.data, train=False)
-        self._kept: dict[tuple[str, int], list[Batch]] = {}
+        self._kept: dict[tuple[str, Size], list[Batch]] = {}
 
     @property
     def labels(self) -> tuple[str, ...]:
         return self._fit.labels
 
-    def calibration(self, pixels: int) -> Iterable[torch.Tensor]:
+    def calibration(self, pixels: Size) -> Iterable[torch.Tensor]:
         """The first training batches of the recipe's first epoch, augmented as in training."""
 
         def load() -> Iterable[Batch]:
@@ -44,18 +45,17 @@ class Images:
             self._kept["fit", pixels] = list(load())
         return [x for x, _ in self._kept["fit", pixels]]
 
-    def whole(self, pixels: int) -> Iterable[Batch]:
+    def whole(self, pixels: Size) -> Iterable[Batch]:
         """The validation split."""
-        loader = eval_loader(self.recipe.data, self._held_out, pixels, self.prep, self.device)
-        return batches_on(loader, self.device)
+        return eval_loader(self.recipe.data, self._held_out, pixels, self.prep, self.device)
 
-    def held_out(self, pixels: int) -> Iterable[Batch]:
+    def held_out(self, pixels: Size) -> Iterable[Batch]:
         """The validation split, or `eval_images` of it. Raises DataError where a stream cannot be thinned."""
         kept = self._kept.get(("held out", pixels))
         if kept is not None:
             return kept
         batches, images = self._thinned(pixels) if self.settings.eval_images else self.whole(pixels), self._count()
-        if images is None or images * 3 * pixels**2 * 4 > KEPT_BYTES:
+        if images is None or images * self.prep.channels * pixels[0] * pixels[1] * 4 > KEPT_BYTES:
             return batches
         self._kept["held out", pixels] = list(batches)
         return self._kept["held out", pixels]
@@ -66,20 +66,11 @@ class Images:
             return None
         return min(self.settings.eval_images or 2**62, len(self._held_out.dataset))
 
-    def _thinned(self, pixels: int) -> Iterable[Batch]:
-        data, config = self._held_out, self.recipe.data
-        from timm.data import create_transform
-
+    def _thinned(self, pixels: Size) -> Iterable[Batch]:
         count = self._count()
         if count is None:
-            raise DataError(f"{config.source!r} is a stream: supernet.eval_images needs a folder or hfds source")
-        data.dataset.transform = create_transform(
-            (3, pixels, pixels),
-            interpolation=self.prep.interpolation,
-            mean=self.prep.mean,
-            std=self.prep.std,
-            crop_pct=self.prep.crop_pct,
-        )
-        picked = np.linspace(0, len(data.dataset) - 1, count).astype(int)
-        few = Subset(data.dataset, picked.tolist())
-        return batches_on(DataLoader(few, batch_size=config.batch_size, num_workers=config.workers), self.device)
+            raise DataError(
+                f"{self.recipe.data.source!r} is a stream: supernet.eval_images needs a folder or hfds source"
+            )
+        picked = np.linspace(0, len(self._held_out.dataset) - 1, count).astype(int).tolist()
+        return eval_loader(self.recipe.data, self._held_out, pixels, self.prep, self.device, images=picked)

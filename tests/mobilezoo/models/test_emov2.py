@@ -49,7 +49,7 @@ def test_windows_are_7_at_224_pixels_and_8_above() -> None:
     for name in VARIANTS:
         config = load_model_config(name)
         assert isinstance(config, emov2.Config)
-        assert config.window == (7 if config.resolution == 224 else 8)
+        assert config.window == (7 if config.resolution == (224, 224) else 8)
 
 
 @pytest.mark.parametrize("size", SIZES)

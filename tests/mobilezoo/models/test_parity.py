@@ -13,6 +13,7 @@ from mobilezoo.errors import CheckpointError
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.fuse import fuse
 from mobilezoo.models.macs import analyse, count
+from mobilezoo.resolution import as_size
 from mobilezoo.testing.references import Reference, reference_names
 
 TOLERANCES = {
@@ -109,4 +110,4 @@ def test_parameters_and_macs_are_the_measured_official_ones(facts: dict[str, Any
     measured = count(create_model(config).eval(), config.resolution)
     assert measured["params"] == fact["params"]
     assert measured["macs"] == pytest.approx(fact["macs"], rel=0.01)
-    assert config.resolution == fact.get("resolution", config.resolution)
+    assert config.resolution == as_size(fact.get("resolution", config.resolution))

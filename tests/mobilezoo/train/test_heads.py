@@ -53,7 +53,7 @@ def test_other_classes_are_told_and_a_new_head_learns_at_another_size(start: Pat
         record = trainer.train(
             recipe(start, "reset_head=true", "train.resolution=24"), tmp_path / "run", progress=False
         )
-    assert (record.resolution, record.num_classes) == (24, 10)
+    assert (record.resolution, record.num_classes) == ((24, 24), 10)
 
 
 @pytest.mark.parametrize("tune", ["linear", "probe"])

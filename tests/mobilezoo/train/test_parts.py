@@ -10,7 +10,8 @@ from torch import nn
 
 from mobilezoo.config import find_config, load_record
 from mobilezoo.data import Augment, DataConfig
-from mobilezoo.data.loaders import DeviceStage, train_transform
+from mobilezoo.data.loaders import DeviceStage
+from mobilezoo.data.transforms import train_transform
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.train import build, step, trainer
 from mobilezoo.train.config import Ema, Optimizer, TrainConfig, TrainSettings
@@ -170,7 +171,7 @@ def test_policy_and_erasing_change_images_as_often_as_asked() -> None:
     seen = {}
     for name, config in (("plain", plain_config), ("random", random_config)):
         torch.manual_seed(0)
-        vary = train_transform(config, 32, prep)
+        vary = train_transform(config.augment, 32, prep)
         seen[name] = {torch.as_tensor(vary(image)).numpy().tobytes() for _ in range(12)}
     assert len(seen["plain"]) <= 2  # bilinear or bicubic
     assert len(seen["random"]) > 8

@@ -1,0 +1,74 @@
+"""PIL images → tensors: the one evaluation transform of every loader and verb, and the one of training.
+
+Images come from `Pixels` with as many channels as the preprocessing record has: grey, RGB or RGBA.
+"""
+
+from collections.abc import Callable
+from typing import Any
+
+import torch
+from PIL import Image
+
+from mobilezoo.data.config import Augment
+from mobilezoo.errors import ConfigError
+from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.resolution import Size, as_size
+
+
+class Normalise:
+    """uint8 pixels [..., C, H, W] → float32 (x / 255 - mean) / std, bit for bit as torchvision computes it."""
+
+    def __init__(self, prep: Preprocessing, device: torch.device | None = None) -> None:
+        self.mean = torch.tensor(prep.mean, device=device).view(-1, 1, 1)
+        self.std = torch.tensor(prep.std, device=device).view(-1, 1, 1)
+
+    def __call__(self, pixels: torch.Tensor) -> torch.Tensor:
+        assert pixels.shape[-3] == len(self.mean), "images come from Pixels with the network's channels"
+        return pixels.to(torch.float32).div(255).sub_(self.mean).div_(self.std)
+
+
+def eval_pixels(prep: Preprocessing, resolution: int | Size) -> Callable[[Image.Image], torch.Tensor]:
+    """An image → uint8 [C, H, W], resized and cropped as `prep` says (timm's transform before normalising)."""
+    from timm.data import create_transform
+
+    fitted: Callable[[Image.Image], torch.Tensor]
+    fitted = create_transform((prep.channels, *as_size(resolution)), normalize=False, **prep.to_timm())
+    return fitted
+
+
+def eval_transform(prep: Preprocessing, resolution: int | Size) -> Callable[[Image.Image], torch.Tensor]:
+    """An image → float32 [C, H, W] as a network of that preprocessing takes it; equal to timm's own transform."""
+    from torchvision.transforms import Compose
+
+    whole: Callable[[Image.Image], torch.Tensor] = Compose([eval_pixels(prep, resolution), Normalise(prep)])
+    return whole
+
+
+def train_transform(augment: Augment, resolution: int | Size, prep: Preprocessing) -> Callable[[Image.Image], Any]:
+    """timm's training transform from an image to uint8 [C, H, W]."""
+    from timm.data import create_transform
+
+    check_augment(augment, prep.channels)
+    varied: Callable[[Image.Image], Any] = create_transform(
+        (prep.channels, *as_size(resolution)),
+        is_training=True,
+        use_prefetcher=True,  # stops at uint8: the rest runs on the device
+        scale=augment.scale,
+        ratio=augment.ratio,
+        hflip=augment.hflip,
+        color_jitter=augment.color_jitter,
+        auto_augment=augment.auto_augment,
+        interpolation=augment.interpolation,
+        mean=prep.mean,
+        std=prep.std,
+    )
+    return varied
+
+
+def check_augment(augment: Augment, channels: int) -> None:
+    """Raise ConfigError for variations that images of that many channels have no meaning for."""
+    if channels == 4 and augment.auto_augment:
+        raise ConfigError(
+            f"augment.auto_augment={augment.auto_augment!r} knows no transparency, and in_chans=4 asks for it: "
+            "set data.augment.auto_augment=null"
+        )

@@ -1,0 +1,27 @@
+"""Whether a network takes images of a size, found out by one image before anything long begins."""
+
+import torch
+from torch import nn
+
+from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.resolution import written
+
+
+def check_input(network: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+    """Raise ConfigError where the network cannot take one image [C, H, W] of zeros."""
+    modes = {module: module.training for module in network.modules()}
+    tensor = next((t for t in network.parameters()), torch.empty(0))
+    try:
+        with torch.no_grad():
+            network.eval()(torch.zeros(1, *shape, device=tensor.device, dtype=tensor.dtype))
+    except MobilezooError as error:
+        raise ConfigError(f"{name}: {error}") from None
+    except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError, TypeError) as error:
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise ConfigError(
+            f"{name} takes no images of {written(shape[1:])} pixels with {shape[0]} channels "
+            f"({first[:200]}): choose another resolution"
+        ) from None
+    finally:
+        for module, mode in modes.items():
+            module.training = mode

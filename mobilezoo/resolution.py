@@ -1,0 +1,50 @@
+"""Sizes of input images: `224`, `192x256` (height × width) or `[192, 256]` → (height, width) in pixels."""
+
+import re
+from typing import Annotated, Any
+
+from pydantic import BeforeValidator
+
+from mobilezoo.errors import ConfigError
+
+Size = tuple[int, int]
+"""(height, width) in pixels."""
+LARGEST = 8192
+"""Pixels of a side: beyond it one image's activations fit no machine that trains, and a typing error is likelier."""
+EXPECTED = f"a side or height x width of 1 to {LARGEST} pixels: 224, 192x256 or [192, 256]"
+
+
+def _as_size(value: Any) -> Size:
+    """Raises ValueError, with what was expected."""
+    if isinstance(value, str):
+        numbers = re.fullmatch(r"\s*(\d{1,5})\s*(?:[xX×]\s*(\d{1,5})\s*)?", value)
+        sides: Any = tuple(int(n) for n in numbers.groups() if n) if numbers else ()
+    else:
+        sides = (value,) if isinstance(value, int) else value
+    whole = isinstance(sides, (tuple, list)) and all(type(side) is int and 1 <= side <= LARGEST for side in sides)
+    if not whole or len(sides) not in (1, 2):
+        raise ValueError(EXPECTED)
+    return sides[0], sides[-1]
+
+
+Resolution = Annotated[Size, BeforeValidator(_as_size)]
+"""A record's field; whatever of the three was written, the record holds the pair."""
+
+
+def as_size(resolution: int | Size) -> Size:
+    """(height, width) of a side or of the pair itself."""
+    return (resolution, resolution) if isinstance(resolution, int) else resolution
+
+
+def parse_resolution(text: str) -> Size:
+    """What `--resolution` was given. Raises ConfigError."""
+    try:
+        return _as_size(text)
+    except ValueError as error:
+        raise ConfigError(f"--resolution {text!r}: expected {error}") from None
+
+
+def written(size: Size) -> int | str:
+    """As a user would write it, in tables and plain data: 224 of a square, else 192x256."""
+    height, width = size
+    return height if height == width else f"{height}x{width}"
