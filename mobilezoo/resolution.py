@@ -17,7 +17,7 @@ EXPECTED = f"a side or height x width of 1 to {LARGEST} pixels: 224, 192x256 or 
 def _as_size(value: Any) -> Size:
     """Raises ValueError, with what was expected."""
     if isinstance(value, str):
-        numbers = re.fullmatch(r"\s*(\d{1,5})\s*(?:[xX×]\s*(\d{1,5})\s*)?", value)
+        numbers = re.fullmatch(r"\s*([0-9]{1,5})\s*(?:[xX×]\s*([0-9]{1,5})\s*)?", value)
         sides: Any = tuple(int(n) for n in numbers.groups() if n) if numbers else ()
     else:
         sides = (value,) if isinstance(value, int) else value

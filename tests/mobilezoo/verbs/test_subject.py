@@ -52,10 +52,10 @@ def test_classes_and_channels_are_the_files(tmp_path: Path, name: str, classes: 
 
 def test_options_say_what_the_file_does_not(tmp_path: Path) -> None:
     said = saved(tmp_path / "tuned.pth", TIMM, num_classes=2).model_copy(
-        update={"labels": ("cat", "dog"), "resolution": 96, "mean": (0.5,), "std": (0.1, 0.2, 0.3)}
+        update={"labels": ("cat", "dog"), "resolution": (96, 96), "mean": (0.5,), "std": (0.1, 0.2, 0.3)}
     )
     subject = load_subject(TIMM, said)
-    assert (subject.labels, subject.resolution, subject.fresh) == (("cat", "dog"), 96, False)
+    assert (subject.labels, subject.resolution, subject.fresh) == (("cat", "dog"), (96, 96), False)
     assert (subject.preprocessing.mean, subject.preprocessing.std) == ((0.5, 0.5, 0.5), (0.1, 0.2, 0.3))
     for wrong, message in (
         ({"labels": ("a", "b", "c")}, "3 labels for the 2 classes"),
@@ -86,12 +86,12 @@ def test_what_cannot_be_resolved_is_one_line(tmp_path: Path) -> None:
 
 def test_our_own_record_beside_the_weights_is_read(tmp_path: Path) -> None:
     official = saved(tmp_path / "tuned.pth", ZOO, num_classes=2)
-    ours = convert_checkpoint(ZOO, official.model_copy(update={"labels": ("cat", "dog"), "resolution": 96}))
+    ours = convert_checkpoint(ZOO, official.model_copy(update={"labels": ("cat", "dog"), "resolution": (96, 96)}))
     assert ours == tmp_path / "tuned.safetensors"
     assert load_record_of(Checkpoint, ours).labels == ("cat", "dog")
     subject = load_subject(ZOO, SubjectOptions(checkpoint=ours))
-    assert (subject.labels, subject.resolution) == (("cat", "dog"), 96)
-    assert load_subject(str(ours), SubjectOptions(resolution=64)).resolution == 64
+    assert (subject.labels, subject.resolution) == (("cat", "dog"), (96, 96))
+    assert load_subject(str(ours), SubjectOptions(resolution=64)).resolution == (64, 64)
     with pytest.raises(CheckpointError, match=r"holds mnasnet_small, not shvit_s1"):
         load_subject("shvit_s1", SubjectOptions(checkpoint=ours))
 
@@ -159,7 +159,7 @@ def test_the_command_line_takes_them(tmp_path: Path, capsys: pytest.CaptureFixtu
         main([*words, "--mean", "0.5", "--std", "0.5", "--key", "state_dict"])
     assert not done.value.code
     record = json.loads((tmp_path / "two.safetensors.json").read_text())
-    assert (record["labels"], record["resolution"], record["num_classes"]) == (["cat", "dog"], 96, 2)
+    assert (record["labels"], record["resolution"], record["num_classes"]) == (["cat", "dog"], [96, 96], 2)
     assert record["preprocessing"]["mean"] == [0.5, 0.5, 0.5]
     assert timm.is_model(TIMM.removeprefix("timm:"))
     with pytest.raises(SystemExit) as done:
