@@ -41,7 +41,7 @@ def parse_resolution(text: str) -> Size:
     try:
         return _as_size(text)
     except ValueError as error:
-        raise ConfigError(f"--resolution {text!r}: expected {error}") from None
+        raise ConfigError(f"--resolution {text[:40]!r}: expected {error}") from None
 
 
 def written(size: Size) -> int | str:

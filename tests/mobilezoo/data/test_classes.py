@@ -12,6 +12,7 @@ from mobilezoo.data.classes import place_classes, placed
 from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError
 from mobilezoo.models import create_model
 from mobilezoo.verbs.evaluation import evaluate_subject
+from mobilezoo.verbs.options import SubjectOptions
 
 FISH = ("n01440764", "n01443537", "n01484850")
 """Tench, goldfish and great white shark: outputs 0, 1 and 2 of ImageNet-1k."""
@@ -138,10 +139,9 @@ def test_a_network_of_1000_classes_is_scored_on_a_subset_named_by_wordnet_ids(tm
     torch.nn.init.zeros_(head.weight)
     head.bias.data = torch.linspace(1, 0, 1000)  # whatever it sees, output 0 first, then 1, 2, …
     save_file(network.state_dict(), tmp_path / "w.safetensors")
-    result = evaluate_subject("mnasnet_small", f"folder:{tmp_path}", tmp_path / "w.safetensors", 2, 0, progress=False)
+    weights = SubjectOptions(checkpoint=tmp_path / "w.safetensors")
+    result = evaluate_subject("mnasnet_small", f"folder:{tmp_path}", weights, 2, 0, progress=False)
     assert (result["top1"], result["top5"]) == (0, 100)
     swapped = write(tmp_path / "map.json", {FISH[1]: 0, FISH[2]: 999})
-    result = evaluate_subject(
-        "mnasnet_small", f"folder:{tmp_path}", tmp_path / "w.safetensors", 2, 0, progress=False, classes=swapped
-    )
+    result = evaluate_subject("mnasnet_small", f"folder:{tmp_path}", weights, 2, 0, progress=False, classes=swapped)
     assert (result["top1"], result["top5"]) == (50, 50)
