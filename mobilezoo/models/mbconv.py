@@ -25,6 +25,7 @@ from mobilezoo.errors import CheckpointError
 from mobilezoo.layers.attention import attention_names, create_attention
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.mixers import MIXERS, create_mixers
+from mobilezoo.models.notation import SE_RATIO, stage_string
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hard_swish": nn.Hardswish, "gelu": nn.GELU}
 
@@ -46,7 +47,9 @@ class Stage(Record):
     attention_after: Literal["depthwise", "projection"] = Field(
         default="depthwise", description="where attention stands in the block; projection: before the residual is added"
     )
-    se_ratio: float = Field(default=0.25, gt=0, le=1, description="se: hidden channels over the block's input channels")
+    se_ratio: float = Field(
+        default=SE_RATIO, gt=0, le=1, description="se: hidden channels over the block's input channels"
+    )
     skip: bool = Field(default=True, description="residual where shapes allow one")
 
     @field_validator("attention")
@@ -104,7 +107,7 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     network: nn.Module = _create_effnet(
         config.name,
         pretrained_cfg=config.pretrained_cfg(first_conv="conv_stem", classifier="classifier"),
-        block_args=decode_arch_def([[stage_string(stage.convolutions)] for stage in config.stages]),
+        block_args=decode_arch_def([[_text(stage.convolutions)] for stage in config.stages]),
         stem_size=config.stem,
         num_features=round_channels(config.head, head_multiplier if head_multiplier != 1 else 0.0),
         round_chs_fn=partial(round_channels, multiplier=multiplier if multiplier != 1 else 0.0),  # 0: as written
@@ -124,26 +127,15 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return network
 
 
-def stage_string(stage: Stage) -> str:
-    """The stage in timm's architecture notation; attention other than squeeze-and-excitation has none there."""
-    parts = [stage.block, f"r{stage.depth}", f"k{stage.kernel}", f"s{stage.stride}"]
-    if stage.block in ("ir", "er"):
-        parts.append(f"e{stage.expansion:g}")
-    parts.append(f"c{stage.width}")
-    if stage.attention == "se":
-        parts.append(f"se{stage.se_ratio:g}")
-    if stage.block == "cn":
-        parts += ["skip"] if stage.skip else []
-    elif not stage.skip:
-        parts.append("noskip")
-    return "_".join(parts)
-
-
 def arch_strings(config: Config) -> tuple[str, ...] | None:
     """timm's architecture strings of the whole network, or None where a stage has something that timm cannot name."""
     if any(stage.attention not in ("none", "se") or stage.block in MIXERS for stage in config.stages):
         return None
-    return tuple(stage_string(stage) for stage in config.stages)
+    return tuple(map(_text, config.stages))
+
+
+def _text(stage: Stage) -> str:
+    return stage_string(stage, stage.se_ratio)
 
 
 def parse_stage(text: str) -> Stage:

@@ -3,9 +3,10 @@
 from collections.abc import Sequence
 from typing import Any
 
-from mobilezoo.config import Record, apply_overrides, find_config, read_yaml
+from mobilezoo.config import apply_overrides, find_config, read_yaml
 from mobilezoo.errors import ConfigError
 from mobilezoo.models.base import ModelConfig, family_module
+from mobilezoo.models.notation import stage_string
 from mobilezoo.search.records import SearchConfig
 from mobilezoo.search.space import MIXERS, Point, Space, Stage
 
@@ -109,8 +110,7 @@ def arch_strings(point: Point) -> tuple[str, ...]:
 
 
 def _stage_string(stage: Stage) -> str:
-    module = family_module(FAMILY)
-    text: str = module.stage_string(_mbconv_stage(stage))
+    text = stage_string(stage)
     return text if stage.attention in ("none", "se") else f"{text}_{stage.attention}"
 
 
@@ -127,8 +127,3 @@ def point_from_strings(space: Space, strings: Sequence[str], resolution: int) ->
     point = Point(resolution=resolution, stages=stages)
     space.genome(point)
     return point
-
-
-def _mbconv_stage(stage: Stage) -> Record:
-    record: Record = family_module(FAMILY).Stage.parse(_stage_data(stage), "stage")
-    return record
