@@ -4,22 +4,28 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup demo test test-slow lint types docs clean
+.PHONY: setup devices demo test test-slow lint types docs clean
 setup: $(READY)
 
 $(READY): pyproject.toml requirements.lock
 	@$(PYTHON) -c 'import sys; v = sys.version_info[:2]; sys.exit(0 if (3, 11) <= v <= (3, 13) else f"mobilezoo needs Python 3.11 to 3.13, found {v[0]}.{v[1]}: run make PYTHON=python3.11")'
 	$(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --progress-bar off --constraint requirements.lock --editable '.[all]'
+	$(BIN)/pip install --quiet --progress-bar off --constraint requirements.lock --editable '.[all,dev]'
 	@touch $@
+
+# What some tests measure on. Where it cannot be had (no apt, no network), they skip and the last lines say so.
+devices: $(READY)
+	@for what in emulator browser; do \
+		$(BIN)/mobilezoo device setup $$what || echo "tests that need it skip: see the line above, then $(BIN)/mobilezoo device setup $$what"; \
+	done
 
 demo: $(READY)
 	$(BIN)/mobilezoo demo
 
-test: $(READY)
+test: devices
 	$(BIN)/pytest -n auto -m 'not slow'
 
-test-slow: $(READY)
+test-slow: devices
 	$(BIN)/pytest -n auto -m slow
 
 lint: $(READY)

@@ -8,6 +8,7 @@ import socket
 import subprocess
 import tempfile
 import threading
+from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -16,6 +17,22 @@ import pytest
 import torch
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """Last of all: what did not run, and what would make it run."""
+    reasons = Counter(_remedied(str(report.longrepr[-1])) for report in terminalreporter.stats.get("skipped", ()))
+    if reasons:
+        terminalreporter.section("skipped, and how to run them")
+    for reason, count in reasons.most_common():
+        terminalreporter.line(f"{count:5d}  {reason}")
+
+
+def _remedied(reason: str) -> str:
+    """The reason of a skip in one line; a missing module's remedy is the same for all."""
+    line = " ".join(reason.removeprefix("Skipped: ").split())
+    missing = line.startswith(("could not import", "needs the extra"))
+    return f"{line}: run `make setup`" if missing else line
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -28,7 +45,7 @@ def _one_thread() -> None:
 def shared() -> Path:
     """The data folder beside the checkout; tests that need it skip without it."""
     if not SHARED.is_dir():
-        pytest.skip("needs the reference data in ../shared, which is not part of the repository")
+        pytest.skip("needs the reference data in ../shared, no part of the repository: lay it beside the checkout")
     return SHARED
 
 
@@ -66,10 +83,10 @@ class Postgres:
 @pytest.fixture(scope="module")
 def postgres() -> Iterator[Postgres]:
     """A running server; tests that need it skip where none is installed."""
-    pytest.importorskip("psycopg", reason="pip install 'psycopg[binary]'")
+    pytest.importorskip("psycopg", reason="needs the extra 'postgres'")
     initdb, server = _server_program("initdb"), _server_program("postgres")
     if initdb is None or server is None:
-        pytest.skip("no PostgreSQL server on this machine (apt-get install postgresql)")
+        pytest.skip("no PostgreSQL server on this machine: run `apt-get install postgresql`")
     who: dict[str, Any] = {}
     folder = Path(tempfile.mkdtemp(prefix="mobilezoo-postgres-"))
     if os.geteuid() == 0:  # the server refuses root

@@ -35,7 +35,7 @@ np.save(out, np.stack(rows))
 def old_python(tmp_path_factory: pytest.TempPathFactory) -> Path:
     """Python of an environment with tflite-runtime 2.14."""
     if sys.version_info >= (3, 12):
-        pytest.skip("tflite-runtime 2.14 has no wheel for Python 3.12 and newer")
+        pytest.skip("tflite-runtime 2.14 has no wheel for Python 3.12 and newer: run `make PYTHON=python3.11`")
     folder = tmp_path_factory.mktemp("tflite")
     venv.create(folder, with_pip=True)
     python = folder / "bin" / "python"

@@ -287,7 +287,7 @@ def chromium() -> str:
         pytest.skip("no browser runtimes: run `mobilezoo device setup browser`")
     found = shutil.which("chromium")
     if found is None:
-        pytest.skip("chromium is not installed")
+        pytest.skip("no chromium on this machine: run `apt-get install chromium`")
     return found
 
 
@@ -334,7 +334,7 @@ def test_threads_need_an_isolated_page_and_nothing_breaks_the_policy(
 ):
     playwright = pytest.importorskip("playwright.sync_api")
     if "https=true" in overrides and shutil.which("openssl") is None:
-        pytest.skip("openssl is not installed")
+        pytest.skip("no openssl on this machine: run `apt-get install openssl`")
     file = request.getfixturevalue(name)
     found = load_device("browser", (*overrides, "patience_s=60.0"))
     assert isinstance(found, BrowserDevice)

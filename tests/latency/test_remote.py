@@ -171,7 +171,7 @@ def sshd(tmp_path):
     """An sshd on loopback with keys of its own; yields the options that reach it."""
     program = os.environ.get("MOBILEZOO_SSHD") or shutil.which("sshd", path="/usr/sbin:/usr/bin")
     if program is None or shutil.which("ssh-keygen") is None:
-        pytest.skip("no sshd: install openssh-server")
+        pytest.skip("no ssh server on this machine: run `apt-get install openssh-server`")
     for name in ("host_key", "user_key"):
         subprocess.run(["ssh-keygen", "-q", "-t", "ed25519", "-N", "", "-f", str(tmp_path / name)], check=True)
     (tmp_path / "authorized").write_text((tmp_path / "user_key.pub").read_text())

@@ -63,7 +63,7 @@ def class_tars(root: Path) -> DataConfig:
 
 def shards(root: Path) -> DataConfig:
     """WebDataset: sample.png beside sample.cls."""
-    pytest.importorskip("webdataset", reason="needs webdataset")
+    pytest.importorskip("webdataset", reason="needs the extra 'data'")
     for number in range(2):
         with tarfile.open(root / f"train-{number:04d}.tar", "w") as tar:
             for name, label, png in digits()[number::2]:
@@ -77,7 +77,7 @@ def shards(root: Path) -> DataConfig:
 
 def parquet(root: Path) -> DataConfig:
     """A folder of parquet files with PNG bytes, as Hugging Face datasets keep them."""
-    datasets = pytest.importorskip("datasets", reason="needs datasets")
+    datasets = pytest.importorskip("datasets", reason="needs the extra 'data'")
     features = datasets.Features(
         {"image": datasets.Image(), "label": datasets.ClassLabel(names=["zero", "one", "two"])}
     )

@@ -172,7 +172,7 @@ def test_a_run_without_metrics_is_one_line(content: bytes | None, message: str, 
         runs_report([tmp_path / "none"], tmp_path / "r.html")
 
 
-@pytest.mark.skipif(CHROMIUM is None, reason="needs chromium on the PATH")
+@pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: run `apt-get install chromium`")
 @pytest.mark.parametrize("scheme", ["light", "dark"])
 @pytest.mark.parametrize("screen", WIDTHS)
 def test_a_browser_draws_the_page_without_complaint(
