@@ -43,6 +43,7 @@ FAMILIES = {
     "focalnet": "mobilezoo.models.focalnet",
     "ravlt": "mobilezoo.models.ravlt",
     "moat": "mobilezoo.models.moat",
+    "affnet": "mobilezoo.models.affnet",
     "supernet": "mobilezoo.search.supernet.model",
 }
 """Family name → module, imported when first used."""

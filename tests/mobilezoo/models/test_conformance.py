@@ -25,6 +25,7 @@ STRIDES = {
     "focalnet_3m": (4, 8, 16, 32),
     "ravlt_t": (4, 8, 16, 32),
     "moat_tiny_0": (4, 8, 16, 32),
+    "affnet_et": (2, 4, 8, 16, 32),
 }
 """Smallest variant of every family → strides of its features."""
 SMALLEST = {"ghostnetv2_100": 33, "cas_vit_xs": 32, "emo2_1m": 32, "mobilemamba_t2": 64, "mobilenext_035": 32}

@@ -45,6 +45,10 @@ TOLERANCES = {
     "moat_tiny_0": 1e-4,
     "moat_tiny_2": 1e-4,
     "moat_tiny_3": 1e-4,
+    "affnet_et": 1e-4,
+    "affnet_et_layernorm": 1e-4,
+    "affnet_base": 1e-4,
+    "affnet_base_layernorm": 1e-4,
 }
 """Official name → largest difference of the logits, over their standard deviation."""
 
@@ -79,7 +83,7 @@ def test_parameters_and_operations_are_those_of_the_official_network(
     reference: Callable[[str], Reference], name: str
 ) -> None:
     facts, config = reference(name).facts, load_model_config(name)
-    assert config.resolution == facts["resolution"]
+    assert config.resolution == (facts["resolution"],) * 2
     model = create_model(config).eval()
     assert sum(p.numel() for p in model.parameters()) == facts["params"]
     if facts["macs"]:
