@@ -1,26 +1,34 @@
-"""Checkpoints on the Hugging Face Hub, in timm's format: config.json, model.safetensors, and our record beside them.
+"""Checkpoints on the Hugging Face Hub, in timm's format: config.json, model.safetensors and a card.
 
-`timm.create_model("hf-hub:OWNER/NAME", pretrained=True)` loads what `push` wrote, after `import mobilezoo`.
+`timm.create_model("hf-hub:OWNER/NAME", pretrained=True)` loads what `push` wrote, after `import mobilezoo`. A network
+that timm cannot find by name (a YAML of the user's own, or a zoo name under which timm has another network) travels as
+data: its architecture is then `mobilezoo`, and its config an argument of that.
 """
 
-import json
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+import timm
 
 from mobilezoo.artifacts import Checkpoint, atomic_write, load_record_of, save_record, sha256_of
-from mobilezoo.config import config_names
+from mobilezoo.config import config_names, write_yaml
 from mobilezoo.errors import CheckpointError, MobilezooError
-from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.hub_config import CONFIG, HubError, Shared, read_shared
+from mobilezoo.models.registry import AS_DATA, TIMM, timm_has_another
 from mobilezoo.resolution import written
 
-WEIGHTS, CONFIG = "model.safetensors", "config.json"
+if TYPE_CHECKING:
+    from torch import nn
 
+    from mobilezoo.models.base import ModelConfig
 
-class HubError(MobilezooError):
-    """The hub, or a repository on it, cannot be used."""
+WEIGHTS = ("model.safetensors", "pytorch_model.bin")
+"""What timm names them, in the order it looks."""
+UNSHARED = ("timm", "supernet")
+"""Families whose networks do not travel as data."""
 
 
 def push(checkpoint: Path, repo: str, *, private: bool = False) -> str:
@@ -41,24 +49,26 @@ def write_folder(checkpoint: Path, out: Path) -> Path:
     """The files that `push` uploads, as a folder: `timm.create_model("local-dir:OUT")` loads it too."""
     from timm.models import save_for_hf
 
-    from mobilezoo.models import create_model
+    from mobilezoo.models import create_model, recorded_config
 
     record = load_record_of(Checkpoint, checkpoint)
-    if record.model not in config_names("models"):
-        raise CheckpointError(
-            f"{record.model!r} is a YAML of your own, and timm builds the hub's networks by name: "
-            "add it to configs/models/ of your copy, or share the YAML and the .safetensors file"
-        )
     if record.probe_queries:
         raise CheckpointError(f"{str(checkpoint)!r} has a probing head, which timm cannot build: share the file itself")
+    config = recorded_config(record, checkpoint).built_for(record.resolution)
+    if config.family == "supernet":
+        raise CheckpointError(f"{str(checkpoint)!r} is a supernet, which is many networks: push one taken out of it")
     sizes = {"num_classes": record.num_classes, "in_chans": record.in_chans}
-    network = create_model(record.model, checkpoint=checkpoint, **sizes)
+    network: Any = create_model(config, checkpoint=checkpoint, **sizes, **record.model_args)
+    architecture, args = _call(config, network, record)
+    network.pretrained_cfg = {**network.pretrained_cfg, "architecture": architecture}
     data = {"input_size": (record.in_chans, *record.resolution), **record.preprocessing.to_timm()}
+    labels: dict[str, Any] = {"label_names": list(record.labels)} if record.labels else {}
 
     def write(folder: Path) -> None:
-        config: dict[str, Any] = {"label_names": list(record.labels)} if record.labels else {}
-        save_for_hf(network, str(folder), model_config=config, safe_serialization=True, data_config=data)
-        (folder / "README.md").write_text(_card(record), encoding="utf-8")
+        save_for_hf(
+            network, str(folder), model_config=labels, model_args=args, safe_serialization=True, data_config=data
+        )
+        (folder / "README.md").write_text(_card(record, config.name), encoding="utf-8")
 
     return atomic_write(out, write)
 
@@ -66,52 +76,120 @@ def write_folder(checkpoint: Path, out: Path) -> Path:
 def pull(repo: str, out: Path) -> Checkpoint:
     """A repository (`OWNER/NAME`, or a folder) → `out/NAME.safetensors` with its record.
 
-    Raises HubError where it cannot be read, CheckpointError where the weights are not what config.json says.
+    All is understood and compared before anything is written. Raises HubError where it cannot be read, CheckpointError
+    where the weights are not what config.json says.
     """
     from safetensors.torch import save_file
 
-    from mobilezoo.models import create_model
-
-    config_file, weights_file = _files(repo)
-    try:
-        config = json.loads(config_file.read_text(encoding="utf-8"))
-        name, classes = str(config["architecture"]), int(config["num_classes"])
-        cfg = config["pretrained_cfg"]
-        channels, height, width = cfg["input_size"]
-    except (ValueError, KeyError, TypeError) as error:
-        raise HubError(f"{repo!r}: {CONFIG} is not in timm's format ({type(error).__name__}: {error})") from None
-    if name not in config_names("models"):
-        raise HubError(f"{repo!r} holds {name!r}, which is no network of the zoo: timm.create_model('hf-hub:{repo}')")
-    network = create_model(name, checkpoint=weights_file, num_classes=classes, in_chans=channels)  # checked key by key
-    path = out / f"{repo.rstrip('/').rpartition('/')[2]}.safetensors"
+    config_file, weights = _files(repo)
+    shared = read_shared(config_file, repo)
+    config, network = _network_of(shared, weights, repo)
+    path = out / f"{Path(repo).expanduser().resolve().name}.safetensors"
+    shipped = config.family == "timm" or _is_shipped(config)
+    model = config.name if shipped else f"{path.stem}.yaml"
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    atomic_write(path, lambda temporary: save_file(tensors, temporary, metadata={"model": name}))
+    if not shipped:
+        write_yaml(path.with_suffix(".yaml"), config.plain(), [f"the network of {repo}"])
+    atomic_write(path, lambda temporary: save_file(tensors, temporary, metadata={"model": model}))
     record = Checkpoint(
         path=path.name,
         sha256=sha256_of(path),
-        model=name,
-        num_classes=classes,
-        in_chans=channels,
-        resolution=(height, width),
-        preprocessing=Preprocessing.from_timm(cfg),
-        labels=tuple(config.get("label_names", ())),
+        model=model,
+        num_classes=shared.num_classes,
+        in_chans=shared.in_chans,
+        resolution=shared.resolution,
+        preprocessing=shared.preprocessing,
+        labels=shared.labels,
+        model_args=_arguments(shared),
     )
     save_record(path, record)
     return record
 
 
+def _call(config: "ModelConfig", network: "nn.Module", record: Checkpoint) -> tuple[str, dict[str, Any]]:
+    """(name, arguments) by which timm's factory builds the network."""
+    described: Any = network
+    if config.family == "timm":
+        return str(described.pretrained_cfg["architecture"]), {}
+    if _is_shipped(config) and not timm_has_another(config.name, network, record.resolution):
+        return config.name, record.model_args
+    return AS_DATA, {**record.model_args, "config": {**config.plain(), "name": config.name}}
+
+
+def _is_shipped(config: "ModelConfig") -> bool:
+    from mobilezoo.models import load_model_config
+
+    return config.name in config_names("models") and load_model_config(config.name).plain() == config.plain()
+
+
+def _network_of(shared: Shared, weights: Path, repo: str) -> "tuple[ModelConfig, nn.Module]":
+    """The network with its weights, compared key by key: the zoo's, unless timm has another one of that name."""
+    from mobilezoo.models import load_model_config
+
+    name = shared.architecture
+    if name == AS_DATA:
+        config = _config_in(shared, repo)
+    elif name in config_names("models"):
+        config = load_model_config(name)
+    elif ":" not in name and timm.is_model(name):
+        config = load_model_config(TIMM + name)
+    else:
+        raise HubError(f"{repo!r} holds {name!r}, which neither the zoo nor the installed timm has")
+    network = _loaded(config, shared, weights, repo)
+    if name == config.name and timm_has_another(name, network, shared.resolution):
+        config = load_model_config(TIMM + name)
+        network = _loaded(config, shared, weights, repo)
+    return config, network
+
+
+def _loaded(config: "ModelConfig", shared: Shared, weights: Path, repo: str) -> "nn.Module":
+    from mobilezoo.models.checkpoint import ClassCountError, network_of_file
+
+    args = {**_arguments(shared), "num_classes": shared.num_classes, "in_chans": shared.in_chans}
+    try:
+        return network_of_file(config.built_for(shared.resolution), weights, **args)
+    except ClassCountError as error:
+        raise HubError(f"{repo!r}: {CONFIG} says {error.here} classes, the weights have {error.there}") from None
+    except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # arguments that the network does not take
+        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        raise HubError(f"{repo!r}: model_args of {CONFIG}: {first[:200]}") from None
+
+
+def _arguments(shared: Shared) -> dict[str, Any]:
+    return {key: value for key, value in shared.model_args.items() if key != "config"}
+
+
+def _config_in(shared: Shared, repo: str) -> "ModelConfig":
+    """The config that travels with a network which no name stands for."""
+    from mobilezoo.models.registry import parse_model_config
+
+    data = shared.model_args.get("config")
+    if not isinstance(data, dict) or not isinstance(data.get("name"), str) or data.get("family") in UNSHARED:
+        raise HubError(f"{repo!r}: model_args of {CONFIG} hold no config of a network")
+    try:
+        return parse_model_config({k: v for k, v in data.items() if k != "name"}, data["name"], f"{repo}/{CONFIG}")
+    except MobilezooError as error:
+        raise HubError(str(error)) from None
+
+
 def _files(repo: str) -> tuple[Path, Path]:
+    """config.json and the weights of a folder, or of a repository on the hub."""
     folder = Path(repo).expanduser()
     if folder.is_dir():
-        found = folder / CONFIG, folder / WEIGHTS
-        for file in found:
+        weights = [folder / name for name in WEIGHTS if (folder / name).is_file()]
+        for file in (folder / CONFIG, *(weights or [folder / WEIGHTS[0]])):
             if not file.is_file():
                 raise HubError(f"{repo!r} has no {file.name}: it is not a folder in timm's format")
-        return found
+        return folder / CONFIG, weights[0]
     from huggingface_hub import hf_hub_download
+    from huggingface_hub.errors import EntryNotFoundError
 
     with _one_line(f"cannot pull {repo!r}"):
-        return Path(hf_hub_download(repo, CONFIG)), Path(hf_hub_download(repo, WEIGHTS))
+        config = Path(hf_hub_download(repo, CONFIG))
+        try:
+            return config, Path(hf_hub_download(repo, WEIGHTS[0]))
+        except EntryNotFoundError:
+            return config, Path(hf_hub_download(repo, WEIGHTS[1]))
 
 
 @contextmanager
@@ -132,11 +210,11 @@ def _one_line(what: str) -> Iterator[None]:
         raise HubError(f"{what}: {first[:200]}") from None
 
 
-def _card(record: Checkpoint) -> str:
+def _card(record: Checkpoint, name: str) -> str:
     score = f"{record.top1:.2f}% top-1 on its validation split. " if record.top1 is not None else ""
     return (
         "---\nlibrary_name: timm\npipeline_tag: image-classification\ntags: [mobilezoo, timm]\n---\n"
-        f"# {record.model}\n\nTrained with mobilezoo on {record.dataset or 'unnamed data'} "
+        f"# {name}\n\nTrained with mobilezoo on {record.dataset or 'unnamed data'} "
         f"at {written(record.resolution)} px, {record.num_classes} classes. {score}\n\n"
         "```python\nimport mobilezoo, timm\n\n"
         'model = timm.create_model("hf-hub:OWNER/NAME", pretrained=True)\n```\n'

@@ -88,6 +88,10 @@ class ModelConfig(Record):
         """The config to build from for inputs of this size: itself, for networks that take any."""
         return self
 
+    def plain(self) -> dict[str, Any]:
+        """What its YAML would say, without what is known of published weights."""
+        return self.model_dump(mode="json", exclude={"name", "aliases", "published"}, exclude_defaults=True)
+
     def pretrained_cfg(self, **extra: Any) -> dict[str, Any]:
         """timm's pretrained_cfg for this network; families add `first_conv` and `classifier`."""
         return {

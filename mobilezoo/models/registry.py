@@ -9,12 +9,15 @@ from mobilezoo.artifacts import Checkpoint
 from mobilezoo.config import apply_overrides, config_names, config_root, find_config, is_yaml, read_yaml
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.models.base import ModelConfig, family_module
+from mobilezoo.resolution import Size
 
 if TYPE_CHECKING:
     from torch import nn
 
 TIMM = "timm:"
 """Before the name of a network that is timm's and not the zoo's."""
+AS_DATA = "mobilezoo"
+"""timm's name for any network of ours that comes with its config."""
 
 
 def list_models(pattern: str = "*") -> list[str]:
@@ -88,12 +91,47 @@ def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None 
 
 
 def register_with_timm() -> None:
-    """Give every model of the zoo an entry point in timm's registry, unless timm has one of that name itself."""
+    """Give every model of the zoo an entry point in timm's registry, unless timm has one of that name itself.
+
+    `mobilezoo` builds any network of ours from `config`, its YAML's data with a `name`.
+    """
     from timm.models import is_model, register_model
 
     for name in config_names("models"):
         if not is_model(name):
             register_model(_entrypoint(name))
+    register_model(_as_data)
+
+
+def timm_has_another(name: str, network: "nn.Module", resolution: Size) -> bool:
+    """Whether timm has, under a zoo network's name, one that answers otherwise with the same weights."""
+    import timm
+    import torch
+
+    if not timm.is_model(name) or not timm.models.model_entrypoint(name).__module__.startswith("timm."):
+        return False
+    ours: Any = network
+    theirs = timm.create_model(name, num_classes=ours.num_classes, in_chans=ours.in_chans).eval()
+    try:
+        theirs.load_state_dict(network.state_dict())
+    except RuntimeError:
+        return True
+    x_bchw = torch.randn(2, ours.in_chans, *resolution, generator=torch.Generator().manual_seed(0))
+    was_training = network.training
+    with torch.no_grad():
+        same = torch.allclose(network.eval()(x_bchw), theirs(x_bchw), rtol=1e-4, atol=1e-5)
+    network.train(was_training)
+    return not same
+
+
+def _as_data(pretrained: bool = False, *, config: Mapping[str, Any], **kwargs: Any) -> "nn.Module":
+    """A network of ours by its config instead of a name: what a pushed network of a user's own is built from."""
+    data = {key: value for key, value in config.items() if key != "name"}
+    built_from = parse_model_config(data, str(config.get("name", AS_DATA)), "config")
+    return create_model(built_from, pretrained=pretrained, **kwargs)
+
+
+_as_data.__name__ = _as_data.__qualname__ = AS_DATA
 
 
 def _entrypoint(name: str) -> Any:

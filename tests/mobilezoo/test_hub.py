@@ -8,11 +8,14 @@ import sys
 import threading
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
+from typing import Any
 
 import pytest
 import timm
 import torch
 from safetensors.torch import save_file
+from timm.models import save_for_hf
+from torch import nn
 
 import mobilezoo
 from mobilezoo import hub
@@ -20,21 +23,26 @@ from mobilezoo.artifacts import Checkpoint, save_record, sha256_of
 from mobilezoo.errors import CheckpointError
 from mobilezoo.models import load_model_config
 from mobilezoo.models.randomize import randomize_norms
+from mobilezoo.verbs.subject import load_subject
 
-MODEL = "mnasnet_a1_035"
+MODEL, SIDE = "mnasnet_a1_035", 64
 
 
 @pytest.fixture
 def checkpoint(tmp_path: Path) -> Path:
     path = tmp_path / "best.safetensors"
     network = randomize_norms(mobilezoo.create_model(MODEL, num_classes=3), torch.Generator().manual_seed(0))
+    return write_checkpoint(path, network, MODEL, 40)
+
+
+def write_checkpoint(path: Path, network: nn.Module, model: str, resolution: int) -> Path:
     save_file(network.state_dict(), path)
     record = Checkpoint(
         path=path.name,
         sha256=sha256_of(path),
-        model=MODEL,
+        model=model,
         num_classes=3,
-        resolution=40,
+        resolution=(resolution, resolution),
         preprocessing=load_model_config(MODEL).preprocessing().model_copy(update={"crop_pct": 0.9}),
         labels=("a", "b", "c"),
     )
@@ -42,9 +50,9 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
-def logits(network: torch.nn.Module) -> torch.Tensor:
+def logits(network: nn.Module, side: int = 40) -> torch.Tensor:
     with torch.no_grad():
-        return network.eval()(torch.randn(2, 3, 40, 40, generator=torch.Generator().manual_seed(1)))
+        return network.eval()(torch.randn(2, 3, side, side, generator=torch.Generator().manual_seed(1)))
 
 
 def test_timm_loads_the_folder_and_pull_gives_the_checkpoint_back(checkpoint: Path, tmp_path: Path) -> None:
@@ -70,18 +78,113 @@ def test_what_cannot_be_shared_or_read_is_one_line(checkpoint: Path, tmp_path: P
         hub.pull(str(tmp_path / "empty"), tmp_path)
     folder = hub.write_folder(checkpoint, tmp_path / "shared")
     config = json.loads((folder / "config.json").read_text())
+    (folder / "config.json").write_text(json.dumps({**config, "architecture": "resnet17"}))
+    with pytest.raises(hub.HubError, match="'resnet17', which neither the zoo nor the installed timm has"):
+        hub.pull(str(folder), tmp_path)
     (folder / "config.json").write_text(json.dumps({**config, "architecture": "resnet18"}))
-    with pytest.raises(hub.HubError, match="'resnet18', which is no network of the zoo"):
+    with pytest.raises(CheckpointError, match="does not fit timm:resnet18"):
         hub.pull(str(folder), tmp_path)
     (folder / "config.json").write_text("{}")
     with pytest.raises(hub.HubError, match="not in timm's format"):
         hub.pull(str(folder), tmp_path)
     with pytest.raises(hub.HubError, match="OWNER/NAME"):
         hub.pull("no such name", tmp_path)
-    record = json.loads((tmp_path / "best.safetensors.json").read_text())
-    (tmp_path / "best.safetensors.json").write_text(json.dumps({**record, "model": "mine.yaml"}))
-    with pytest.raises(CheckpointError, match="YAML of your own"):
-        hub.write_folder(checkpoint, tmp_path / "other")
+
+
+def test_a_failed_pull_changes_nothing(checkpoint: Path, tmp_path: Path) -> None:
+    folder, out = hub.write_folder(checkpoint, tmp_path / "shared"), tmp_path / "pulled"
+    hub.pull(str(folder), out)
+    before = {p.name: p.read_bytes() for p in out.iterdir()}
+    config = json.loads((folder / "config.json").read_text())
+    other = mobilezoo.create_model(MODEL, num_classes=3)
+    save_file(other.state_dict(), folder / "model.safetensors")  # a new upload, whose description is broken
+    for broken in odd_configs(config):
+        (folder / "config.json").write_text(broken)
+        with pytest.raises((hub.HubError, CheckpointError)) as caught:
+            hub.pull(str(folder), out)
+        assert len(str(caught.value).splitlines()) == 1
+        assert {p.name: p.read_bytes() for p in out.iterdir()} == before
+
+
+def odd_configs(config: dict[str, Any]) -> list[str]:
+    """What a damaged or hostile config.json may hold."""
+    cfg, texts = config["pretrained_cfg"], ["", "{", "[]", "null", "\u2028", "[" * 100_000, "{}", "9" * 5000]
+    odd = [
+        {"architecture": None},
+        {"architecture": "../x"},
+        {"architecture": "hf-hub:me/net"},
+        {"num_classes": "3"},
+        {"num_classes": -3},
+        {"num_classes": 4},
+        {"num_classes": 10**12},
+        {"pretrained_cfg": 3},
+        {"label_names": ["a"]},
+        {"label_names": {"a": 0}},
+        {"label_names": 7},
+        {"model_args": ["x"]},
+        {"model_args": {"nonsense": 1}},
+        {"model_args": {"global_pool": 10**9}},
+        {"architecture": "mobilezoo"},
+        {"architecture": "mobilezoo", "model_args": {"config": {"name": "x", "family": "supernet"}}},
+        {"architecture": "mobilezoo", "model_args": {"config": {"name": "x", "family": "os"}}},
+        {"architecture": "mobilezoo", "model_args": {"config": {"name": "x", "family": "mbconv", "stages": 3}}},
+    ]
+    fields: dict[str, list[Any]] = {
+        "input_size": [None, [3], [3, 40, 0], [3, 10**9, 10**9], [3.5, 40, 40], "x"],
+        "mean": [None, [], [float("nan")] * 3, ["a"] * 3, [0.5, 0.5]],
+        "std": [[0, 1, 1], [-1.0] * 3, [1e999] * 3],
+        "crop_pct": ["1", 0, -1, float("inf"), 1e308],
+        "interpolation": [3, None],
+    }
+    texts += [json.dumps({**config, **change}) for change in odd]
+    for key, values in fields.items():
+        texts += [json.dumps({**config, "pretrained_cfg": {**cfg, key: value}}) for value in values]
+    texts += [
+        json.dumps({**config, "pretrained_cfg": {k: v for k, v in cfg.items() if k != key}}) for key in ("mean", "std")
+    ]
+    return texts
+
+
+YAML = """
+family: mbconv
+resolution: 40
+stages:
+  - {block: ds, width: 8}
+  - {block: ir, width: 16, stride: 2, expansion: 3, attention: coord}
+head: 32
+activation: silu
+"""
+
+
+@pytest.mark.parametrize("model", ["mine.yaml", "mnasnet_small", "ghostnet_050", "shvit_s1", "emo2_1m", "timm:test_vit",
+                                   "timm:mobilenetv3_small_050.lamb_in1k"])  # fmt: skip
+def test_every_network_answers_the_same_in_timm_and_after_a_pull(tmp_path: Path, model: str) -> None:
+    (tmp_path / "best.yaml").write_text(YAML)
+    named = str(tmp_path / "best.yaml") if model == "mine.yaml" else model
+    config = load_model_config(named).built_for((SIDE, SIDE))
+    network = randomize_norms(mobilezoo.create_model(config, num_classes=3), torch.Generator().manual_seed(0))
+    weights = tmp_path / "best.safetensors"
+    write_checkpoint(weights, network, model, SIDE)
+    folder = hub.write_folder(weights, tmp_path / "shared")
+    expected = logits(network, SIDE)
+    loaded = timm.create_model(f"local-dir:{folder}", pretrained=True)
+    torch.testing.assert_close(logits(loaded, SIDE), expected)
+    assert loaded.pretrained_cfg["input_size"] == (3, SIDE, SIDE)
+    record = hub.pull(str(folder), tmp_path / "pulled")
+    subject = load_subject(str(tmp_path / "pulled" / record.path))
+    torch.testing.assert_close(logits(subject.network, SIDE), expected)
+    assert (subject.labels, subject.resolution, subject.preprocessing.crop_pct) == (("a", "b", "c"), (SIDE, SIDE), 0.9)
+    assert record.model == ("shared.yaml" if model == "mine.yaml" else model.partition(".")[0])
+
+
+def test_timms_own_network_of_a_zoo_name_is_not_taken_for_the_zoos(tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    theirs = randomize_norms(timm.create_model("mnasnet_small", num_classes=3))
+    save_for_hf(theirs, str(tmp_path / "theirs"), safe_serialization=True)
+    record = hub.pull(str(tmp_path / "theirs"), tmp_path / "pulled")
+    assert record.model == "timm:mnasnet_small"
+    subject = load_subject(str(tmp_path / "pulled" / record.path))
+    torch.testing.assert_close(logits(subject.network), logits(theirs))
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -71,7 +71,6 @@ def test_the_matrix_keeps_what_is_done_and_tells_what_is_not(tmp_path: Path) -> 
     table = write_matrix(read_records(tmp_path), tmp_path / "table.md").read_text()
     assert f"| {MODEL} | onnx |" in table
     assert "cas_vit_m," in table.partition("Not run yet: ")[2]
-    assert "cas_vit_m," in table.partition("Not run yet: ")[2]
 
 
 def test_matrix_subjects_are_names_patterns_and_timm_models() -> None:
