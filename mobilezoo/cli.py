@@ -10,7 +10,17 @@ import typer
 
 from mobilezoo.errors import MobilezooError
 from mobilezoo.verbs import dataset, devices, estimating, search_commands
-from mobilezoo.verbs.commands import SETTINGS, Json, Keys, Quiet, Register, command, print_json, print_keys
+from mobilezoo.verbs.commands import (
+    SETTINGS,
+    AllowCommands,
+    Json,
+    Keys,
+    Quiet,
+    Register,
+    command,
+    print_json,
+    print_keys,
+)
 from mobilezoo.verbs.options import NetworkFlags, SubjectFlags
 
 app = typer.Typer(
@@ -100,6 +110,7 @@ def train(
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/NAME.")] = None,
     keys: Keys = False,
     as_json: Json = False,
+    allow_commands: AllowCommands = False,
     quiet: Quiet = False,
 ) -> None:
     """Train a backbone; checkpoints, metrics and the best weights land in the run folder.
@@ -136,6 +147,7 @@ def eval_(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int, typer.Option("--workers", min=0)] = 2,
     as_json: Json = False,
+    allow_commands: AllowCommands = False,
     quiet: Quiet = False,
 ) -> None:
     """Top-1 and top-5 of a network, a checkpoint, or an exported file run in its own runtime.
@@ -243,6 +255,7 @@ def export(
     ] = False,
     table: Annotated[Path | None, typer.Option("--table", help="With --matrix: write the table as Markdown.")] = None,
     as_json: Json = False,
+    allow_commands: AllowCommands = False,
     quiet: Quiet = False,
 ) -> None:
     """Phone formats, each run in its own runtime and compared with PyTorch before it gets its name.

@@ -5,9 +5,8 @@ lies. Hidden names are nothing at all; every other file is an image or is counte
 """
 
 import os
-import stat
 from collections import Counter
-from collections.abc import Iterable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -45,13 +44,16 @@ def scan_folder(folder: Path, classes: tuple[str, ...] | None = None, fewest: in
 
 def classes_of_folder(folder: Path) -> tuple[str, ...]:
     """The classes alone; looks at no more files than it must. Raises DataError where training would."""
-    seen: list[tuple[str, str]] = []
-    for name, what in _entries(folder, ""):
-        seen.append((name, what))
-        if what == "folder":
-            inside = ((f"{name}/{rest}", kind) for rest, kind in walk(folder / name))
-            seen += [next(((n, kind) for n, kind in inside if kind == "file" and is_image(n)), (name, what))]
-    return arrange(str(folder), seen).checked().classes
+    found: set[str] = set()
+
+    def entries() -> Iterator[tuple[str, str]]:
+        for name, what in walk(folder, lambda inside: inside.partition("/")[0] in found):
+            top, slash, _ = name.partition("/")
+            if what == "file" and slash and is_image(name):
+                found.add(top)
+            yield name, what
+
+    return arrange(str(folder), entries()).checked().classes
 
 
 def arrange(
@@ -93,12 +95,17 @@ def arrange(
     )
 
 
-def walk(folder: Path) -> Iterator[tuple[str, str]]:
-    """Everything below a folder that is not hidden, links followed. Raises DataError for unreadable folders."""
+def walk(folder: Path, enough: Callable[[str], bool] = lambda _inside: False) -> Iterator[tuple[str, str]]:
+    """Everything below a folder that is not hidden, links followed. Raises DataError for unreadable folders.
+
+    A folder for which `enough(its name)` holds when its turn comes is not looked into.
+    """
     above = {"": frozenset([_identity(folder)])}
     waiting = [""]
     while waiting:
         inside = waiting.pop()
+        if enough(inside):
+            continue
         for name, what in _entries(folder / inside, f"{inside}/" if inside else ""):
             if what != "folder":
                 yield name, what
@@ -160,9 +167,12 @@ def _kind(entry: "os.DirEntry[str]") -> str:
     try:
         if entry.is_dir():
             return "folder"
-        return "file" if stat.S_ISREG(entry.stat().st_mode) else SPECIAL
+        if not entry.is_file():
+            entry.stat()  # fails where a link leads nowhere
+            return SPECIAL
     except OSError:
-        return "file"
+        pass
+    return "file"
 
 
 def _identity(folder: Path) -> tuple[int, int]:

@@ -1,10 +1,14 @@
 """Whether a network takes images of a size, found out by one image before anything long begins."""
 
+import copy
+
 import torch
 from torch import nn
 
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.resolution import written
+
+ONE_IMAGE = "{} cannot learn from a batch of one image, its batch norms need two: set data.batch_size to 2 or more"
 
 
 def check_input(network: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
@@ -25,3 +29,21 @@ def check_input(network: nn.Module, name: str, shape: tuple[int, int, int]) -> N
     finally:
         for module, mode in modes.items():
             module.training = mode
+
+
+def check_batch_of_one(network: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
+    """Raise ConfigError where the network cannot learn from a single image [C, H, W]: statistics need two values."""
+    tensor = next((t for t in network.parameters()), torch.empty(0))
+    trial = copy.deepcopy(network).train()  # the running statistics of the network itself stay as they are
+    try:
+        with torch.no_grad():
+            trial(torch.zeros(1, *shape, device=tensor.device, dtype=tensor.dtype))
+    except ValueError as error:
+        if not is_batch_of_one(error):
+            raise
+        raise ConfigError(ONE_IMAGE.format(name)) from None
+
+
+def is_batch_of_one(error: ValueError) -> bool:
+    """Whether this is torch's complaint that a batch norm saw one value per channel."""
+    return "more than 1 value per channel" in str(error)

@@ -111,6 +111,8 @@ def build_mixing(data: DataConfig, settings: TrainSettings, num_classes: int) ->
     augment = data.augment
     if augment.mixup == 0 and augment.cutmix == 0:
         return None
+    if data.batch_size == 1:
+        raise ConfigError("data.augment.mixup and .cutmix mix pairs of images: set data.batch_size to 2 or more")
     return Mixup(
         mixup_alpha=augment.mixup,
         cutmix_alpha=augment.cutmix,

@@ -12,7 +12,8 @@ from torch import nn
 from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.loaders import Batch, EvalBatches, TrainBatches
 from mobilezoo.data.order import Ranks
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.models.fits import ONE_IMAGE, is_batch_of_one
 from mobilezoo.models.probe import train_heads_only
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, written
@@ -86,6 +87,10 @@ def run_update(parts: Parts, config: TrainConfig, batches: list[Batch], update: 
         try:
             loss = _backward(parts, config, mixed)
             break
+        except ValueError as error:
+            if not is_batch_of_one(error):
+                raise
+            raise ConfigError(ONE_IMAGE.format(config.model)) from None
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise

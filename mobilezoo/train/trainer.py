@@ -22,7 +22,7 @@ from mobilezoo.data.loaders import Batch
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError, DataError, MobilezooError, RunStoppedError
 from mobilezoo.models import load_model_config
-from mobilezoo.models.fits import check_input
+from mobilezoo.models.fits import check_batch_of_one, check_input
 from mobilezoo.models.probe import freeze_all_but_head
 from mobilezoo.train import build
 from mobilezoo.train.boards import Boards
@@ -115,6 +115,9 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None, tools: Tools | Non
     network = build.build_network(config, classes)
     if not isinstance(network, SharedWeights):
         check_input(network, config.model, (config.in_chans, *resolution))
+        if config.data.batch_size == 1 and config.tune == "all" and not (settings.sync_bn and ranks.world > 1):
+            for size in config.data.augment.sizes or (resolution,):
+                check_batch_of_one(network, config.model, (config.in_chans, *size))
     network = network.to(device)
     check_shared(network, config, ranks)
     if config.tune != "all":
@@ -193,7 +196,13 @@ def train_epoch(
         # Nothing drawn before counts: a resumed run draws the same from here on.
         seed_all(settings.seed, update + 1, ranks.rank)
         asked = time.perf_counter()
-        taken = [next(batches) for _ in range(settings.accumulate)]
+        try:
+            taken = [next(batches) for _ in range(settings.accumulate)]
+        except StopIteration:
+            raise DataError(
+                f"{config.data.source!r} ended after {step - first} of {updates - first} updates: it holds fewer "
+                "images than its split says, or fewer than one batch"
+            ) from None
         waited += time.perf_counter() - asked
         try:
             loss = run_update(parts, config, taken, update, bar.line)

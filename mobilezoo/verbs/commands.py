@@ -9,6 +9,8 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mobilezoo.trust import allow_commands
+
 if TYPE_CHECKING:
     from mobilezoo.config import Record
 
@@ -16,6 +18,11 @@ SETTINGS = {"help_option_names": ["-h", "--help"]}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
 Keys = Annotated[bool, typer.Option("--keys", help="List every key with its value and meaning, and stop.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+AllowCommands = Annotated[
+    bool,
+    typer.Option("--allow-commands", help="Let configs start programs (see docs/latency.md).", callback=allow_commands),
+]
+"""Acts by itself; the command has nothing to do with its value."""
 Register = Callable[[Callable[..., None]], Callable[..., None]]
 
 
