@@ -74,7 +74,8 @@ class Checkpoint(Record):
     """(height, width) in pixels."""
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
-    dataset: str = ""
+    data: dict[str, Any] | None = None
+    """The data config it was trained with (a DataConfig), its paths absolute; None where nobody knows."""
     epoch: int | None = None
     top1: float | None = None
     """Validation top-1 in percent, of these very weights."""
@@ -82,6 +83,11 @@ class Checkpoint(Record):
     """Queries of an efficient-probing head in place of the network's own; 0 where it has its own."""
     model_args: dict[str, Any] = {}
     """timm arguments that shaped the network, besides classes and channels."""
+
+    @property
+    def dataset(self) -> str:
+        """Source of the training data; empty where nobody knows."""
+        return str((self.data or {}).get("source", ""))
 
     def network_args(self) -> dict[str, Any]:
         """What `create_model` needs besides classes and channels to build this network again."""

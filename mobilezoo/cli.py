@@ -234,9 +234,12 @@ def export(
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="Comma-separated: onnx, litert, coreml, executorch.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="Comma-separated: fp32, fp16, int8.")] = None,
-    calib: Annotated[
+    data: Annotated[
         str | None,
-        typer.Option("--calib", help="Data for calibration and parity; default: the training data, or photographs."),
+        typer.Option("--data", help="Its validation images are compared and scored; default: the training data."),
+    ] = None,
+    calib: Annotated[
+        str | None, typer.Option("--calib", help="Images that int8 is calibrated on; default: those of --data.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default: export/ beside the checkpoint.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
@@ -265,6 +268,7 @@ def export(
         mobilezoo export runs/digits/best.safetensors
         mobilezoo export shvit_s1 --checkpoint shvit_s1.pth --to litert,onnx --out files/
         mobilezoo export timm:mobilenetv4_conv_small --to litert
+        mobilezoo export best.safetensors --data folder:/mnt/photos --precision int8
         mobilezoo export best.safetensors --set image=true --set softmax=true
         mobilezoo export best.safetensors --to litert --precision int8 --max-drop 1.0
         mobilezoo export best.safetensors --to litert --precision int8 --bisect
@@ -291,11 +295,13 @@ def export(
         return
     if not subjects or len(subjects) != 1:
         raise MobilezooError(f"export takes one subject, got {len(subjects or [])}: name it, or pass --matrix for many")
+    from mobilezoo.verbs.export_images import Sources
     from mobilezoo.verbs.exporting import bisect_subject, export_subject, print_exports, print_findings
 
     targets, precisions = (to or "onnx,litert,coreml").split(","), (precision or "fp32").split(",")
+    sources = Sources(data, calib)
     if bisect:
-        found = bisect_subject(subjects[0], targets, precisions, options, calib, progress=not quiet)
+        found = bisect_subject(subjects[0], targets, precisions, options, sources, progress=not quiet)
         print_json([f.model_dump() for f in found]) if as_json else print_findings(found)
         return
     results = export_subject(
@@ -303,7 +309,7 @@ def export(
         targets,
         precisions,
         options,
-        calib,
+        sources,
         out,
         overwrite=overwrite,
         progress=not quiet,

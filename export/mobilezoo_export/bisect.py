@@ -15,11 +15,12 @@ from torch import nn
 from torch.fx import GraphModule, Node
 
 from mobilezoo.config import Record
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.convert import convert
 from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.prepare import prepare
+from mobilezoo_export.quantize.calibration import too_few
 from mobilezoo_export.registry import load_exporter
 from mobilezoo_export.tolerances import verdict
 
@@ -57,7 +58,10 @@ def bisect(
     layer that the target refuses counts as departed. Raises ExportError when the network cannot be traced, and
     MissingToolError without the toolchain.
     """
-    load_exporter(target).require()
+    exporter = load_exporter(target)
+    exporter.require()
+    if spec.precision in exporter.calibrated and (reason := too_few(calibration, spec)):
+        raise ExportError(reason)
     graph = prepare(network, spec).graph
     layers = cuts(graph)
     spec = spec.model_copy(update={"options": spec.options.model_copy(update={"image": False, "softmax": False})})

@@ -35,6 +35,7 @@ from mobilezoo_export.flexible import program_of
 from mobilezoo_export.images import SAMPLE_NAME, sample_images
 from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.prepare import Prepared, eval_copy, prepare
+from mobilezoo_export.quantize.calibration import too_few
 from mobilezoo_export.registry import load_exporter
 from mobilezoo_export.tolerances import verdict
 
@@ -150,6 +151,8 @@ def _export_one(work: _Work, spec: ExportSpec, target: str, path: Path) -> Expor
     prepared = work.prepared
     try:
         refusal = exporter.check(prepared.graph, spec)
+        if refusal is None and spec.precision in exporter.calibrated:
+            refusal = too_few(work.calibration, spec)
     except MobilezooError as error:
         refusal = str(error)
     if refusal:

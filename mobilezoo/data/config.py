@@ -1,9 +1,11 @@
 """What to train and evaluate on, and how images are varied."""
 
+from pathlib import Path
 from typing import Literal
 
 from pydantic import Field, field_validator
 
+from mobilezoo.artifacts import Checkpoint
 from mobilezoo.config import Record
 from mobilezoo.resolution import Resolution
 
@@ -53,6 +55,16 @@ class DataConfig(Record):
     on_bad_image: Literal["stop", "skip"] = Field(default="stop", description="what to do with unreadable images")
     augment: Augment = Augment()
 
+    def located(self) -> "DataConfig":
+        """The same with absolute paths, so that it means the same in every working folder."""
+        kind, colon, place = self.source.partition(":")
+        source = f"{kind}:{_absolute(place)}" if colon and kind in ("folder", "tar") else self.source
+        # The root of shards may be an address or a command: those have a colon.
+        root = _absolute(self.root) if self.root and ":" not in self.root else self.root
+        return self.model_copy(
+            update={"source": source, "root": root, "cache": _absolute(self.cache) if self.cache else self.cache}
+        )
+
     @field_validator("background")
     @classmethod
     def _is_color(cls, value: str) -> str:
@@ -60,3 +72,17 @@ class DataConfig(Record):
 
         color_of(value)
         return value
+
+
+def recorded_data(record: Checkpoint) -> DataConfig | None:
+    """The data that weights were trained with. Raises ConfigError where the record does not hold it rightly."""
+    return None if record.data is None else DataConfig.parse(record.data, f"data in the record of {record.path}")
+
+
+def named_data(source: str, recorded: DataConfig | None) -> DataConfig:
+    """Data that a user names by its source alone; splits and all else are as in training, where that is known."""
+    return recorded.model_copy(update={"source": source}) if recorded else DataConfig(source=source)
+
+
+def _absolute(path: str) -> str:
+    return str(Path(path).expanduser().absolute())

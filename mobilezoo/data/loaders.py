@@ -4,6 +4,7 @@ Loader processes hand over uint8 batches, a quarter of the bytes; normalisation 
 """
 
 from collections.abc import Iterator, Sequence
+from itertools import islice
 from typing import Any
 
 import numpy as np
@@ -20,6 +21,8 @@ from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, as_size
 
 Batch = tuple[torch.Tensor, torch.Tensor]
+READ_AHEAD = 4096
+"""Images of a stream that a sample is taken from: a stream must be read up to each of them."""
 
 
 class DeviceStage:
@@ -189,12 +192,26 @@ def eval_loader(
 
 
 def sample_batch(config: DataConfig, resolution: int | Size, prep: Preprocessing, count: int) -> np.ndarray:
-    """`count` validation images spread evenly over the split, as one float32 array [count, C, H, W]."""
+    """At most `count` validation images spread evenly over the split, as one float32 array [N, C, H, W].
+
+    A split with fewer images gives all it has. Raises DataError where it has none.
+    """
     data = open_data(config, train=False)
-    total = len(data.dataset)
-    if total < count:
-        raise DataError(f"{config.source!r} has {total} validation images, {count} are needed")
     data.set_channels(prep.channels)
-    data.dataset.transform = eval_transform(prep, resolution)
-    picked = np.linspace(0, total - 1, count).astype(int)
-    return np.stack([np.asarray(data.dataset[int(i)][0], dtype=np.float32) for i in picked])
+    transform = eval_transform(prep, resolution)
+    images = [np.asarray(transform(image), dtype=np.float32) for image in _spread(data.dataset, count)]
+    if not images:
+        raise DataError(f"{config.source!r} has no images in its split {config.val_split!r}")
+    return np.stack(images)
+
+
+def _spread(dataset: Any, count: int) -> Iterator[Any]:
+    """At most `count` images evenly spread over a split; over the first READ_AHEAD of a stream."""
+    if isinstance(dataset, IterableDataset):
+        stream: Any = dataset
+        total = min(len(stream), READ_AHEAD)
+        picked = set(np.linspace(0, total - 1, min(count, total)).astype(int).tolist())
+        yield from (image for i, (image, _) in enumerate(islice(stream, total)) if i in picked)
+        return
+    for i in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int):
+        yield dataset[int(i)][0]

@@ -43,7 +43,7 @@ def record_of(config: TrainConfig, parts: Parts, row: dict[str, float]) -> dict[
         "resolution": parts.resolution,
         "preprocessing": parts.prep,
         "labels": parts.labels,
-        "dataset": config.data.source,
+        "data": config.data.located().model_dump(mode="json"),
         "epoch": int(row["epoch"]),
         "top1": row["val_top1"],
         "probe_queries": config.probe_queries if config.tune == "probe" else 0,

@@ -27,6 +27,7 @@ def run_demo(out: Path, progress: bool) -> None:
 
     Run again after an interruption, it goes on where training and search stopped.
     """
+    from mobilezoo.verbs.export_images import NONE_NAMED
     from mobilezoo.verbs.exporting import export_subject
     from mobilezoo.verbs.options import SubjectOptions
     from mobilezoo.verbs.profiling import Choices, profile_subjects
@@ -40,7 +41,14 @@ def run_demo(out: Path, progress: bool) -> None:
         record = run_training("digits", (), out / "train", resume=True, progress=progress)
     with _step("2/5  export to ONNX, LiteRT and Core ML, compared with PyTorch"):
         files = export_subject(
-            record.path, TARGETS, ["fp32"], SubjectOptions(), None, out / "export", overwrite=True, progress=progress
+            record.path,
+            TARGETS,
+            ["fp32"],
+            SubjectOptions(),
+            NONE_NAMED,
+            out / "export",
+            overwrite=True,
+            progress=progress,
         )
     with _step("3/5  measure latency on this machine"):
         timed = [f.path for f in files if f.path and f.target in TIMED]

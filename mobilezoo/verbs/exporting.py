@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 
 from rich.console import Console
 
-from mobilezoo.data.config import DataConfig
+from mobilezoo.verbs.export_images import NONE_NAMED, Sources, export_images
 from mobilezoo.verbs.mixing import export_mixed, print_mixed
 from mobilezoo.verbs.options import SubjectOptions
 from mobilezoo.verbs.subject import Subject, load_subject
@@ -27,7 +27,7 @@ def export_subject(
     targets: list[str],
     precisions: list[str],
     said: SubjectOptions,
-    calib: str | None,
+    sources: Sources,
     out: Path | None,
     *,
     overwrite: bool,
@@ -53,7 +53,7 @@ def export_subject(
         targets,
         precisions,
         folder,
-        calib=calib,
+        sources=sources,
         overwrite=overwrite,
         progress=progress,
         batch=batch,
@@ -69,7 +69,7 @@ def export_network(
     precisions: list[str],
     out: Path,
     *,
-    calib: str | None = None,
+    sources: Sources = NONE_NAMED,
     overwrite: bool = True,
     progress: bool = False,
     isolate: bool = True,
@@ -86,31 +86,29 @@ def export_network(
     from mobilezoo_export import ExportOptions, export_model
 
     spec = spec_of(subject, batch=batch, options=options or ExportOptions())
-    samples, name = parity_images(subject, spec, calib, images)
-    _settle(subject, samples)
+    samples = export_images(subject, spec, sources, images)
+    _settle(subject, samples.parity)
     with _status(progress) as status:
         if max_drop is not None:
-            data = calib or subject.dataset
-            return export_mixed(
-                subject, spec, targets, precisions, out, (samples, name), data, max_drop, overwrite, status, classes
-            )
+            return export_mixed(subject, spec, targets, precisions, out, samples, max_drop, overwrite, status, classes)
+        count = numbered(len(targets) * len(precisions))
         return export_model(
             subject.network,
             spec,
             targets,
             precisions,
             out,
-            images=[samples],
-            images_name=name,
-            calibration=[samples] if {"int8", "w8a8"} & set(precisions) else [],
+            images=[samples.parity],
+            images_name=samples.parity_name,
+            calibration=[samples.calibration],
             overwrite=overwrite,
             isolate=isolate,
-            progress=lambda target, precision: status(f"{subject.name}: {target} {precision}"),
+            progress=lambda target, precision: status(f"{subject.name}: {next(count)}, {target} {precision}"),
         )
 
 
 def bisect_subject(
-    what: str, targets: list[str], precisions: list[str], said: SubjectOptions, calib: str | None, *, progress: bool
+    what: str, targets: list[str], precisions: list[str], said: SubjectOptions, sources: Sources, *, progress: bool
 ) -> "list[Finding]":
     """The first layer of each target and precision whose output departs from PyTorch."""
     from mobilezoo_export import load_exporter
@@ -120,14 +118,14 @@ def bisect_subject(
         load_exporter(target)
     subject = load_subject(what, said)
     spec = spec_of(subject)
-    images, _ = parity_images(subject, spec, calib)
-    _settle(subject, images)
+    images = export_images(subject, spec, sources, PARITY_IMAGES)
+    _settle(subject, images.parity)
     found = []
     with _status(progress) as status:
         for target in targets:
             for precision in precisions:
                 one = spec.model_copy(update={"precision": precision})
-                found.append(bisect(subject.network, one, target, images, [images], status))
+                found.append(bisect(subject.network, one, target, images.parity, [images.calibration], status))
     return found
 
 
@@ -160,6 +158,11 @@ def _status(enabled: bool) -> Iterator[Callable[[str], None]]:
         yield lambda text: status.update(text)
 
 
+def numbered(total: int) -> Iterator[str]:
+    """`1 of 6`, `2 of 6`, …"""
+    return (f"{number} of {total}" for number in range(1, total + 1))
+
+
 def spec_of(subject: Subject, **more: Any) -> "ExportSpec":
     """What to export of a subject, as far as the subject says."""
     from mobilezoo_export import ExportSpec
@@ -174,21 +177,6 @@ def spec_of(subject: Subject, **more: Any) -> "ExportSpec":
         checkpoint_key=subject.checkpoint_key,
         **more,
     )
-
-
-def parity_images(
-    subject: Subject, spec: "ExportSpec", calib: str | None, count: int = PARITY_IMAGES
-) -> "tuple[np.ndarray, str]":
-    """Real images for parity and calibration: named ones, else the training data's, else crops of two photographs."""
-    source = calib or subject.dataset
-    if not source:
-        from mobilezoo_export.images import SAMPLE_NAME, sample_images
-
-        return sample_images(spec, count), f"{count} {SAMPLE_NAME}"
-    from mobilezoo.data import sample_batch
-
-    images = sample_batch(DataConfig(source=source), subject.resolution, subject.preprocessing, count)
-    return images, f"{count} images of {source} (validation split)"
 
 
 def print_exports(results: "list[ExportResult]") -> None:

@@ -37,6 +37,7 @@ def finish(
     from mobilezoo.train.config import TrainConfig
     from mobilezoo.train.trainer import train
     from mobilezoo.verbs.evaluation import evaluate_subject
+    from mobilezoo.verbs.export_images import NONE_NAMED
     from mobilezoo.verbs.exporting import export_subject
     from mobilezoo.verbs.options import SubjectOptions
     from mobilezoo_export import load_exporter
@@ -51,7 +52,7 @@ def finish(
         [settings.target],
         ["fp32"],
         SubjectOptions(),
-        None,
+        NONE_NAMED,
         out,
         overwrite=True,
         progress=progress,

@@ -6,12 +6,11 @@ from typing import TYPE_CHECKING
 
 from mobilezoo.data.config import DataConfig
 from mobilezoo.errors import ConfigError, ExportError
+from mobilezoo.verbs.export_images import ExportImages
 from mobilezoo.verbs.subject import Subject
 from mobilezoo.verbs.tables import print_table
 
 if TYPE_CHECKING:
-    import numpy as np
-
     from mobilezoo_export import ExportResult, ExportSpec
 
 
@@ -21,22 +20,20 @@ def export_mixed(
     targets: list[str],
     precisions: list[str],
     out: Path,
-    images: "tuple[np.ndarray, str]",
-    data: str,
+    images: ExportImages,
     max_drop: float,
     overwrite: bool,
     tell: Callable[[str], None],
     classes: str | None = None,
 ) -> "list[ExportResult]":
-    """One file for each target, with the fewest stretches in float that hold top-1 on `data`.
+    """One file for each target, with the fewest stretches in float that hold top-1 on `images.labelled`.
 
     `classes` says which output stands for which class of the data (see `place_classes`).
     """
     from mobilezoo_export import ExportResult, export_model
     from mobilezoo_export.mixed import search
 
-    _check(subject, precisions, data)
-    source = DataConfig(source=data)
+    source = _labelled(subject, precisions, images)
     top1_float = _float_top1(subject, source, classes)
 
     def one(target: str) -> "ExportResult":
@@ -47,9 +44,9 @@ def export_mixed(
                 [target],
                 precisions,
                 folder,
-                images=[images[0]],
-                images_name=images[1],
-                calibration=[images[0]],
+                images=[images.parity],
+                images_name=images.parity_name,
+                calibration=[images.calibration],
                 overwrite=overwrite,
             )[0]
 
@@ -96,13 +93,15 @@ def print_mixed(results: "list[ExportResult]") -> None:
         print_table("mixed precision", columns, rows)
 
 
-def _check(subject: Subject, precisions: list[str], data: str) -> None:
+def _labelled(subject: Subject, precisions: list[str], images: ExportImages) -> DataConfig:
+    """What top-1 is measured on. Raises ConfigError where nothing can be, or nothing need be, searched for."""
     if precisions not in (["int8"], ["w8a8"]):
         raise ConfigError(f"--max-drop is for one precision, int8 or w8a8, got {','.join(precisions)!r}")
     if subject.fresh:
         raise ConfigError(f"{subject.name!r} has random weights, no accuracy to keep: name a checkpoint for --max-drop")
-    if not data:
-        raise ConfigError("--max-drop measures top-1 on labelled images: pass --calib DATA")
+    if images.labelled is None:
+        raise ConfigError("--max-drop measures top-1 on labelled images: pass --data DATA")
+    return images.labelled
 
 
 def _float_top1(subject: Subject, source: DataConfig, classes: str | None) -> float:

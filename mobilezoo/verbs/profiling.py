@@ -114,11 +114,19 @@ def exported_files(what: str, choices: Choices) -> list[Path]:
         return [Path(what)]
     import torch
 
+    from mobilezoo.verbs.export_images import NONE_NAMED
     from mobilezoo.verbs.exporting import export_subject
 
     torch.manual_seed(SEED)
     results = export_subject(
-        what, list(choices.targets), ["fp32"], choices.said, None, EXPORTS, overwrite=True, progress=choices.progress
+        what,
+        list(choices.targets),
+        ["fp32"],
+        choices.said,
+        NONE_NAMED,
+        EXPORTS,
+        overwrite=True,
+        progress=choices.progress,
     )
     for result in results:
         if not result.ok:

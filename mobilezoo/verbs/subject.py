@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilezoo.artifacts import Checkpoint, load_record_of, record_path
+from mobilezoo.data.config import DataConfig, recorded_data
 from mobilezoo.errors import CheckpointError, ConfigError
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
@@ -29,7 +30,8 @@ class Subject:
     in_chans: int
     preprocessing: Preprocessing
     labels: tuple[str, ...]
-    dataset: str
+    data: DataConfig | None
+    """What it was trained on; None where nobody knows."""
     fresh: bool
     """True where the weights are random: fine for latency, meaningless for accuracy."""
     checkpoint: Path | None
@@ -54,7 +56,7 @@ def untrained(config: "ModelConfig", resolution: Size, classes: int = 1000) -> S
         in_chans=3,
         preprocessing=config.preprocessing(),
         labels=(),
-        dataset="",
+        data=None,
         fresh=True,
         checkpoint=None,
     )
@@ -114,7 +116,7 @@ def _assembled(config: "ModelConfig", path: Path | None, record: Checkpoint | No
         in_chans=channels,
         preprocessing=options.preprocessing(known, channels),
         labels=labels,
-        dataset=record.dataset if record else "",
+        data=recorded_data(record) if record else None,
         fresh=path is None,
         checkpoint=path,
         checkpoint_key=options.key,

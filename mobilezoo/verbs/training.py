@@ -15,6 +15,7 @@ def run_training(config: str, overrides: tuple[str, ...], out: Path | None, resu
     """Load the recipe, train, and return the record of the best weights with its full path."""
     path = find_config("train", config)
     recipe = load_record(TrainConfig, path, overrides)
+    recipe = recipe.model_copy(update={"data": recipe.data.located()})
     from mobilezoo.models import load_model_config
     from mobilezoo.train.trainer import train
 
@@ -50,12 +51,13 @@ def tools_for(recipe: TrainConfig) -> "Tools":
 def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, float], list[str]]:
     """What `mobilezoo export` and `mobilezoo eval` say of these weights, as metrics; failures as lines."""
     from mobilezoo.verbs.evaluation import evaluate_file
+    from mobilezoo.verbs.export_images import NONE_NAMED
     from mobilezoo.verbs.exporting import export_subject
     from mobilezoo.verbs.options import SubjectOptions
 
     targets, precisions = list(recipe.train.export_to), list(recipe.train.export_precision)
     results = export_subject(
-        str(weights), targets, precisions, SubjectOptions(), None, weights.parent, overwrite=True, progress=False
+        str(weights), targets, precisions, SubjectOptions(), NONE_NAMED, weights.parent, overwrite=True, progress=False
     )
     metrics: dict[str, float] = {}
     lines = []
@@ -85,7 +87,7 @@ def _write_int8(recipe: TrainConfig, trained: Any, record: Checkpoint, folder: P
         preprocessing=record.preprocessing,
         labels=record.labels,
     )
-    name = f"32 images of {recipe.data.source} (validation split)"
+    name = f"{len(images)} images of {recipe.data.source} (split {recipe.data.val_split})"
     lines = []
     for result in write_int8(trained, spec, folder / "export", images, name):
         if result.path is None:

@@ -41,11 +41,19 @@ def test_a_runtime_without_a_profiler_is_refused(tmp_path, record_beside):
 @pytest.mark.slow
 def test_executorchs_trace_looks_into_its_delegate(tmp_path):
     pytest.importorskip("executorch")
+    from mobilezoo.verbs.export_images import NONE_NAMED
     from mobilezoo.verbs.exporting import export_subject
     from mobilezoo.verbs.options import SubjectOptions
 
     (result,) = export_subject(
-        "mnasnet_small", ["executorch"], ["fp32"], SubjectOptions(), None, tmp_path, overwrite=True, progress=False
+        "mnasnet_small",
+        ["executorch"],
+        ["fp32"],
+        SubjectOptions(),
+        NONE_NAMED,
+        tmp_path,
+        overwrite=True,
+        progress=False,
     )
     found = profile_operators(result.path)
     assert len(found.operators) > 50

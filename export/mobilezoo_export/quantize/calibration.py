@@ -12,16 +12,21 @@ MIN_IMAGES = 8
 """Fewer leave activation ranges to chance."""
 
 
+def too_few(calibration: Sequence[np.ndarray], spec: ExportSpec) -> str | None:
+    """Why these images cannot calibrate, or None."""
+    count = sum(len(batch) for batch in calibration)
+    if count >= MIN_IMAGES:
+        return None
+    return f"{spec.precision} needs at least {MIN_IMAGES} calibration images, got {count}: pass more with --calib"
+
+
 def calibration_batches(calibration: Sequence[np.ndarray], spec: ExportSpec) -> list[np.ndarray]:
     """Float32 NCHW arrays of exactly `spec.batch` images: normalised, or pixel values where the file takes those.
 
     Raises ExportError for too few or misshapen images."""
-    images = np.concatenate(list(calibration)) if len(calibration) else np.empty((0, *spec.shape[1:]), np.float32)
-    if len(images) < MIN_IMAGES:
-        raise ExportError(
-            f"{spec.precision} needs at least {MIN_IMAGES} calibration images, got {len(images)}: "
-            "pass more with --calib"
-        )
+    if reason := too_few(calibration, spec):
+        raise ExportError(reason)
+    images = np.concatenate(list(calibration))
     if images.shape[1:] != spec.shape[1:]:
         raise ExportError(f"calibration images have shape {images.shape[1:]}, the model takes {spec.shape[1:]}")
     if not np.isfinite(images).all():

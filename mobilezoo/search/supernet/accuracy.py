@@ -135,7 +135,7 @@ class SupernetAccuracy:
             resolution=self.pixels(point),
             preprocessing=self.model.preprocessing(self.supernet.in_chans),
             labels=self.images.labels,
-            dataset=self.recipe.data.source,
+            data=self.recipe.data.located().model_dump(mode="json"),
             top1=evaluate(network, self.images.whole(self.pixels(point))).top1,
         )
         save_record(path, record)

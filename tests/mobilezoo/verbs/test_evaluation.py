@@ -33,7 +33,7 @@ def checkpoint(tmp_path: Path) -> Path:
         num_classes=10,
         resolution=32,
         preprocessing=load_model_config(MODEL).preprocessing(),
-        dataset="digits",
+        data={"source": "digits"},
     )
     save_record(path, record)
     return path
