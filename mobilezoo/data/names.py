@@ -22,7 +22,7 @@ FORMATS = {
     "TGA": (".tga",),
     "QOI": (".qoi",),
     "PCX": (".pcx",),
-    "SGI": (".sgi", ".rgb"),
+    "SGI": (".sgi",),
 }
 """Formats that are read, by PIL's names, and the extensions that announce an image. What PIL reads by starting another
 program (EPS) is left out, as are containers of several unlike images (ICO, PSD)."""
