@@ -2,7 +2,6 @@
 
 import contextlib
 import json
-import time
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -30,6 +29,10 @@ SMALLEST = "smallest"
 """Origin of the first network, which shows whether the target can be met at all."""
 SILENT_BEATS = 3
 """A worker that missed so many signs of life counts as dead."""
+TURN = 0x6D6F62696C657A6F
+"""Number of the advisory lock that those who create something in a PostgreSQL database hold."""
+TURN_S = 60
+"""Longest wait for it in seconds: creating takes about one."""
 
 
 @contextlib.contextmanager
@@ -94,46 +97,69 @@ def shown(url: str) -> str:
         ) from None
 
 
-def open_storage(url: str, *, heartbeat_s: int | None = None, lock_timeout_s: float = 30.0) -> RDBStorage:
+@contextlib.contextmanager
+def _usable(url: str) -> Iterator[None]:
+    """Turn what stands in the way of connecting into one line: a driver that is missing, another optuna's tables."""
+    where = shown(url)
+    try:
+        yield
+    except ImportError as error:
+        if url.startswith("postgresql+psycopg:"):
+            raise MissingToolError("psycopg", "postgres") from None
+        module = getattr(error.__cause__ or error.__context__ or error, "name", None)
+        raise ConfigError(
+            f"storage = {where!r}: its driver {module or ''} is not installed; "
+            "for PostgreSQL write postgresql+psycopg://…"
+        ) from None
+    except RuntimeError as error:
+        raise ConfigError(f"{where!r} was written by another optuna: {str(error).splitlines()[0]}") from None
+
+
+@contextlib.contextmanager
+def _in_turns(url: str) -> Iterator[None]:
+    """One process at a time creates tables and studies in a PostgreSQL database; the lock dies with its connection.
+
+    An SQLite file needs none: only who holds its folder's lock writes.
+    """
+    from sqlalchemy import create_engine, text
+    from sqlalchemy.pool import NullPool
+
+    if not url.startswith("postgresql"):
+        yield
+        return
+    with _usable(url):
+        engine = create_engine(url, poolclass=NullPool, connect_args=_connect_args(url), isolation_level="AUTOCOMMIT")
+    with engine.connect() as connection:
+        connection.execute(text(f"SET lock_timeout = '{TURN_S}s'"))
+        connection.execute(text(f"SELECT pg_advisory_lock({TURN})"))
+        yield
+
+
+def open_storage(url: str) -> RDBStorage:
     """Connect, and create Optuna's tables where there are none.
 
     Raises MobilezooError when the database cannot be reached or is none, MissingToolError without its driver.
     """
-    sqlite = url.startswith("sqlite:")
-    options: dict[str, Any] = {"timeout": lock_timeout_s} if sqlite else {}
-    options |= {"connect_timeout": 10} if url.startswith("postgresql") else {}
-    where = shown(url)
-    with database_errors(where), warnings.catch_warnings():
+    with database_errors(shown(url)), _in_turns(url):
+        return _connected(url)
+
+
+def _connected(url: str, heartbeat_s: int | None = None, lock_timeout_s: float = 30.0) -> RDBStorage:
+    alive = {} if url.startswith("sqlite:") else {"pool_pre_ping": True}
+    with warnings.catch_warnings(), _usable(url):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        try:
-            return _connect(
-                url,
-                engine_kwargs={"connect_args": options} | ({} if sqlite else {"pool_pre_ping": True}),
-                heartbeat_interval=heartbeat_s,
-                grace_period=heartbeat_s * SILENT_BEATS if heartbeat_s else None,
-            )
-        except ImportError as error:
-            if url.startswith("postgresql+psycopg:"):
-                raise MissingToolError("psycopg", "postgres") from None
-            module = getattr(error.__cause__ or error.__context__ or error, "name", None)
-            raise ConfigError(
-                f"storage = {where!r}: its driver {module or ''} is not installed; "
-                "for PostgreSQL write postgresql+psycopg://…"
-            ) from None
-        except RuntimeError as error:
-            raise ConfigError(f"{where!r} was written by another optuna: {str(error).splitlines()[0]}") from None
+        return _Storage(
+            url,
+            engine_kwargs={"connect_args": _connect_args(url, lock_timeout_s), **alive},
+            heartbeat_interval=heartbeat_s,
+            grace_period=heartbeat_s * SILENT_BEATS if heartbeat_s else None,
+        )
 
 
-def _connect(url: str, **options: Any) -> _Storage:
-    """Tried again where another worker creates Optuna's tables at the same moment."""
-    import sqlalchemy.exc
-
-    for _ in range(5):
-        try:
-            return _Storage(url, **options)
-        except (sqlalchemy.exc.IntegrityError, sqlalchemy.exc.ProgrammingError):
-            time.sleep(0.5)
-    return _Storage(url, **options)
+def _connect_args(url: str, lock_timeout_s: float = 30.0) -> dict[str, Any]:
+    if url.startswith("sqlite:"):
+        return {"timeout": lock_timeout_s}
+    return {"connect_timeout": 10} if url.startswith("postgresql") else {}
 
 
 def check_folder(config: "SearchConfig", folder: Path) -> None:
@@ -153,9 +179,10 @@ def open_study(config: "SearchConfig", folder: Path, *, lock_timeout_s: float = 
     """
     where = place_of(config, folder)
     check_folder(config, folder)
-    storage = open_storage(_url(config, folder), heartbeat_s=_heartbeat_s(config), lock_timeout_s=lock_timeout_s)
-    with database_errors(where):
-        study = _existing(config, storage, where) or _created(config, storage, where)
+    url = _url(config, folder)
+    with database_errors(where), _in_turns(url):
+        storage = _connected(url, _heartbeat_s(config), lock_timeout_s)
+        study = _existing(config, storage, where) or _created(config, storage)
         study.set_user_attr(CONFIG, json.loads(config.model_dump_json(exclude={"storage"})))
         return study
 
@@ -200,10 +227,6 @@ def _existing(config: "SearchConfig", storage: RDBStorage, where: str) -> Study 
     study = optuna.load_study(
         study_name=name, storage=storage, sampler=make_sampler(config, config.space.genes), pruner=make_pruner(config)
     )
-    for _ in range(50 if config.storage else 0):  # another worker may be creating it at this moment
-        if IDENTITY in study.user_attrs:
-            break
-        time.sleep(0.1)
     fault = _difference(study.user_attrs.get(IDENTITY), _identity(config))
     if fault is None:
         return study
@@ -215,27 +238,22 @@ def _existing(config: "SearchConfig", storage: RDBStorage, where: str) -> Study 
     return None
 
 
-def _created(config: "SearchConfig", storage: RDBStorage, where: str) -> Study:
+def _created(config: "SearchConfig", storage: RDBStorage) -> Study:
     small = ["minimize"] * (len(config.criteria) - 1) if config.goal == "front" else []
-    try:
-        study = optuna.create_study(
-            study_name=_name(config),
-            storage=storage,
-            directions=["maximize", *small],
-            sampler=make_sampler(config, config.space.genes),
-            pruner=make_pruner(config),
-        )
-    except optuna.exceptions.DuplicatedStudyError:  # another worker was faster
-        found = _existing(config, storage, where)
-        assert found is not None
-        return found
+    study = optuna.create_study(
+        study_name=_name(config),
+        storage=storage,
+        directions=["maximize", *small],
+        sampler=make_sampler(config, config.space.genes),
+        pruner=make_pruner(config),
+    )
     if small:
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             study.set_metric_names(list(config.criteria))
     if config.check_target:
         study.enqueue_trial(config.space.genome(config.space.smallest()), user_attrs={"origin": SMALLEST})
-    study.set_user_attr(IDENTITY, _identity(config))  # last: other workers wait for it
+    study.set_user_attr(IDENTITY, _identity(config))  # last: without it, a study is begun anew
     return study
 
 
