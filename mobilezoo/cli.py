@@ -9,7 +9,7 @@ from typing import Annotated
 import typer
 
 from mobilezoo.errors import MobilezooError
-from mobilezoo.verbs import dataset, devices, estimating, search_commands
+from mobilezoo.verbs import dataset, devices, estimating, faults, search_commands
 from mobilezoo.verbs.commands import (
     SETTINGS,
     AllowCommands,
@@ -438,15 +438,44 @@ def demo(
 
 
 def main(args: list[str] | None = None) -> None:
-    """Run the CLI; a user's mistake is one line on stderr and exit code 2."""
+    """Run the CLI; a user's mistake is one line on stderr and exit code 2, Ctrl-C one line and 130."""
     # Libraries warn of their own future; nothing a user of these verbs can act on.
     warnings.filterwarnings("ignore", category=FutureWarning)
     warnings.filterwarnings("ignore", category=DeprecationWarning)
     try:
+        with faults.outlet():
+            code = _run(args)
+    except faults.OutputError as error:
+        code = error.exit_code if error.reader_gone else _said("error", str(error), error.exit_code)
+    sys.exit(code)
+
+
+def _run(args: list[str] | None) -> int:
+    """The exit code of a command; a failure of standard output, and what is no user's mistake, is raised."""
+    try:
         app(args=args)
+    except SystemExit as done:
+        code = done.code if isinstance(done.code, int) else int(done.code is not None)
+        return _said("interrupted", AGAIN, code) if code == faults.INTERRUPTED else code
+    except KeyboardInterrupt:  # before the command began
+        return _said("interrupted", AGAIN, faults.INTERRUPTED)
+    except faults.OutputError:
+        raise
     except MobilezooError as error:
-        print(f"{getattr(error, 'label', 'error')}: {_one_line(error)}", file=sys.stderr)
-        sys.exit(getattr(error, "exit_code", 2))
+        return _said(getattr(error, "label", "error"), _one_line(error), getattr(error, "exit_code", 2))
+    except OSError as error:
+        if (line := faults.explain(error)) is None:
+            raise
+        return _said("error", line, 2)
+    return 0
+
+
+AGAIN = "what was finished is kept; run the same command again"
+
+
+def _said(label: str, text: str, code: int) -> int:
+    print(f"{label}: {text}", file=sys.stderr)
+    return code
 
 
 def _one_line(error: MobilezooError) -> str:
