@@ -62,7 +62,7 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     except MobilezooError:  # the zoo's own under timm's name
         raise
     except Exception as error:  # constructors and downloads raise whatever they raise
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
+        first = (str(error).strip().splitlines() or ["no more is known"])[0]
         what = "its pretrained weights cannot be loaded" if kwargs.get("pretrained") else "it cannot be built so"
         raise ConfigError(f"{config.name}: {what}: {type(error).__name__}: {first[:300]}") from error
     return network

@@ -28,7 +28,8 @@ UPDATES = 10
 
 @pytest.fixture(params=sorted(config_names("train")))
 def recipe(request: pytest.FixtureRequest) -> TrainConfig:
-    return load_record(TrainConfig, find_config("train", request.param))
+    config = load_record(TrainConfig, find_config("train", request.param))
+    return config.model_copy(update={"pretrained": False})  # no network here
 
 
 def small_network() -> nn.Module:
@@ -67,7 +68,7 @@ def test_length_batch_and_peak_learning_rate_are_the_official_ones(name: str) ->
     assert values.index(max(values)) <= (warmup + 3) * UPDATES
 
 
-@pytest.mark.parametrize("name", OFFICIAL)
+@pytest.mark.parametrize("name", [*OFFICIAL, "finetune"])
 def test_the_header_says_source_score_cost_and_command(name: str) -> None:
     text = (config_root() / "train" / f"{name}.yaml").read_text(encoding="utf-8")
     header = "".join(line for line in text.splitlines() if line.startswith("#"))
