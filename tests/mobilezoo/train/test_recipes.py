@@ -5,7 +5,8 @@ import torch
 from torch import nn
 
 from mobilezoo.config import config_names, config_root, find_config, load_record
-from mobilezoo.data.datasets import DigitImages, ImageData
+from mobilezoo.data import open_data
+from mobilezoo.data.config import DataConfig
 from mobilezoo.data.loaders import train_loader
 from mobilezoo.models import load_model_config
 from mobilezoo.train import build
@@ -91,7 +92,7 @@ def test_the_network_takes_the_recipe_s_arguments(recipe: TrainConfig) -> None:
 def test_augmented_batches_go_through_mixing_and_loss(recipe: TrainConfig) -> None:
     small = recipe.data.model_copy(update={"batch_size": 8, "workers": 0})
     prep = load_model_config(recipe.model).preprocessing()
-    data = ImageData(DigitImages(train=True), tuple("0123456789"), torch.zeros(()))
+    data = open_data(DataConfig(source="digits"), train=True)
     torch.manual_seed(0)
     loader = train_loader(small, data, 64, prep, torch.device("cpu"))
     x, y = next(loader.epoch(0))
