@@ -44,7 +44,12 @@ A first walk:
 """,
 )
 
-DataArg = Annotated[str, typer.Option("--data", help="digits, folder:PATH, or a timm name: hfds/…, wds/…, torch/…")]
+DataArg = Annotated[
+    str | None,
+    typer.Option(
+        "--data", help="digits, folder:PATH, tar:PATH, or a timm name: hfds/…, wds/…; default: what the record names"
+    ),
+]
 
 ClassesArg = Annotated[
     str | None,
@@ -142,7 +147,7 @@ def train(
 def eval_(
     subject: Annotated[str, typer.Argument(help="Zoo name, checkpoint (.safetensors), exported file, or timm:NAME.")],
     of: SubjectFlags,
-    data: DataArg = "digits",
+    data: DataArg = None,
     classes: ClassesArg = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int, typer.Option("--workers", min=0)] = 2,

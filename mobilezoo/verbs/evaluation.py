@@ -2,10 +2,10 @@
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, cast
 
 from mobilezoo.artifacts import Artifact, load_record_of, record_path
-from mobilezoo.data.config import DataConfig
+from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
 from mobilezoo.verbs.options import SubjectOptions
 
@@ -20,7 +20,7 @@ if TYPE_CHECKING:
 
 def evaluate_subject(
     subject: str,
-    data: str,
+    data: str | None,
     options: SubjectOptions,
     batch_size: int,
     workers: int,
@@ -29,22 +29,36 @@ def evaluate_subject(
 ) -> dict[str, Any]:
     """Scores of a network in PyTorch, or of an exported file in its own runtime, on the validation split.
 
-    `classes` says where the data's classes lie among the outputs (see `place_classes`). With a file come, under
-    `pytorch`, the scores of the weights it was made of: `options.checkpoint`, else what its record names, where that
-    is still there.
+    `data` None takes the data that the network's record names; splits and the meaning of pixels are as in training
+    where a record tells. `classes` says where the data's classes lie among the outputs (see `place_classes`). With a
+    file come, under `pytorch`, the scores of the weights it was made of: `options.checkpoint`, else what its record
+    names, where that is still there.
     """
     from mobilezoo.data import open_data
+    from mobilezoo.verbs.subject import load_subject
 
-    source = DataConfig(source=data, batch_size=batch_size, workers=workers)
+    is_file = _is_artifact(subject)
+    weights = _weights_of(Path(subject), options) if is_file else (subject, options)
+    loaded = load_subject(*weights) if weights is not None else None
+    source = _source(subject, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
     split = open_data(source, train=False)
-    if not _is_artifact(subject):
-        return _evaluate_network(subject, options, source, split, progress, classes)
+    network = None
+    if loaded is not None and weights is not None:
+        network = _evaluate_network(weights[0], loaded, source, split, progress, classes)
+    if not is_file:
+        assert network is not None
+        return network
     result = _evaluate_file(Path(subject), source, split, progress, classes)
-    weights = _weights_of(Path(subject), options)
-    if weights is not None:
-        result["pytorch"] = _evaluate_network(*weights, source, split, progress, classes)
-        result["top1_drop"] = result["pytorch"]["top1"] - result["top1"]
+    if network is not None:
+        result |= {"pytorch": network, "top1_drop": network["top1"] - result["top1"]}
     return result
+
+
+def _source(subject: str, data: str | None, loaded: "Subject | None") -> DataConfig:
+    recorded = loaded.data if loaded is not None else None
+    if data is None and recorded is None:
+        raise ConfigError(f"no record says what {subject!r} was trained on: pass --data, for example folder:PATH")
+    return named_data(data, recorded) if data is not None else cast("DataConfig", recorded)
 
 
 def evaluate_file(path: Path, source: DataConfig, progress: bool = False, classes: str | None = None) -> dict[str, Any]:
@@ -74,13 +88,11 @@ def print_result(result: dict[str, Any]) -> None:
 
 
 def _evaluate_network(
-    subject: str, options: SubjectOptions, source: DataConfig, split: Any, progress: bool, classes: str | None
+    subject: str, loaded: "Subject", source: DataConfig, split: Any, progress: bool, classes: str | None
 ) -> dict[str, Any]:
     from mobilezoo.train.build import pick_device
-    from mobilezoo.verbs.subject import load_subject
 
     device = pick_device("auto")
-    loaded = load_subject(subject, options)
     if loaded.fresh:
         raise ConfigError(f"{subject!r} has random weights here: pass --checkpoint PATH")
     scores = _score_loaded(loaded, source, split, device, progress, classes)

@@ -14,7 +14,9 @@ from mobilezoo.errors import ConfigError, DataError, MobilezooError
 from mobilezoo.train import ranks, trainer
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.verbs.evaluation import evaluate_subject
+from mobilezoo.verbs.options import SubjectOptions
 
+NONE = SubjectOptions()
 RECIPE = """model: mnasnet_small
 data: {{source: "folder:{data}", workers: 0, batch_size: 4}}
 train: {{epochs: 1, device: cpu, resolution: 32, schedule: {{warmup_epochs: 0}}}}
@@ -43,19 +45,19 @@ def test_another_class_list_is_refused_by_resume_and_eval(photos: Path, tmp_path
     record = trainer.train(recipe(photos), run, progress=False)
     assert json.loads((run / "classes.json").read_text()) == ["A", "a", "B"] == list(record.labels)
     best, source = str(run / "best.safetensors"), f"folder:{photos}"
-    assert evaluate_subject(best, source, None, 4, 0, progress=False)["top1"] == record.top1
+    assert evaluate_subject(best, source, NONE, 4, 0, progress=False)["top1"] == record.top1
     for split in ("train", "val"):
         (photos / split / "B").rename(photos / split / "C")
     with pytest.raises(ConfigError, match=r"the first difference is class 2, 'B' there and 'C' here"):
         trainer.train(recipe(photos), run, resume=True, progress=False)
     with pytest.raises(ConfigError, match=r"the first difference is class 2, 'B' there and 'C' here"):
-        evaluate_subject(best, source, None, 4, 0, progress=False)
+        evaluate_subject(best, source, NONE, 4, 0, progress=False)
     # The run's own list serves as a map for data in another order or with fewer classes.
     (photos / "only" / "val").mkdir(parents=True)
     (photos / "val" / "a").rename(photos / "only" / "val" / "a")
-    few = evaluate_subject(best, f"folder:{photos}/only", None, 4, 0, False, classes=str(run / "classes.json"))
+    few = evaluate_subject(best, f"folder:{photos}/only", NONE, 4, 0, False, classes=str(run / "classes.json"))
     assert few["images"] == 4
-    assert few == evaluate_subject(best, f"folder:{photos}/only", None, 4, 0, False, classes="labels")
+    assert few == evaluate_subject(best, f"folder:{photos}/only", NONE, 4, 0, False, classes="labels")
 
 
 def test_a_process_that_sees_other_data_is_refused_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -106,3 +108,20 @@ def test_a_stream_that_ends_early_is_one_line(photos: Path, tmp_path: Path, monk
     monkeypatch.setattr("mobilezoo.data.loaders.TrainBatches.epoch", lambda *_: iter(()))
     with pytest.raises(DataError, match="ended after 0 of 3 updates"):
         trainer.train(recipe(photos), tmp_path / "run", progress=False)
+
+
+def test_eval_reads_the_data_of_the_record_as_training_did(photos: Path, tmp_path: Path) -> None:
+    (photos / "val").rename(photos / "dev")
+    for path in (photos / "dev").rglob("*.png"):
+        Image.open(path).convert("LA").save(path)  # transparent parts are laid on the background
+    changed = ("data.val_split=dev", "data.background=black", "data.exif=false")
+    trained = trainer.train(recipe(photos, *changed), tmp_path / "run", progress=False)
+    best = str(tmp_path / "run" / "best.safetensors")
+    assert evaluate_subject(best, None, NONE, 4, 0, progress=False)["top1"] == trained.top1
+    photos.rename(tmp_path / "moved")
+    with pytest.raises(DataError, match="dataset folder not found"):
+        evaluate_subject(best, None, NONE, 4, 0, progress=False)
+    moved = evaluate_subject(best, f"folder:{tmp_path}/moved", NONE, 4, 0, progress=False)
+    assert (moved["images"], moved["top1"]) == (12, trained.top1)
+    with pytest.raises(ConfigError, match="no record says what 'mnasnet_small' was trained on: pass --data"):
+        evaluate_subject("mnasnet_small", None, NONE, 4, 0, progress=False)
