@@ -8,7 +8,7 @@ from typing import Annotated
 
 import typer
 
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import MobilezooError, printable
 from mobilezoo.verbs import dataset, devices, estimating, faults, search_commands
 from mobilezoo.verbs.commands import (
     SETTINGS,
@@ -484,11 +484,11 @@ def _said(label: str, text: str, code: int) -> int:
 
 
 def _one_line(error: MobilezooError) -> str:
-    """The message, without the traceback that a loader process wraps around it."""
+    """The message, without the traceback that a loader process wraps around it, safe for a terminal."""
     text = str(error)
     if "Original Traceback" in text:
         text = text.strip().splitlines()[-1].partition(": ")[2]
-    return text
+    return printable(" ".join(text.splitlines()))
 
 
 if __name__ == "__main__":

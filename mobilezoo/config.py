@@ -5,7 +5,7 @@ package. Every record rejects unknown keys and wrong types; the message names fi
 expected.
 """
 
-import difflib
+import copy
 import json
 from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
@@ -13,24 +13,27 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo.errors import ConfigError, UnknownNameError, near_names, shortened
+from mobilezoo.reading import parse_yaml, read_yaml
 
+MOST_FAULTS = 5
+"""So many are told of one record."""
 KINDS = ("models", "train", "export", "devices", "search")
 
 
 class Record(BaseModel):
-    """A frozen, strictly typed record; unknown keys are errors."""
+    """A frozen, strictly typed record; unknown keys are errors, and so are numbers that are not finite."""
 
-    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=())
+    model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
 
     @classmethod
-    def parse(cls, data: Mapping[str, Any], source: str = "<record>") -> Self:
-        """Validate plain data (as YAML or JSON gives it). Raises ConfigError with one line per fault."""
+    def parse(cls, data: Any, source: str = "<record>") -> Self:
+        """Validate plain data (as YAML or JSON gives it). Raises ConfigError, all faults in one line."""
         try:
-            return cls.model_validate_json(json.dumps(data))
+            return cls.model_validate_json(json.dumps(data, allow_nan=False))
         except ValidationError as error:
             raise ConfigError(_explain(error, cls, source)) from None
-        except TypeError as error:
+        except (TypeError, ValueError, RecursionError) as error:  # no plain data: a caller's, never a file's
             raise ConfigError(f"{source}: {error}") from None
 
 
@@ -70,23 +73,6 @@ def find_config(kind: str, name: str | Path) -> Path:
     return path
 
 
-def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML 1.2 mapping as plain data, safely loaded. Raises ConfigError."""
-    from ruamel.yaml import YAML
-    from ruamel.yaml.error import YAMLError
-
-    try:
-        data = YAML(typ="safe", pure=True).load(Path(path).read_text(encoding="utf-8"))
-    except OSError as error:
-        raise ConfigError(f"{path}: {error.strerror or error}") from None
-    except (YAMLError, UnicodeDecodeError) as error:
-        first = " ".join(str(error).split())
-        raise ConfigError(f"{path}: not valid YAML: {first}") from None
-    if not isinstance(data, dict):
-        raise ConfigError(f"{path}: expected a mapping of keys, got {type(data).__name__}")
-    return data
-
-
 def write_yaml(path: str | Path, data: Mapping[str, Any], header: Sequence[str] = ()) -> Path:
     """Write plain data as block-style YAML below comment lines, atomically."""
     import io
@@ -104,10 +90,8 @@ def write_yaml(path: str | Path, data: Mapping[str, Any], header: Sequence[str] 
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Plain data with dotted overrides (`train.epochs=5`) applied; values are parsed as YAML scalars."""
-    from ruamel.yaml import YAML
-
-    result: dict[str, Any] = json.loads(json.dumps(data))
+    """Plain data with dotted overrides (`train.epochs=5`) applied; values are YAML. Raises ConfigError."""
+    result = copy.deepcopy(data)
     for item in overrides:
         key, sep, value = item.partition("=")
         if not sep or not key:
@@ -118,7 +102,7 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
             node = node.setdefault(part, {})
             if not isinstance(node, dict):
                 raise ConfigError(f"override {item!r}: {part!r} is a value, not a group of keys")
-        node[last] = YAML(typ="safe", pure=True).load(value) if value else None
+        node[last] = parse_yaml(value, f"override {item!r}") if value else None
     return result
 
 
@@ -129,11 +113,12 @@ def load_record(cls: type[R], path: str | Path, overrides: Iterable[str] = ()) -
 
 def _explain(error: ValidationError, cls: type[BaseModel], source: str) -> str:
     lines = []
-    for item in error.errors():
+    faults = error.errors()
+    for item in faults[:MOST_FAULTS]:
         where = ".".join(str(part) for part in item["loc"]) or "<top>"
         if item["type"] == "extra_forbidden":
+            near = _near_keys(cls, item["loc"])
             known = _fields_at(cls, item["loc"][:-1])
-            near = difflib.get_close_matches(str(item["loc"][-1]), known, n=3, cutoff=0.5)
             hint = f"did you mean {', '.join(near)}?" if near else f"known keys: {', '.join(known)}"
             lines.append(f"{source}: unknown key {where!r}: {hint}")
         elif item["type"] == "missing":
@@ -141,9 +126,20 @@ def _explain(error: ValidationError, cls: type[BaseModel], source: str) -> str:
         else:
             expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
             # a rule over several keys names them itself; the whole record would bury it
-            value = "" if isinstance(item["input"], dict) else f" = {item['input']!r}"
+            value = "" if isinstance(item["input"], dict) else f" = {shortened(repr(item['input']))}"
             lines.append(f"{source}: {where}{value}: expected {expected}")
-    return "; ".join(lines)
+    more = len(faults) - MOST_FAULTS
+    return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
+
+
+def _near_keys(cls: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
+    """Keys that may have been meant: of this very name in another group, else near ones beside it or below."""
+    name, beside = str(loc[-1]), _fields_at(cls, loc[:-1])
+    leaves: dict[str, list[str]] = {}
+    for key, _, _ in _rows(cls, None, ""):
+        leaves.setdefault(key.rpartition(".")[2], []).append(key)
+    near = near_names(name, beside, 3)
+    return leaves.get(name) or near or [leaves[leaf][0] for leaf in near_names(name, leaves, 2)]
 
 
 def explained(record: Record) -> list[tuple[str, str, str]]:

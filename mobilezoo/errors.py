@@ -7,6 +7,26 @@ from pathlib import Path
 
 FEW = 20
 """So many names are listed whole."""
+LONGEST = 120
+"""Characters of a value that a message repeats."""
+
+
+def near_names(name: str, known: Iterable[str], most: int) -> list[str]:
+    """Known names that may have been meant: those that begin with what was given, then similar ones."""
+    names = list(known)
+    begun = [other for other in names if len(name) > 2 and other.lower().startswith(name.lower())]
+    similar = difflib.get_close_matches(name[:LONGEST], names, n=most, cutoff=0.5)
+    return list(dict.fromkeys([*begun, *similar]))[:most]
+
+
+def shortened(text: str, most: int = LONGEST) -> str:
+    """A value for a message: what is too long for a line is cut."""
+    return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
+
+
+def printable(text: str) -> str:
+    """Text for a terminal: what would steer it or break the line is written as an escape."""
+    return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
 class MobilezooError(Exception):
@@ -22,10 +42,10 @@ class UnknownNameError(MobilezooError):
 
     def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
         names = sorted(known)
-        near = difflib.get_close_matches(name, names, n=4, cutoff=0.5)
+        near = near_names(name, names, 4)
         every = f"known: {', '.join(names)}" if len(names) <= FEW else "see `mobilezoo list`"
         hint = f"did you mean {', '.join(near)}?" if near else every
-        super().__init__(f"unknown {kind} {name!r}: {hint}")
+        super().__init__(f"unknown {kind} {shortened(repr(name))}: {hint}")
 
 
 class CheckpointError(MobilezooError):

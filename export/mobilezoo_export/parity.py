@@ -1,11 +1,15 @@
 """How far a file's logits are from PyTorch's."""
 
 import math
+import sys
 
 import numpy as np
 
 from mobilezoo.artifacts import Parity
 from mobilezoo_export.tolerances import tolerance_for
+
+UNLIMITED = sys.float_info.max
+"""Records hold finite numbers only."""
 
 
 def measure_parity(reference: np.ndarray, logits: np.ndarray, *, precision: str, inputs: str, ran_in: str) -> Parity:
@@ -14,13 +18,13 @@ def measure_parity(reference: np.ndarray, logits: np.ndarray, *, precision: str,
     logits = logits.astype(np.float64)
     limit = tolerance_for(precision)
     comparable = logits.shape == reference.shape and bool(np.isfinite(logits).all())
-    error = np.abs(logits - reference) if comparable else np.full(reference.shape, math.inf)
+    error = np.abs(logits - reference) if comparable else np.full(reference.shape, UNLIMITED)
     scale = float(reference.std()) or 1.0
     return Parity(
         inputs=inputs,
         images=len(reference),
         max_abs=float(error.max()),
-        relative=float(error.max()) / scale,
+        relative=min(float(error.max()) / scale, UNLIMITED),
         snr_db=_snr_db(reference, error),
         top1_agreement=float((logits.argmax(-1) == reference.argmax(-1)).mean()) if comparable else 0.0,
         tolerance=limit.relative,
@@ -30,7 +34,8 @@ def measure_parity(reference: np.ndarray, logits: np.ndarray, *, precision: str,
 
 def _snr_db(reference: np.ndarray, error: np.ndarray) -> float:
     """10 log10 of signal power over error power; the mean logit carries no information and is left out."""
-    noise = float((error**2).mean())
+    with np.errstate(over="ignore"):
+        noise = float((error**2).mean())
     signal = float(reference.var())
     if not math.isfinite(noise):
         return -999.0

@@ -50,6 +50,13 @@ def test_dotted_overrides_reach_nested_keys(recipe: Path) -> None:
         ("train.epochs=0", ["train.epochs", "greater than 0"]),
         ("train.optimizer.clip_mode=soft", ["clip_mode", "'soft'", "'agc'"]),
         ("train.epochs", ["KEY=VALUE"]),
+        ("epochs=5", ["unknown key 'epochs'", "did you mean train.epochs?"]),
+        ("train.lr=5", ["did you mean train.optimizer.lr?"]),
+        ("epoch=5", ["did you mean train.epochs"]),
+        ("data.augment.sizes=[160", ["override 'data.augment.sizes=[160'", "column"]),
+        ("train.seed=2020-01-01", ["override 'train.seed=2020-01-01'", "date"]),
+        ("train.optimizer.lr=.inf", ["override", "inf"]),
+        ("name=" + "x" * 5000 + ": y", ["override"]),
         ("model.name=x", ["is a value, not a group"]),
         ("train.epochs=3", ["warmup_epochs"]),
     ],
@@ -71,19 +78,22 @@ def test_unusable_yaml_is_a_config_error(tmp_path: Path, text: str) -> None:
 
 
 def test_near_names_are_offered() -> None:
+    with pytest.raises(UnknownNameError, match="did you mean mobilenetv2_ca_100"):
+        load_model_config("mobilenet")
     with pytest.raises(UnknownNameError, match="shvit_s1"):
         load_model_config("shvit_s")
     with pytest.raises(UnknownNameError, match="digits"):
         find_config("train", "digit")
 
 
+INTEGERS = st.integers(-(2**63), 2**63 - 1)
 TEXT = st.text(st.characters(exclude_characters="\x85"), max_size=20)  # YAML reads a bare NEL as a line break
 
 
 @given(
     st.dictionaries(
         st.from_regex(r"[a-z]{1,8}", fullmatch=True),
-        st.one_of(st.integers(), st.booleans(), TEXT, st.lists(st.integers(), max_size=3), st.none()),
+        st.one_of(INTEGERS, st.booleans(), TEXT, st.lists(INTEGERS, max_size=3), st.none()),
         min_size=1,
     )
 )
