@@ -8,6 +8,7 @@ import importlib.metadata
 import json
 import os
 import shutil
+import stat
 import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -278,6 +279,7 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> Path:
     temporary = scratch / path.name
     try:
         write(temporary)
+        _give_ordinary_modes(scratch)
         if temporary.is_file():
             with temporary.open("rb") as handle:
                 os.fsync(handle.fileno())
@@ -289,6 +291,19 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> Path:
     finally:
         shutil.rmtree(scratch, ignore_errors=True)
     return path
+
+
+def _give_ordinary_modes(scratch: Path) -> None:
+    """Files and folders below as the user's umask has them: what went through `tempfile` is readable by nobody else."""
+    model = scratch / ".mode"
+    model.mkdir()
+    ordinary = stat.S_IMODE(model.stat().st_mode)
+    model.rmdir()
+    for path in scratch.rglob("*"):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            runs = stat.S_ISDIR(mode) or mode & stat.S_IXUSR
+            path.chmod(ordinary if runs else ordinary & ~0o111)
 
 
 def write_text(path: Path, text: str) -> Path:

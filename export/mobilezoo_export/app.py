@@ -7,16 +7,19 @@ from typing import Any
 
 import numpy as np
 
-from mobilezoo.artifacts import Preprocessing
+from mobilezoo.preprocessing import COLOURS, Preprocessing
 from mobilezoo_export.contract import ExportSpec
 
 KEY = "mobilezoo"
 """Name of the note in every format."""
+INPUT, OUTPUT = "image", "logits"
+"""Names of a file's input and output, where the format has names."""
 
 
 def pixel_scale(preprocessing: Preprocessing, channels: int) -> tuple[np.ndarray, np.ndarray]:
     """(scale, shift), float32 [1, C, 1, 1], that normalise pixel values 0..255."""
-    mean, std = (_per_channel(values, channels) for values in (preprocessing.mean, preprocessing.std))
+    prep = preprocessing.for_channels(channels)
+    mean, std = (np.asarray(values).reshape(1, channels, 1, 1) for values in (prep.mean, prep.std))
     return (1 / (255 * std)).astype(np.float32), (-mean / std).astype(np.float32)
 
 
@@ -35,17 +38,22 @@ def to_normalised(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarra
 
 def notes(spec: ExportSpec, layout: str) -> dict[str, Any]:
     """What an app must know to feed the file and to read its answer."""
-    prep = spec.preprocessing
+    prep = spec.preprocessing.for_channels(spec.in_chans)
+    colours = COLOURS.get(spec.in_chans, f"{spec.in_chans} channels")
     return {
         "model": spec.model,
         "precision": spec.precision,
         "input": {
-            "values": "pixels 0..255, RGB" if spec.options.image else "(pixels / 255 - mean) / std, RGB",
+            "name": INPUT,
+            "values": "pixels 0..255" if spec.options.image else "(pixels / 255 - mean) / std",
+            "channels": colours,
             "mean": list(prep.mean),
             "std": list(prep.std),
             "layout": layout,
             "resolution": list(spec.resolution),
+            "resize_and_crop": prep.rule(spec.resolution),
             "crop_pct": prep.crop_pct,
+            "crop_mode": prep.crop_mode,
             "interpolation": prep.interpolation,
         },
         "output": "probabilities" if spec.options.softmax else "logits",
@@ -65,12 +73,13 @@ def read_notes(path: Path) -> dict[str, Any]:
     return found
 
 
-def add_litert_notes(path: Path, text: str) -> None:
-    """Append the notes as a metadata entry of the flatbuffer."""
+def finish_litert(path: Path, text: str) -> None:
+    """Name input and output, and append the notes as a metadata entry of the flatbuffer."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    _name_ends(model)
     buffer, entry = schema.BufferT(), schema.MetadataT()
     buffer.data = list(text.encode())
     entry.name, entry.buffer = KEY, len(model.buffers)
@@ -79,6 +88,14 @@ def add_litert_notes(path: Path, text: str) -> None:
     builder = flatbuffers.Builder(path.stat().st_size)
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(builder.Output())
+
+
+def _name_ends(model: Any) -> None:
+    """Tensors and signatures of a file with one input and one output; the converter numbers them."""
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = INPUT, OUTPUT
+    for signature in model.signatureDefs or ():
+        signature.inputs[0].name, signature.outputs[0].name = INPUT, OUTPUT
 
 
 def _litert_notes(path: Path) -> str:
@@ -123,8 +140,3 @@ _READERS: dict[str, Callable[[Path], str]] = {
     ".mlpackage": _coreml_notes,
     ".pte": _executorch_notes,
 }
-
-
-def _per_channel(values: tuple[float, ...], channels: int) -> np.ndarray:
-    whole = values if len(values) == channels else [float(np.mean(values))] * channels
-    return np.asarray(whole, dtype=np.float64).reshape(1, channels, 1, 1)

@@ -4,6 +4,8 @@ import numpy as np
 
 from mobilezoo_export.contract import ExportSpec
 
+LUMA = (0.299, 0.587, 0.114)
+"""Grey of red, green and blue (ITU-R 601)."""
 SAMPLE_NAME = "crops of scikit-learn's sample photographs"
 
 
@@ -25,13 +27,11 @@ def sample_images(spec: ExportSpec, count: int = 64, seed: int = 0) -> np.ndarra
 
 
 def normalise(images_nhwc: np.ndarray, spec: ExportSpec) -> np.ndarray:
-    """RGB images in 0..255, NHWC → float32 NCHW as the model expects; other channel counts get copies of the grey."""
-    scaled = images_nhwc / 255.0
-    if spec.in_chans != 3:
-        scaled = np.repeat(scaled.mean(-1, keepdims=True), spec.in_chans, axis=-1)
-    mean, std = (_per_channel(values, spec.in_chans) for values in (spec.preprocessing.mean, spec.preprocessing.std))
-    return np.ascontiguousarray(((scaled - mean) / std).transpose(0, 3, 1, 2), dtype=np.float32)
-
-
-def _per_channel(values: tuple[float, ...], channels: int) -> np.ndarray:
-    return np.asarray(values if len(values) == channels else [float(np.mean(values))] * channels)
+    """RGB images in 0..255, NHWC → float32 NCHW as the model expects; 2 or more than 4 channels are copies of grey."""
+    scaled, prep = images_nhwc / 255.0, spec.preprocessing.for_channels(spec.in_chans)
+    if spec.in_chans == 4:  # opaque
+        scaled = np.concatenate([scaled, np.ones_like(scaled[..., :1])], axis=-1)
+    elif spec.in_chans != 3:
+        scaled = np.repeat(scaled @ np.array(LUMA)[:, None], spec.in_chans, axis=-1)
+    normalised = (scaled - np.array(prep.mean)) / np.array(prep.std)
+    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), dtype=np.float32)

@@ -38,7 +38,7 @@ class Program:
             raise ExportError("the Core ML model is no ML Program: export it again with mobilezoo")
         functions = load(spec, spec.specificationVersion, model.weights_dir).functions
         self.function = functions["main"]
-        self.input_shape = _usual_shape(spec.description.input[0].type)
+        self.input_shape = usual_shape(spec.description.input[0].type)
         """Sizes that are open stand at their usual value."""
         self._half = types.fp16 if half_storage else None
         self._constants: dict[Any, Any] = {}
@@ -121,10 +121,11 @@ class Program:
         return self._constants[variable]
 
 
-def _usual_shape(kind: Any) -> tuple[int, ...]:
-    """The input's shape in a package's description; images have three channels."""
+def usual_shape(kind: Any) -> tuple[int, ...]:
+    """The input's shape in a package's description; images are grey or RGB."""
     if kind.WhichOneof("Type") == "imageType":
-        return 1, 3, int(kind.imageType.height), int(kind.imageType.width)
+        grey = kind.imageType.colorSpace in (kind.imageType.GRAYSCALE, kind.imageType.GRAYSCALE_FLOAT16)
+        return 1, 1 if grey else 3, int(kind.imageType.height), int(kind.imageType.width)
     return tuple(int(size) for size in kind.multiArrayType.shape)
 
 

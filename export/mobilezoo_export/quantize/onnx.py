@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
+from mobilezoo_export.app import INPUT
 from mobilezoo_export.quantize.mixed import float_positions
 
-INPUT = "image"
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 

@@ -10,7 +10,7 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
-from mobilezoo_export.app import KEY, notes_text
+from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.coreml import compress
@@ -20,6 +20,8 @@ if TYPE_CHECKING:
     from torch import nn
 
 TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
+IMAGES = (1, 3)
+"""Channels that a Core ML image input can have."""
 
 
 class CoreMLExporter(Exporter):
@@ -42,6 +44,8 @@ class CoreMLExporter(Exporter):
             return (
                 f"a Core ML classifier needs one name per class, got {len(spec.labels)} names: export trained weights"
             )
+        if spec.options.image and spec.in_chans not in IMAGES:
+            return f"Core ML images are grey or RGB, not of {spec.in_chans} channels: leave image out"
         if spec.options.image and spec.options.flexible in ("batch", "both"):
             return "Core ML takes images one by one: use flexible=resolution, or leave image out"
         if spec.options.flexible in ("resolution", "both") and _resizes_nearest(model):
@@ -63,7 +67,7 @@ class CoreMLExporter(Exporter):
                 program,
                 convert_to="mlprogram",
                 inputs=_inputs(spec),
-                outputs=None if spec.options.classifier else [ct.TensorType(name="logits")],
+                outputs=None if spec.options.classifier else [ct.TensorType(name=OUTPUT)],
                 classifier_config=ct.ClassifierConfig(list(spec.labels)) if spec.options.classifier else None,
                 compute_precision=ct.precision.FLOAT32 if spec.precision == "fp32" else ct.precision.FLOAT16,
                 minimum_deployment_target=getattr(ct.target, spec.options.coreml_target),
@@ -74,7 +78,18 @@ class CoreMLExporter(Exporter):
                 converted = compress(converted, spec.precision, batches, spec.float_groups)
             converted.user_defined_metadata[KEY] = notes_text(spec, "NCHW")
             converted.save(str(path))
+            _drop_strays(path)
         return []
+
+
+def _drop_strays(package: Path) -> None:
+    """Leave only what the manifest lists: coremltools also saves a table for ExecuTorch's debugger."""
+    manifest = package / "Manifest.json"
+    items = json.loads(manifest.read_text(encoding="utf-8"))["itemInfoEntries"].values()
+    listed = [package / "Data" / item["path"] for item in items]
+    for file in [path for path in package.rglob("*") if path.is_file() and path != manifest]:
+        if not any(file == item or item in file.parents for item in listed):
+            file.unlink()
 
 
 def _resizes_nearest(model: "nn.Module") -> bool:
@@ -82,20 +97,21 @@ def _resizes_nearest(model: "nn.Module") -> bool:
     return graph is not None and any("upsample_nearest" in str(node.target) for node in graph.nodes)
 
 
-def _inputs(spec: ExportSpec) -> list[Any] | None:
-    """What coremltools cannot see in the program: images, and the usual ones of sizes that are open."""
+def _inputs(spec: ExportSpec) -> list[Any]:
+    """What coremltools cannot see in the program: a name, images, and the usual ones of sizes that are open."""
     import coremltools as ct
 
     from mobilezoo_export.flexible import bounds
 
     limits = bounds(spec)
-    if not limits and not spec.options.image:
-        return None
     sizes = [
         ct.RangeDim(limits[axis][0], limits[axis][-1], default=size) if axis in limits else size
         for axis, size in enumerate(spec.shape)
     ]
-    return [ct.ImageType(name="image", shape=sizes) if spec.options.image else ct.TensorType(shape=sizes)]
+    if not spec.options.image:
+        return [ct.TensorType(name=INPUT, shape=sizes)]
+    colours = ct.colorlayout.GRAYSCALE if spec.in_chans == 1 else ct.colorlayout.RGB
+    return [ct.ImageType(name=INPUT, shape=sizes, color_layout=colours)]
 
 
 class CoreMLRunner(Runner):
@@ -133,19 +149,21 @@ class _Prediction:
     def __init__(self, path: Path) -> None:
         import coremltools as ct
 
+        from mobilezoo_export.mil.program import usual_shape
+
         self.model = ct.models.MLModel(str(path))
         described = self.model.get_spec().description
         self._names = described.input[0].name, described.predictedProbabilitiesName or described.output[0].name
         self._labels = json.loads(described.metadata.userDefined.get(KEY, "{}")).get("labels", [])
         kind = described.input[0].type
         self._image = kind.WhichOneof("Type") == "imageType"
-        size = (1, 3, kind.imageType.height, kind.imageType.width) if self._image else kind.multiArrayType.shape
-        self.input_shape = tuple(int(length) for length in size)
+        self.input_shape = usual_shape(kind)
 
     def run(self, image: np.ndarray) -> np.ndarray:
         from PIL import Image
 
-        fed = Image.fromarray(image[0].transpose(1, 2, 0).astype(np.uint8)) if self._image else image
+        pixels = image[0].transpose(1, 2, 0).squeeze(-1) if image.shape[1] == 1 else image[0].transpose(1, 2, 0)
+        fed = Image.fromarray(pixels.astype(np.uint8)) if self._image else image
         answer = self.model.predict({self._names[0]: fed})[self._names[1]]
         return np.asarray([[answer[label] for label in self._labels]] if isinstance(answer, dict) else answer)
 

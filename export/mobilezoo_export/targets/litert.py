@@ -10,7 +10,7 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
-from mobilezoo_export.app import add_litert_notes, notes_text
+from mobilezoo_export.app import finish_litert, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantise
@@ -56,7 +56,7 @@ class LiteRTExporter(Exporter):
         with quiet():
             path.write_bytes(self._converted(model, spec))
             # Before quantising: the quantiser's files hold buffers that the schema's classes would lose.
-            add_litert_notes(path, notes_text(spec, spec.options.layout))
+            finish_litert(path, notes_text(spec, spec.options.layout))
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
                 fed = [self._as_fed(batch, spec) for batch in batches]

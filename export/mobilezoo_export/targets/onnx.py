@@ -8,10 +8,10 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec
 from mobilezoo.errors import ExportError, require
-from mobilezoo_export.app import KEY, notes_text
+from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.quantize.calibration import calibration_batches
-from mobilezoo_export.quantize.onnx import INPUT, to_float16, to_int8
+from mobilezoo_export.quantize.onnx import to_float16, to_int8
 from mobilezoo_export.quiet import quiet
 
 if TYPE_CHECKING:
@@ -44,7 +44,7 @@ class OnnxExporter(Exporter):
                 dynamic_shapes=dynamic_shapes(spec),
                 opset_version=spec.options.opset,
                 input_names=[INPUT],
-                output_names=["logits"],
+                output_names=[OUTPUT],
                 verbose=False,
                 # Weights stay inside: one file is one artefact.
                 external_data=False,
