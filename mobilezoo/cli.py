@@ -112,6 +112,9 @@ def train(
     config: Annotated[str, typer.Argument(help="A recipe: path of a YAML, or a bare name in configs/train/.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: train.epochs=5 data.workers=4")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole checkpoint.")] = False,
+    resolution: Annotated[
+        str | None, typer.Option("--resolution", help="Short for train.resolution: 224, or 192x256 (height x width).")
+    ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/NAME.")] = None,
     keys: Keys = False,
     as_json: Json = False,
@@ -126,6 +129,7 @@ def train(
         mobilezoo train digits --keys
         mobilezoo train digits model=shvit_s1 train.epochs=5 name=shvit
         mobilezoo train digits --resume
+        mobilezoo train digits --resolution 48x64 model_args.in_chans=1
         torchrun --nproc-per-node 8 -m mobilezoo.cli train shvit --resume
         mobilezoo train digits data.source=folder:~/my_photos model_args.drop_path_rate=0.1
     """

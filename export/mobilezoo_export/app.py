@@ -14,6 +14,8 @@ KEY = "mobilezoo"
 """Name of the note in every format."""
 INPUT, OUTPUT = "image", "logits"
 """Names of a file's input and output, where the format has names."""
+NAME_FIELD = 10
+"""Place of a tensor's name in the vtable of TFLite's schema."""
 
 
 def pixel_scale(preprocessing: Preprocessing, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -96,6 +98,37 @@ def _name_ends(model: Any) -> None:
     graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = INPUT, OUTPUT
     for signature in model.signatureDefs or ():
         signature.inputs[0].name, signature.outputs[0].name = INPUT, OUTPUT
+
+
+def keep_litert_output_name(path: Path) -> None:
+    """Give a quantised file's output its name back, which the quantiser leaves to the int8 tensor before it.
+
+    In place: the file's other buffers stay where they are. The longer name is cut, and the int8 tensor renamed.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = bytearray(path.read_bytes())
+    graph = schema.Model.GetRootAs(data, 0).Subgraphs(0)
+    output = graph.Outputs(0)
+    if graph.Tensors(output).Name() != f"{OUTPUT}_dequant".encode():
+        return
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        if index == output:
+            _rename(data, tensor, OUTPUT)
+        elif tensor.Name() == OUTPUT.encode():
+            _rename(data, tensor, "int8")
+    path.write_bytes(data)
+
+
+def _rename(data: bytearray, tensor: Any, name: str) -> None:
+    """Overwrite a tensor's name, a flatbuffer string (length, bytes, zero), by one that is no longer."""
+    at = tensor._tab.Pos + tensor._tab.Offset(NAME_FIELD)
+    at += int.from_bytes(data[at : at + 4], "little")
+    length, new = int.from_bytes(data[at : at + 4], "little"), name.encode()
+    assert len(new) <= length
+    data[at : at + 4] = len(new).to_bytes(4, "little")
+    data[at + 4 : at + 4 + length] = new.ljust(length, b"\0")
 
 
 def _litert_notes(path: Path) -> str:

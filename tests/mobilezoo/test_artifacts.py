@@ -1,9 +1,12 @@
 """Atomic writes and records beside files."""
 
 import errno
+import os
 from pathlib import Path
 
 import pytest
+import torch
+from safetensors.torch import save_file
 
 from mobilezoo.artifacts import (
     Checkpoint,
@@ -43,6 +46,26 @@ def test_a_folder_is_replaced_whole(tmp_path: Path) -> None:
     write("second")
     assert [p.name for p in (tmp_path / "folder").iterdir()] == ["second"]
     assert sha256_of(tmp_path / "folder") != before
+
+
+@pytest.mark.parametrize(("mask", "file", "folder"), [(0o022, 0o644, 0o755), (0o027, 0o640, 0o750)])
+def test_what_was_made_in_temporary_places_gets_ordinary_modes(
+    tmp_path: Path, mask: int, file: int, folder: int
+) -> None:
+    def fill(temporary: Path) -> None:
+        temporary.mkdir(mode=0o700)
+        for name, mode in (("data", 0o600), ("program", 0o700)):
+            (temporary / name).write_text("x")
+            (temporary / name).chmod(mode)
+
+    before = os.umask(mask)
+    try:
+        made = atomic_write(tmp_path / "package", fill)
+        weights = atomic_write(tmp_path / "w.safetensors", lambda place: save_file({"a": torch.zeros(1)}, place))
+    finally:
+        os.umask(before)
+    found = [made, made / "data", made / "program", weights]
+    assert [path.stat().st_mode & 0o777 for path in found] == [folder, file, folder, file]
 
 
 def checkpoint(path: str) -> Checkpoint:

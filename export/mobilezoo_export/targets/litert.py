@@ -10,7 +10,7 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec, versions
 from mobilezoo.errors import ExportError, require
-from mobilezoo_export.app import finish_litert, notes_text
+from mobilezoo_export.app import finish_litert, keep_litert_output_name, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantise
@@ -61,6 +61,7 @@ class LiteRTExporter(Exporter):
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
                 fed = [self._as_fed(batch, spec) for batch in batches]
                 quantise(path, path, spec.precision, fed, spec.options.int8_io, spec.float_groups)
+                keep_litert_output_name(path)
         return []
 
     def _converted(self, model: "nn.Module", spec: ExportSpec) -> bytes:
