@@ -21,7 +21,7 @@ from mobilezoo.verbs.commands import (
     print_json,
     print_keys,
 )
-from mobilezoo.verbs.options import NetworkFlags, SubjectFlags
+from mobilezoo.verbs.options import NetworkFlags, SubjectFlags, resolution_override
 
 app = typer.Typer(
     name="mobilezoo",
@@ -133,16 +133,17 @@ def train(
         torchrun --nproc-per-node 8 -m mobilezoo.cli train shvit --resume
         mobilezoo train digits data.source=folder:~/my_photos model_args.drop_path_rate=0.1
     """
+    changes = (*(overrides or ()), *resolution_override(resolution))
     if keys:
         from mobilezoo.config import find_config, load_record
         from mobilezoo.train.config import TrainConfig
 
-        recipe = load_record(TrainConfig, find_config("train", config), tuple(overrides or ()))
+        recipe = load_record(TrainConfig, find_config("train", config), changes)
         print_keys(f"recipe {config}", recipe, as_json)
         return
     from mobilezoo.verbs.training import run_training
 
-    record = run_training(config, tuple(overrides or ()), out, resume, progress=not quiet)
+    record = run_training(config, changes, out, resume, progress=not quiet)
     if os.environ.get("RANK", "0") == "0":  # torchrun starts this verb several times
         print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")
 

@@ -107,6 +107,14 @@ def read_labels(given: str) -> tuple[str, ...]:
     return tuple(labels)
 
 
+def resolution_override(given: str | None) -> tuple[str, ...]:
+    """What `train --resolution` stands for among the overrides. Raises ConfigError."""
+    if given is None:
+        return ()
+    height, width = parse_resolution(given)
+    return (f"train.resolution=[{height}, {width}]",)
+
+
 def _numbers(option: str, given: str | None, above: float) -> tuple[float, ...] | None:
     if given is None:
         return None

@@ -4,10 +4,12 @@ from typing import Any
 
 import pytest
 
+from mobilezoo.cli import main
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError
 from mobilezoo.resolution import Resolution, parse_resolution, written
 from mobilezoo.train.config import TrainConfig
+from mobilezoo.verbs.options import resolution_override
 
 
 class Sized(Record):
@@ -52,3 +54,12 @@ def test_training_takes_as_many_channels_as_images_have(channels: Any) -> None:
     data = {"model": "mnasnet_small", "data": {"source": "digits"}, "model_args": {"in_chans": channels}}
     with pytest.raises(ConfigError, match=r"in_chans of 1 \(grey\), 3 \(RGB\) or 4 \(RGBA\), got"):
         TrainConfig.parse(data)
+
+
+def test_train_takes_it_as_an_option(capsys: pytest.CaptureFixture[str]) -> None:
+    with pytest.raises(SystemExit) as done:
+        main(["train", "digits", "--resolution", "24x32", "--keys", "--json"])
+    assert not done.value.code
+    assert "[24, 32]" in capsys.readouterr().out
+    with pytest.raises(ConfigError, match="--resolution 'big': expected"):
+        resolution_override("big")
