@@ -378,6 +378,7 @@ def profile(
     allow_folded: Annotated[
         bool, typer.Option("--allow-folded", help="Time a file whose zero norms let branches vanish.")
     ] = False,
+    allow_commands: AllowCommands = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -19,4 +19,4 @@ def allow_commands(allowed: bool = True) -> None:
 def require_commands_allowed(what: str) -> None:
     """Raise ConfigError for a value that would run a command, unless that was allowed. `what` names key and value."""
     if not _allowed.get():
-        raise ConfigError(f"{what} runs a command on this machine: pass --allow-commands if you trust its author")
+        raise ConfigError(f"{what} runs a command: pass --allow-commands if you trust its author")

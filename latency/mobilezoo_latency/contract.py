@@ -23,6 +23,10 @@ class DeviceConfig(Record):
     name: str = Field(default="", description="taken from the file name; never written in a YAML")
     description: str = Field(default="", description="one line for listings")
 
+    def commands(self) -> dict[str, str]:
+        """Key → what it is, of each value that would start a program of the config's choice."""
+        return {}
+
 
 @dataclass(frozen=True)
 class ArtifactFile:

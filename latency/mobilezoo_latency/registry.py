@@ -6,7 +6,8 @@ from typing import Any
 
 from mobilezoo.config import apply_overrides, config_names, config_root, find_config, read_yaml
 from mobilezoo.errors import ConfigError, UnknownNameError
-from mobilezoo_latency.contract import Device
+from mobilezoo.trust import require_commands_allowed
+from mobilezoo_latency.contract import Device, DeviceConfig
 
 DEVICES = {
     "host": "mobilezoo_latency.host:HostDevice",
@@ -33,11 +34,21 @@ def load_device(device: str | Path | Device, overrides: tuple[str, ...] = ()) ->
     kind = data.get("type")
     if kind is None:
         raise ConfigError(f"{path}: missing key 'type'")
-    if kind not in DEVICES:
+    if not isinstance(kind, str) or kind not in DEVICES:
         raise UnknownNameError("device type", str(kind), DEVICES)
     cls = _resolve(DEVICES[kind])
     built: Device = cls(cls.Config.parse({**data, "name": path.stem}, str(path)))
+    _trust(path, built.config, {item.partition("=")[0].split(".")[0] for item in overrides})
     return built
+
+
+def _trust(path: Path, config: DeviceConfig, said: set[str]) -> None:
+    """Refuse commands in a config, unless it is a shipped one or the user wrote the key on the command line."""
+    if path.resolve().parent == (config_root() / "devices").resolve():
+        return
+    for key, what in config.commands().items():
+        if key not in said:
+            require_commands_allowed(f"{path}: {what}")
 
 
 def _resolve(place: str) -> Any:

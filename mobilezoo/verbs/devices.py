@@ -5,7 +5,7 @@ from typing import Annotated, Any
 import typer
 
 from mobilezoo.errors import MobilezooError, UnknownNameError
-from mobilezoo.verbs.commands import Json, command, group, print_json
+from mobilezoo.verbs.commands import AllowCommands, Json, command, group, print_json
 
 app = group("device", "What latency can be measured on: list the devices, check them, set them up.")
 SETUPS = ("emulator", "browser")
@@ -35,6 +35,7 @@ def check(
     devices: Annotated[
         list[str] | None, typer.Argument(help="Names or YAML paths; default: every shipped one.")
     ] = None,
+    allow_commands: AllowCommands = False,
     as_json: Json = False,
 ) -> None:
     """Whether measuring could start now, and what to do where it could not.

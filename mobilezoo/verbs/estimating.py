@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobilezoo.errors import MobilezooError, existing_path
-from mobilezoo.verbs.commands import Json, Quiet, command, print_json
+from mobilezoo.verbs.commands import AllowCommands, Json, Quiet, command, print_json
 from mobilezoo.verbs.latency import app
 from mobilezoo.verbs.spaces import Say, block_keys, export_blocks, sample_networks
 
@@ -30,6 +30,7 @@ def table(
     device: DeviceOpt = "host_litert",
     networks: Annotated[int, typer.Option("--networks", min=3, help="Whole networks that the overhead rests on.")] = 12,
     work: Folder = WORK,
+    allow_commands: AllowCommands = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure the blocks of random networks of a space and the networks themselves; the table carries its error.
@@ -92,6 +93,7 @@ def fit(
         Path | None, typer.Option("--from", help="Another device's predictor: then 20 networks are enough.")
     ] = None,
     work: Folder = WORK,
+    allow_commands: AllowCommands = False,
     quiet: Quiet = False,
 ) -> None:
     """Measure random networks of a space and train a predictor on them; it carries its error and interval.
@@ -133,6 +135,7 @@ def predict(
     by: Annotated[Path, typer.Option("--with", help="A table or a predictor.")],
     space: Annotated[str | None, typer.Option("--space", help="The search space of a table's blocks.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="Refuse a table made for another device.")] = None,
+    allow_commands: AllowCommands = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

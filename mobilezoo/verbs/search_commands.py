@@ -6,7 +6,7 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mobilezoo.verbs.commands import SETTINGS, Json, Keys, Quiet, command, print_json, print_keys
+from mobilezoo.verbs.commands import SETTINGS, AllowCommands, Json, Keys, Quiet, command, print_json, print_keys
 
 
 class _RunByDefault(TyperGroup):
@@ -51,6 +51,7 @@ def run(
     ] = None,
     out: Out = None,
     keys: Keys = False,
+    allow_commands: AllowCommands = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -82,7 +83,14 @@ def run(
 
 
 @command(app)
-def worker(study: Study, name: Name = None, out: Out = None, as_json: Json = False, quiet: Quiet = False) -> None:
+def worker(
+    study: Study,
+    name: Name = None,
+    out: Out = None,
+    allow_commands: AllowCommands = False,
+    as_json: Json = False,
+    quiet: Quiet = False,
+) -> None:
     """Work on a search that `search run` began, on this or any other machine, until all its trials are finished.
 
     Workers meet in the database. One that falls silent (heartbeat_s) counts as dead, and its network runs again.
@@ -126,6 +134,7 @@ def front(
     device: Annotated[
         list[str] | None, typer.Option("--device", help="With --remeasure: on these instead; may be repeated.")
     ] = None,
+    allow_commands: AllowCommands = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:
@@ -153,6 +162,7 @@ def finetune(
         str | None, typer.Option("--recipe", help="Training config; default: the search's final_recipe or recipe.")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default STUDY/finetune/NUMBER.")] = None,
+    allow_commands: AllowCommands = False,
     as_json: Json = False,
     quiet: Quiet = False,
 ) -> None:

@@ -1,7 +1,10 @@
 """Remote devices. The logic runs against a scripted shell; ssh and adb run end to end against servers on loopback,
 where the "arm64 device" is this machine with QEMU as the launcher."""
 
+import contextlib
+import json
 import os
+import random
 import shutil
 import socket
 import struct
@@ -13,13 +16,19 @@ from pathlib import Path
 import pytest
 
 from mobilezoo.artifacts import Protocol, save_record
-from mobilezoo.errors import DeviceError
+from mobilezoo.errors import ConfigError, DeviceError, MobilezooError
+from mobilezoo.trust import allow_commands
 from mobilezoo_latency import Store, load_artifact, load_device, profile
 from mobilezoo_latency.emulator.layout import find_emulator, home
 from mobilezoo_latency.emulator.probe import verify
-from mobilezoo_latency.remote.device import RemoteDevice, exit_status, parse_job, pick_cores
+from mobilezoo_latency.remote import follow as following
+from mobilezoo_latency.remote.device import RemoteDevice, pick_cores
+from mobilezoo_latency.remote.follow import follow
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
-from mobilezoo_latency.remote.runners import RunnerConfig
+from mobilezoo_latency.remote.options import harmful_options
+from mobilezoo_latency.remote.runners import RUNNERS, RunnerConfig
+from mobilezoo_latency.remote.said import exit_status, parse_job
+from mobilezoo_latency.remote.sending import send
 from mobilezoo_latency.remote.state import CoreClass, parse_classes, parse_state
 
 QUICK = Protocol(name="quick", warmup_runs=2, warmup_s=0.0, min_runs=5, min_s=0.0, max_repeats=1)
@@ -49,12 +58,9 @@ def test_core_classes_are_groups_of_equal_clock():
         pick_cores(parse_classes("cpu0 \ncpu1 \n"), "big", 1, "x")
 
 
-def test_the_runner_has_ended_only_when_its_last_line_is_whole():
-    assert exit_status("sample_ms 1\nexit 0\n") == 0
-    assert exit_status("sample_ms 1\nexit 13\n") == 13
-    assert exit_status("sample_ms 1\nexit 1") is None
-    assert exit_status("sample_ms 1\n") is None
-    assert exit_status("") is None
+@pytest.mark.parametrize(("line", "status"), [("exit 0", 0), ("exit 13\r", 13), ("", None), ("exit x", None)])
+def test_a_status_is_a_number_after_exit(line, status):
+    assert exit_status(line) == status
 
 
 def test_samples_are_read_from_the_runners_lines():
@@ -63,7 +69,19 @@ def test_samples_are_read_from_the_runners_lines():
     )
     assert (job.load_ms, job.first_run_ms, job.warmup_ms, job.samples_ms) == (5, 3, [2], [1.5, 1.25])
     with pytest.raises(DeviceError, match="without samples"):
-        parse_job("load_ms 5\nexit 0\n")
+        parse_job("load_ms 5\n")
+
+
+@pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "0", "x", "", "1e999", "1 2", "9" * 5000, "\x1b[2J"])
+def test_a_sample_that_is_no_time_is_refused_in_one_printable_line(value):
+    with pytest.raises(DeviceError, match="is no time of a run") as error:
+        parse_job(f"load_ms 5\nfirst_run_ms 3\nsample_ms {value}\nsample_ms 1\n")
+    assert str(error.value).isprintable()
+
+
+def test_lines_end_at_line_feeds_only():
+    said = "load_ms 5\nfirst_run_ms 3\nnote a\u2028sample_ms 9\x85sample_ms 8\x0csample_ms 7\nsample_ms 1\n"
+    assert parse_job(said).samples_ms == [1]
 
 
 class LocalLink(Link):
@@ -78,14 +96,201 @@ class LocalLink(Link):
         self.calls += 1
         if self.calls in self.lose:
             raise LinkLostError("cable pulled")
-        done = subprocess.run(["sh", "-c", command], cwd=self.folder, capture_output=True, text=True, timeout=limit_s)
-        return Answer(done.returncode, done.stdout + done.stderr)
+        pipe, both = subprocess.PIPE, subprocess.STDOUT
+        done = subprocess.run(["sh", "-c", command], cwd=self.folder, stdout=pipe, stderr=both, timeout=limit_s)
+        return Answer(done.returncode, done.stdout.decode(errors="replace"))
 
     def push(self, local: Path, remote: str) -> None:
         self.calls += 1
         if self.calls in self.lose:
             raise LinkLostError("cable pulled")
         shutil.copy(local, self.folder / remote)
+
+
+def followed(tmp_path: Path, program: str, link: Link | None = None) -> str:
+    (tmp_path / "put").mkdir(exist_ok=True)
+    return follow(link or LocalLink(tmp_path), program, "put", 0.0, lambda s: time.sleep(0.02))
+
+
+def test_output_is_read_once_whatever_bytes_stand_in_it(tmp_path):
+    lines = [f"sample_ms {i}.5" for i in range(1, 9)]
+    noise = [
+        "printf 'took 5 \\302\\265s\\n'",
+        "printf '\\377\\376 \\342\\200\\250 x\\n'",
+        "printf '\\302'; sleep 0.05; printf '\\265\\n'",
+    ]
+    program = "; ".join(f"echo {line}; {noise[i % 3]}; sleep 0.03" for i, line in enumerate(lines))
+    text = followed(tmp_path, program)
+    assert [line for line in text.split("\n") if line.startswith("sample_ms")] == lines
+    assert not list(tmp_path.glob("put/run-*"))
+
+
+def test_a_last_line_without_an_end_and_a_printed_exit_are_output(tmp_path):
+    assert followed(tmp_path, "echo exit 3; sleep 0.1; printf 'sample_ms 1'") == "exit 3\nsample_ms 1"
+
+
+def test_a_half_written_line_is_read_when_it_is_whole(tmp_path):
+    assert followed(tmp_path, "printf 'sample_ms 1'; sleep 0.15; echo 2.5") == "sample_ms 12.5\n"
+
+
+def test_a_lost_answer_of_a_real_shell_costs_nothing(tmp_path):
+    from mobilezoo_latency.remote.link import PatientLink
+
+    link = LocalLink(tmp_path)
+    link.lose = set(range(2, 100, 2))
+    patient = PatientLink(link, 5.0, lambda s: None)
+    program = "for i in 1 2 3 4 5 6; do echo sample_ms $i; sleep 0.03; done"
+    assert followed(tmp_path, program, patient) == "".join(f"sample_ms {i}\n" for i in range(1, 7))
+
+
+def test_a_run_that_never_ends_or_never_stops_printing_is_one_line(tmp_path, monkeypatch):
+    monkeypatch.setattr(following, "PATIENCE_S", 0.2)
+    with pytest.raises(DeviceError, match="no end of the run"):
+        followed(tmp_path, "sleep 2")
+    monkeypatch.setattr(following, "PATIENCE_S", 20.0)
+    monkeypatch.setattr(following, "MAX_CHARACTERS", 1000)
+    with pytest.raises(DeviceError, match="printed more than 1000"):
+        followed(tmp_path, "seq 1 10000; sleep 1")
+
+
+@pytest.mark.parametrize(
+    "name", ["lib$(touch owned).so", "lib with space.so", "lib';touch owned;'.so", "lib`touch owned`.so", "-rf"]
+)
+def test_a_files_name_is_no_command_on_the_device(tmp_path, name):
+    local = tmp_path / "here" / name
+    local.parent.mkdir()
+    local.write_text("library")
+    link = LocalLink(tmp_path)
+    assert send(link, local, name, "put/a folder") == f"put/a folder/{name}"
+    assert (tmp_path / "put" / "a folder" / name).read_text() == "library"
+    assert sorted(path.name for path in tmp_path.rglob("*") if path.is_file()) == [name, name]
+
+
+@pytest.mark.parametrize("folder", ["~/x", "/tmp/$(x)", "a b", "-p", "x\n", ""])
+def test_a_folder_on_the_device_is_a_plain_path(folder):
+    for config in ("ssh", "android"):
+        with pytest.raises(ConfigError, match="folder"):
+            load_device(config, (f"folder={folder!r}",))
+
+
+def test_ssh_options_that_could_run_a_command_are_known():
+    options = (
+        "ProxyCommand=x|proxycommand x| ProxyCommand = x|LocalCommand=x|PermitLocalCommand=yes|Match exec x|Include x"
+    )
+    options += "|KnownHostsCommand=x|\"ProxyCommand\" x|'ProxyCommand'=x|PKCS11Provider=x|SecurityKeyProvider=x"
+    options += (
+        "|RemoteCommand=x|ProxyJump=-oProxyCommand=x|ProxyJump=$(x)|ProxyJump=a;x|XAuthLocation=x|LocalForward=1 a:2"
+    )
+    options += "|RemoteForward=1 a:2|ForwardAgent=yes|SetEnv=A=b|Host *|Unheard=of|=x|ProxyCommand|\tProxyCommand=x"
+    for option in options.split("|"):
+        assert harmful_options((option,)) == [option]
+    harmless = (
+        "IdentityFile=~/.ssh/board",
+        "StrictHostKeyChecking no",
+        "User = me",
+        "ProxyJump=me@gate:22,b",
+        "port 22",
+    )
+    assert harmful_options(harmless) == []
+
+
+@pytest.mark.parametrize(
+    ("text", "named"),
+    [
+        (
+            "type: ssh\nhost: 127.0.0.1\noptions: ['ProxyCommand=touch owned']\n",
+            "ssh option 'ProxyCommand=touch owned'",
+        ),
+        ("type: ssh\nhost: 127.0.0.1\nlauncher: touch owned\n", "launcher 'touch owned'"),
+        ("type: adb\nlauncher: touch owned\n", "launcher 'touch owned'"),
+        ("type: browser\nopen: touch owned\n", "open 'touch owned'"),
+    ],
+)
+def test_a_config_runs_a_command_only_where_the_user_allows_it(tmp_path, text, named):
+    (tmp_path / "mine.yaml").write_text(text)
+    with pytest.raises(ConfigError, match="--allow-commands") as error:
+        load_device(tmp_path / "mine.yaml")
+    assert named in str(error.value)
+    allow_commands()
+    try:
+        load_device(tmp_path / "mine.yaml")
+    finally:
+        allow_commands(False)
+
+
+def test_what_the_user_types_is_no_configs_command(tmp_path):
+    (tmp_path / "mine.yaml").write_text("type: browser\nreach: localhost\n")
+    assert load_device(tmp_path / "mine.yaml", ("open=firefox",)).config.open == "firefox"  # type: ignore[attr-defined]
+    load_device("chromium")  # a shipped one
+
+
+@pytest.mark.parametrize("option", ["User=a\nProxyCommand=x", "User=a\x00"])
+def test_an_ssh_option_is_one_line(tmp_path, option):
+    (tmp_path / "mine.yaml").write_text(f"type: ssh\noptions: [{json.dumps(option)}]\n")
+    with pytest.raises(ConfigError, match="options"):
+        load_device(tmp_path / "mine.yaml")
+
+
+@pytest.mark.parametrize("kind", ["[]", "{}", "5", "true", "'lib$(x)'", "null"])
+def test_a_device_type_that_is_none_is_one_line(tmp_path, kind):
+    (tmp_path / "mine.yaml").write_text(f"type: {kind}\n")
+    with pytest.raises(MobilezooError, match="type"):
+        load_device(tmp_path / "mine.yaml")
+
+
+def test_the_host_is_asked_for_before_the_emulator(tmp_path, monkeypatch):
+    monkeypatch.setenv("MOBILEZOO_EMULATOR", str(tmp_path / "nothing"))
+    with pytest.raises(DeviceError, match="has no host"):
+        load_device("ssh").check()
+
+
+@pytest.mark.parametrize(
+    ("kind", "text"),
+    [
+        (
+            "benchmark_model",
+            "INFO: count=5 x\nInference timings in us: Init: 1, First inference: 2, x Inference (avg): nan",
+        ),
+        (
+            "benchmark_model",
+            "INFO: count=5 x\nInference timings in us: Init: 1, First inference: -2, x Inference (avg): 3",
+        ),
+        ("onnxruntime_perf_test", "".join(f"iteration:{i},time_cost:-1\n" for i in range(20))),
+        ("executor_runner", "".join(f"Iteration {i} of 20: 1.2.3 ms\n" for i in range(20))),
+        ("executor_runner", "".join(f"Iteration {i} of 20: inf ms\n" for i in range(20))),
+    ],
+)
+def test_a_vendors_runner_that_prints_no_time_is_one_line(kind, text):
+    runner = RUNNERS[kind](RunnerConfig.parse({"kind": kind, "path": "x"}, "test"))
+    with pytest.raises(DeviceError, match="is no time of a run"):
+        runner.slice(lambda arguments: text, "model", QUICK, 5, 0.0)
+
+
+def test_odd_answers_of_a_device_are_no_traceback():
+    rng = random.Random(0)
+    pieces = [
+        "cpu ",
+        "cpu0 ",
+        "temp ",
+        "freq ",
+        "9" * 5000,
+        "-1",
+        "1.5.2",
+        "²",
+        "nan",
+        "\x00",
+        "\u2028",
+        "\n",
+        " ",
+        "1e9",
+        "1800000",
+    ]
+    for _ in range(300):
+        text = "".join(rng.choices(pieces, k=20))
+        parse_state(text)
+        parse_classes(text)
+        with contextlib.suppress(DeviceError):
+            parse_job("load_ms 1\nfirst_run_ms 1\nsample_ms " + text)
 
 
 @pytest.fixture(scope="module")
@@ -219,6 +424,14 @@ def test_a_board_is_measured_over_a_real_ssh_connection(sshd, launcher, tiny_tfl
     assert report.device.runtime.startswith("LiteRT")
     assert len(report.samples_ms) == 5
     assert report.sentinel_before_ms > 0
+
+
+def test_a_greeting_of_the_far_shell_is_no_answer(sshd, tmp_path):
+    port, options = sshd
+    greets = 'command="echo welcome; echo notice >&2; eval \\"$SSH_ORIGINAL_COMMAND\\"" '
+    (tmp_path / "authorized").write_text(greets + (tmp_path / "user_key.pub").read_text())
+    answer = ssh_device((port, options), "", tmp_path).open().shell("echo out; echo err >&2; exit 3")  # type: ignore[attr-defined]
+    assert answer == Answer(3, "out\nerr\n")
 
 
 def test_a_host_that_refuses_the_key_is_one_line(sshd, launcher, tmp_path):

@@ -49,6 +49,9 @@ class BrowserConfig(DeviceConfig):
     open: str = Field(default="", description="a command that opens the page on this machine; the link is appended")
     patience_s: float = Field(default=300.0, gt=0, description="how long a silent browser is waited for")
 
+    def commands(self) -> dict[str, str]:
+        return {"open": f"open {self.open!r}"} if self.open else {}
+
 
 class BrowserDevice(Device):
     """Whatever browser opens the page first. `close` ends the page and the server."""

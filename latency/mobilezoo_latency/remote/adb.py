@@ -1,14 +1,16 @@
 """Android phones through adb (adbutils speaks to the adb server; `adb` itself must be running or installed)."""
 
+import shlex
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
-from mobilezoo.errors import DeviceError, require
+from mobilezoo.errors import DeviceError, printable, require
 from mobilezoo_latency.contract import DeviceConfig
-from mobilezoo_latency.remote.device import RemoteConfig, RemoteDevice
+from mobilezoo_latency.remote.device import FOLDER, RemoteConfig, RemoteDevice
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
+from mobilezoo_latency.remote.said import name_of
 
 
 class AdbConfig(RemoteConfig):
@@ -18,7 +20,7 @@ class AdbConfig(RemoteConfig):
     serial: str = Field(default="", description="needed when more than one phone is connected")
     server: str = Field(default="127.0.0.1", description="host of the adb server")
     port: int = Field(default=5037, gt=0, lt=65536, description="port of the adb server")
-    folder: str = Field(default="/data/local/tmp/mobilezoo", pattern=r"^[A-Za-z0-9_./~-]+$")
+    folder: str = Field(default="/data/local/tmp/mobilezoo", pattern=FOLDER)
 
 
 class AdbLink(Link):
@@ -45,7 +47,8 @@ class AdbLink(Link):
             raise LinkLostError(str(error)) from None
         except AdbError as error:
             # adbutils tells no reason: a phone that still answers has refused the file itself.
-            free = self.shell(f"df -k {remote.rpartition('/')[0]} | tail -n 1").text.strip()
+            folder = shlex.quote(remote.rpartition("/")[0])
+            free = printable(self.shell(f"df -k {folder} | tail -n 1").text.strip())
             raise DeviceError(
                 f"{self.name}: cannot write {remote!r} ({error}): is the storage full? df says: {free}"
             ) from None
@@ -79,8 +82,8 @@ class AdbDevice(RemoteDevice):
             "ro.board.platform",
             "ro.build.version.release",
         )
-        said = link.shell("; ".join(f"getprop {name}" for name in names)).text.splitlines()
-        maker, model, soc, board, release = [*(line.strip() for line in said), *[""] * 5][:5]
+        said = link.shell("; ".join(f"getprop {name}" for name in names)).text.split("\n")
+        maker, model, soc, board, release = [*map(name_of, said), *[""] * 5][:5]
         return f"{maker} {model}".strip() or link.name, soc or board, f"Android {release}"
 
     def _choose(self, states: dict[str, str]) -> str:

@@ -33,6 +33,6 @@ def runner_bundle(emulator: Emulator) -> Bundle:
     return Bundle(files, digest.hexdigest()[:16])
 
 
-def runner_command(folder: str) -> str:
-    """The start of a command line that calls the runner in `folder` on the device."""
-    return f"{folder}/{LOADER} --library-path {folder} {folder}/litert_run"
+def runner_command(folder: str) -> list[str]:
+    """The first words of a command line that calls the runner in `folder` on the device."""
+    return [f"{folder}/{LOADER}", "--library-path", folder, f"{folder}/litert_run"]

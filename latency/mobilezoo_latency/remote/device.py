@@ -1,15 +1,18 @@
 """Timing on a remote device: push, run detached, follow the output, survive a pulled cable.
 
-The runner writes every sample to a file on the device as it takes it. The host reads that file from where it stopped,
-so a lost connection costs nothing: the run goes on, and after reconnecting the rest is read.
+The runner writes every sample to a file on the device as it takes it. The host reads that file from where it stopped
+(`follow.py`), so a lost connection costs nothing: the run goes on, and after reconnecting the rest is read.
+
+Every word that reaches a device's shell is quoted: paths and names come from configs that others may have written.
 """
 
+import hashlib
 import shlex
 import time
 from abc import abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Literal, TypeVar
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
@@ -19,27 +22,34 @@ from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_n
 from mobilezoo_latency.emulator.layout import find_emulator
 from mobilezoo_latency.emulator.probe import write_probe
 from mobilezoo_latency.protocol import judge, slices_of
-from mobilezoo_latency.remote.bundle import runner_bundle, runner_command
-from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
-from mobilezoo_latency.remote.runners import RUNNERS, Job, Runner, RunnerConfig
+from mobilezoo_latency.remote.bundle import LOADER, runner_bundle, runner_command
+from mobilezoo_latency.remote.follow import follow
+from mobilezoo_latency.remote.link import Link, PatientLink
+from mobilezoo_latency.remote.runners import RUNNERS, Runner, RunnerConfig
+from mobilezoo_latency.remote.said import Job, parse_job
+from mobilezoo_latency.remote.sending import send
 from mobilezoo_latency.remote.state import CoreClass, DeviceState, core_classes, read_state
 from mobilezoo_latency.stats import median, median_known
 
-POLL_S = 0.5
+SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "executorch": ".pte"}
+"""Of a model's copy on the device, by target: nothing of the local name goes there."""
 SENTINEL = {"side": 32, "in_channels": 64, "out_channels": 64}
 SENTINEL_PROTOCOL = "5 0.1 31 0.2"
+FOLDER = r"^[A-Za-z0-9_./][A-Za-z0-9_./-]{0,199}$"
 Cores = Literal["any", "big", "mid", "little"]
-T = TypeVar("T")
 
 
 class RemoteConfig(DeviceConfig):
     """What every remote device is told."""
 
-    folder: str = Field(pattern=r"^[A-Za-z0-9_./~-]+$", description="where files are put on the device")
+    folder: str = Field(pattern=FOLDER, description="where files are put on the device")
     cores: Cores = Field(default="any", description="core class to pin to, by maximum clock")
     patience_s: float = Field(default=120.0, gt=0, description="how long a lost connection is waited for")
     launcher: str = Field(default="", description="put before the runner's command line; empty on a real device")
     runner: RunnerConfig | None = Field(default=None, description="a vendor's tool instead of our own LiteRT runner")
+
+    def commands(self) -> dict[str, str]:
+        return {"launcher": f"launcher {self.launcher!r}"} if self.launcher else {}
 
 
 class RemoteDevice(Device):
@@ -74,14 +84,14 @@ class RemoteDevice(Device):
         return self
 
     def check(self) -> None:
-        """Raise DeviceError unless the device answers and the runner for it was built."""
-        find_emulator()
+        """Raise DeviceError unless the device answers and its runner was built; what the user must name comes first."""
         if self.runner:
             self.runner.check()
         link = self.open()
         machine = link.shell("uname -m").text.strip()
         if machine not in ("aarch64", "arm64") and not self.config.launcher:
             raise DeviceError(f"{link.name} is {machine or 'unknown'}, not arm64: the runner is built for arm64 only")
+        find_emulator()
 
     def describe(self) -> DeviceInfo:
         """What the device says about itself, and the cores that are used."""
@@ -100,13 +110,14 @@ class RemoteDevice(Device):
         """Samples from fresh processes on the device, between runs of a small sentinel network."""
         if self.runner:
             self.runner.check()
-        link = _Patient(self.open(), self.config.patience_s, self.sleep)
+        link = PatientLink(self.open(), self.config.patience_s, self.sleep)
         info = self.describe()
         folder = self._install(link)
-        model = self._put(link, artifact.path, f"{artifact.record.sha256[:16]}{artifact.path.suffix}", folder)
+        copy = f"{artifact.record.sha256[:16]}{SUFFIXES[artifact.record.target]}"
+        model = send(link, artifact.path, copy, folder)
         sentinel = self._put_sentinel(link, folder)
         pin = self._pin(link, protocol.threads)
-        start = pin + " ".join(filter(None, [self.config.launcher, runner_command(folder)]))
+        start = pin + shlex.join([*shlex.split(self.config.launcher), *runner_command(folder)])
         timed = self._timing(link, pin, start, model, protocol)
         runs, samples, jobs = [], [], list[Job]()
         for _ in range(protocol.restarts):
@@ -163,11 +174,12 @@ class RemoteDevice(Device):
 
             return ours
         binary = self._put_runner(link, runner)
-        prefix = f"env LD_LIBRARY_PATH={shlex.quote(binary.rpartition('/')[0])} {pin}{binary}"
+        place = shlex.quote(f"LD_LIBRARY_PATH={binary.rpartition('/')[0]}")
+        prefix = f"env {place} {pin}{shlex.quote(binary)}"
 
         def theirs(min_samples: int, min_s: float) -> Job:
             def call(arguments: str) -> str:
-                return self._output(link, f"{prefix} {arguments} 2>&1", min_s)
+                return follow(link, f"{prefix} {arguments} 2>&1", self.config.folder, min_s, self.sleep)
 
             return runner.slice(call, model, protocol, min_samples, min_s)
 
@@ -175,12 +187,12 @@ class RemoteDevice(Device):
 
     def _put_runner(self, link: Link, runner: Runner) -> str:
         """Copy the user's binary and libraries; returns the binary's path on the device."""
-        local = Path(runner.config.path).expanduser()
-        folder = f"{self.config.folder}/{runner.config.kind}-{sha256_of(local)[:16]}"
-        for library in runner.config.libraries:
-            self._put(link, Path(library).expanduser(), Path(library).name, folder)
-        binary = self._put(link, local, runner.config.kind, folder)
-        link.shell(f"chmod 755 {binary}")
+        files = [Path(name).expanduser() for name in (runner.config.path, *runner.config.libraries)]
+        folder = f"{self.config.folder}/{runner.config.kind}-{_key_of(files)}"
+        for library in files[1:]:
+            send(link, library, library.name, folder)  # the loader looks for it by this name
+        binary = send(link, files[0], runner.config.kind, folder)
+        link.shell(f"chmod 755 {shlex.quote(binary)}")
         return binary
 
     def _process(
@@ -248,8 +260,9 @@ class RemoteDevice(Device):
         bundle = runner_bundle(find_emulator())
         folder = f"{self.config.folder}/runner-{bundle.key}"
         for name, local in bundle.files.items():
-            self._put(link, local, name, folder)
-        made = link.shell(f"chmod 755 {folder}/litert_run {folder}/ld-linux-aarch64.so.1")
+            send(link, local, name, folder)
+        programs = shlex.join(f"{folder}/{name}" for name in ("litert_run", LOADER))
+        made = link.shell(f"chmod 755 {programs}")
         if made.status != 0:
             raise DeviceError(f"{link.name}: {folder}: {made.text.strip()}")
         return folder
@@ -258,91 +271,11 @@ class RemoteDevice(Device):
         import tempfile
 
         with tempfile.TemporaryDirectory(prefix="mobilezoo-sentinel-") as local:
-            return self._put(link, write_probe(Path(local) / "sentinel.tflite", **SENTINEL), "sentinel.tflite", folder)
-
-    def _put(self, link: Link, local: Path, name: str, folder: str) -> str:
-        """Copy a file unless one of its size is there; names carry a hash, so equal size means equal file."""
-        remote, size = f"{folder}/{name}", local.stat().st_size
-        found = link.shell(f"mkdir -p {folder} && wc -c < {remote} 2>/dev/null")
-        if found.text.strip() == str(size):
-            return remote
-        link.push(local, remote)
-        arrived = link.shell(f"wc -c < {remote}").text.strip()
-        if arrived != str(size):
-            link.shell(f"rm -f {remote}")
-            raise DeviceError(f"{link.name}: {name} arrived with {arrived or 0} of {size} bytes: is the storage full?")
-        return remote
+            return send(link, write_probe(Path(local) / "sentinel.tflite", **SENTINEL), "sentinel.tflite", folder)
 
     def _run(self, link: Link, command: str, duration_s: float) -> Job:
         """What our runner said. Raises DeviceError."""
-        return parse_job(self._output(link, command, duration_s))
-
-    def _output(self, link: Link, command: str, duration_s: float) -> str:
-        """Run a command detached and follow its output to the end. Raises DeviceError."""
-        out = f"{self.config.folder}/run-{time.time_ns():x}.txt"
-        wrapped = f"{{ {command}; }} > {out} 2> {out}.err; echo exit $? >> {out}"
-        # In parentheses: a link may append a command of its own, and `&;` is no shell.
-        link.shell(f"(nohup sh -c {shlex.quote(wrapped)} > /dev/null 2>&1 < /dev/null &)")
-        limit = time.monotonic() + 300 + 20 * duration_s
-        text, status = "", None
-        while status is None:
-            self.sleep(POLL_S)
-            text += link.shell(f"tail -c +{len(text) + 1} {out} 2>/dev/null").text
-            status = exit_status(text)
-            if status is None and time.monotonic() > limit:
-                raise DeviceError(f"{link.name}: no end of the run after {300 + 20 * duration_s:.0f} s")
-        complaint = link.shell(f"cat {out}.err; rm -f {out} {out}.err").text
-        if status != 0:
-            said = (complaint or text.rpartition("exit ")[0]).splitlines()
-            lines = [line for line in said if line.strip() and not line.startswith(("INFO", "WARNING"))]
-            raise DeviceError(
-                f"{link.name}: the runner ended with status {status}: {lines[-1] if lines else 'no word'}"
-            )
-        return text
-
-
-class _Patient(Link):
-    """A link that waits for the cable to come back."""
-
-    def __init__(self, link: Link, patience_s: float, sleep: Callable[[float], None]) -> None:
-        self._link, self._patience_s, self._sleep = link, patience_s, sleep
-        self.name = link.name
-
-    def shell(self, command: str, limit_s: float = 30.0) -> Answer:
-        return self._again(lambda: self._link.shell(command, limit_s))
-
-    def push(self, local: Path, remote: str) -> None:
-        self._again(lambda: self._link.push(local, remote))
-
-    def _again(self, call: Callable[[], T]) -> T:
-        waited, pause = 0.0, 0.5
-        while True:
-            try:
-                return call()
-            except LinkLostError as error:
-                if waited >= self._patience_s:
-                    raise DeviceError(f"{self.name}: connection lost for {waited:.0f} s: {error}") from None
-                self._sleep(pause)
-                waited, pause = waited + pause, min(2 * pause, 5.0)
-
-
-def exit_status(text: str) -> int | None:
-    """The runner's exit status, once its file holds the last line."""
-    last = text.rstrip("\n").rpartition("\n")[2] if text.endswith("\n") else ""
-    kind, _, value = last.partition(" ")
-    return int(value) if kind == "exit" and value.isdigit() else None
-
-
-def parse_job(text: str) -> Job:
-    """The runner's `KEY VALUE` lines. Raises DeviceError when it said too little."""
-    said: dict[str, list[float]] = {}
-    for line in text.splitlines():
-        key, _, value = line.partition(" ")
-        if key in ("load_ms", "first_run_ms", "warmup_ms", "sample_ms"):
-            said.setdefault(key, []).append(float(value))
-    if not said.get("sample_ms") or not said.get("load_ms") or not said.get("first_run_ms"):
-        raise DeviceError("the runner ended without samples")
-    return Job(said["load_ms"][0], said["first_run_ms"][0], said.get("warmup_ms", []), said["sample_ms"])
+        return parse_job(follow(link, command, self.config.folder, duration_s, self.sleep))
 
 
 def pick_cores(classes: list[CoreClass], wanted: Cores, threads: int, name: str) -> CoreClass:
@@ -359,6 +292,14 @@ def pick_cores(classes: list[CoreClass], wanted: Cores, threads: int, name: str)
     if len(chosen.cpus) < threads:
         raise DeviceError(f"{name} has {len(chosen.cpus)} {wanted} core(s), and {threads} threads were asked for")
     return chosen
+
+
+def _key_of(files: list[Path]) -> str:
+    """Names a set of files by what they hold and are called."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{sha256_of(file)} {file.name}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]
 
 
 def _settled(job: Job, protocol: Protocol) -> bool:

@@ -1,10 +1,13 @@
 """The few things a remote device must be able to do, and what goes wrong with them."""
 
 from abc import ABC, abstractmethod
+from collections.abc import Callable
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, TypeVar
 
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import DeviceError, MobilezooError
+
+T = TypeVar("T")
 
 
 class LinkLostError(MobilezooError):
@@ -34,3 +37,28 @@ class Link(ABC):
     @abstractmethod
     def push(self, local: Path, remote: str) -> None:
         """Copy a file. Raises LinkLostError, or DeviceError (storage full, no permission)."""
+
+
+class PatientLink(Link):
+    """A link that waits for the cable to come back."""
+
+    def __init__(self, link: Link, patience_s: float, sleep: Callable[[float], None]) -> None:
+        self._link, self._patience_s, self._sleep = link, patience_s, sleep
+        self.name = link.name
+
+    def shell(self, command: str, limit_s: float = 30.0) -> Answer:
+        return self._again(lambda: self._link.shell(command, limit_s))
+
+    def push(self, local: Path, remote: str) -> None:
+        self._again(lambda: self._link.push(local, remote))
+
+    def _again(self, call: Callable[[], T]) -> T:
+        waited, pause = 0.0, 0.5
+        while True:
+            try:
+                return call()
+            except LinkLostError as error:
+                if waited >= self._patience_s:
+                    raise DeviceError(f"{self.name}: connection lost for {waited:.0f} s: {error}") from None
+                self._sleep(pause)
+                waited, pause = waited + pause, min(2 * pause, 5.0)

@@ -11,13 +11,14 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from mobilezoo.artifacts import Protocol
 from mobilezoo.config import Record
-from mobilezoo.errors import DeviceError
+from mobilezoo.errors import DeviceError, printable
+from mobilezoo_latency.remote.said import Job, time_ms
 from mobilezoo_latency.stats import median
 
 CALLS = 16
@@ -33,20 +34,6 @@ class RunnerConfig(Record):
     path: str = Field(description="the binary on this computer; it is copied to the device")
     libraries: tuple[str, ...] = Field(default=(), description="shared libraries to put beside it")
     delegate: Delegate = Field(default="cpu", description="what should compute, where the runner has it")
-
-
-class Job(NamedTuple):
-    """What a runner said of one slice."""
-
-    load_ms: float | None
-    """None where the runner does not tell."""
-    first_run_ms: float
-    warmup_ms: list[float]
-    samples_ms: list[float]
-    runs_per_sample: int = 1
-    threads: int | None = None
-    """As the runner tells; None where it does not."""
-    delegate: str | None = None
 
 
 class Runner(ABC):
@@ -95,18 +82,18 @@ class BenchmarkModel(Runner):
             warmup_ms=[],
             samples_ms=[p[2] for p in parsed],
             runs_per_sample=int(median([float(p[3]) for p in parsed])),
-            threads=_number(r"(?:Num threads|#threads used for CPU inference): \[(\d+)\]", texts[0]),
+            threads=_number(r"(?:Num threads|#threads used for CPU inference): \[(\d{1,6})\]", texts[0]),
             delegate=self._delegate(texts[0]),
         )
 
     def _parse(self, text: str) -> tuple[float, float, float, int]:
         """(load, first run, mean run in ms, runs)."""
-        times = re.search(r"Inference timings in us: Init: ([\d.e+]+), First inference: ([\d.e+]+), .*"
-                          r"Inference \(avg\): ([\d.e+]+)", text)  # fmt: skip
-        counts = re.findall(r"^(?:INFO: )?count=(\d+) ", text, re.MULTILINE)
+        times = re.search(r"Inference timings in us: Init: ([^,\s]+), First inference: ([^,\s]+), .*"
+                          r"Inference \(avg\): ([^,\s]+)", text)  # fmt: skip
+        counts = re.findall(r"^(?:INFO: )?count=([1-9]\d{0,8}) ", text, re.MULTILINE | re.ASCII)
         if times is None or not counts:
             raise DeviceError(f"{self.config.kind} printed no 'Inference timings': {_last(text)}")
-        load, first, mean = (float(value) / 1e3 for value in times.groups())
+        load, first, mean = (time_ms(value, times[0], scale=1e-3) for value in times.groups())
         return load, first, mean, int(counts[-1])
 
     def _delegate(self, text: str) -> str:
@@ -132,15 +119,17 @@ class PerfTest(Runner):
             return run(f"{how} {shlex.quote(model)}")
 
         def times(text: str) -> list[float]:
-            return [float(v) * 1e3 for v in re.findall(r"iteration:\d+,\s*time_cost:([\d.e+-]+)", text)]
+            said = re.finditer(r"iteration:\d+,\s*time_cost:(\S+)", text)
+            return [time_ms(found[1], found[0], scale=1e3) for found in said]
 
         text, samples, warm = _timed(call, times, protocol, min_samples, min_s, self.config.kind)
-        load = re.search(r"Session creation time cost: ([\d.e+-]+) s", text)
-        first = re.search(r"First inference time cost: ([\d.e+-]+) ms", text)
+        load = re.search(r"Session creation time cost: (\S+) s", text)
+        first = re.search(r"First inference time cost: (\S+) ms", text)
         if load is None or first is None:
             raise DeviceError(f"{self.config.kind} printed no session or first inference time: {_last(text)}")
-        threads = _number(r"Setting intra_op_num_threads to (\d+)", text)
-        return Job(float(load[1]) * 1e3, float(first[1]), samples[:warm], samples[warm:], threads=threads)
+        threads = _number(r"Setting intra_op_num_threads to (\d{1,6})", text)
+        load_ms, first_ms = time_ms(load[1], load[0], scale=1e3), time_ms(first[1], first[0], positive=False)
+        return Job(load_ms, first_ms, samples[:warm], samples[warm:], threads=threads)
 
 
 class ExecutorRunner(Runner):
@@ -158,10 +147,10 @@ class ExecutorRunner(Runner):
             )
 
         def times(text: str) -> list[float]:
-            return [float(v) for v in re.findall(r"Iteration \d+ of \d+: ([\d.e+-]+) ms", text)]
+            return [time_ms(found[1], found[0]) for found in re.finditer(r"Iteration \d+ of \d+: (\S+) ms", text)]
 
         text, samples, warm = _timed(call, times, protocol, min_samples, min_s, self.config.kind)
-        threads = _number(r"Resetting threadpool with num threads = (\d+)", text)
+        threads = _number(r"Resetting threadpool with num threads = (\d{1,6})", text)
         return Job(None, samples[0], samples[:warm], samples[warm:], threads=threads)
 
 
@@ -194,15 +183,15 @@ def _timed(
 
 
 def _number(pattern: str, text: str) -> int | None:
-    found = re.search(pattern, text)
+    found = re.search(pattern, text, re.ASCII)
     return int(found[1]) if found else None
 
 
 def _last(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if line.strip() and not line.startswith("exit ")]
-    return repr(lines[-1][:200]) if lines else "no word"
+    lines = [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("exit ")]
+    return repr(printable(lines[-1][:200])) if lines else "no word"
 
 
 def _delegate_line(text: str) -> str:
-    lines = [line.strip() for line in text.splitlines() if "delegate" in line]
-    return repr(lines[-1][:200]) if lines else "its log names no delegate"
+    lines = [line.strip() for line in text.split("\n") if "delegate" in line]
+    return repr(printable(lines[-1][:200])) if lines else "its log names no delegate"

@@ -1,18 +1,21 @@
 """Any arm64 Linux over ssh: a Raspberry Pi, or Termux on a phone. The system's own OpenSSH client is used, with the
 user's configuration, keys and known hosts."""
 
+import secrets
 import shlex
 import shutil
 import subprocess
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, BinaryIO, ClassVar, Literal
 
 from pydantic import Field
 
-from mobilezoo.errors import DeviceError
+from mobilezoo.errors import DeviceError, printable
 from mobilezoo_latency.contract import DeviceConfig
-from mobilezoo_latency.remote.device import RemoteConfig, RemoteDevice
+from mobilezoo_latency.remote.device import FOLDER, RemoteConfig, RemoteDevice
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
+from mobilezoo_latency.remote.options import harmful_options
+from mobilezoo_latency.remote.said import name_of
 
 CONNECTION_FAILED = 255
 FATAL = (
@@ -23,6 +26,7 @@ FATAL = (
     "not accessible",
 )
 PUSH_LIMIT_S = 600.0
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
 
 
 class SshConfig(RemoteConfig):
@@ -33,15 +37,20 @@ class SshConfig(RemoteConfig):
         default="", pattern=r"^([A-Za-z0-9_.@:-]*[A-Za-z0-9])?$", description="USER@HOST or a Host of ssh_config"
     )
     port: int | None = Field(default=None, gt=0, lt=65536)
-    options: tuple[str, ...] = Field(default=(), description="more -o options of ssh, for example IdentityFile=...")
-    folder: str = Field(default=".cache/mobilezoo", pattern=r"^[A-Za-z0-9_./~-]+$")
+    options: tuple[Line, ...] = Field(default=(), description="more -o options of ssh, for example IdentityFile=...")
+    folder: str = Field(default=".cache/mobilezoo", pattern=FOLDER)
+
+    def commands(self) -> dict[str, str]:
+        harmful = harmful_options(self.options)
+        more = {"options": f"ssh option {harmful[0]!r} is not known to be harmless and perhaps"} if harmful else {}
+        return super().commands() | more
 
 
 class SshLink(Link):
-    """One ssh call per command."""
+    """One ssh call per command. What the far shell says before the command (a greeting in .bashrc) is cut off."""
 
     def __init__(self, config: SshConfig) -> None:
-        self.name = config.host
+        self.name, self._mark = config.host, f"mobilezoo-{secrets.token_hex(8)}"
         self._command = ["ssh", "-o", "BatchMode=yes", "-o", "ConnectTimeout=10", "-o", "ServerAliveInterval=5"]
         self._command += ["-o", "ServerAliveCountMax=3"]
         if config.port:
@@ -54,31 +63,31 @@ class SshLink(Link):
         return self._call(command, None, limit_s)
 
     def push(self, local: Path, remote: str) -> None:
-        partial = f"{remote}.part"
-        command = f"cat > {shlex.quote(partial)} && mv {shlex.quote(partial)} {shlex.quote(remote)}"
         with local.open("rb") as handle:
-            answer = self._call(command, handle, PUSH_LIMIT_S)
+            answer = self._call(f"cat > {shlex.quote(remote)}", handle, PUSH_LIMIT_S)
         if answer.status != 0:
-            self.shell(f"rm -f {shlex.quote(partial)}")
+            self.shell(f"rm -f {shlex.quote(remote)}")
             raise DeviceError(f"{self.name}: cannot write {remote!r}: {_last(answer.text)}")
 
-    def _call(self, command: str, stdin: object, limit_s: float) -> Answer:
+    def _call(self, command: str, stdin: BinaryIO | None, limit_s: float) -> Answer:
         try:
             done = subprocess.run(
-                [*self._command, command],
-                stdin=stdin or subprocess.DEVNULL,  # type: ignore[call-overload]
-                stdout=subprocess.PIPE,
-                stderr=subprocess.STDOUT,
+                [*self._command, f"printf '\\n%s\\n' {self._mark}; {{ {command}\n}} 2>&1"],
+                stdin=stdin or subprocess.DEVNULL,
+                capture_output=True,
                 timeout=limit_s,
                 check=False,
             )
         except subprocess.TimeoutExpired:
             raise LinkLostError(f"no answer for {limit_s:.0f} s") from None
-        text = done.stdout.decode(errors="replace")
+        complaint = done.stderr.decode(errors="replace")
         if done.returncode == CONNECTION_FAILED:
-            if any(reason in text for reason in FATAL):
-                raise DeviceError(f"ssh to {self.name!r} failed: {_last(text)}")
-            raise LinkLostError(_last(text))
+            if any(reason in complaint for reason in FATAL):
+                raise DeviceError(f"ssh to {self.name!r} failed: {_last(complaint)}")
+            raise LinkLostError(_last(complaint))
+        _, begun, text = done.stdout.decode(errors="replace").partition(f"{self._mark}\n")
+        if not begun:
+            raise DeviceError(f"ssh to {self.name!r} gives no POSIX shell: {_last(complaint)}")
         return Answer(done.returncode, text)
 
 
@@ -105,10 +114,10 @@ class SshDevice(RemoteDevice):
 
     def identity(self, link: Link) -> tuple[str, str, str]:
         said = link.shell("tr -d '\\0' < /proc/device-tree/model 2>/dev/null; echo; uname -sr; uname -m; nproc").text
-        model, system, machine, cores = [*said.splitlines(), "", "", "", ""][:4]
+        model, system, machine, cores = [*map(name_of, said.split("\n")), "", "", "", ""][:4]
         return model or self.config.host.rpartition("@")[2], f"{machine}, {cores} cores", system
 
 
 def _last(text: str) -> str:
-    lines = [line for line in text.strip().splitlines() if line.strip()]
-    return lines[-1] if lines else "no reason given"
+    lines = [line.strip() for line in text.split("\n") if line.strip()]
+    return printable(lines[-1]) if lines else "no reason given"

@@ -1,5 +1,6 @@
 """What a device says about its cores, load, temperature and clock, read through one shell command."""
 
+import re
 from typing import NamedTuple
 
 from mobilezoo_latency.remote.link import Link
@@ -14,6 +15,9 @@ CLASSES = (
     "for d in /sys/devices/system/cpu/cpu[0-9]*; do "
     'echo "$(basename $d) $(cat $d/cpufreq/cpuinfo_max_freq 2>/dev/null || cat $d/cpu_capacity 2>/dev/null)"; done'
 )
+NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,9})?", re.ASCII)
+COUNT = re.compile(r"\d{1,15}", re.ASCII)
+CORE = re.compile(r"cpu(\d{1,4})", re.ASCII)
 PLAUSIBLE_C = (0.0, 150.0)
 
 
@@ -57,9 +61,9 @@ def parse_state(text: str) -> DeviceState:
     busy = total = None
     temperatures: list[float] = []
     clocks: list[float] = []
-    for line in text.splitlines():
+    for line in text.split("\n"):
         key, *values = line.split()[:9] or [""]
-        numbers = [float(v) for v in values if v.lstrip("-").replace(".", "", 1).isdigit()]
+        numbers = [float(value) for value in values if NUMBER.fullmatch(value)]
         if key == "cpu" and len(numbers) >= 8:
             total = int(sum(numbers[:8]))
             busy = total - int(numbers[3] + numbers[4])
@@ -79,8 +83,8 @@ def core_classes(link: Link) -> list[CoreClass]:
 def parse_classes(text: str) -> list[CoreClass]:
     """Core classes from CLASSES' output."""
     by_speed: dict[int, list[int]] = {}
-    for line in text.splitlines():
+    for line in text.split("\n"):
         name, _, speed = line.partition(" ")
-        if name.startswith("cpu") and name[3:].isdigit() and speed.strip().isdigit():
-            by_speed.setdefault(int(speed), []).append(int(name[3:]))
+        if (core := CORE.fullmatch(name)) and (known := COUNT.fullmatch(speed.strip())):
+            by_speed.setdefault(int(known[0]), []).append(int(core[1]))
     return [CoreClass(speed, tuple(sorted(cpus))) for speed, cpus in sorted(by_speed.items())]

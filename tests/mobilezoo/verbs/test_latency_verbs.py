@@ -164,7 +164,7 @@ def test_a_core_ml_file_is_checked_here_and_never_timed(tiny, capsys):
     ("target", "device", "expected"),
     [
         ("litert", "cortex_a76", "mobilezoo device setup emulator"),
-        ("litert", "ssh", "mobilezoo device setup emulator"),
+        ("litert", "ssh", "has no host"),
         ("litert", "browser", "mobilezoo device setup browser"),
         ("coreml", "mac", "needs macOS"),
         ("coreml", "iphone", "needs macOS"),
