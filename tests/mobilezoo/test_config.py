@@ -87,7 +87,9 @@ def test_near_names_are_offered() -> None:
 
 
 INTEGERS = st.integers(-(2**63), 2**63 - 1)
-TEXT = st.text(st.characters(exclude_characters="\x85"), max_size=20)  # YAML reads a bare NEL as a line break
+TEXT = st.text(
+    st.characters(codec="utf-8", exclude_characters="\x85"), max_size=20
+)  # YAML reads a bare NEL as a line break
 
 
 @given(
