@@ -101,6 +101,7 @@ def test_litert_names_its_ends_as_onnx_does(
     assert result.path is not None, result.reason
     file = Interpreter(model_path=result.path)
     assert file.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}
+    assert Path(result.path).stat().st_mode & 0o111 == 0
     ends = (file.get_input_details(), file.get_output_details())
     assert [[tensor["name"] for tensor in end] for end in ends] == [["image"], ["logits"]]
 

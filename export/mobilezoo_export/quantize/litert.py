@@ -44,7 +44,7 @@ def quantise(
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / "quantised.tflite"
         engine.quantize(ranges).export_model(made)
-        made.replace(target)
+        target.write_bytes(made.read_bytes())  # the quantiser marks its files as programs
 
 
 def _ranges(source: Path, engine: Any, batches_as_fed: Sequence[np.ndarray]) -> Any:
