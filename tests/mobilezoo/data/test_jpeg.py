@@ -166,3 +166,37 @@ def test_other_sources_and_filters_are_told(tmp_path: Path) -> None:
     )
     with pytest.raises(ConfigError, match="bilinear, bicubic, random"):
         train_loader(config, open_data(config, train=True), 32, PREP, torch.device("cpu"))
+
+
+@pytest.mark.parametrize("name", ["pil", "region", "wheels"])
+def test_turned_cmyk_grey_deep_and_transparent_files_mean_the_same_to_every_decoder(tmp_path: Path, name: str) -> None:
+    """Left half dark, right half bright; the turned file holds it upside down and says so."""
+    if name == "region" and (why := unavailable()):
+        pytest.skip(why)
+    if name == "wheels":
+        pytest.importorskip("simplejpeg", reason="needs the extra 'fast'")
+        pytest.importorskip("cv2", reason="needs the extra 'fast'")
+    halves = np.repeat(np.array([[40] * 32 + [200] * 32], np.uint8), 64, axis=0)
+    upright = Image.fromarray(halves).convert("RGB")
+    half_turned = Image.Exif()
+    half_turned[0x0112] = 3
+    clear = upright.convert("RGBA")
+    clear.putalpha(Image.fromarray(np.where(halves == 200, 0, 255).astype(np.uint8)))
+    files: dict[str, tuple[Image.Image, dict[str, object]]] = {
+        "turned.jpg": (upright.transpose(Image.Transpose.ROTATE_180), {"exif": half_turned, "quality": 95}),
+        "cmyk.jpg": (upright.convert("CMYK"), {"quality": 95}),
+        "grey.jpg": (upright.convert("L"), {"quality": 95}),
+        "deep.png": (Image.fromarray(halves.astype(np.uint16) * 257), {}),
+        "clear.png": (clear, {}),
+    }
+    for file, (image, options) in files.items():
+        (tmp_path / "train" / file[0]).mkdir(parents=True, exist_ok=True)
+        image.save(tmp_path / "train" / file[0] / file, **options)
+    augment = Augment(scale=(1, 1), ratio=(1, 1), hflip=0, color_jitter=0, interpolation="bilinear")
+    config = DataConfig(source=f"folder:{tmp_path}", batch_size=5, workers=0, decoder=name, augment=augment)  # type: ignore[arg-type]
+    data = open_data(config, train=True)
+    ((x, _),) = train_loader(config, data, 32, PREP, torch.device("cpu")).epoch(0)
+    left, right = x[..., :12].mean((1, 2, 3)), x[..., 20:].mean((1, 2, 3))
+    assert left.sub(40).abs().max() < 4
+    assert sorted(right.round().int().tolist())[-1] == 255  # the transparent half shows white
+    assert right.sort().values[:4].sub(200).abs().max() < 4
