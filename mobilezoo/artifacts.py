@@ -5,7 +5,6 @@ A record is saved beside what it describes: `shvit_s1.fp32.tflite` has `shvit_s1
 
 import hashlib
 import importlib.metadata
-import json
 import os
 import shutil
 import stat
@@ -17,9 +16,10 @@ from typing import Any, Literal, TypeVar
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path
 from mobilezoo.preprocessing import Preprocessing as Preprocessing
+from mobilezoo.reading import read_json
 from mobilezoo.resolution import Resolution
 
-R = TypeVar("R", bound=Record)
+D = TypeVar("D", bound="Described")
 
 Kind = Literal["host", "phone", "board", "browser", "emulated"]
 
@@ -61,12 +61,19 @@ class Parity(Record):
         return self.relative <= self.tolerance
 
 
-class Checkpoint(Record):
-    """Trained weights (`path`, safetensors) and what they are."""
+class Described(Record):
+    """A record that lies beside the file it describes."""
 
     schema_version: Literal[1] = 1
     path: str
+    """File name, relative to the record's folder."""
     sha256: str
+    """Of the file, or of a folder's names and contents."""
+
+
+class Checkpoint(Described):
+    """Trained weights (`path`, safetensors) and what they are."""
+
     model: str
     """A model name, or the path its YAML had in training; a copy lies beside the weights, with their stem."""
     num_classes: int
@@ -108,12 +115,9 @@ class Coverage(Record):
     """What is known to be slow or refused on phones, each with its source."""
 
 
-class Artifact(Record):
+class Artifact(Described):
     """One exported file (or `.mlpackage` folder) and the proof that comes with it."""
 
-    schema_version: Literal[1] = 1
-    path: str
-    """File name, relative to the record's folder."""
     target: str
     precision: str
     model: str
@@ -123,7 +127,6 @@ class Artifact(Record):
     """Eighths of an int8 file, counted from the input as 0, that stay float."""
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
-    sha256: str
     size_bytes: int
     parity: Parity | None
     """None where the file was not run; `not_run` then says why."""
@@ -135,6 +138,8 @@ class Artifact(Record):
     """The PyTorch weights it was made of, relative to the record's folder; None for random ones."""
     checkpoint_key: str | None = None
     """Where in that file they are, if it had to be said."""
+    recipe_sha256: str = ""
+    """Of all that the file was made of: weights, options, images. A file of another recipe is made again."""
     tools: dict[str, str]
     """Toolchain versions."""
 
@@ -338,21 +343,52 @@ def record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
-def load_record_of(cls: type[R], path: str | Path) -> R:
-    """The record beside a file. Raises MobilezooError when either is missing or the record is damaged."""
+def load_record_of(cls: type[D], path: str | Path) -> D:
+    """The record beside a file that is still the one it describes: everything that uses a file begins here.
+
+    Raises MobilezooError when file or record is missing, the record is damaged, or the file changed since.
+    """
+    record = read_record_of(cls, path)
+    if reason := why_changed(path, record):
+        raise MobilezooError(f"{reason}: export or train it again, or restore it")
+    return record
+
+
+def read_record_of(cls: type[D], path: str | Path) -> D:
+    """The record beside a file, whether or not the file is still the one it describes. Raises MobilezooError."""
     beside = record_path(existing_path(path, "file"))
-    try:
-        return cls.parse(json.loads(beside.read_text(encoding="utf-8")), str(beside))
-    except FileNotFoundError:
-        raise MobilezooError(
-            f"{str(path)!r} has no record {beside.name!r} beside it: export or train it again"
-        ) from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise MobilezooError(f"{str(beside)!r} is damaged: {error}") from None
+    if not beside.is_file():
+        raise MobilezooError(f"{str(path)!r} has no record {beside.name!r} beside it: export or train it again")
+    return cls.parse(read_json(beside), str(beside))
+
+
+def why_changed(path: str | Path, record: "Described") -> str | None:
+    """How a file is not the one that its record describes; None where it is."""
+    found = sha256_of(Path(path).expanduser())
+    if found == record.sha256:
+        return None
+    return f"{str(path)!r} changed since its record was written (sha256 {found[:12]}…, recorded {record.sha256[:12]}…)"
+
+
+def write_with_record(path: Path, write: Callable[[Path], None], describe: Callable[[Path], D]) -> D:
+    """Write a file and its record: `write(temporary)`, then `describe(temporary)` gives the record, which is returned.
+
+    Both are whole when they appear, the record a moment before the file. A crash in that moment leaves a record without
+    its file, or with the one before: its checksum tells, and no reader takes the two for a pair.
+    """
+    records: list[D] = []
+
+    def both(temporary: Path) -> None:
+        write(temporary)
+        records.append(describe(temporary))
+        save_record(path, records[0])
+
+    atomic_write(path, both)
+    return records[0]
 
 
 def save_record(path: Path, record: Record) -> Path:
-    """Save `record` beside the file it describes; returns the record's path."""
+    """Save `record` beside the file it describes, which is there already; returns the record's path."""
     return write_text(record_path(path), record.model_dump_json(indent=2) + "\n")
 
 

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any
 
 import timm
 
-from mobilezoo.artifacts import Checkpoint, atomic_write, load_record_of, save_record, sha256_of
+from mobilezoo.artifacts import Checkpoint, atomic_write, load_record_of, sha256_of, write_with_record
 from mobilezoo.config import config_names, write_yaml
 from mobilezoo.errors import CheckpointError, MobilezooError
 from mobilezoo.hub_config import CONFIG, HubError, Shared, read_shared
@@ -90,20 +90,21 @@ def pull(repo: str, out: Path) -> Checkpoint:
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
     if not shipped:
         write_yaml(path.with_suffix(".yaml"), config.plain(), [f"the network of {repo}"])
-    atomic_write(path, lambda temporary: save_file(tensors, temporary, metadata={"model": model}))
-    record = Checkpoint(
-        path=path.name,
-        sha256=sha256_of(path),
-        model=model,
-        num_classes=shared.num_classes,
-        in_chans=shared.in_chans,
-        resolution=shared.resolution,
-        preprocessing=shared.preprocessing,
-        labels=shared.labels,
-        model_args=_arguments(shared),
-    )
-    save_record(path, record)
-    return record
+
+    def describe(written: Path) -> Checkpoint:
+        return Checkpoint(
+            path=path.name,
+            sha256=sha256_of(written),
+            model=model,
+            num_classes=shared.num_classes,
+            in_chans=shared.in_chans,
+            resolution=shared.resolution,
+            preprocessing=shared.preprocessing,
+            labels=shared.labels,
+            model_args=_arguments(shared),
+        )
+
+    return write_with_record(path, lambda temporary: save_file(tensors, temporary, metadata={"model": model}), describe)
 
 
 def _call(config: "ModelConfig", network: "nn.Module", record: Checkpoint) -> tuple[str, dict[str, Any]]:

@@ -4,6 +4,8 @@ copy → eval → fuse → trace → graph passes → for each target and precis
 its own runtime, compare with PyTorch, and only then give it its name and record.
 """
 
+import hashlib
+import json
 import os
 import tempfile
 import time
@@ -18,14 +20,12 @@ from torch import nn
 from mobilezoo.artifacts import (
     Artifact,
     Parity,
-    atomic_write,
     file_stem,
     load_record_of,
-    record_path,
-    save_record,
     sha256_of,
     size_of,
     versions,
+    write_with_record,
 )
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export.app import to_normalised, to_pixels
@@ -81,7 +81,7 @@ def export_model(
                 if progress:
                     progress(exporter.target, precision)
                 path = out / f"{file_stem(spec.model)}.{precision}{exporter.suffix}"
-                kept = _kept(path, exporter.target, precision, overwrite)
+                kept = None if overwrite else _kept(work, one, exporter.target, path)
                 results.append(kept or _export_one(work, one, exporter.target, path))
                 if finished:
                     finished(results[-1])
@@ -107,6 +107,13 @@ class _Work:
         self.images, self.source, self.calibration, self.converters = images, source, calibration, converters
         self._prepared: Prepared | None = None
         self.reference = np.empty(0)
+        self._weights = sha256_of(Path(spec.checkpoint)) if spec.checkpoint else "random"
+
+    def recipe(self, spec: ExportSpec) -> str:
+        """SHA-256 of what decides a file: the weights, the options, and which images it is calibrated and judged on."""
+        chosen = spec.model_dump(mode="json", exclude={"checkpoint"})
+        text = json.dumps({"weights": self._weights, "images": self.source, "spec": chosen}, sort_keys=True)
+        return hashlib.sha256(text.encode()).hexdigest()
 
     @property
     def prepared(self) -> Prepared:
@@ -164,10 +171,8 @@ def _export_one(work: _Work, spec: ExportSpec, target: str, path: Path) -> Expor
         found.append((outcome, _judged(work, spec, outcome, logits, target)))
 
     try:
-        atomic_write(path, write)
-        outcome, parity = found[0]
-        artifact = _record(work, spec, target, path, parity, outcome)
-        save_record(path, artifact)
+        artifact = write_with_record(path, write, lambda written: _record(work, spec, target, path, written, *found[0]))
+        outcome, _parity = found[0]
     except MobilezooError as error:
         return result("failed", reason=str(error))
     told = outcome.coverage.warnings if outcome.coverage else ()
@@ -190,7 +195,7 @@ def _judged(work: _Work, spec: ExportSpec, outcome: Outcome, logits: np.ndarray 
 
 
 def _record(
-    work: _Work, spec: ExportSpec, target: str, path: Path, parity: Parity | None, outcome: Outcome
+    work: _Work, spec: ExportSpec, target: str, path: Path, written: Path, outcome: Outcome, parity: Parity | None
 ) -> Artifact:
     exporter = load_exporter(target)
     return Artifact(
@@ -203,25 +208,36 @@ def _record(
         float_groups=spec.float_groups,
         preprocessing=spec.preprocessing,
         labels=spec.labels,
-        sha256=sha256_of(path),
-        size_bytes=size_of(path),
+        sha256=sha256_of(written),
+        size_bytes=size_of(written),
         parity=parity,
         not_run=exporter.not_run(spec) if parity is None else None,
         zero_gammas=work.prepared.zero_gammas,
         coverage=outcome.coverage,
         checkpoint=os.path.relpath(spec.checkpoint, path.parent) if spec.checkpoint else None,
         checkpoint_key=spec.checkpoint_key,
+        recipe_sha256=work.recipe(spec),
         tools=versions(["mobilezoo", *exporter.packages]),
     )
 
 
-def _kept(path: Path, target: str, precision: str, overwrite: bool) -> ExportResult | None:
-    if overwrite or not path.exists():
+def _kept(work: _Work, spec: ExportSpec, target: str, path: Path) -> ExportResult | None:
+    """The file at hand where it is just what would be made; a file that is not ours is refused, never replaced.
+
+    None where there is none, or one of other weights, options or images, which is made again.
+    """
+    if not path.exists():
         return None
-    artifact = load_record_of(Artifact, path) if record_path(path).is_file() else None
-    reason = f"{path.name} exists: pass overwrite to make it again"
+    try:
+        artifact = load_record_of(Artifact, path)
+    except MobilezooError as error:
+        reason = f"{error}; --overwrite replaces it"
+        return ExportResult(target=target, precision=spec.precision, status="refused", reason=reason)
+    if artifact.recipe_sha256 != work.recipe(spec):
+        return None
+    reason = f"{path.name} exists, made of the same weights and options: --overwrite makes it again"
     return ExportResult(
-        target=target, precision=precision, status="kept", path=str(path), artifact=artifact, reason=reason
+        target=target, precision=spec.precision, status="kept", path=str(path), artifact=artifact, reason=reason
     )
 
 

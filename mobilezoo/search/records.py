@@ -1,6 +1,5 @@
 """What goes into and comes out of a search."""
 
-import json
 from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
@@ -11,6 +10,7 @@ from pydantic import Field, field_validator, model_validator
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, MobilezooError, existing_path
 from mobilezoo.models.base import ModelConfig
+from mobilezoo.reading import read_json
 from mobilezoo.search.engines import FRONT_ENGINES, REWARD_ENGINES
 from mobilezoo.search.objective import Objective
 from mobilezoo.search.space import Point, Space
@@ -263,9 +263,6 @@ def load_search_result(path: str | Path) -> SearchResult:
     """The record of a search from its folder or file. Raises MobilezooError when it is missing or damaged."""
     found = existing_path(path, "search result")
     file = found / RESULT_NAME if found.is_dir() else found
-    try:
-        return SearchResult.parse(json.loads(file.read_text(encoding="utf-8")), str(file))
-    except FileNotFoundError:
-        raise MobilezooError(f"{str(found)!r} holds no {RESULT_NAME}: is it the folder of a search?") from None
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise MobilezooError(f"{str(file)!r} is damaged: {error}") from None
+    if not file.is_file():
+        raise MobilezooError(f"{str(found)!r} holds no {RESULT_NAME}: is it the folder of a search?")
+    return SearchResult.parse(read_json(file), str(file))

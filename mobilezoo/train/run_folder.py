@@ -14,7 +14,7 @@ from typing import Any
 
 import torch
 
-from mobilezoo.artifacts import Checkpoint, atomic_write, save_record, versions, write_text
+from mobilezoo.artifacts import Checkpoint, sha256_of, versions, write_text, write_with_record
 from mobilezoo.config import find_config, is_yaml, read_yaml, write_yaml
 from mobilezoo.data.class_lists import read_entries
 from mobilezoo.data.classes import require_same_classes
@@ -73,13 +73,12 @@ class RunFolder:
         """Write a .safetensors file and the record beside it; `record` holds the Checkpoint's other fields."""
         from safetensors.torch import save_file
 
-        from mobilezoo.artifacts import sha256_of
-
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}
-        atomic_write(path, lambda temporary: save_file(tensors, temporary, metadata={"model": record["model"]}))
-        checkpoint = Checkpoint(path=path.name, sha256=sha256_of(path), **record)
-        save_record(path, checkpoint)
-        return checkpoint
+        return write_with_record(
+            path,
+            lambda temporary: save_file(tensors, temporary, metadata={"model": record["model"]}),
+            lambda written: Checkpoint(path=path.name, sha256=sha256_of(written), **record),
+        )
 
     def _same_config(self, config: TrainConfig) -> None:
         before, now = _flat(read_yaml(self.config)), _flat(config.model_dump(mode="json"))

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mobilezoo.artifacts import Checkpoint, atomic_write, save_record, sha256_of
+from mobilezoo.artifacts import Checkpoint, sha256_of, write_with_record
 from mobilezoo.errors import ConfigError
 from mobilezoo.verbs.options import SubjectOptions
 
@@ -25,16 +25,18 @@ def convert_checkpoint(model: str, options: SubjectOptions, out: Path | None = N
     subject = load_subject(model, options)
     tensors = {k: v.contiguous().clone() for k, v in subject.network.state_dict().items()}
     metadata = {"model": model, "source": source.name}
-    atomic_write(out, lambda temporary: save_file(tensors, temporary, metadata=metadata))
-    record = Checkpoint(
-        path=out.name,
-        sha256=sha256_of(out),
-        model=model,
-        num_classes=classes_of(subject.network),
-        in_chans=subject.in_chans,
-        resolution=subject.resolution,
-        preprocessing=subject.preprocessing,
-        labels=subject.labels,
-    )
-    save_record(out, record)
+
+    def describe(written: Path) -> Checkpoint:
+        return Checkpoint(
+            path=out.name,
+            sha256=sha256_of(written),
+            model=model,
+            num_classes=classes_of(subject.network),
+            in_chans=subject.in_chans,
+            resolution=subject.resolution,
+            preprocessing=subject.preprocessing,
+            labels=subject.labels,
+        )
+
+    write_with_record(out, lambda temporary: save_file(tensors, temporary, metadata=metadata), describe)
     return out

@@ -1,6 +1,5 @@
 """`mobilezoo latency table | import-table | fit | predict`: estimates from measured blocks or measured networks."""
 
-import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -9,6 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.reading import read_json
 from mobilezoo.verbs.commands import AllowCommands, Json, Quiet, command, print_json
 from mobilezoo.verbs.latency import app
 from mobilezoo.verbs.spaces import Say, block_keys, export_blocks, sample_networks
@@ -202,10 +202,7 @@ def telling(quiet: bool) -> Iterator[Say]:
 
 def is_table(path: Path) -> bool:
     """Whether a file is a table of blocks rather than a predictor. Raises MobilezooError for neither."""
-    try:
-        data: Any = json.loads(existing_path(path, "table or predictor").read_text(encoding="utf-8"))
-    except (ValueError, OSError) as error:
-        raise MobilezooError(f"{str(path)!r} is neither a table nor a predictor: {error}") from None
+    data = read_json(existing_path(path, "table or predictor"))
     return isinstance(data, dict) and "blocks_ms" in data
 
 

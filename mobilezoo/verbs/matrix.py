@@ -1,7 +1,6 @@
 """`mobilezoo export --matrix`: every variant × target × precision, one record per cell, and the table of them."""
 
 import fnmatch
-import json
 import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -9,6 +8,7 @@ from pathlib import Path
 from mobilezoo.artifacts import save_json, write_text
 from mobilezoo.config import config_names
 from mobilezoo.errors import MobilezooError, UnknownNameError
+from mobilezoo.reading import read_json
 from mobilezoo_export import ExportResult, export_model, list_targets
 from mobilezoo_export.convert import Converters
 from mobilezoo_export.images import sample_images
@@ -61,7 +61,7 @@ def run_matrix(
                 if not keep_files:
                     shutil.rmtree(out / "files", ignore_errors=True)
     return [
-        (name, ExportResult.parse(json.loads(_record(out, name, target, precision).read_text("utf-8")), name))
+        (name, ExportResult.parse(read_json(_record(out, name, target, precision)), name))
         for name, target, precision in cells
     ]
 
@@ -137,7 +137,7 @@ def read_records(out: Path) -> list[tuple[str, ExportResult]]:
     """Every record below a matrix folder, sorted by model."""
     found = []
     for path in sorted((out / "records").glob("*/*.json")):
-        found.append((path.parent.name, ExportResult.parse(json.loads(path.read_text("utf-8")), str(path))))
+        found.append((path.parent.name, ExportResult.parse(read_json(path), str(path))))
     return found
 
 

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import Any
 
-from mobilezoo.artifacts import Artifact, Checkpoint, LatencyReport, load_record_of, record_path
+from mobilezoo.artifacts import Artifact, Checkpoint, LatencyReport, read_record_of, record_path, why_changed
 from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.reading import read_json
 from mobilezoo.resolution import written
 
 SUFFIXES = (".onnx", ".tflite", ".mlpackage", ".pte")
@@ -18,8 +19,8 @@ def write_report(folders: list[Path], out: Path) -> Path:
     roots = [existing_path(folder, "run folder") for folder in folders]
     runs = [metrics.parent for metrics in _found(roots, "metrics.csv")]
     files = [p for p in _found(roots, "*") if p.suffix in SUFFIXES and record_path(p).exists()]
-    artifacts = [load_record_of(Artifact, file) for file in files]
-    latencies = [LatencyReport.parse(_json(path), str(path)) for path in _found(roots, "*.latency.json")]
+    artifacts = [_artifact(file) for file in files]
+    latencies = [LatencyReport.parse(read_json(path), str(path)) for path in _found(roots, "*.latency.json")]
     searches = _found(roots, RESULT_NAME)
     if not (runs or artifacts or latencies or searches):
         named = ", ".join(map(str, folders))
@@ -40,13 +41,21 @@ def _found(roots: list[Path], pattern: str) -> list[Path]:
     return [p for root in roots for p in sorted(root.rglob(pattern)) if "trials" not in p.relative_to(root).parts]
 
 
+def _artifact(file: Path) -> Artifact:
+    """The record of a file; nothing it proved holds for a file that changed since."""
+    record = read_record_of(Artifact, file)
+    reason = why_changed(file, record)
+    return record.model_copy(update={"parity": None, "not_run": reason}) if reason else record
+
+
 def _model_row(run: Path) -> dict[str, Any] | None:
     """The network that a run trained; None for a supernet, which is no single network."""
     from mobilezoo.models import create_model, recorded_config
     from mobilezoo.models.macs import count
 
     weights = run / "best.safetensors"
-    record = load_record_of(Checkpoint, weights)
+    record = read_record_of(Checkpoint, weights)
+    changed = why_changed(weights, record) is not None
     config = recorded_config(record, weights).built_for(record.resolution)
     if config.family == "supernet":
         return None
@@ -57,20 +66,11 @@ def _model_row(run: Path) -> dict[str, Any] | None:
         **record.network_args(),
     ).eval()
     return {
-        "name": config.name,
+        "name": f"{config.name} (weights changed since training)" if changed else config.name,
         "run": run.name,
         "resolution": written(record.resolution),
         **count(network, record.resolution),
-        "top1": record.top1,
+        "top1": None if changed else record.top1,
         "dataset": record.dataset,
         "epoch": record.epoch,
     }
-
-
-def _json(path: Path) -> Any:
-    import json
-
-    try:
-        return json.loads(path.read_text(encoding="utf-8"))
-    except ValueError as error:
-        raise MobilezooError(f"{str(path)!r} is damaged: {error}") from None

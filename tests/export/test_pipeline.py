@@ -98,13 +98,50 @@ def test_a_converter_that_fails_is_one_line_and_leaves_nothing(
 
 
 @pytest.mark.usefixtures("_fake")
-def test_an_existing_file_is_kept_unless_overwritten(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
-    (tmp_path / "tiny.fp32.fake").write_text("mine")
-    (kept,) = export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
-    assert kept.status == "kept"
-    assert (tmp_path / "tiny.fp32.fake").read_text() == "mine"
+def test_a_file_is_kept_only_where_it_is_what_would_be_made(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
+) -> None:
+    def export(spec: ExportSpec = tiny_spec, **more: bool) -> ExportResult:
+        return export_model(tiny, spec, ["fake"], ["fp32"], tmp_path, isolate=False, **more)[0]
+
+    assert export().status == "exported"
+    kept = export()
+    assert (kept.status, kept.ok) == ("kept", True)
+    assert kept.artifact is not None
+    assert export(overwrite=True).status == "exported"
+    assert export(tiny_spec.model_copy(update={"labels": ("a", "b")})).status == "exported", "what is in it changed"
+    assert export().status == "exported"
+
+
+@pytest.mark.usefixtures("_fake")
+@pytest.mark.parametrize("record", [True, False])
+def test_a_file_that_is_not_ours_any_more_is_neither_kept_nor_replaced(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, record: bool
+) -> None:
+    file = tmp_path / "tiny.fp32.fake"
+    export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    file.write_text("mine")
+    if not record:
+        (tmp_path / "tiny.fp32.fake.json").unlink()
+    (refused,) = export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    assert (refused.status, refused.ok, refused.artifact) == ("refused", False, None)
+    assert ("changed since" if record else "has no record") in refused.reason
+    assert "--overwrite" in refused.reason
+    assert file.read_text() == "mine"
     (made,) = export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False, overwrite=True)
     assert made.status == "exported"
+
+
+@pytest.mark.usefixtures("_fake")
+def test_a_file_of_other_weights_is_made_again(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    weights = tmp_path / "best.safetensors"
+    spec = tiny_spec.model_copy(update={"checkpoint": str(weights)})
+    statuses = []
+    for content in ("epoch 1", "epoch 1", "epoch 2"):
+        weights.write_text(content)
+        (result,) = export_model(tiny, spec, ["fake"], ["fp32"], tmp_path / "export", isolate=False)
+        statuses.append(result.status)
+    assert statuses == ["exported", "kept", "exported"]
 
 
 @pytest.mark.usefixtures("_fake")

@@ -197,7 +197,7 @@ def test_a_saved_table_is_the_same_table(tmp_path):
     table = made_table()
     assert load_table(table.save(tmp_path / "t.json")) == table
     (tmp_path / "t.json").write_text("[")
-    with pytest.raises(MobilezooError, match="no latency table"):
+    with pytest.raises(MobilezooError, match="not valid JSON"):
         load_table(tmp_path / "t.json")
 
 

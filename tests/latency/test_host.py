@@ -87,7 +87,7 @@ def test_a_file_that_changed_after_its_record_is_refused(tiny_onnx, tmp_path):
     path = tmp_path / "changed.onnx"
     path.write_bytes(tiny_onnx.read_bytes() + b"x")
     path.with_name("changed.onnx.json").write_text(tiny_onnx.with_name(tiny_onnx.name + ".json").read_text())
-    with pytest.raises(DeviceError, match="changed after"):
+    with pytest.raises(MobilezooError, match="changed since its record"):
         load_artifact(path)
 
 

@@ -13,9 +13,11 @@ from mobilezoo.artifacts import (
     Preprocessing,
     atomic_write,
     load_record_of,
+    read_record_of,
     save_record,
     sha256_of,
     write_text,
+    write_with_record,
 )
 from mobilezoo.errors import MobilezooError
 
@@ -68,15 +70,60 @@ def test_what_was_made_in_temporary_places_gets_ordinary_modes(
     assert [path.stat().st_mode & 0o777 for path in found] == [folder, file, folder, file]
 
 
-def checkpoint(path: str) -> Checkpoint:
+def checkpoint(file: Path) -> Checkpoint:
     prep = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
-    return Checkpoint(path=path, sha256="0" * 64, model="m", num_classes=10, resolution=48, preprocessing=prep)
+    sha = sha256_of(file)
+    return Checkpoint(path=file.name, sha256=sha, model="m", num_classes=10, resolution=48, preprocessing=prep)
 
 
 def test_a_record_survives_the_round_trip(tmp_path: Path) -> None:
     file = write_text(tmp_path / "best.safetensors", "x")
-    save_record(file, checkpoint(file.name))
-    assert load_record_of(Checkpoint, file) == checkpoint(file.name)
+    save_record(file, checkpoint(file))
+    assert load_record_of(Checkpoint, file) == checkpoint(file)
+
+
+def test_a_file_that_changed_since_its_record_is_refused_by_every_reader(tmp_path: Path) -> None:
+    file = write_text(tmp_path / "best.safetensors", "x" * 100)
+    save_record(file, checkpoint(file))
+    file.write_text("x" * 50 + "\x00" * 50)
+    with pytest.raises(MobilezooError, match=r"best\.safetensors' changed since its record was written .* restore it"):
+        load_record_of(Checkpoint, file)
+    assert read_record_of(Checkpoint, file).model == "m", "a report may still say what it was"
+
+
+def test_a_file_and_its_record_are_whole_when_they_appear(tmp_path: Path) -> None:
+    file = tmp_path / "best.safetensors"
+    record = write_with_record(file, lambda temporary: temporary.write_text("first"), checkpoint)
+    assert load_record_of(Checkpoint, file) == record
+
+    def fails(written: Path) -> Checkpoint:
+        raise MobilezooError("not like PyTorch")
+
+    with pytest.raises(MobilezooError, match="not like PyTorch"):
+        write_with_record(file, lambda temporary: temporary.write_text("second"), fails)
+    assert load_record_of(Checkpoint, file) == record
+    assert sorted(p.name for p in tmp_path.iterdir()) == ["best.safetensors", "best.safetensors.json"]
+
+
+def test_a_crash_between_record_and_file_is_told_by_the_checksum(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    file = tmp_path / "best.safetensors"
+    write_with_record(file, lambda temporary: temporary.write_text("first"), checkpoint)
+    renamed = Path.replace
+
+    def crash_on_the_second(source: Path, target: Path) -> Path:
+        if Path(target).suffix == ".safetensors":
+            raise KeyboardInterrupt
+        return renamed(source, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "replace", crash_on_the_second)
+        with pytest.raises(KeyboardInterrupt):
+            write_with_record(file, lambda temporary: temporary.write_text("second"), checkpoint)
+    assert file.read_text() == "first"
+    with pytest.raises(MobilezooError, match="changed since its record"):
+        load_record_of(Checkpoint, file)
 
 
 @pytest.mark.parametrize("text", ["{", "\x00", "[1]", '{"path": 3}'])

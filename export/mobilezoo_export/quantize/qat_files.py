@@ -4,13 +4,14 @@ LiteRT's converter refuses PT2E's per-channel weights (litert-torch 0.10); LiteR
 from the checkpoint and measure ranges themselves, as after any training.
 """
 
+from functools import partial
 from pathlib import Path
 
 import numpy as np
 import torch
 from torch import nn
 
-from mobilezoo.artifacts import Artifact, atomic_write, file_stem, save_record, sha256_of, size_of, versions
+from mobilezoo.artifacts import Artifact, file_stem, sha256_of, size_of, versions, write_with_record
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.parity import measure_parity
@@ -34,33 +35,35 @@ def write_int8(
             [trained(torch.from_numpy(images[i : i + size])).numpy() for i in range(0, len(images), size)]
         )
         integer = trained.converted()
+
+    def describe(target: str, written: Path) -> Artifact:
+        """Run the file; its record, or ExportError where it is out of tolerance."""
+        exporter, runner = load_exporter(target), load_runner(written)
+        logits = np.concatenate([runner.run(images[i : i + 1]) for i in range(len(images))])
+        parity = measure_parity(reference, logits, precision="int8", inputs=images_name, ran_in=runner.runtime)
+        if reason := verdict(parity, "int8"):
+            raise ExportError(f"{spec.model}: the {target} file {reason}; it was not kept")
+        return Artifact(
+            path=written.name,
+            target=target,
+            precision="int8",
+            model=spec.model,
+            input=exporter.input_spec(spec),
+            preprocessing=spec.preprocessing,
+            labels=spec.labels,
+            sha256=sha256_of(written),
+            size_bytes=size_of(written),
+            parity=parity,
+            tools=versions(["mobilezoo", "torchao", *exporter.packages]),
+        )
+
     results = []
     for target in TARGETS:
         exporter = load_exporter(target)
         path = folder / f"{file_stem(spec.model)}.int8-qat{exporter.suffix}"
         try:
             exporter.require()
-            atomic_write(path, lambda temporary, target=target: _write(integer, spec, target, temporary))  # type: ignore[misc]
-            runner = load_runner(path)
-            logits = np.concatenate([runner.run(images[i : i + 1]) for i in range(len(images))])
-            parity = measure_parity(reference, logits, precision="int8", inputs=images_name, ran_in=runner.runtime)
-            if reason := verdict(parity, "int8"):
-                path.unlink()
-                raise ExportError(f"{spec.model}: the {target} file {reason}; it was not kept")
-            artifact = Artifact(
-                path=path.name,
-                target=target,
-                precision="int8",
-                model=spec.model,
-                input=exporter.input_spec(spec),
-                preprocessing=spec.preprocessing,
-                labels=spec.labels,
-                sha256=sha256_of(path),
-                size_bytes=size_of(path),
-                parity=parity,
-                tools=versions(["mobilezoo", "torchao", *exporter.packages]),
-            )
-            save_record(path, artifact)
+            artifact = write_with_record(path, partial(_write, integer, spec, target), partial(describe, target))
             results.append(_result(target, "exported", path=str(path), artifact=artifact))
         except MobilezooError as error:
             results.append(_result(target, "failed", reason=str(error)))

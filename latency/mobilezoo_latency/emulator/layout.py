@@ -1,13 +1,13 @@
 """Where the emulator lives on disk and how its programs are called."""
 
-import json
 import os
 import subprocess
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobilezoo.config import Record
-from mobilezoo.errors import DeviceError
+from mobilezoo.errors import ConfigError, DeviceError
+from mobilezoo.reading import read_json
 
 ENVIRONMENT = "MOBILEZOO_EMULATOR"
 STAMP = "installed.json"
@@ -83,7 +83,7 @@ def find_emulator(root: Path | None = None) -> Emulator:
     if not stamp.is_file():
         raise DeviceError(f"no emulator below {str(root)!r}: {SETUP_LINE}")
     try:
-        installed = Installed.parse(json.loads(stamp.read_text(encoding="utf-8")), str(stamp))
-    except (OSError, json.JSONDecodeError) as error:
+        installed = Installed.parse(read_json(stamp), str(stamp))
+    except ConfigError as error:
         raise DeviceError(f"{str(stamp)!r} is damaged ({error}): {SETUP_LINE}") from None
     return Emulator(root, installed)

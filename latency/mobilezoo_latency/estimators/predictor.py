@@ -10,7 +10,6 @@ The interval is the process's own deviation times a factor that makes it cover t
 out, a fold at a time (cross-conformal prediction; Vovk et al. 2005, Vovk 2015).
 """
 
-import json
 import math
 from collections.abc import Sequence
 from pathlib import Path
@@ -22,6 +21,7 @@ import numpy as np
 from mobilezoo.artifacts import DeviceInfo, Estimate, write_text
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.reading import read_json
 from mobilezoo_latency.contract import LatencySource
 from mobilezoo_latency.estimators.kernels import FEATURES, Kernel, features, kernels_of
 
@@ -105,12 +105,7 @@ class Predictor(LatencySource):
     @classmethod
     def load(cls, path: str | Path) -> Self:
         """Read a saved predictor. Raises MobilezooError for a damaged one."""
-        file = existing_path(path, "predictor")
-        try:
-            data = json.loads(file.read_text(encoding="utf-8"))
-        except (json.JSONDecodeError, UnicodeDecodeError) as error:
-            raise MobilezooError(f"{str(path)!r} is no predictor: {error}") from None
-        return cls(PredictorRecord.parse(data, str(path)))
+        return cls(PredictorRecord.parse(read_json(existing_path(path, "predictor")), str(path)))
 
     def _predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
         """(ms, deviation of the log) of feature rows."""

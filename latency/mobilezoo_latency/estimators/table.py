@@ -6,7 +6,6 @@ out of the fit, and stored with the table.
 """
 
 import csv
-import json
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
@@ -17,6 +16,7 @@ import numpy as np
 from mobilezoo.artifacts import DeviceInfo, Estimate, Protocol, write_text
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, MobilezooError, existing_path
+from mobilezoo.reading import read_json
 from mobilezoo_latency.contract import Device
 from mobilezoo_latency.estimators.speed import at_one_speed
 from mobilezoo_latency.measuring import profile
@@ -97,11 +97,7 @@ class Table(Record):
 
 def load_table(path: str | Path) -> Table:
     """Read a saved table. Raises MobilezooError for a damaged one."""
-    file = existing_path(path, "latency table")
-    try:
-        return Table.parse(json.loads(file.read_text(encoding="utf-8")), str(path))
-    except (json.JSONDecodeError, UnicodeDecodeError) as error:
-        raise MobilezooError(f"{str(path)!r} is no latency table: {error}") from None
+    return Table.parse(read_json(existing_path(path, "latency table")), str(path))
 
 
 def measure_table(

@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from mobilezoo.artifacts import Checkpoint, atomic_write, load_record_of, save_record, sha256_of
+from mobilezoo.artifacts import Checkpoint, load_record_of, sha256_of, write_with_record
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError
 from mobilezoo.models import create_model
@@ -125,20 +125,24 @@ class SupernetAccuracy:
         network = self.inherit(point, yaml.stem)
         tensors = {key: value.detach().cpu().contiguous().clone() for key, value in network.state_dict().items()}
         path = yaml.with_suffix(".safetensors")
-        atomic_write(path, lambda temporary: save_file(tensors, temporary, metadata={"model": str(yaml)}))
-        record = Checkpoint(
-            path=path.name,
-            sha256=sha256_of(path),
-            model=str(yaml),
-            num_classes=self.supernet.num_classes,
-            in_chans=self.supernet.in_chans,
-            resolution=self.pixels(point),
-            preprocessing=self.model.preprocessing(self.supernet.in_chans),
-            labels=self.images.labels,
-            data=self.recipe.data.located().model_dump(mode="json"),
-            top1=evaluate(network, self.images.whole(self.pixels(point))).top1,
+
+        def describe(written: Path) -> Checkpoint:
+            return Checkpoint(
+                path=path.name,
+                sha256=sha256_of(written),
+                model=str(yaml),
+                num_classes=self.supernet.num_classes,
+                in_chans=self.supernet.in_chans,
+                resolution=self.pixels(point),
+                preprocessing=self.model.preprocessing(self.supernet.in_chans),
+                labels=self.images.labels,
+                data=self.recipe.data.located().model_dump(mode="json"),
+                top1=evaluate(network, self.images.whole(self.pixels(point))).top1,
+            )
+
+        write_with_record(
+            path, lambda temporary: save_file(tensors, temporary, metadata={"model": str(yaml)}), describe
         )
-        save_record(path, record)
 
     def _tell(self, epoch: int, top1: float) -> None:
         self.say(f"supernet: epoch {epoch} of {self.recipe.train.epochs}, its largest network {top1:.2f}%")

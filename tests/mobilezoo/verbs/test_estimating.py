@@ -113,7 +113,7 @@ def test_a_published_table_is_taken_over(tmp_path, capsys):
 
 def test_what_is_neither_table_nor_predictor_is_one_line(tmp_path, capsys):
     (tmp_path / "x.json").write_text("{")
-    for name, expected in (("x.json", "neither a table nor a predictor"), ("missing.json", "not found")):
+    for name, expected in (("x.json", "not valid JSON"), ("missing.json", "not found")):
         code, _, err = call(capsys, "latency", "predict", "x.tflite", "--with", str(tmp_path / name))
         assert code == 2
         assert expected in err
