@@ -118,7 +118,7 @@ def test_too_few_calibration_images_are_refused_in_one_line(
     target: str, tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
 ) -> None:
     (result,) = export_model(tiny, tiny_spec, [target], ["int8"], tmp_path, isolate=False)
-    assert result.status == "failed"
+    assert result.status == "refused"
     assert "at least 8 calibration images, got 0" in result.reason
     assert list(tmp_path.iterdir()) == []
 

@@ -58,7 +58,7 @@ def test_show_takes_a_copied_yaml_and_no_code(tmp_path: Path, capsys: pytest.Cap
         (["train", "digit"], "did you mean digits"),
         (["train", "digits", "train.epochs=x"], "train.epochs = 'x'"),
         (["train", "digits", "data.source=folder:/nowhere"], "dataset folder not found: '/nowhere'"),
-        (["eval", "shvit_s1"], "random weights"),
+        (["eval", "shvit_s1", "--data", "digits"], "random weights"),
         (["eval", "shvit_s1", "--checkpoint", "/nowhere.pth"], "/nowhere.pth"),
         (["eval", "missing.safetensors"], "missing.safetensors"),
         (["eval", "missing.onnx"], "missing.onnx"),

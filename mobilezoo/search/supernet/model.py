@@ -47,6 +47,7 @@ class Supernet(SharedWeights):
         """`kwargs` are the networks' own: drop_rate, drop_path_rate."""
         super().__init__()
         self.config = config
+        self.pretrained_cfg: dict[str, Any] = config.pretrained_cfg()
         self.num_classes, self.in_chans = num_classes, in_chans
         self.kwargs = kwargs
         self.bank = SharedBank(config.space, num_classes, in_chans)
