@@ -24,13 +24,24 @@ D = TypeVar("D", bound="Described")
 Kind = Literal["host", "phone", "board", "browser", "emulated"]
 
 
+class Quantization(Record):
+    """How integers of a tensor stand for numbers: number = scale * (integer - zero_point)."""
+
+    dtype: Literal["int8", "uint8", "int16"]
+    scale: float
+    zero_point: int
+
+
 class InputSpec(Record):
     """The input tensor of a model or file."""
 
     shape: tuple[int, ...]
     """Tensor shape in the order of `layout`, batch included."""
-    layout: Literal["NCHW", "NHWC"] = "NCHW"
-    dtype: Literal["float32", "float16", "int8", "uint8"] = "float32"
+    layout: Literal["NCHW", "NHWC", "none"] = "NCHW"
+    """none: no image, in a file that others made."""
+    dtype: Literal["float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"] = "float32"
+    quantization: Quantization | None = None
+    """Where the file takes integers for the normalised values; uint8 without it are pixels 0..255."""
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -142,6 +153,12 @@ class Artifact(Described):
     """Of all that the file was made of: weights, options, images. A file of another recipe is made again."""
     tools: dict[str, str]
     """Toolchain versions."""
+    output_quantization: Quantization | None = None
+    """Where the file answers with integers."""
+    foreign: bool = False
+    """Described from the file alone, which others made: nothing of it is proven here."""
+    untold: tuple[str, ...] = ()
+    """What the file does not tell, so that it is a stand-in here: `preprocessing`, or a size."""
 
 
 class DeviceInfo(Record):

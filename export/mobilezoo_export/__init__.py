@@ -9,7 +9,9 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mobilezoo_export.apart import FileApart
     from mobilezoo_export.contract import Exporter, ExportOptions, ExportResult, ExportSpec, Runner
+    from mobilezoo_export.foreign import open_artifact
     from mobilezoo_export.pipeline import export_model
     from mobilezoo_export.registry import list_targets, load_exporter, load_runner
 
@@ -18,11 +20,13 @@ _HOME = {
     "ExportResult": "contract",
     "ExportSpec": "contract",
     "Exporter": "contract",
+    "FileApart": "apart",
     "Runner": "contract",
     "export_model": "pipeline",
     "list_targets": "registry",
     "load_exporter": "registry",
     "load_runner": "registry",
+    "open_artifact": "foreign",
 }
 
 __all__ = [
@@ -30,11 +34,13 @@ __all__ = [
     "ExportResult",
     "ExportSpec",
     "Exporter",
+    "FileApart",
     "Runner",
     "export_model",
     "list_targets",
     "load_exporter",
     "load_runner",
+    "open_artifact",
 ]
 
 

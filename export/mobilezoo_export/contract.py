@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, ClassVar, Literal
 
 from pydantic import Field
 
-from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, Quantization
 from mobilezoo.config import Record
 from mobilezoo.errors import require
 
@@ -112,18 +112,41 @@ class ExportResult(Record):
         return self.status in ("exported", "kept")
 
 
+class TensorSpec(Record):
+    """An input or output as the file itself declares it."""
+
+    name: str
+    shape: tuple[int, ...]
+    """Sizes that are left open stand at their usual value."""
+    dtype: str
+    """NumPy's name."""
+    quantization: Quantization | None = None
+    open_axes: tuple[int, ...] = ()
+    """Axes whose size the file leaves open."""
+    pixels: bool = False
+    """The format itself says that this is an image of pixels 0..255 (Core ML)."""
+
+
 class Runner(ABC):
-    """An exported file, loaded in its own runtime. `prepare` then `invoke` is what latency measures."""
+    """An exported file, loaded in its own runtime. `feed` (or `prepare`), then `invoke`, is what latency measures."""
 
     input: InputSpec
+    inputs: tuple[TensorSpec, ...] = ()
+    outputs: tuple[TensorSpec, ...] = ()
     pixels: Preprocessing | None = None
     """Set where the file takes raw pixels: batches, which come normalised, are turned back into them."""
     measurable: bool = True
     """Whether the time of `invoke` says anything about a device; false for Core ML's program check."""
 
     @abstractmethod
+    def feed(self, values: "Sequence[np.ndarray]") -> None:
+        """Take a value for every input, each in the file's own shape and type."""
+
     def prepare(self, batch: "np.ndarray") -> None:
         """Take one float32 NCHW batch of exactly the file's batch size; converts layout and type once."""
+        from mobilezoo_export.feeding import as_input
+
+        self.feed([as_input(self.as_fed(batch), self.input, self.inputs)])
 
     @abstractmethod
     def invoke(self) -> None:

@@ -48,9 +48,15 @@ def load_runner(artifact: str | Path, threads: int = 1) -> "Runner":
         raise ExportError(f"{path.name!r} is no exported model: its suffix must be one of {', '.join(RUNNERS)}")
     record = load_record_of(Artifact, path) if record_path(path).is_file() else None
     runner: Runner = _resolve(RUNNERS[path.suffix])(path, threads=threads, record=record)
-    if record is not None and record.input.dtype == "uint8":
-        runner.pixels = record.preprocessing
+    if record is not None:
+        set_input(runner, record)
     return runner
+
+
+def set_input(runner: "Runner", artifact: Artifact) -> None:
+    """Feed a runner as a record says: raw pixels where the file takes bytes that stand for no other numbers."""
+    pixels = artifact.input.dtype == "uint8" and artifact.input.quantization is None
+    runner.input, runner.pixels = artifact.input, artifact.preprocessing if pixels else None
 
 
 def _resolve(place: str) -> Any:

@@ -11,7 +11,7 @@ from typing import ClassVar
 
 from pydantic import Field
 
-from mobilezoo.artifacts import Artifact, DeviceInfo, Estimate, LatencyReport, Protocol, load_record_of
+from mobilezoo.artifacts import Artifact, DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
 
@@ -86,8 +86,10 @@ class LatencySource(ABC):
 
 
 def load_artifact(path: str | Path) -> ArtifactFile:
-    """A file with its record; the file must still be the one that was exported. Raises MobilezooError."""
-    return ArtifactFile(Path(path).expanduser().resolve(), load_record_of(Artifact, path))
+    """A file with its record, or with what it tells of itself. Raises MobilezooError where it is not the record's."""
+    from mobilezoo_export import open_artifact
+
+    return ArtifactFile(Path(path).expanduser().resolve(), open_artifact(path))
 
 
 def refuse_folded(artifact: ArtifactFile) -> None:

@@ -1,19 +1,16 @@
 """The parent's side of a worker: start it, ask, turn every way it can end into one line."""
 
 import json
-import os
-import signal
-import subprocess
 import sys
-import tempfile
-import threading
 from pathlib import Path
 from typing import Any
 
 from mobilezoo.artifacts import ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError
+from mobilezoo.workers import Worker, WorkerEndedError
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
+COMMAND = [sys.executable, "-m", "mobilezoo_latency.worker"]
 ANSWER_LIMIT_S = 900.0
 """Beyond a request's own duration."""
 
@@ -29,31 +26,18 @@ class WorkerSession:
         self.samples_ms: list[float] = []
         self.slices: list[Slice] = []
         self._shares: list[tuple[float, float, float | None]] = []
-        self._stderr = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the session
-        self._process = subprocess.Popen(
-            command or [sys.executable, "-m", "mobilezoo_latency.worker"],
-            stdin=subprocess.PIPE,
-            stdout=subprocess.PIPE,
-            stderr=self._stderr,
-            env={**os.environ, **dict.fromkeys(ONE_THREAD, "1"), "PYTHONPATH": _python_path()},
-            text=True,
-        )
+        self._worker = Worker(command or COMMAND, dict.fromkeys(ONE_THREAD, "1"))
 
     def __enter__(self) -> "WorkerSession":
         try:
             self.opened = self._ask({"op": "open", "artifact": str(self.artifact), "protocol": _plain(self.protocol)})
         except BaseException:
-            self.__exit__()
+            self._worker.end()
             raise
         return self
 
     def __exit__(self, *_: object) -> None:
-        if self._process.poll() is None:
-            self._process.kill()
-        self._process.wait()
-        for pipe in (self._process.stdin, self._process.stdout, self._stderr):
-            if pipe is not None:
-                pipe.close()
+        self._worker.end()
 
     @property
     def runtime(self) -> str:
@@ -89,53 +73,15 @@ class WorkerSession:
         return record, closed["obtained"]
 
     def _ask(self, request: dict[str, Any], duration_s: float = 0.0) -> dict[str, Any]:
-        stdin, stdout = self._process.stdin, self._process.stdout
-        assert stdin is not None
-        assert stdout is not None
-        limit_s = ANSWER_LIMIT_S + 2 * duration_s
-        timer = threading.Timer(limit_s, self._process.kill)
-        timer.start()
         try:
-            stdin.write(json.dumps(request) + "\n")
-            stdin.flush()
-            line = stdout.readline()
-        except BrokenPipeError:
-            line = ""
-        finally:
-            expired = not timer.is_alive()
-            timer.cancel()
-        if not line:
-            raise DeviceError(f"{self.artifact.name}: {self._ending(limit_s if expired else None)}")
-        answer: dict[str, Any] = json.loads(line)
+            answer = self._worker.ask(request, ANSWER_LIMIT_S + 2 * duration_s)
+        except WorkerEndedError as error:
+            raise DeviceError(f"{self.artifact.name}: the runtime {error}") from None
         if "error" in answer:
             raise DeviceError(f"{self.artifact.name} cannot be timed: {answer['error']}")
         return answer
-
-    def _ending(self, expired_s: float | None) -> str:
-        """Why a worker went silent: its signal or exit status, and the last thing it said."""
-        code = self._process.wait()
-        self._stderr.seek(0)
-        said = self._stderr.read().decode(errors="replace").strip().splitlines()
-        if expired_s is not None:
-            how = f"no answer for {expired_s:.0f} s"
-        elif code < 0:
-            how = f"the runtime ended with {signal.Signals(-code).name}"
-        else:
-            how = f"the worker ended with status {code}"
-        return f"{how}: {said[-1]}" if said else how
 
 
 def _plain(protocol: Protocol) -> dict[str, Any]:
     plain: dict[str, Any] = json.loads(protocol.model_dump_json())
     return plain
-
-
-def _python_path() -> str:
-    """Let the worker find the very packages this process imported."""
-    import mobilezoo
-    import mobilezoo_export
-    import mobilezoo_latency
-
-    packages = (mobilezoo, mobilezoo_export, mobilezoo_latency)
-    folders = [str(Path(str(p.__file__)).resolve().parents[1]) for p in packages]
-    return os.pathsep.join([*dict.fromkeys(folders), *filter(None, [os.environ.get("PYTHONPATH")])])

@@ -6,12 +6,10 @@ to stderr. Requests: {"op": "open", "artifact", "protocol"}, {"op": "sample", "m
 
 import contextlib
 import importlib
-import json
-import os
-import sys
 import time
-from typing import Any, TextIO
+from typing import Any
 
+from mobilezoo import workers
 from mobilezoo.artifacts import Protocol
 from mobilezoo.errors import DeviceError, MobilezooError
 from mobilezoo_latency import machine
@@ -31,6 +29,7 @@ class Session:
 
     def __init__(self, artifact: str, protocol: Protocol) -> None:
         from mobilezoo_export import load_runner
+        from mobilezoo_export.feeding import noise_for
 
         _import_runtime(artifact)
         self.sentinel = Sentinel()
@@ -41,7 +40,7 @@ class Session:
         self.load_ms = (time.perf_counter() - start) * 1e3
         if not self.runner.measurable:
             raise DeviceError(f"{self.runner.runtime} checks what a file computes and is no runtime to time")
-        self.runner.prepare(_input(self.runner.input))
+        self.runner.feed(noise_for(self.runner.inputs, SEED))
         self.first_run_ms = self.time_runs(1) * 1e3
         self.warm: WarmUp = warm_up(self.time_runs, protocol, time.perf_counter)
         self.runs_per_sample = runs_per_sample(self.warm.run_s, timer_step_s(time.perf_counter))
@@ -108,49 +107,22 @@ def _import_runtime(artifact: str) -> None:
                     importlib.import_module(module)
 
 
-def _input(spec: Any) -> Any:
-    """Seeded normal noise, float32 NCHW: zeros would let runtimes and processors take short cuts."""
-    import numpy as np
-
-    n, *rest = spec.shape
-    shape = (n, rest[2], rest[0], rest[1]) if spec.layout == "NHWC" else spec.shape
-    return np.random.default_rng(SEED).standard_normal(shape, dtype=np.float32)
-
-
-def serve(requests: TextIO, answers: TextIO) -> None:
-    """Answer requests until "close" or the end of input (the parent died)."""
-    session: Session | None = None
-    for line in requests:
-        request = json.loads(line)
-        try:
-            if request["op"] == "open":
-                session = Session(request["artifact"], Protocol.parse(request["protocol"], "request"))
-                answer = session.opened()
-            elif session is None:
-                raise MobilezooError(f"request {request['op']!r} before 'open'")
-            elif request["op"] == "sample":
-                answer = session.slice(request["min_samples"], request["min_s"])
-            else:
-                answer = session.closed()
-        except MobilezooError as error:
-            answer = {"error": str(error)}
-        except Exception as error:  # a runtime may raise anything: the parent turns it into one line
-            first = (str(error).strip().splitlines() or [""])[0]
-            answer = {"error": f"{type(error).__name__}: {first}"}
-        answers.write(json.dumps(answer) + "\n")
-        answers.flush()
-        if "error" in answer or request["op"] == "close":
-            return
-
-
 def main() -> None:
-    """Keep the original stdout for answers alone."""
-    answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
-    os.dup2(2, 1)
-    serve(sys.stdin, answers)
-    answers.flush()
-    # Some runtimes crash while Python unloads them; everything that counts has been said.
-    os._exit(0)
+    """Answer until "close" or the end of input (the parent died)."""
+    session: Session | None = None
+
+    def answer(request: dict[str, Any]) -> dict[str, Any]:
+        nonlocal session
+        if request["op"] == "open":
+            session = Session(request["artifact"], Protocol.parse(request["protocol"], "request"))
+            return session.opened()
+        if session is None:
+            raise MobilezooError(f"request {request['op']!r} before 'open'")
+        if request["op"] == "sample":
+            return session.slice(request["min_samples"], request["min_s"])
+        return session.closed()
+
+    workers.main(answer)
 
 
 if __name__ == "__main__":

@@ -71,7 +71,7 @@ def test_int8_files_may_take_and_give_int8(
     assert result.artifact.input.dtype == kind
     assert read_notes(Path(result.path))["precision"] == "int8"
     runner = load_runner(result.path)
-    assert runner._in["dtype"] == runner._out["dtype"] == np.dtype(kind)  # type: ignore[attr-defined]
+    assert runner.inputs[0].dtype == runner.outputs[0].dtype == kind
     with torch.no_grad():
         expected = tiny(torch.from_numpy(images[0])).numpy()
     assert (runner.run(images[0]).argmax(-1) == expected.argmax(-1)).mean() > 0.8

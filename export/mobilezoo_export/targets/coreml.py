@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilezoo.artifacts import Artifact, InputSpec, versions
+from mobilezoo.artifacts import Artifact, versions
 from mobilezoo.errors import ExportError, require
 from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
-from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.contract import Exporter, ExportSpec, Runner, TensorSpec
+from mobilezoo_export.feeding import image_input
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.coreml import compress
 from mobilezoo_export.quiet import quiet
@@ -19,6 +20,10 @@ from mobilezoo_export.quiet import quiet
 if TYPE_CHECKING:
     from torch import nn
 
+ARRAYS = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32", 131080: "int8"}
+"""Core ML's `ArrayFeatureType.ArrayDataType` by number."""
+GREYSCALE = (10, 40)
+"""Core ML's `ImageFeatureType.ColorSpace` of one channel: 8 bits, 16-bit floats."""
 TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 IMAGES = (1, 3)
 """Channels that a Core ML image input can have."""
@@ -123,7 +128,8 @@ class CoreMLRunner(Runner):
         self.measurable = self._on_mac
         with quiet():
             self._program = _load_on_mac(path) if self._on_mac else _load_for_check(path)
-        self.input = record.input if record else InputSpec(shape=self._program.input_shape)
+        self.inputs, self.outputs = declared(path)
+        self.input = record.input if record else image_input(self.inputs, "NCHW")
         self._held = np.empty(0)
         self._result = np.empty(0)
 
@@ -133,14 +139,37 @@ class CoreMLRunner(Runner):
             return f"Core ML (macOS {platform.mac_ver()[0]})"
         return f"program check (coremltools {versions(['coremltools']).get('coremltools', '')} loader, PyTorch)"
 
-    def prepare(self, batch: np.ndarray) -> None:
-        self._held = self.as_fed(batch).astype(np.float32)
+    def feed(self, values: Sequence[np.ndarray]) -> None:
+        if len(values) != 1:
+            raise ExportError(f"the Core ML file takes {len(values)} inputs: only files with one are run here")
+        self._held = np.asarray(values[0], dtype=np.float32)
 
     def invoke(self) -> None:
         self._result = self._program.run(self._held)
 
     def output(self) -> np.ndarray:
         return np.asarray(self._result, dtype=np.float32)
+
+
+def declared(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
+    """Inputs and outputs of a package's description."""
+    import coremltools as ct
+
+    described = ct.utils.load_spec(str(path)).description
+    return tuple(map(_tensor, described.input)), tuple(map(_tensor, described.output))
+
+
+def _tensor(feature: Any) -> TensorSpec:
+    """Images are pixels 0..255, NCHW here; sizes that are open stand at their usual value."""
+    kind = feature.type
+    if kind.WhichOneof("Type") == "imageType":
+        image = kind.imageType
+        channels = 1 if image.colorSpace in GREYSCALE else 3
+        pixels_shape = (1, channels, int(image.height), int(image.width))
+        return TensorSpec(name=feature.name, shape=pixels_shape, dtype="float32", pixels=True)
+    array = kind.multiArrayType
+    shape = tuple(int(size) for size in array.shape)
+    return TensorSpec(name=feature.name, shape=shape, dtype=ARRAYS.get(array.dataType, "float32"))
 
 
 class _Prediction:

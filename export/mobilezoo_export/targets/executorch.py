@@ -7,10 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilezoo.artifacts import Artifact, InputSpec, versions
+from mobilezoo.artifacts import Artifact, versions
 from mobilezoo.errors import ExportError, require
 from mobilezoo_export.app import KEY, notes_text
-from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.contract import Exporter, ExportSpec, Runner, TensorSpec
+from mobilezoo_export.feeding import image_input
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quiet import quiet
 
@@ -36,6 +37,20 @@ PASSES = (
 
 FLEXIBLE_PASSES = ("layernorm", "hardsigmoid", "logs")
 """Those that write no sizes."""
+
+
+TYPES = {
+    0: "uint8",
+    1: "int8",
+    2: "int16",
+    3: "int32",
+    4: "int64",
+    5: "float16",
+    6: "float32",
+    7: "float64",
+    11: "bool",
+}
+"""ExecuTorch's scalar types by number."""
 
 
 class ExecuTorchExporter(Exporter):
@@ -109,8 +124,12 @@ class ExecuTorchRunner(Runner):
             except (RuntimeError, ValueError, OSError) as error:
                 first = str(error).splitlines()[0]
                 raise ExportError(f"{path.name!r} cannot be read as an ExecuTorch program: {first}") from error
-        shape = self._method.metadata.input_tensor_meta(0).sizes()
-        self.input = record.input if record else InputSpec(shape=tuple(int(size) for size in shape))
+        told = self._method.metadata
+        self.inputs = tuple(_tensor(path, f"input {i}", told.input_tensor_meta, i) for i in range(told.num_inputs()))
+        self.outputs = tuple(
+            _tensor(path, f"output {i}", told.output_tensor_meta, i) for i in range(told.num_outputs())
+        )
+        self.input = record.input if record else image_input(self.inputs, "NCHW")
         self._held: list[Any] = []
         self._result: Any = None
 
@@ -118,16 +137,25 @@ class ExecuTorchRunner(Runner):
     def runtime(self) -> str:
         return f"ExecuTorch {versions(['executorch']).get('executorch', '')} (XNNPACK)"
 
-    def prepare(self, batch: np.ndarray) -> None:
+    def feed(self, values: Sequence[np.ndarray]) -> None:
         import torch
 
-        self._held = [torch.from_numpy(self.as_fed(batch))]
+        self._held = [torch.from_numpy(np.ascontiguousarray(value)) for value in values]
 
     def invoke(self) -> None:
         self._result = self._method.execute(self._held)
 
     def output(self) -> np.ndarray:
         return np.asarray(self._result[0].float().numpy())
+
+
+def _tensor(path: Path, name: str, meta_of: Any, index: int) -> TensorSpec:
+    try:
+        meta = meta_of(index)
+        dtype = TYPES[int(meta.dtype())]
+    except (RuntimeError, KeyError) as error:
+        raise ExportError(f"{path.name!r}: {name} is no tensor of a type that is known here") from error
+    return TensorSpec(name=name, shape=tuple(int(size) for size in meta.sizes()), dtype=dtype)
 
 
 def _check_magic(path: Path) -> None:

@@ -8,10 +8,11 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mobilezoo.artifacts import Artifact, InputSpec, versions
+from mobilezoo.artifacts import Artifact, InputSpec, Quantization, versions
 from mobilezoo.errors import ExportError, require
 from mobilezoo_export.app import finish_litert, keep_litert_output_name, notes_text
-from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.contract import Exporter, ExportSpec, Runner, TensorSpec
+from mobilezoo_export.feeding import dequantized, image_input, sized
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantise
 from mobilezoo_export.quiet import quiet
@@ -141,10 +142,11 @@ class LiteRTRunner(Runner):
             except (ValueError, RuntimeError) as error:
                 first = str(error).splitlines()[0]
                 raise ExportError(f"{path.name!r} cannot be read as a LiteRT file: {first}") from error
-        self._in = self.interpreter.get_input_details()[0]
-        self._out = self.interpreter.get_output_details()[0]
-        self._shape = tuple(int(size) for size in self._in["shape"])
-        self.input = record.input if record else _guess_input(self._shape)
+        self._in, self._out = self.interpreter.get_input_details(), self.interpreter.get_output_details()
+        self.inputs = tuple(_tensor(detail) for detail in self._in)
+        self.outputs = tuple(_tensor(detail) for detail in self._out)
+        self.input = record.input if record else image_input(self.inputs, "NHWC")
+        self._shapes = [tuple(int(size) for size in detail["shape"]) for detail in self._in]
 
     @property
     def runtime(self) -> str:
@@ -155,34 +157,27 @@ class LiteRTRunner(Runner):
         partitions = sum(op["op_name"] == "DELEGATE" for op in self.interpreter._get_ops_details())
         return {"delegate": "XNNPACK" if partitions else "none", "partitions": str(partitions)}
 
-    def prepare(self, batch: np.ndarray) -> None:
-        values = self.as_fed(batch)
-        laid_out = values.transpose(0, 2, 3, 1) if self.input.layout == "NHWC" else values
-        if laid_out.shape != self._shape:
-            self.interpreter.resize_tensor_input(self._in["index"], laid_out.shape)
+    def feed(self, values: Sequence[np.ndarray]) -> None:
+        shapes = [value.shape for value in values]
+        if shapes != self._shapes:
+            for detail, shape in zip(self._in, shapes, strict=True):
+                self.interpreter.resize_tensor_input(detail["index"], shape)
             self.interpreter.allocate_tensors()
-            self._shape = laid_out.shape
-        self.interpreter.set_tensor(self._in["index"], _quantised(laid_out, self._in))
+            self._shapes = shapes
+        for detail, value in zip(self._in, values, strict=True):
+            self.interpreter.set_tensor(detail["index"], value)
 
     def invoke(self) -> None:
         self.interpreter.invoke()
 
     def output(self) -> np.ndarray:
-        raw = self.interpreter.get_tensor(self._out["index"])
-        scale, zero_point = self._out["quantization"]
-        return (raw.astype(np.float32) - zero_point) * scale if raw.dtype != np.float32 else raw
+        return dequantized(self.interpreter.get_tensor(self._out[0]["index"]), self.outputs[0].quantization)
 
 
-def _quantised(values: np.ndarray, detail: dict[str, Any]) -> np.ndarray:
-    """Float values as the input tensor's type."""
-    dtype = np.dtype(detail["dtype"])
-    if dtype == values.dtype:
-        return np.ascontiguousarray(values)
-    scale, zero_point = detail["quantization"]
-    limits = np.iinfo(dtype)
-    return np.clip(np.round(values / scale) + zero_point, limits.min, limits.max).astype(dtype)
-
-
-def _guess_input(shape: tuple[int, ...]) -> InputSpec:
-    """Images have few channels: the smaller of the two candidate axes is theirs."""
-    return InputSpec(shape=shape, layout="NHWC" if shape[-1] <= shape[1] else "NCHW")
+def _tensor(detail: dict[str, Any]) -> TensorSpec:
+    """A tensor as the interpreter tells it; sizes that the file leaves open are the usual ones."""
+    dtype, (scale, zero_point) = np.dtype(detail["dtype"]).name, detail["quantization"]
+    how = Quantization.parse({"dtype": dtype, "scale": scale, "zero_point": zero_point}, "file") if scale else None
+    open_axes = tuple(int(axis) for axis in np.flatnonzero(np.asarray(detail["shape_signature"]) < 0))
+    shape = sized(detail["shape"].tolist(), open_axes, "NHWC")
+    return TensorSpec(name=detail["name"], shape=shape, dtype=dtype, quantization=how, open_axes=open_axes)

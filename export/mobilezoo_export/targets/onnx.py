@@ -6,10 +6,11 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilezoo.artifacts import Artifact, InputSpec
+from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
 from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
-from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.contract import Exporter, ExportSpec, Runner, TensorSpec
+from mobilezoo_export.feeding import image_input, sized
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import to_float16, to_int8
 from mobilezoo_export.quiet import quiet
@@ -86,11 +87,11 @@ class OnnxRunner(Runner):
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
             raise ExportError(f"{path.name!r} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
-        info = self.session.get_inputs()[0]
-        self.input = record.input if record else InputSpec(shape=_sizes(info.shape))
+        self.inputs = tuple(_declared(value) for value in self.session.get_inputs())
+        self.outputs = tuple(_answered(value) for value in self.session.get_outputs())
+        self.input = record.input if record else image_input(self.inputs, "NCHW")
         self._binding = self.session.io_binding()
-        self._names = info.name, self.session.get_outputs()[0].name
-        self._held: np.ndarray | None = None
+        self._held: list[np.ndarray] = []
 
     @property
     def runtime(self) -> str:
@@ -101,10 +102,12 @@ class OnnxRunner(Runner):
     def obtained(self) -> dict[str, str]:
         return {"delegate": ",".join(self.session.get_providers())}
 
-    def prepare(self, batch: np.ndarray) -> None:
-        self._held = np.ascontiguousarray(self.as_fed(batch))
-        self._binding.bind_cpu_input(self._names[0], self._held)
-        self._binding.bind_output(self._names[1], "cpu")
+    def feed(self, values: Sequence[np.ndarray]) -> None:
+        self._held = [np.ascontiguousarray(value) for value in values]
+        for tensor, value in zip(self.inputs, self._held, strict=True):
+            self._binding.bind_cpu_input(tensor.name, value)
+        for tensor in self.outputs:
+            self._binding.bind_output(tensor.name, "cpu")
 
     def invoke(self) -> None:
         self.session.run_with_iobinding(self._binding)
@@ -113,6 +116,20 @@ class OnnxRunner(Runner):
         return np.asarray(self._binding.copy_outputs_to_cpu()[0], dtype=np.float32)
 
 
-def _sizes(shape: Sequence[int | str]) -> tuple[int, ...]:
-    """A file's input shape; sizes that it leaves open are those of one image of 224 pixels."""
-    return tuple(size if isinstance(size, int) else usual for size, usual in zip(shape, (1, 3, 224, 224), strict=True))
+def _declared(value: Any) -> TensorSpec:
+    """An input as the session tells it; sizes that it leaves open are the usual ones."""
+    open_axes = tuple(axis for axis, size in enumerate(value.shape) if not isinstance(size, int) or size < 0)
+    channels_last = len(value.shape) == 4 and value.shape[3] in (1, 3, 4)
+    shape = sized(value.shape, open_axes, "NHWC" if channels_last else "NCHW")
+    return TensorSpec(name=value.name, shape=shape, dtype=_numpy_type(value), open_axes=open_axes)
+
+
+def _answered(value: Any) -> TensorSpec:
+    open_axes = tuple(axis for axis, size in enumerate(value.shape) if not isinstance(size, int))
+    shape = tuple(size if isinstance(size, int) else 1 for size in value.shape)
+    return TensorSpec(name=value.name, shape=shape, dtype=_numpy_type(value), open_axes=open_axes)
+
+
+def _numpy_type(value: Any) -> str:
+    kind = str(value.type).removeprefix("tensor(").removesuffix(")")
+    return {"float": "float32", "double": "float64"}.get(kind, kind)

@@ -1,0 +1,117 @@
+"""Exported files in a process of their own: runtimes end the whole process on files that are damaged.
+
+`python -m mobilezoo_export.apart` is the child. Batches and answers travel as `.npy` files in a scratch folder.
+"""
+
+import sys
+import tempfile
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+from mobilezoo import workers
+from mobilezoo.artifacts import Artifact, record_path
+from mobilezoo.errors import ExportError, existing_path
+from mobilezoo.workers import Worker, WorkerEndedError
+
+COMMAND = [sys.executable, "-m", "mobilezoo_export.apart"]
+OPEN_LIMIT_S = 300.0
+"""Importing a toolchain and loading a file, on a busy machine."""
+IMAGE_LIMIT_S = 60.0
+"""Per image, on top."""
+
+
+class FileApart:
+    """An exported file, loaded in its own runtime in its own process. Use as a context manager.
+
+    `artifact` may differ from the record beside the file (input size, preprocessing); without one, what lies beside it
+    or the file itself tells. Raises ExportError in one line for whatever happens there.
+    """
+
+    def __init__(self, path: str | Path, artifact: Artifact | None = None) -> None:
+        self.path = existing_path(path, "file")
+        self._given = artifact
+
+    def __enter__(self) -> "FileApart":
+        self._folder = tempfile.TemporaryDirectory(prefix="mobilezoo-run-")
+        self._worker = Worker(COMMAND)
+        try:
+            given = self._given.model_dump(mode="json") if self._given else None
+            said = self._ask({"op": "open", "path": str(self.path), "artifact": given}, OPEN_LIMIT_S)
+            self.artifact = Artifact.parse(said["artifact"], str(self.path))
+            self.runtime = str(said["runtime"])
+        except BaseException:
+            self.__exit__()
+            raise
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._worker.end()
+        self._folder.cleanup()
+
+    def run(self, batch: np.ndarray) -> np.ndarray:
+        """The first output, float32 [n, ...], of any number of float32 NCHW images."""
+        images, answers = (Path(self._folder.name) / name for name in ("images.npy", "answers.npy"))
+        np.save(images, np.ascontiguousarray(batch, dtype=np.float32))
+        self._ask(
+            {"op": "run", "images": str(images), "answers": str(answers)}, OPEN_LIMIT_S + IMAGE_LIMIT_S * len(batch)
+        )
+        found: np.ndarray = np.load(answers)
+        return found
+
+    def _ask(self, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
+        try:
+            said = self._worker.ask(request, limit_s)
+        except WorkerEndedError as error:
+            raise ExportError(f"{self.path.name!r} cannot be run: the runtime {error}") from None
+        if "error" in said:
+            raise ExportError(str(said["error"]))
+        return said
+
+
+def inspect_file(path: Path) -> Artifact:
+    """What a file that others made tells of itself. Raises ExportError."""
+    with FileApart(path) as opened:
+        return opened.artifact
+
+
+class _Loaded:
+    """The child's side."""
+
+    def __init__(self) -> None:
+        self.runner: Any = None
+
+    def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        if request["op"] == "open":
+            return self._open(Path(request["path"]), request["artifact"])
+        np.save(request["answers"], self.runner.run(np.load(request["images"])))
+        return {}
+
+    def _open(self, path: Path, given: dict[str, Any] | None) -> dict[str, Any]:
+        from mobilezoo.artifacts import load_record_of
+        from mobilezoo_export.foreign import describe_file
+        from mobilezoo_export.registry import load_runner, set_input
+
+        artifact = Artifact.parse(given, str(path)) if given else None
+        if artifact is None and record_path(path).is_file():
+            artifact = load_record_of(Artifact, path)
+        self.runner = load_runner(path)
+        try:
+            artifact = artifact or describe_file(path, self.runner)
+        except ExportError:
+            raise
+        except Exception as error:  # readers of descriptions raise whatever a damaged one leads to
+            reason = f"{type(error).__name__}: {workers.first_line(error)}"
+            raise ExportError(f"{path.name!r} cannot be read: {reason}") from error
+        set_input(self.runner, artifact)
+        return {"artifact": artifact.model_dump(mode="json"), "runtime": self.runner.runtime}
+
+
+def main() -> None:
+    """Answer until the parent is gone."""
+    workers.main(_Loaded().answer)
+
+
+if __name__ == "__main__":
+    main()

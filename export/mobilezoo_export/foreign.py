@@ -1,0 +1,68 @@
+"""Files without a record: a description from the file alone, marked as not proven here."""
+
+from pathlib import Path
+
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, load_record_of, record_path, sha256_of, size_of
+from mobilezoo.errors import existing_path
+from mobilezoo_export.contract import Runner
+from mobilezoo_export.packs import told_by
+from mobilezoo_export.registry import EXPORTERS, RUNNERS, load_runner
+
+NOT_PROVEN = "not proven here"
+PLAIN = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3)
+"""Stands in where a file does not tell how images become its input."""
+TARGETS = dict(zip(RUNNERS, ("onnx", "litert", "coreml", "executorch"), strict=True))
+"""Export target by file suffix."""
+assert set(TARGETS.values()) == set(EXPORTERS)
+
+
+def describe_file(path: Path, runner: Runner | None = None) -> Artifact:
+    """A record made from a file that others made. Loads it: use `inspect_file` for files that nobody has tried."""
+    runner = runner or load_runner(path)
+    told = told_by(path)
+    prep = told.preprocessing or PLAIN
+    channels = channels_of(runner.input)
+    if channels and len(prep.mean) != channels:
+        prep = prep.model_copy(update={"mean": prep.mean[:1] * channels, "std": prep.std[:1] * channels})
+    return Artifact(
+        path=path.name,
+        target=TARGETS[path.suffix],
+        precision=_precision(runner),
+        model=path.stem,
+        input=runner.input,
+        output="probabilities" if told.probabilities else "logits",
+        preprocessing=prep,
+        labels=told.labels,
+        sha256=sha256_of(path),
+        size_bytes=size_of(path),
+        parity=None,
+        not_run=NOT_PROVEN,
+        tools={},
+        output_quantization=runner.outputs[0].quantization if runner.outputs else None,
+        foreign=True,
+        untold=() if told.preprocessing else ("preprocessing",),
+    )
+
+
+def has_record(path: Path) -> bool:
+    """Whether a file of ours says what it is."""
+    return record_path(path).is_file()
+
+
+def open_artifact(path: str | Path) -> Artifact:
+    """The record beside a file; without one, what the file itself tells, read in a process of its own."""
+    from mobilezoo_export.apart import inspect_file
+
+    file = existing_path(path, "file")
+    return load_record_of(Artifact, file) if has_record(file) else inspect_file(file)
+
+
+def channels_of(spec: InputSpec) -> int:
+    """Of an image; 0 where the input is none."""
+    return 0 if spec.layout == "none" else spec.shape[1 if spec.layout == "NCHW" else -1]
+
+
+def _precision(runner: Runner) -> str:
+    """As far as the borders show it."""
+    types = {tensor.dtype for tensor in (*runner.inputs, *runner.outputs)}
+    return "int8" if types & {"int8", "uint8"} and runner.outputs and runner.outputs[0].quantization else "unknown"

@@ -1,0 +1,235 @@
+"""What files of others say of themselves: TFLite metadata packs, ONNX properties, Core ML descriptions, our own notes.
+
+Only what is stated is taken; nothing is guessed. Layout of the packs: tensorflow/tflite-support, metadata_schema.fbs.
+"""
+
+import ast
+import json
+import zipfile
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mobilezoo.artifacts import Preprocessing
+from mobilezoo.errors import ExportError
+
+LARGEST_LIST = 4_000_000
+"""Bytes of a label file."""
+PACK = b"TFLITE_METADATA"
+NORMALIZATION = 1
+"""`ProcessUnitOptions` of the schema."""
+AXIS_LABELS, VALUE_LABELS = 2, 3
+"""`AssociatedFileType` of the schema."""
+RANGES = {"NominalRange_0_255": (0.0, 1 / 255), "Normalized_0_1": (0.0, 1.0), "Normalized_1_1": (0.5, 0.5)}
+"""ONNX's `Image.NominalPixelRange` → mean and deviation of pixels in 0..1."""
+LABEL_KEYS = ("labels", "names", "classes", "class_names", "id2label")
+
+
+class Told(NamedTuple):
+    """What was found."""
+
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] = ()
+    probabilities: bool = False
+
+
+def told_by(path: Path) -> Told:
+    """Read a file's own statements. Raises ExportError where they contradict what can be done here."""
+    from mobilezoo_export.app import read_notes
+
+    notes = read_notes(path)
+    if notes:
+        return _from_notes(notes)
+    found = READERS[path.suffix](path)
+    return found._replace(preprocessing=found.preprocessing and _per_channel(found.preprocessing))
+
+
+def _from_notes(notes: dict[str, Any]) -> Told:
+    """A file of ours that has lost its record."""
+    told, fields = notes.get("input", {}), Preprocessing.model_fields
+    prep = Preprocessing.parse({name: value for name, value in told.items() if name in fields}, "the notes inside")
+    return Told(prep, tuple(notes.get("labels", ())), notes.get("output") == "probabilities")
+
+
+def _per_channel(prep: Preprocessing) -> Preprocessing:
+    """One number may stand for all of three channels."""
+    count = max(len(prep.mean), len(prep.std))
+    mean, std = (values * count if len(values) == 1 else values for values in (prep.mean, prep.std))
+    return prep.model_copy(update={"mean": mean, "std": std})
+
+
+# ---- TFLite ---------------------------------------------------------------------------------------------------------
+
+
+class _Table:
+    """Fields of a flatbuffer table by their number."""
+
+    def __init__(self, data: bytes, place: int) -> None:
+        from flatbuffers.table import Table
+
+        self._table = Table(bytearray(data), place)
+
+    def _field(self, number: int) -> int:
+        offset = int(self._table.Offset(4 + 2 * number))
+        return offset + self._table.Pos if offset else 0
+
+    def text(self, number: int) -> str:
+        place = self._field(number)
+        return bytes(self._table.String(place)).decode("utf-8", "replace") if place else ""
+
+    def byte(self, number: int) -> int:
+        place = self._field(number)
+        return int(self._table.Bytes[place]) if place else 0
+
+    def table(self, number: int) -> "_Table | None":
+        place = self._field(number)
+        return _Table(self._table.Bytes, self._table.Indirect(place)) if place else None
+
+    def tables(self, number: int) -> "list[_Table]":
+        start, count = self._vector(number)
+        return [_Table(self._table.Bytes, self._table.Indirect(start + 4 * i)) for i in range(count)]
+
+    def floats(self, number: int) -> tuple[float, ...]:
+        from flatbuffers.number_types import Float32Flags
+
+        start, count = self._vector(number)
+        return tuple(float(self._table.Get(Float32Flags, start + 4 * i)) for i in range(count))
+
+    def _vector(self, number: int) -> tuple[int, int]:
+        place = int(self._table.Offset(4 + 2 * number))
+        if not place:
+            return 0, 0
+        start, count = int(self._table.Vector(place)), int(self._table.VectorLen(place))
+        if not 0 <= start <= start + 4 * count <= len(self._table.Bytes):
+            raise ValueError(f"a list of {count} entries goes beyond the end")
+        return start, count
+
+
+def _from_litert(path: Path) -> Told:
+    pack = _pack_of(path)
+    if pack is None:
+        return Told()
+    try:
+        root = _Table(pack, int.from_bytes(pack[:4], "little"))
+        graph = next(iter(root.tables(4)), None)
+        if graph is None:
+            return Told()
+        inputs, outputs = graph.tables(2), graph.tables(3)
+        return Told(_normalization(inputs), _listed(path, outputs))
+    except (ValueError, IndexError, TypeError, OSError, zipfile.BadZipFile, RuntimeError) as error:
+        raise ExportError(f"{path.name!r}: its TFLite metadata is damaged ({error})") from error
+
+
+def _pack_of(path: Path) -> bytes | None:
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    for index in range(model.MetadataLength()):
+        if model.Metadata(index).Name() == PACK:
+            return bytes(model.Buffers(model.Metadata(index).Buffer()).DataAsNumpy())
+    return None
+
+
+def _normalization(inputs: list[_Table]) -> Preprocessing | None:
+    """(pixel - mean) / std with pixels in 0..255, as the schema defines it."""
+    if len(inputs) != 1:
+        return None
+    for unit in inputs[0].tables(4):
+        options = unit.table(1)
+        if unit.byte(0) == NORMALIZATION and options is not None:
+            mean, std = options.floats(0), options.floats(1)
+            if not mean or not std or not all(value > 0 for value in std):
+                raise ValueError(f"normalization by mean {mean} and deviation {std}")
+            return Preprocessing(mean=tuple(m / 255 for m in mean), std=tuple(s / 255 for s in std))
+    return None
+
+
+def _listed(path: Path, outputs: list[_Table]) -> tuple[str, ...]:
+    """Labels of the first output, from the zip archive that is appended to the file."""
+    files = [file for tensor in outputs[:1] for file in tensor.tables(6)]
+    named = [file.text(0) for file in files if file.byte(2) in (AXIS_LABELS, VALUE_LABELS) and not file.text(3)]
+    if not named or not zipfile.is_zipfile(path):
+        return ()
+    with zipfile.ZipFile(path) as archive:
+        if named[0] not in archive.namelist():
+            return ()
+        if archive.getinfo(named[0]).file_size > LARGEST_LIST:
+            raise ValueError(f"{named[0]} is larger than any list of labels")
+        lines = archive.read(named[0]).decode("utf-8", "replace").splitlines()
+    while lines and not lines[-1].strip():
+        lines.pop()
+    return tuple(line.strip() for line in lines)
+
+
+# ---- ONNX, Core ML --------------------------------------------------------------------------------------------------
+
+
+def _from_onnx(path: Path) -> Told:
+    import onnx
+
+    told = {p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props}
+    order = told.get("Image.BitmapPixelFormat", "Rgb8")
+    if order not in ("Rgb8", "Gray8"):
+        raise ExportError(f"{path.name!r} takes pixels in the order {order}: only RGB and grey are given here")
+    scaling = RANGES.get(told.get("Image.NominalPixelRange", ""))
+    prep = Preprocessing(mean=(scaling[0],) * 3, std=(scaling[1],) * 3) if scaling else None
+    return Told(prep, _labels_in(told))
+
+
+def _from_coreml(path: Path) -> Told:
+    import coremltools as ct
+
+    spec = ct.utils.load_spec(str(path))
+    described = spec.description
+    pixels = [f.type.imageType for f in described.input if f.type.WhichOneof("Type") == "imageType"]
+    if pixels and pixels[0].colorSpace == ct.proto.FeatureTypes_pb2.ImageFeatureType.BGR:
+        raise ExportError(f"{path.name!r} takes BGR images: only RGB and grey are given here")
+    # What an image's scale and bias were is inside the program: pixels go in as they are.
+    prep = Preprocessing(mean=(0.0,) * 3, std=(1 / 255,) * 3) if pixels else None
+    labels = _labels_in(dict(described.metadata.userDefined)) or _classifier_names(spec)
+    return Told(prep, labels, bool(described.predictedProbabilitiesName))
+
+
+def _classifier_names(spec: Any) -> tuple[str, ...]:
+    """The names in a classifier's last operation."""
+    for function in spec.mlProgram.functions.values():
+        block = function.block_specializations[function.opset]
+        values = {out.name: op for op in block.operations for out in op.outputs if op.type == "const"}
+        for op in block.operations:
+            if op.type == "classify":
+                made = values.get(op.inputs["classes"].arguments[0].name)
+                return tuple(made.attributes["val"].immediateValue.tensor.strings.values) if made else ()
+    return ()
+
+
+def _labels_in(told: dict[str, str]) -> tuple[str, ...]:
+    """Names under a usual key: JSON, Python's notation, or with commas or line ends between them."""
+    text = next((told[key] for key in LABEL_KEYS if told.get(key)), "")
+    if not text or len(text) > LARGEST_LIST:
+        return ()
+    found: Any = None
+    for read in (json.loads, ast.literal_eval):
+        try:
+            found = read(text)
+            break
+        except (ValueError, SyntaxError, RecursionError, MemoryError):
+            continue
+    if isinstance(found, dict):
+        numbered = {int(key): name for key, name in found.items() if str(key).isdecimal()}
+        found = [numbered.get(i) for i in range(len(found))]
+    if not isinstance(found, list | tuple):
+        found = text.splitlines() if "\n" in text else text.split(",")
+    names = tuple(str(name).strip() for name in found if name is not None)
+    return names if len(names) == len(found) and len(names) > 1 else ()
+
+
+def _from_executorch(_: Path) -> Told:
+    return Told()  # programs hold methods, and no description
+
+
+READERS: dict[str, Callable[[Path], Told]] = {
+    ".tflite": _from_litert,
+    ".onnx": _from_onnx,
+    ".mlpackage": _from_coreml,
+    ".pte": _from_executorch,
+}

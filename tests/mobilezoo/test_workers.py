@@ -1,0 +1,55 @@
+"""A process apart: every way in which it can end is one line."""
+
+import sys
+
+import pytest
+
+from mobilezoo.workers import Worker, WorkerEndedError
+
+ECHO = """
+from mobilezoo import workers
+def answer(request):
+    print("a runtime's chatter")
+    if request["op"] == "fail":
+        raise ValueError("first line\\nsecond line")
+    return {"said": request["op"]}
+workers.main(answer)
+"""
+
+
+def worker(program: str) -> Worker:
+    return Worker([sys.executable, "-c", program])
+
+
+def test_answers_come_without_what_libraries_print():
+    with worker(ECHO) as child:
+        assert child.ask({"op": "µ"}) == {"said": "µ"}
+        assert child.ask({"op": "fail"}) == {"error": "ValueError: first line"}
+
+
+@pytest.mark.parametrize(
+    ("program", "expected"),
+    [
+        ("import os; os.abort()", "ended with SIGABRT"),
+        ("import sys; print('no room\\n', file=sys.stderr); sys.exit(3)", "ended with status 3: no room"),
+        ("print('{\"half\": ', end='', flush=True)", "ended with status 0"),
+        ("import sys; sys.stdout.buffer.write(b'\\xff\\n')", "ended with status 0"),
+    ],
+)
+def test_a_death_is_named_and_nothing_else_is_raised_while_closing(program, expected):
+    child = worker(program)
+    child._process.wait()  # dead before it is asked: the request meets a broken pipe
+    with pytest.raises(WorkerEndedError, match=expected), child:
+        child.ask({"op": "x" * 100_000})
+
+
+def test_a_hang_is_ended_and_named():
+    with pytest.raises(WorkerEndedError, match="no answer for 1 s"), worker("import time; time.sleep(60)") as child:
+        child.ask({"op": "x"}, limit_s=1.0)
+
+
+def test_a_worker_that_died_between_requests_is_closed_in_silence():
+    with worker(ECHO) as child:
+        assert child.ask({"op": "a"}) == {"said": "a"}
+        child._process.kill()
+        child._process.wait()
