@@ -3,9 +3,12 @@
 A record is saved beside what it describes: `shvit_s1.fp32.tflite` has `shvit_s1.fp32.tflite.json`.
 """
 
+import glob
 import hashlib
 import importlib.metadata
 import os
+import platform
+import re
 import shutil
 import stat
 import tempfile
@@ -295,7 +298,8 @@ def atomic_write(path: Path, write: Callable[[Path], None]) -> Path:
     """
     try:
         path.parent.mkdir(parents=True, exist_ok=True)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.", dir=path.parent))
+        _remove_abandoned(path)
+        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_owner()}.", dir=path.parent))
     except OSError as error:
         raise MobilezooError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
     temporary = scratch / path.name
@@ -326,6 +330,30 @@ def _give_ordinary_modes(scratch: Path) -> None:
         if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
             runs = stat.S_ISDIR(mode) or mode & stat.S_IXUSR
             path.chmod(ordinary if runs else ordinary & ~0o111)
+
+
+def _owner() -> str:
+    """This process, as scratch folders bear it."""
+    return f"{platform.node() or 'host'}-{os.getpid()}"
+
+
+def _remove_abandoned(path: Path) -> None:
+    """Delete the scratch folders that killed processes of this machine left beside `path` while they wrote it."""
+    mine = re.compile(re.escape(f".{path.name}.{platform.node() or 'host'}-") + r"(\d+)\.[^.]+")
+    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
+        found = mine.fullmatch(left.name)
+        if found and not _runs(int(found[1])):
+            shutil.rmtree(left, ignore_errors=True)
+
+
+def _runs(pid: int) -> bool:
+    try:
+        os.kill(pid, 0)
+    except ProcessLookupError:
+        return False
+    except OSError:  # somebody else's
+        return True
+    return True
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -18,6 +18,7 @@ from typing import IO, Any, TextIO
 
 from mobilezoo.errors import MobilezooError
 
+PR_SET_PDEATHSIG = 1
 GOODBYE_S = 10.0
 """How long a process that has closed its answers may take to end by itself."""
 
@@ -132,6 +133,14 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]], requests: TextIO, 
             return
 
 
+def end_with_parent() -> None:
+    """Ask Linux to kill this process when the one that started it is gone, whatever it is busy with."""
+    if sys.platform == "linux":
+        import ctypes
+
+        ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+
+
 def first_line(error: BaseException, limit: int = 300) -> str:
     """The first telling line of an exception's text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
@@ -140,6 +149,7 @@ def first_line(error: BaseException, limit: int = 300) -> str:
 
 def main(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Keep the original stdout for answers alone."""
+    end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     serve(answer, sys.stdin, answers)

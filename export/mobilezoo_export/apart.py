@@ -66,7 +66,8 @@ class FileApart:
         except WorkerEndedError as error:
             raise ExportError(f"{self.path.name!r} cannot be run: the runtime {error}") from None
         if "error" in said:
-            raise ExportError(str(said["error"]))
+            text = str(said["error"])
+            raise ExportError(text if self.path.name in text else f"{self.path.name!r}: {text}")
         return said
 
 

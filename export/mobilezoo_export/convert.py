@@ -23,6 +23,7 @@ from mobilezoo.artifacts import Coverage
 from mobilezoo.config import Record
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo.memory import peak_resident_mb
+from mobilezoo.workers import end_with_parent
 from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.coverage import coverage
 from mobilezoo_export.flexible import check_other_sizes
@@ -211,6 +212,7 @@ def _do(job_path: Path) -> None:
 
 def _main() -> None:
     """The child: a crash leaves its question unanswered, and the parent says so."""
+    end_with_parent()
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)  # what toolchains print is no answer
     import torch

@@ -76,9 +76,8 @@ def image_input(inputs: Sequence[TensorSpec], habit: Literal["NCHW", "NHWC"]) ->
     if len(tensor.shape) == 4 and len(inputs) == 1:
         first, last = (tensor.shape[axis] in CHANNELS for axis in (1, 3))
         layout = habit if first and last else "NCHW" if first else "NHWC" if last else "none"
-    pixels = {"dtype": "uint8"} if tensor.pixels else {}
-    known = {"shape": tensor.shape, "dtype": tensor.dtype, "quantization": tensor.quantization, "layout": layout}
-    return InputSpec.parse(known | pixels, f"input {tensor.name!r}")
+    told = tensor.model_dump(include={"shape", "dtype", "quantization"}) | {"layout": layout}
+    return InputSpec.parse(told | ({"dtype": "uint8"} if tensor.pixels else {}), f"input {tensor.name!r}")
 
 
 def sized(shape: Sequence[object], open_axes: Sequence[int], habit: Literal["NCHW", "NHWC"]) -> tuple[int, ...]:

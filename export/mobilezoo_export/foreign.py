@@ -20,10 +20,7 @@ def describe_file(path: Path, runner: Runner | None = None) -> Artifact:
     """A record made from a file that others made. Loads it: use `inspect_file` for files that nobody has tried."""
     runner = runner or load_runner(path)
     told = told_by(path)
-    prep = told.preprocessing or PLAIN
-    channels = channels_of(runner.input)
-    if channels and len(prep.mean) != channels:
-        prep = prep.model_copy(update={"mean": prep.mean[:1] * channels, "std": prep.std[:1] * channels})
+    prep = (told.preprocessing or PLAIN).for_channels(channels_of(runner.input) or 3)
     return Artifact(
         path=path.name,
         target=TARGETS[path.suffix],

@@ -38,10 +38,7 @@ def told_by(path: Path) -> Told:
     from mobilezoo_export.app import read_notes
 
     notes = read_notes(path)
-    if notes:
-        return _from_notes(notes)
-    found = READERS[path.suffix](path)
-    return found._replace(preprocessing=found.preprocessing and _per_channel(found.preprocessing))
+    return _from_notes(notes) if notes else READERS[path.suffix](path)
 
 
 def _from_notes(notes: dict[str, Any]) -> Told:
@@ -49,13 +46,6 @@ def _from_notes(notes: dict[str, Any]) -> Told:
     told, fields = notes.get("input", {}), Preprocessing.model_fields
     prep = Preprocessing.parse({name: value for name, value in told.items() if name in fields}, "the notes inside")
     return Told(prep, tuple(notes.get("labels", ())), notes.get("output") == "probabilities")
-
-
-def _per_channel(prep: Preprocessing) -> Preprocessing:
-    """One number may stand for all of three channels."""
-    count = max(len(prep.mean), len(prep.std))
-    mean, std = (values * count if len(values) == 1 else values for values in (prep.mean, prep.std))
-    return prep.model_copy(update={"mean": mean, "std": std})
 
 
 # ---- TFLite ---------------------------------------------------------------------------------------------------------
@@ -111,7 +101,7 @@ def _from_litert(path: Path) -> Told:
         return Told()
     try:
         root = _Table(pack, int.from_bytes(pack[:4], "little"))
-        graph = next(iter(root.tables(4)), None)
+        graph = next(iter(root.tables(3)), None)
         if graph is None:
             return Told()
         inputs, outputs = graph.tables(2), graph.tables(3)
@@ -138,8 +128,8 @@ def _normalization(inputs: list[_Table]) -> Preprocessing | None:
         options = unit.table(1)
         if unit.byte(0) == NORMALIZATION and options is not None:
             mean, std = options.floats(0), options.floats(1)
-            if not mean or not std or not all(value > 0 for value in std):
-                raise ValueError(f"normalization by mean {mean} and deviation {std}")
+            count = max(len(mean), len(std))  # one number may stand for all channels
+            mean, std = (values * count if len(values) == 1 else values for values in (mean, std))
             return Preprocessing(mean=tuple(m / 255 for m in mean), std=tuple(s / 255 for s in std))
     return None
 

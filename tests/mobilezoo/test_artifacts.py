@@ -2,6 +2,9 @@
 
 import errno
 import os
+import signal
+import subprocess
+import sys
 from pathlib import Path
 
 import pytest
@@ -68,6 +71,22 @@ def test_what_was_made_in_temporary_places_gets_ordinary_modes(
         os.umask(before)
     found = [made, made / "data", made / "program", weights]
     assert [path.stat().st_mode & 0o777 for path in found] == [folder, file, folder, file]
+
+
+def test_what_a_killed_writer_left_is_removed_by_the_next_one(tmp_path: Path) -> None:
+    target = tmp_path / "x[1].txt"
+    program = (
+        "import os, signal, sys, pathlib; from mobilezoo.artifacts import atomic_write\n"
+        "atomic_write(pathlib.Path(sys.argv[1]), lambda place: os.kill(os.getpid(), signal.SIGKILL))"
+    )
+    killed = subprocess.run([sys.executable, "-c", program, str(target)], check=False)
+    assert killed.returncode == -signal.SIGKILL
+    (left,) = tmp_path.iterdir()
+    other = tmp_path / ".x[1].txt.another-host-1.abc"
+    other.mkdir()
+    write_text(target, "new")
+    assert not left.exists()
+    assert sorted(tmp_path.iterdir()) == sorted([other, target]), "another machine may still be writing"
 
 
 def checkpoint(file: Path) -> Checkpoint:
