@@ -2,6 +2,7 @@
 
 import copy
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from mobilezoo.artifacts import InputSpec
 from mobilezoo.errors import ExportError
 from mobilezoo_export import Exporter, ExportSpec, Runner, registry
 from mobilezoo_export.bisect import bisect, cuts, name_of, stump
+from mobilezoo_export.contract import TensorSpec
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.passes.graph import aten, calls
 from mobilezoo_export.prepare import prepare
@@ -45,9 +47,10 @@ class FaultyRunner(Runner):
 
     def __init__(self, path: Path, threads: int = 1, record: object = None) -> None:
         self.input = InputSpec(shape=(1, 3, 14, 14))
+        self.inputs = (TensorSpec(name="x", shape=(1, 3, 14, 14), dtype="float32"),)
 
-    def prepare(self, batch: np.ndarray) -> None:
-        self.batch = torch.from_numpy(batch)
+    def feed(self, values: Sequence[np.ndarray]) -> None:
+        self.batch = torch.from_numpy(values[0])
 
     def invoke(self) -> None:
         with torch.no_grad():

@@ -2,6 +2,7 @@
 
 import os
 import sys
+from collections.abc import Sequence
 from pathlib import Path
 
 import numpy as np
@@ -22,6 +23,7 @@ from mobilezoo_export import (
     pipeline,
     registry,
 )
+from mobilezoo_export.contract import TensorSpec
 from mobilezoo_export.quiet import quiet
 
 
@@ -46,9 +48,10 @@ class FakeRunner(Runner):
 
     def __init__(self, path: Path, threads: int = 1, record: object = None) -> None:
         self.input = InputSpec(shape=(1, 3, 14, 14))
+        self.inputs = (TensorSpec(name="x", shape=(1, 3, 14, 14), dtype="float32"),)
 
-    def prepare(self, batch: np.ndarray) -> None:
-        self.batch = batch
+    def feed(self, values: Sequence[np.ndarray]) -> None:
+        (self.batch,) = values
 
     def invoke(self) -> None:
         with torch.no_grad():
