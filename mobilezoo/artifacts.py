@@ -16,6 +16,8 @@ from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
+from pydantic import NonNegativeFloat, PositiveFloat
+
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path
 from mobilezoo.preprocessing import Preprocessing as Preprocessing
@@ -210,7 +212,7 @@ class Slice(Record):
     start_s: float
     """Seconds since the process began its first timed run."""
     samples: int
-    sentinel_ms: float
+    sentinel_ms: NonNegativeFloat
     temperature_c: float | None = None
     frequency_mhz: float | None = None
 
@@ -218,9 +220,9 @@ class Slice(Record):
 class ProcessRun(Record):
     """One fresh process of a measurement: costs before the first timed run, and its slices in order."""
 
-    load_ms: float | None
+    load_ms: NonNegativeFloat | None
     """None where a runner does not tell."""
-    first_run_ms: float
+    first_run_ms: NonNegativeFloat
     warmup_runs: int
     warmup_settled: bool
     runs_per_sample: int
@@ -231,7 +233,7 @@ class ProcessRun(Record):
     """CPU seconds per second of timed runs; below the thread count when the process had to wait for a core."""
     other_load: float | None = None
     """Share of all CPU cores that other processes kept busy meanwhile."""
-    sentinel_before_ms: float
+    sentinel_before_ms: NonNegativeFloat
     slices: tuple[Slice, ...]
 
 
@@ -249,10 +251,10 @@ class Counts(Record):
 class Estimate(Record):
     """A latency that was not measured, with the error it is known to have."""
 
-    latency_ms: float
-    low_ms: float
-    high_ms: float
-    error_percent: float
+    latency_ms: NonNegativeFloat
+    low_ms: NonNegativeFloat
+    high_ms: NonNegativeFloat
+    error_percent: NonNegativeFloat
     """Mean absolute percentage error on the networks named in `basis`."""
     basis: str
 
@@ -268,13 +270,13 @@ class LatencyReport(Record):
     model: str
     device: DeviceInfo
     protocol: Protocol
-    samples_ms: tuple[float, ...]
-    """Empty where the device counts instead of timing (`counts`, `estimate`)."""
-    load_ms: float | None
+    samples_ms: tuple[PositiveFloat, ...]
+    """Finite and positive. Empty where the device counts instead of timing (`counts`, `estimate`)."""
+    load_ms: NonNegativeFloat | None
     """Median over `processes`, like `first_run_ms`; None, like the sentinel, where nothing was timed."""
-    first_run_ms: float | None
-    sentinel_before_ms: float | None
-    sentinel_after_ms: float | None
+    first_run_ms: NonNegativeFloat | None
+    sentinel_before_ms: NonNegativeFloat | None
+    sentinel_after_ms: NonNegativeFloat | None
     noisy: tuple[str, ...] = ()
     """Why this result is not to be trusted; empty when it is."""
     repeats: int = 1

@@ -20,8 +20,11 @@ def profile(
     store: Store | None = None,
     allow_folded: bool = False,
     threads: int | None = None,
+    reuse_noisy: bool = False,
 ) -> LatencyReport:
     """Latency of one exported file on one device; a quiet result of the same three keys is not measured again.
+
+    With `reuse_noisy` a noisy one is not either: for long series, which must come to an end on a busy machine.
 
     The report is kept in `store` (by default the user's) and says `cached=True` when it comes from there; a noisy
     measurement is repeated up to `protocol.max_repeats` and then marked. Raises MobilezooError.
@@ -31,20 +34,27 @@ def profile(
         refuse_folded(file)
     opened = load_device(device)
     try:
-        return _profile(file, opened.for_artifact(file), load_protocol(protocol, threads=threads), use_cache, store)
+        return _profile(
+            file, opened.for_artifact(file), load_protocol(protocol, threads=threads), use_cache, store, reuse_noisy
+        )
     finally:
         if opened is not device:
             opened.close()
 
 
 def _profile(
-    file: ArtifactFile, chosen: Device, protocol: Protocol, use_cache: bool, store: Store | None
+    file: ArtifactFile,
+    chosen: Device,
+    protocol: Protocol,
+    use_cache: bool,
+    store: Store | None,
+    reuse_noisy: bool,
 ) -> LatencyReport:
     protocol = chosen.protocol_for(protocol)
     chosen.check()
     store = store or Store()
     info = chosen.describe().model_copy(update={"threads": protocol.threads})
-    if use_cache and (known := store.find(file.record.sha256, info, protocol)) is not None:
+    if use_cache and (known := store.find(file.record.sha256, info, protocol, reuse_noisy)) is not None:
         return chosen.refresh(known)
     report = until_quiet(lambda: chosen.measure(file, protocol), protocol.max_repeats)
     store.add(report)
@@ -120,13 +130,13 @@ def compare(
 def summarize(report: LatencyReport) -> dict[str, float]:
     """median_ms, p90_ms, p99_ms, mad_ms, ci_low_ms, ci_high_ms of the raw samples.
 
-    Where a device counts instead of timing, the estimate's value and interval stand for median and interval, and the
-    spread is 0: check `report.device.kind`. Raises DeviceError for counts without calibration.
+    Where a device counts instead of timing there are no samples and so no spread: the estimate's value and interval
+    stand as median_ms, ci_low_ms and ci_high_ms, and the other keys are absent. Raises DeviceError for counts without
+    calibration.
     """
     if report.samples_ms:
         return stats.summary(report.samples_ms)
     if report.estimate is None:
         raise DeviceError(f"{report.artifact}: counted on {report.device.name}, which has no calibration to ms yet")
-    ms = report.estimate.latency_ms
-    spread = {"median_ms": ms, "p90_ms": ms, "p99_ms": ms, "mad_ms": 0.0}
-    return {**spread, "ci_low_ms": report.estimate.low_ms, "ci_high_ms": report.estimate.high_ms}
+    known = report.estimate
+    return {"median_ms": known.latency_ms, "ci_low_ms": known.low_ms, "ci_high_ms": known.high_ms}

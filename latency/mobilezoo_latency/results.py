@@ -6,12 +6,14 @@ machines without loss. CSV holds the summaries only and cannot be imported.
 
 import csv
 import io
-import json
+import itertools
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 from mobilezoo.artifacts import LatencyReport, write_text
-from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.errors import ConfigError, MobilezooError, existing_path
+from mobilezoo.reading import MAX_JSON_BYTES, parse_json
 from mobilezoo_latency import stats
 from mobilezoo_latency.measuring import summarize
 from mobilezoo_latency.store import Store
@@ -30,11 +32,9 @@ def list_results(store: Store, **equals: str) -> list[dict[str, Any]]:
 
 
 def row(number: int, report: LatencyReport) -> dict[str, Any]:
-    """A result as one flat row; times are None where a device has counted but no calibration exists."""
+    """A result as one flat row; times are None where nothing is known of them, as spread is of an estimate."""
     timed = bool(report.samples_ms) or report.estimate is not None
-    summary = (
-        summarize(report) if timed else dict.fromkeys(("median_ms", "p90_ms", "p99_ms", "ci_low_ms", "ci_high_ms"))
-    )
+    summary = summarize(report) if timed else {}
     return {
         "id": number,
         "kind": report.device.kind,
@@ -45,7 +45,7 @@ def row(number: int, report: LatencyReport) -> dict[str, Any]:
         "precision": report.precision,
         "protocol": report.protocol.name,
         "threads": report.protocol.threads,
-        **{key: summary[key] for key in ("median_ms", "p90_ms", "p99_ms", "ci_low_ms", "ci_high_ms")},
+        **{key: summary.get(key) for key in ("median_ms", "p90_ms", "p99_ms", "ci_low_ms", "ci_high_ms")},
         "measured": bool(report.samples_ms),
         "error_percent": report.estimate.error_percent if report.estimate else None,
         "samples": len(report.samples_ms),
@@ -111,20 +111,36 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def import_results(store: Store, path: str | Path) -> tuple[int, int]:
-    """Add the results of a .jsonl export; returns (added, already there). Nothing is added when a line is damaged."""
+    """Add the results of a .jsonl export; returns (added, already there). Nothing is added when a line is damaged.
+
+    Lines end at line feeds only: JSON may hold every other character. Raises MobilezooError.
+    """
     source = existing_path(path, "results file")
     try:
-        lines = source.read_text(encoding="utf-8").splitlines()
-    except (OSError, UnicodeDecodeError) as error:
-        raise MobilezooError(f"{str(path)!r}: {error}") from None
-    reports = []
-    for number, line in enumerate(lines, 1):
-        try:
-            data = json.loads(line)
-        except json.JSONDecodeError as error:
-            raise MobilezooError(f"{source.name}, line {number}: not JSON ({error}); nothing was imported") from None
-        if not isinstance(data, dict):
-            raise MobilezooError(f"{source.name}, line {number}: not a latency result; nothing was imported")
-        reports.append(LatencyReport.parse(data, f"{source.name}, line {number}"))
+        reports = list(_lines(source))
+    except (OSError, ConfigError) as error:
+        reason = error.strerror if isinstance(error, OSError) else None
+        raise MobilezooError(f"{reason or error}; nothing was imported") from None
     added = sum(store.add(report) for report in reports)
     return added, len(reports) - added
+
+
+def _lines(source: Path) -> Iterator[LatencyReport]:
+    """The reports of a file, a line each; empty lines are none. Raises ConfigError, OSError."""
+    with source.open("rb") as file:
+        for number in itertools.count(1):
+            line, place = file.readline(MAX_JSON_BYTES + 1), f"{source.name}, line {number}"
+            if not line:
+                return
+            if len(line) > MAX_JSON_BYTES:
+                raise ConfigError(f"{place}: longer than {MAX_JSON_BYTES >> 20} MiB, which no result is")
+            if not line.strip():
+                continue
+            try:
+                text = line.decode("utf-8")
+            except UnicodeDecodeError as error:
+                raise ConfigError(f"{place}: not UTF-8 ({error.reason})") from None
+            data = parse_json(text, place)
+            if not isinstance(data, dict):
+                raise ConfigError(f"{place}: not a latency result")
+            yield LatencyReport.parse(data, place)

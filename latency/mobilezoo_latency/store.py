@@ -1,28 +1,46 @@
 """Results kept in a database: raw reports by artefact hash × device × protocol, nothing ever overwritten.
 
-SQLite by default, PostgreSQL by URL (SQLAlchemy). Rows are only added, one transaction each, so writers that run at the
-same time lose nothing.
+SQLite by default, PostgreSQL by URL (SQLAlchemy). Rows are added and deleted whole, one transaction each, so writers
+that run at the same time lose nothing. A row that is no valid result is named once and left out of everything.
 """
 
 import hashlib
 import json
 import os
-from collections.abc import Iterator
+import sys
+from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import Boolean, Column, Index, Integer, MetaData, String, Table, Text, create_engine, event, select
+from sqlalchemy import (
+    Boolean,
+    Column,
+    Index,
+    Integer,
+    MetaData,
+    Select,
+    String,
+    Table,
+    Text,
+    create_engine,
+    event,
+    func,
+    select,
+)
 from sqlalchemy.engine import Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import MobilezooError, printable
+from mobilezoo.reading import parse_json
 
 ENVIRONMENT = "MOBILEZOO_LATENCY_DB"
 LOCK_WAIT_S = 60
+CREATION_LOCK = 0x6D7A6C61
+"""Of PostgreSQL, held by whoever creates the table; any number that nobody else uses."""
 METADATA = MetaData()
 REPORTS = Table(
     "latency_reports",
@@ -84,7 +102,10 @@ class Store:
             raise MobilezooError(f"results database {text!r}: install its driver, {error.name!r}") from None
         if self.file is not None:
             event.listen(self._engine, "connect", _sqlite_settings)
+        self._named: set[int] = set()
         with self._connect() as connection:
+            if self._engine.dialect.name == "postgresql":  # IF NOT EXISTS is no lock there: creators take turns
+                connection.execute(select(func.pg_advisory_xact_lock(CREATION_LOCK)))
             connection.execute(CreateTable(REPORTS, if_not_exists=True))
             for index in REPORTS.indexes:
                 connection.execute(CreateIndex(index, if_not_exists=True))
@@ -97,15 +118,8 @@ class Store:
             "device_key": key_of(report.device),
             "protocol_key": key_of(report.protocol),
             "content_key": content,
-            "kind": report.device.kind,
-            "device": report.device.name,
-            "runtime": report.device.runtime,
-            "model": report.model,
-            "target": report.target,
-            "precision": report.precision,
-            "protocol": report.protocol.name,
             "noisy": bool(report.noisy),
-            "measured_at": report.measured_at,
+            **{name: _cell(name, text) for name, text in columns_of(report).items()},
             "report": report.model_dump_json(exclude={"cached"}),
         }
         with suppress(IntegrityError), self._connect() as connection:  # another writer may be adding the same one now
@@ -115,30 +129,33 @@ class Store:
             return True
         return False
 
-    def find(self, artifact_sha256: str, device: DeviceInfo, protocol: Protocol) -> LatencyReport | None:
-        """The newest report of exactly this artefact, device and protocol that is not noisy, marked as cached."""
+    def find(
+        self, artifact_sha256: str, device: DeviceInfo, protocol: Protocol, noisy: bool = False
+    ) -> LatencyReport | None:
+        """The newest quiet report of exactly this artefact, device and protocol, marked as cached.
+
+        With `noisy`, the newest noisy one where there is no quiet one.
+        """
         query = (
-            select(REPORTS.c.report)
+            select(REPORTS.c.id, REPORTS.c.report)
             .where(
                 REPORTS.c.artifact_sha256 == artifact_sha256,
                 REPORTS.c.device_key == key_of(device),
                 REPORTS.c.protocol_key == key_of(protocol),
-                REPORTS.c.noisy.is_(False),
             )
-            .order_by(REPORTS.c.measured_at.desc(), REPORTS.c.id.desc())
-            .limit(1)
+            .order_by(REPORTS.c.noisy, REPORTS.c.measured_at.desc(), REPORTS.c.id.desc())
         )
-        with self._connect() as connection:
-            text = connection.execute(query).scalar()
-        return None if text is None else _report(text).model_copy(update={"cached": True})
+        query = query if noisy else query.where(REPORTS.c.noisy.is_(False))
+        for _, report in self._valid(query):
+            return report.model_copy(update={"cached": True})
+        return None
 
     def rows(self, **equals: str | bool) -> list[tuple[int, LatencyReport]]:
-        """(number, report) in the order they were added; arguments are columns (`model`, `kind`, `device`, ...)."""
-        query = select(REPORTS.c.id, REPORTS.c.report).order_by(REPORTS.c.id)
-        for name, value in equals.items():
-            query = query.where(REPORTS.c[name] == value)
-        with self._connect() as connection:
-            return [(number, _report(text)) for number, text in connection.execute(query)]
+        """(number, report) in the order they were added; arguments are columns (`model`, `kind`, `device`, ...).
+
+        Rows that are no valid result are left out, and named on stderr once.
+        """
+        return list(self._valid(_where(select(REPORTS.c.id, REPORTS.c.report), equals).order_by(REPORTS.c.id)))
 
     def get(self, number: int) -> LatencyReport:
         """One report by its number. Raises MobilezooError."""
@@ -146,7 +163,42 @@ class Store:
             text = connection.execute(select(REPORTS.c.report).where(REPORTS.c.id == number)).scalar()
         if text is None:
             raise MobilezooError(f"no latency result {number}: see `mobilezoo latency list`")
-        return _report(text)
+        return _report(text, f"latency result {number}")
+
+    def damaged(self) -> list[int]:
+        """Numbers of the rows that are no valid result."""
+        query = select(REPORTS.c.id, REPORTS.c.report).order_by(REPORTS.c.id)
+        with self._connect() as connection:
+            return [number for number, text in connection.execute(query) if _fault(number, text)]
+
+    def delete(self, numbers: Sequence[int] = (), **equals: str | bool) -> int:
+        """Delete the rows of these numbers and those whose columns fit; how many.
+
+        Nothing is deleted where neither is given. Raises MobilezooError for a number that is not there.
+        """
+        with self._connect() as connection:
+            chosen = set(numbers)
+            if equals:
+                chosen |= set(connection.execute(_where(select(REPORTS.c.id), equals)).scalars())
+            there = set(connection.execute(select(REPORTS.c.id).where(REPORTS.c.id.in_(chosen))).scalars())
+            if unknown := sorted(chosen - there):
+                raise MobilezooError(
+                    f"no latency result {unknown[0]}: nothing was deleted; see `mobilezoo latency list`"
+                )
+            connection.execute(REPORTS.delete().where(REPORTS.c.id.in_(chosen)))
+        return len(chosen)
+
+    def _valid(self, query: Select[Any]) -> Iterator[tuple[int, LatencyReport]]:
+        with self._connect() as connection:
+            found = connection.execute(query).all()
+        for number, text in found:
+            fault = _fault(number, text)
+            if fault is None:
+                yield number, _report(text, "")
+            elif number not in self._named:
+                self._named.add(number)
+                remedy = f"`mobilezoo latency delete {number}` removes it"
+                print(f"left out: {printable(fault)[:300]}; {remedy}", file=sys.stderr)
 
     @contextmanager
     def _connect(self) -> Iterator[Connection]:
@@ -173,8 +225,44 @@ class Store:
         return f"results database {str(self.file)!r} is damaged ({reason}): kept aside as {aside.name!r}; run again"
 
 
-def _report(text: str) -> LatencyReport:
-    return LatencyReport.parse(json.loads(text), "results database")
+def columns_of(report: LatencyReport) -> dict[str, str]:
+    """What rows are found and listed by."""
+    return {
+        "kind": report.device.kind,
+        "device": report.device.name,
+        "runtime": report.device.runtime,
+        "model": report.model,
+        "target": report.target,
+        "precision": report.precision,
+        "protocol": report.protocol.name,
+        "measured_at": report.measured_at,
+    }
+
+
+def _cell(name: str, text: str) -> str:
+    """What a column of limited length can hold of a text; the report itself is kept whole."""
+    length = REPORTS.c[name].type.length  # type: ignore[attr-defined]
+    return text.replace("\x00", "")[:length]
+
+
+def _where(query: Select[Any], equals: Mapping[str, str | bool]) -> Select[Any]:
+    for name, value in equals.items():
+        query = query.where(REPORTS.c[name] == value)
+    return query
+
+
+def _report(text: str, source: str) -> LatencyReport:
+    """Raises ConfigError."""
+    return LatencyReport.parse(parse_json(text, source), source)
+
+
+def _fault(number: int, text: str) -> str | None:
+    """Why a row is no valid result; None where it is one."""
+    try:
+        _report(text, f"latency result {number}")
+    except MobilezooError as error:
+        return str(error)
+    return None
 
 
 def _make_folder(file: Path) -> None:

@@ -115,7 +115,7 @@ def fit(
         reports = []
         for number, one in enumerate(sampled, 1):
             say(f"measuring {number} of {len(sampled)}: {one.path.name}")
-            reports.append(profile(one.path, chosen))
+            reports.append(profile(one.path, chosen, reuse_noisy=True))
         chosen.close()
         say("training")
         times = at_one_speed(reports)

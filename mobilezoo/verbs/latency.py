@@ -1,5 +1,6 @@
 """`mobilezoo latency`: kept results as tables, files and a page."""
 
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Annotated, Any
 
@@ -7,12 +8,14 @@ import typer
 
 from mobilezoo.verbs.commands import Json, command, group, print_json
 
-app = group("latency", "Kept latencies (list, show, export, import, report) and estimates that rest on them.")
+app = group("latency", "Kept latencies (list, show, export, import, delete, report) and estimates that rest on them.")
 
 Where = Annotated[
     list[str] | None,
     typer.Option("--where", help="COLUMN=VALUE: kind, device, runtime, model, target, precision or protocol."),
 ]
+MAX_ID = (1 << 31) - 1
+"""What a database column of numbers holds."""
 SHOWN = ("id", "kind", "device", "model", "target", "precision", "protocol", "median_ms", "p90_ms", "p99_ms")
 
 
@@ -40,7 +43,7 @@ def list_(where: Where = None, as_json: Json = False) -> None:
 
 @command(app)
 def show(
-    number: Annotated[int, typer.Argument(help="The id in `mobilezoo latency list`.")],
+    number: Annotated[int, typer.Argument(max=MAX_ID, help="The id in `mobilezoo latency list`.")],
     as_json: Json = False,
 ) -> None:
     """One result in full: device, protocol, what was asked for and obtained, processes; raw samples with --json.
@@ -57,11 +60,33 @@ def show(
     if as_json:
         print_json(shown)
         return
-    for key, value in shown.items():
-        if key == "samples_ms":
-            print(f"{key}: {len(value)} samples (--json prints them)")
-        elif value not in (None, "", [], {}):
-            print(f"{key}: {value}")
+    from mobilezoo.verbs.tables import print_table
+
+    print_table(f"latency result {number}", ("what", "value"), list(_plain_rows(shown)))
+
+
+@command(app)
+def delete(
+    numbers: Annotated[list[int] | None, typer.Argument(max=MAX_ID, help="Ids in `mobilezoo latency list`.")] = None,
+    where: Where = None,
+    damaged: Annotated[bool, typer.Option("--damaged", help="Rows that are no valid results.")] = False,
+) -> None:
+    """Delete kept results for good: by id, by column, or the damaged ones.
+
+    Examples:
+
+        mobilezoo latency delete 3 7
+        mobilezoo latency delete --where model=shvit_s1 --where kind=browser
+        mobilezoo latency delete --damaged
+    """
+    from mobilezoo.errors import MobilezooError
+    from mobilezoo_latency import Store
+
+    if sum(map(bool, (numbers, where, damaged))) != 1:
+        raise MobilezooError("delete takes one of: ids, --where COLUMN=VALUE, --damaged")
+    store = Store()
+    chosen = store.damaged() if damaged else numbers or ()
+    print(f"{store.delete(chosen, **filters(where))} results deleted")
 
 
 @command(app)
@@ -131,6 +156,23 @@ def filters(where: list[str] | None) -> dict[str, str]:
             raise MobilezooError(f"--where {item!r}: expected COLUMN=VALUE with a column out of {', '.join(COLUMNS)}")
         found[key] = value
     return found
+
+
+def _plain_rows(shown: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, str]]:
+    """(name, value) of all that is known, groups spelled out; of many samples only their number."""
+    for key, value in shown.items():
+        name = f"{prefix}{key}".replace("_", " ")
+        if key == "samples_ms":
+            yield name, f"{len(value)} samples (--json prints them)"
+        elif isinstance(value, dict):
+            yield from _plain_rows(value, f"{name}: ")
+        elif isinstance(value, list | tuple) and any(isinstance(item, dict) for item in value):
+            for index, item in enumerate(value, 1):
+                yield from _plain_rows(item, f"{name} {index}: ")
+        elif isinstance(value, list | tuple) and value:
+            yield name, "; ".join(map(str, value))
+        elif value not in (None, "", [], ()):
+            yield name, ("yes" if value else "no") if isinstance(value, bool) else _short(value)
 
 
 def _short(value: Any) -> str:

@@ -1,7 +1,14 @@
 """Listing, exporting and importing kept results."""
 
+import contextlib
 import csv
 import io
+import json
+import math
+import random
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
 
 import pytest
 
@@ -83,7 +90,7 @@ def test_csv_holds_one_summary_per_line(store, tmp_path):
 def test_a_damaged_line_imports_nothing(store, tmp_path):
     export_results(store, tmp_path / "all.jsonl")
     path = tmp_path / "broken.jsonl"
-    for tail, word in (("{", "not JSON"), ("[]", "not a latency result"), ('{"model": 1}', "missing key")):
+    for tail, word in (("{", "not valid JSON"), ("[]", "not a latency result"), ('{"model": 1}', "missing key")):
         path.write_text((tmp_path / "all.jsonl").read_text() + tail + "\n")
         other = Store(tmp_path / "other.db")
         with pytest.raises(MobilezooError, match=f"line 5.*{word}"):
@@ -100,3 +107,75 @@ def test_a_sustained_result_tells_its_first_and_last_minute():
     slow = made(samples_ms=(10.0,) * 6000 + (20.0,) * 6000)
     assert first_and_last_minute(slow) == {"first_minute_ms": 10.0, "last_minute_ms": 20.0, "slowdown": 2.0}
     assert first_and_last_minute(made()) is None
+
+
+def edited(store: Store, path: Path, change: Callable[[dict[str, Any]], None]) -> Path:
+    """An export whose second line is changed as plain data; NaN and Infinity are written as Python does."""
+    export_results(store, path)
+    lines = path.read_text(encoding="utf-8").split("\n")
+    data = json.loads(lines[1])
+    change(data)
+    lines[1] = json.dumps(data, ensure_ascii=False)
+    path.write_text("\n".join(lines), encoding="utf-8")
+    return path
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf, -math.inf, -1.0, 0.0, True, "1", None, 10**400, [1.0]])
+@pytest.mark.parametrize("key", ["samples_ms", "load_ms", "sentinel_before_ms"])
+def test_a_time_that_is_none_is_never_imported(store, tmp_path, key, value):
+    if key != "samples_ms" and value in (0.0, None):
+        pytest.skip("a cost may be 0 or unknown")
+
+    def change(data: dict[str, Any]) -> None:
+        data[key] = [1.0, value] if key == "samples_ms" else value
+
+    other = Store(tmp_path / "other.db")
+    with pytest.raises(MobilezooError, match=r"line 2.*nothing was imported"):
+        import_results(other, edited(store, tmp_path / "all.jsonl", change))
+    assert other.rows() == []
+
+
+def test_lines_end_at_line_feeds_only(store, tmp_path):
+    odd = "Phone\u2028X\x85\x0b\u2029"
+
+    def change(data: dict[str, Any]) -> None:
+        data["device"]["name"] = odd
+
+    other = Store(tmp_path / "other.db")
+    assert import_results(other, edited(store, tmp_path / "all.jsonl", change)) == (4, 0)
+    export_results(other, tmp_path / "again.jsonl")
+    assert import_results(other, tmp_path / "again.jsonl") == (0, 4)
+    assert [report.device.name for _, report in other.rows()][1] == odd
+
+
+def test_a_line_named_twice_is_counted_once(store, tmp_path):
+    export_results(store, tmp_path / "all.jsonl")
+    twice = tmp_path / "twice.jsonl"
+    twice.write_bytes((tmp_path / "all.jsonl").read_bytes() * 2 + b"\r\n\n")
+    assert import_results(Store(tmp_path / "other.db"), twice) == (4, 4)
+
+
+def test_odd_lines_are_one_printable_line(store, tmp_path):
+    export_results(store, tmp_path / "all.jsonl")
+    good = (tmp_path / "all.jsonl").read_bytes()
+    rng, path = random.Random(0), tmp_path / "odd.jsonl"
+    for _ in range(150):
+        data = bytearray(good)
+        for _ in range(rng.randint(1, 4)):
+            place, how = rng.randrange(len(data)), rng.randrange(3)
+            piece = rng.choice(
+                [b"NaN", b"-1", b"\xff", b"\x00", b"1e999", b"[" * 2000, b"\x1b[2J", b"9" * 5000, b"\n", b'"']
+            )
+            data[place : place + (how and len(piece))] = piece
+        path.write_bytes(bytes(data))
+        other = Store(tmp_path / "other.db")
+        with contextlib.suppress(MobilezooError):
+            import_results(other, path)
+        for number, report in other.rows():
+            assert all(math.isfinite(ms) and ms > 0 for ms in report.samples_ms), number
+
+
+def test_an_estimate_has_no_percentiles(store):
+    (row,) = [row for row in list_results(store) if row["model"] == "d"]
+    assert (row["median_ms"], row["ci_low_ms"], row["ci_high_ms"]) == (5.0, 4.0, 6.0)
+    assert (row["p90_ms"], row["p99_ms"]) == (None, None)

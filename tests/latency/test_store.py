@@ -1,6 +1,7 @@
 """The results database: keys, cache, concurrent writers, damage."""
 
 import multiprocessing
+import sqlite3
 import threading
 from pathlib import Path
 
@@ -139,3 +140,57 @@ def test_the_default_database_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("MOBILEZOO_LATENCY_DB", str(tmp_path / "mine.db"))
     Store().add(made())
     assert (tmp_path / "mine.db").is_file()
+
+
+def spoil(store: Store, number: int, change: str = '"samples_ms":[NaN,-1.0]') -> None:
+    """What an import of older days could leave behind."""
+    with sqlite3.connect(store.file) as database:
+        (text,) = database.execute("select report from latency_reports where id = ?", (number,)).fetchone()
+        spoilt = text.replace('"samples_ms":[1.0,2.0,3.0]', change)
+        assert spoilt != text
+        database.execute("update latency_reports set report = ? where id = ?", (spoilt, number))
+
+
+@pytest.mark.parametrize(
+    "change", ['"samples_ms":[NaN]', '"samples_ms":[-1.0]', '"samples_ms":"\x1b[2J"', '"samples_ms":[1,']
+)
+def test_a_bad_row_is_named_once_and_left_out(store, capsys, change):
+    store.add(made())
+    store.add(made(at="2024-02-01T00:00:00+00:00"))
+    spoil(store, 2, change)
+    assert [number for number, _ in store.rows()] == [1]
+    assert store.find("a" * 64, INFO, Protocol()).measured_at.startswith("2024-01")
+    assert store.damaged() == [2]
+    (line,) = capsys.readouterr().err.splitlines()
+    assert line.startswith("left out: latency result 2: ")
+    assert "latency delete 2" in line
+    assert line.isprintable()
+    with pytest.raises(MobilezooError, match="latency result 2"):
+        store.get(2)
+    assert store.delete(store.damaged()) == 1
+    assert store.damaged() == []
+
+
+def test_rows_are_deleted_by_number_or_column_and_only_where_all_are_there(store):
+    for name in "abc":
+        store.add(made(sha=name * 64, model=name))
+    with pytest.raises(MobilezooError, match="no latency result 9: nothing was deleted"):
+        store.delete([1, 9])
+    assert store.delete() == 0
+    assert len(store.rows()) == 3
+    assert store.delete([2]) == 1
+    assert store.delete(model="c") == 1
+    assert [report.model for _, report in store.rows()] == ["a"]
+
+
+def test_a_noisy_result_answers_where_one_is_good_enough_and_a_quiet_one_goes_before_it(store):
+    noisy = made(at="2024-03-01T00:00:00+00:00", noisy=("drift",))
+    store.add(noisy)
+    assert store.find("a" * 64, INFO, Protocol(), noisy=True).noisy == ("drift",)
+    store.add(made())
+    assert store.find("a" * 64, INFO, Protocol(), noisy=True).noisy == ()
+
+
+def test_names_longer_than_a_column_are_kept_whole(store):
+    store.add(made(model="m\x00" * 5000))
+    assert store.rows()[0][1].model == "m\x00" * 5000

@@ -92,4 +92,5 @@ def job_of(number: int, runtime: str, title: str, shape: tuple[int, ...], protoc
 def usable(result: Result) -> bool:
     """Whether a result without an error holds what it must."""
     counted = sum(piece.samples for piece in result.slices)
-    return bool(result.samples_ms) and counted == len(result.samples_ms) and all(map(math.isfinite, result.output))
+    timed = bool(result.samples_ms) and min(result.samples_ms) > 0
+    return timed and counted == len(result.samples_ms) and all(map(math.isfinite, result.output))
