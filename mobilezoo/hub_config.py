@@ -9,6 +9,7 @@ from pydantic import BaseModel, ConfigDict, Field, ValidationError
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.preprocessing import CropMode, CropShare, Interpolation, Preprocessing
+from mobilezoo.reading import mapping, read_json
 from mobilezoo.resolution import LARGEST, Size
 
 CONFIG = "config.json"
@@ -96,15 +97,10 @@ def read_shared(file: Path, repo: str) -> Shared:
 
 
 def _json(file: Path, repo: str) -> dict[str, Any]:
-    if file.stat().st_size > MAX_BYTES:
-        raise _refused(repo, f"larger than {MAX_BYTES >> 20} MiB")
     try:
-        data = json.loads(file.read_text(encoding="utf-8"))
-    except (OSError, ValueError, RecursionError) as error:
-        raise _refused(repo, f"no JSON ({type(error).__name__})") from None
-    if not isinstance(data, dict):
-        raise _refused(repo, f"a {type(data).__name__} instead of an object")
-    return data
+        return mapping(read_json(file, MAX_BYTES), CONFIG)
+    except ConfigError as error:
+        raise _refused(repo, str(error).partition(": ")[2]) from None
 
 
 def _check_arguments(args: dict[str, Any], repo: str) -> None:
