@@ -88,8 +88,6 @@ def pull(repo: str, out: Path) -> Checkpoint:
     shipped = config.family == "timm" or _is_shipped(config)
     model = config.name if shipped else f"{path.stem}.yaml"
     tensors = {key: value.contiguous() for key, value in network.state_dict().items()}
-    if not shipped:
-        write_yaml(path.with_suffix(".yaml"), config.plain(), [f"the network of {repo}"])
 
     def describe(written: Path) -> Checkpoint:
         return Checkpoint(
@@ -104,7 +102,10 @@ def pull(repo: str, out: Path) -> Checkpoint:
             model_args=_arguments(shared),
         )
 
-    return write_with_record(path, lambda temporary: save_file(tensors, temporary, metadata={"model": model}), describe)
+    record = write_with_record(path, lambda part: save_file(tensors, part, metadata={"model": model}), describe)
+    if not shipped:
+        write_yaml(path.with_suffix(".yaml"), config.plain(), [f"the network of {repo}"])
+    return record
 
 
 def _call(config: "ModelConfig", network: "nn.Module", record: Checkpoint) -> tuple[str, dict[str, Any]]:

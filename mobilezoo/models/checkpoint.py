@@ -98,7 +98,9 @@ def _load(network: nn.Module, config: ModelConfig, state: Tensors, path: str | P
         warnings.warn(f"{path}: new random classifier, {', '.join(resized)} not loaded", stacklevel=4)
         state = {k: v for k, v in state.items() if k not in resized}
     _compare(own, state, set(resized), config, path)
-    network.load_state_dict(state, strict=False)
+    counted = [k for k, v in state.items() if k not in own or own[k].shape != v.shape or not is_plain(v)]
+    taken = {k: v for k, v in state.items() if k not in counted}  # the rest is only what norms counted
+    network.load_state_dict(taken, strict=False)
 
 
 def _compare(

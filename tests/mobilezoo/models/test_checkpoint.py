@@ -161,6 +161,14 @@ def test_tensors_that_are_no_weights_are_refused(tmp_path: Path, network: nn.Mod
         create_model(NAME, checkpoint=tmp_path / "x.pth")
 
 
+def test_what_norms_counted_is_taken_where_it_fits_and_no_fault_where_it_does_not(
+    tmp_path: Path, network: nn.Module
+) -> None:
+    counts = {k: torch.zeros(2, 3) for k in network.state_dict() if k.endswith("num_batches_tracked")}
+    torch.save({**network.state_dict(), **counts, "extra.num_batches_tracked": torch.ones(())}, tmp_path / "x.pth")
+    assert _equal(create_model(NAME, checkpoint=tmp_path / "x.pth"), network.state_dict())
+
+
 def test_odd_containers_end_in_one_line(tmp_path: Path) -> None:
     knot: dict[str, Any] = {"a": {}}
     knot["a"]["again"] = knot
