@@ -148,6 +148,12 @@ def train(
         print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")
 
 
+PreprocessArg = Annotated[
+    str | None,
+    typer.Option("--preprocess", help="Of files of others: imagenet, inception, raw, or mean=0.5,std=0.5,crop=0.9."),
+]
+
+
 @verb("eval")
 def eval_(
     subject: Annotated[str, typer.Argument(help="Zoo name, checkpoint (.safetensors), exported file, or timm:NAME.")],
@@ -156,6 +162,7 @@ def eval_(
     classes: ClassesArg = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int, typer.Option("--workers", min=0)] = 2,
+    preprocess: PreprocessArg = None,
     as_json: Json = False,
     allow_commands: AllowCommands = False,
     quiet: Quiet = False,
@@ -170,11 +177,45 @@ def eval_(
         mobilezoo eval shvit_s1 --checkpoint shvit_s1.pth --data folder:ten_breeds --classes imagenet-1k
         mobilezoo eval runs/digits/best.safetensors
         mobilezoo eval runs/digits/export/mobilenetv2_ca_100.fp32.tflite
+        mobilezoo eval theirs.tflite --preprocess raw --data folder:photos --classes imagenet-1k
     """
     from mobilezoo.verbs.evaluation import evaluate_subject, print_result
 
-    result = evaluate_subject(subject, data, of.parsed(), batch_size, workers, not quiet, classes)
+    options = of.parsed().model_copy(update={"preprocess": preprocess})
+    result = evaluate_subject(subject, data, options, batch_size, workers, not quiet, classes)
     print_json(result) if as_json else print_result(result)
+
+
+@verb()
+def predict(
+    subject: Annotated[str, typer.Argument(help="Checkpoint (.safetensors), exported file, zoo name, or timm:NAME.")],
+    images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
+    of: SubjectFlags,
+    preprocess: PreprocessArg = None,
+    top: Annotated[int, typer.Option("--top", min=1, help="Classes per image.")] = 5,
+    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: one row per image and rank.")] = False,
+    as_json: Json = False,
+) -> None:
+    """The best classes of single images, read and prepared as `eval` does; exit code 2 where one cannot be read.
+
+    Examples:
+
+        mobilezoo predict runs/digits/best.safetensors photo.jpg
+        mobilezoo predict model.int8.tflite photos/ --csv
+        mobilezoo predict theirs.tflite photo.jpg --preprocess raw --labels labels.txt
+    """
+    from mobilezoo.verbs import predicting
+
+    options = of.parsed().model_copy(update={"preprocess": preprocess})
+    found = predicting.predict(subject, images, options, top)
+    if as_json:
+        print_json([f.model_dump() for f in found])
+    elif as_csv:
+        print(predicting.as_csv(found), end="")
+    else:
+        predicting.print_predictions(found)
+    if any(f.fault for f in found):
+        raise typer.Exit(2)
 
 
 @verb()

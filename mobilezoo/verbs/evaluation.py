@@ -4,9 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mobilezoo.artifacts import Artifact, load_record_of, record_path
+from mobilezoo.artifacts import record_path
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
+from mobilezoo.verbs.opening import described, is_exported
 from mobilezoo.verbs.options import SubjectOptions
 
 if TYPE_CHECKING:
@@ -37,7 +38,7 @@ def evaluate_subject(
     from mobilezoo.data import open_data
     from mobilezoo.verbs.subject import load_subject
 
-    is_file = _is_artifact(subject)
+    is_file = is_exported(subject)
     weights = _weights_of(Path(subject), options) if is_file else (subject, options)
     loaded = load_subject(*weights) if weights is not None else None
     source = _source(subject, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
@@ -48,7 +49,7 @@ def evaluate_subject(
     if not is_file:
         assert network is not None
         return network
-    result = _evaluate_file(Path(subject), source, split, progress, classes)
+    result = _evaluate_file(Path(subject), source, split, progress, classes, options)
     if network is not None:
         result |= {"pytorch": network, "top1_drop": network["top1"] - result["top1"]}
     return result
@@ -117,7 +118,9 @@ def _score_loaded(
 
 def _weights_of(file: Path, options: SubjectOptions) -> tuple[str, SubjectOptions] | None:
     """The network that a file was made of, with what was said of it; None where its record names none that exists."""
-    record = load_record_of(Artifact, file)
+    from mobilezoo_export import open_artifact
+
+    record = open_artifact(file)
     said = options.model_dump(exclude_defaults=True)
     if options.checkpoint is None and record.checkpoint:
         recorded = (file.parent / record.checkpoint).resolve()
@@ -131,34 +134,35 @@ def _weights_of(file: Path, options: SubjectOptions) -> tuple[str, SubjectOption
     return named, SubjectOptions(**{**files_own, **said, "checkpoint": None if named == str(weights) else weights})
 
 
-def _evaluate_file(path: Path, source: DataConfig, split: Any, progress: bool, classes: str | None) -> dict[str, Any]:
+def _evaluate_file(
+    path: Path,
+    source: DataConfig,
+    split: Any,
+    progress: bool,
+    classes: str | None,
+    options: SubjectOptions | None = None,
+) -> dict[str, Any]:
     import torch
 
     from mobilezoo.data import eval_loader
     from mobilezoo.data.classes import placed
     from mobilezoo.train.evaluate import evaluate
-    from mobilezoo_export import load_runner
+    from mobilezoo_export import FileApart
 
-    record = load_record_of(Artifact, path)
-    runner = load_runner(path)
-    device = torch.device("cpu")
+    record = described(path, options or SubjectOptions())
+    with FileApart(path, record) as opened:
 
-    def logits_of(x_bchw: torch.Tensor) -> torch.Tensor:
-        answer = torch.from_numpy(runner.run(x_bchw.numpy()))
-        return answer.clamp_min(1e-12).log() if record.output == "probabilities" else answer
+        def logits_of(x_bchw: torch.Tensor) -> torch.Tensor:
+            answer = torch.from_numpy(opened.run(x_bchw.numpy()))
+            if answer.ndim != 2:
+                raise ConfigError(f"{path.name!r} answers with shape {tuple(answer.shape)}: that is no score per class")
+            return answer.clamp_min(1e-12).log() if record.output == "probabilities" else answer
 
-    size, prep = record.input.resolution, record.preprocessing
-    places = _placed(logits_of, torch.zeros(1, prep.channels, *size), record.labels, split, classes, path)
-    loader = eval_loader(source, split, size, prep, device)
-    scores = evaluate(logits_of, placed(_tracked(loader, progress), places))
-    return {"subject": str(path), "data": source.source, "runs_in": runner.runtime, **scores.model_dump()}
-
-
-def _is_artifact(subject: str) -> bool:
-    path = Path(subject)
-    return path.suffix in (".onnx", ".tflite", ".mlpackage", ".pte") or (
-        path.suffix != ".safetensors" and path.exists() and record_path(path).exists()
-    )
+        size, prep = record.input.resolution, record.preprocessing
+        places = _placed(logits_of, torch.zeros(1, prep.channels, *size), record.labels, split, classes, path)
+        loader = eval_loader(source, split, size, prep, torch.device("cpu"))
+        scores = evaluate(logits_of, placed(_tracked(loader, progress), places))
+        return {"subject": str(path), "data": source.source, "runs_in": opened.runtime, **scores.model_dump()}
 
 
 def _placed(

@@ -25,6 +25,8 @@ class SubjectOptions(Record):
     in_chans: int | None = None
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
+    preprocess: str | None = None
+    """Of an exported file that does not tell how images become its input, see `verbs.opening`."""
 
     def preprocessing(self, known: Preprocessing, channels: int) -> Preprocessing:
         """`known` with the mean and deviation that were given. Raises ConfigError where they are not per channel."""
