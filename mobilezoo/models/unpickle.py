@@ -13,7 +13,7 @@ import numpy as np
 import torch
 from safetensors import SafetensorError
 
-from mobilezoo.errors import CheckpointError
+from mobilezoo.errors import CheckpointError, printable, shortened
 
 _NUMPY_SCALAR: Any = np.float64(0).__reduce__()[0]
 REFUSED = re.compile(r"(?:Unsupported global: GLOBAL|unsupported GLOBAL) (\S+)")
@@ -47,10 +47,15 @@ def read_content(file: Path) -> Any:
         refused = REFUSED.search(str(error))
         if refused:
             raise CheckpointError(
-                f"{str(file)!r} holds more than weights ({refused[1]}) and loading it could run code: "
+                f"{str(file)!r} holds more than weights ({_shown(refused[1])}) and loading it could run code: "
                 "ask its author for safetensors or a plain state dict"
             ) from None
         raise CheckpointError(f"{str(file)!r} is damaged or no checkpoint: not a pickle of weights") from None
     except DAMAGED as error:
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{str(file)!r} is damaged or no checkpoint: {first}") from None
+        raise CheckpointError(f"{str(file)!r} is damaged or no checkpoint: {_shown(first)}") from None
+
+
+def _shown(text: str) -> str:
+    """What a file says, fit for a terminal."""
+    return shortened(printable(text), 300)

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobilezoo.errors import CheckpointError
+from mobilezoo.errors import CheckpointError, printable, shortened
 from mobilezoo.models.base import ModelConfig, family_module
 from mobilezoo.models.unpickle import read_content
 
@@ -169,7 +169,7 @@ def is_plain(tensor: Tensor) -> bool:
 def names(some: Sequence[str]) -> str:
     """The first few of many names."""
     more = f" and {len(some) - SHOWN} more" if len(some) > SHOWN else ""
-    return ", ".join(some[:SHOWN]) + more
+    return ", ".join(shortened(printable(name)) for name in some[:SHOWN]) + more
 
 
 def _walk(content: Any) -> Iterator[tuple[str, Tensor]]:

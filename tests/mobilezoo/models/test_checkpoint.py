@@ -2,6 +2,7 @@
 
 import argparse
 import os
+import random
 import warnings
 from pathlib import Path
 from typing import Any
@@ -161,6 +162,25 @@ def test_tensors_that_are_no_weights_are_refused(tmp_path: Path, network: nn.Mod
         create_model(NAME, checkpoint=tmp_path / "x.pth")
 
 
+@pytest.mark.parametrize("suffix", ["pth", "safetensors"])
+@pytest.mark.parametrize("rounds", [25, pytest.param(600, marks=pytest.mark.slow)])
+def test_damaged_bytes_load_or_end_in_one_line(tmp_path: Path, network: nn.Module, suffix: str, rounds: int) -> None:
+    path, draw = tmp_path / f"x.{suffix}", random.Random(0)
+    save_file(network.state_dict(), path) if suffix == "safetensors" else torch.save(network.state_dict(), path)
+    whole, lines = path.read_bytes(), []
+    for _ in range(rounds):
+        damaged = bytearray(whole)
+        for _ in range(draw.choice([1, 3, 30])):  # most of them in the header or the pickle
+            damaged[draw.randrange(len(whole) if draw.random() < 0.3 else 20_000)] = draw.randrange(256)
+        path.write_bytes(damaged[: draw.choice([len(whole), len(whole), draw.randrange(len(whole))])])
+        try:
+            create_model(NAME, checkpoint=path)
+        except CheckpointError as error:
+            lines.append(str(error))
+    assert lines
+    assert all(map(str.isprintable, lines))
+
+
 def test_what_norms_counted_is_taken_where_it_fits_and_no_fault_where_it_does_not(
     tmp_path: Path, network: nn.Module
 ) -> None:
@@ -170,6 +190,11 @@ def test_what_norms_counted_is_taken_where_it_fits_and_no_fault_where_it_does_no
 
 
 def test_odd_containers_end_in_one_line(tmp_path: Path) -> None:
+    torch.save({"\x1b[31m\u2028" + "x" * 5000: torch.ones(2)}, tmp_path / "x.pth")  # a name that steers a terminal
+    with pytest.raises(CheckpointError, match=r"does not fit") as caught:
+        create_model(NAME, checkpoint=tmp_path / "x.pth")
+    assert str(caught.value).isprintable()
+    assert len(str(caught.value)) < 1000
     knot: dict[str, Any] = {"a": {}}
     knot["a"]["again"] = knot
     wide: Any = {"x": torch.ones(1)}
