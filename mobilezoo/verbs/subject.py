@@ -8,7 +8,7 @@ from mobilezoo.artifacts import Checkpoint, load_record_of, record_path
 from mobilezoo.data.config import DataConfig, recorded_data
 from mobilezoo.errors import CheckpointError, ConfigError
 from mobilezoo.preprocessing import Preprocessing
-from mobilezoo.resolution import Size
+from mobilezoo.resolution import Size, as_size
 from mobilezoo.verbs.options import SubjectOptions
 
 if TYPE_CHECKING:
@@ -45,14 +45,14 @@ class Subject:
         return self.checkpoint.parent if self.checkpoint else None
 
 
-def untrained(config: "ModelConfig", resolution: Size, classes: int = 1000) -> Subject:
-    """The network of a config with random weights."""
+def untrained(config: "ModelConfig", resolution: int | Size, classes: int = 1000) -> Subject:
+    """The network of a config with random weights; one number of `resolution` is the side of a square."""
     from mobilezoo.models import create_model
 
     return Subject(
         network=create_model(config, num_classes=classes).eval(),
         name=config.name,
-        resolution=resolution,
+        resolution=as_size(resolution),
         in_chans=3,
         preprocessing=config.preprocessing(),
         labels=(),
