@@ -85,8 +85,19 @@ def write_yaml(path: str | Path, data: Mapping[str, Any], header: Sequence[str] 
     yaml.default_flow_style = None
     yaml.width = 110
     out = io.StringIO()
-    yaml.dump(json.loads(json.dumps(data)), out)
+    yaml.dump(_quoted(json.loads(json.dumps(data))), out)
     return write_text(Path(path), "".join(f"# {line}\n" for line in header) + out.getvalue())
+
+
+def _quoted(value: Any) -> Any:
+    """The same with quotes where ruamel.yaml writes none although its reader needs them: `{a: ?0}`."""
+    from ruamel.yaml.scalarstring import DoubleQuotedScalarString
+
+    if isinstance(value, dict):
+        return {_quoted(key): _quoted(item) for key, item in value.items()}
+    if isinstance(value, list):
+        return [_quoted(item) for item in value]
+    return DoubleQuotedScalarString(value) if isinstance(value, str) and value.startswith("?") else value
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:

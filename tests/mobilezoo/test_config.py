@@ -3,7 +3,7 @@
 from pathlib import Path
 
 import pytest
-from hypothesis import given
+from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mobilezoo.config import (
@@ -92,6 +92,7 @@ TEXT = st.text(
 )  # YAML reads a bare NEL as a line break
 
 
+@example({"a": "?0"})
 @given(
     st.dictionaries(
         st.from_regex(r"[a-z]{1,8}", fullmatch=True),
