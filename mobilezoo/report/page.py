@@ -107,7 +107,7 @@ def _cards(
         passed = sum(a.parity.passed for a in ran if a.parity)
         worst = max(a.parity.relative for a in ran if a.parity)
         cards.append(
-            {"value": f"{passed}/{len(ran)}", "unit": "", "label": "files equal to PyTorch"}
+            {"value": f"{passed}/{len(ran)}", "unit": "", "label": "files within tolerance of PyTorch"}
             | {"detail": f"largest relative difference {worst:.1e}"}
         )
     return cards
