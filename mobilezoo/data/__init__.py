@@ -1,7 +1,28 @@
-"""Images in: named sources, splits, loaders and small float batches."""
+"""Images in: named sources, splits, loaders and small float batches.
 
-from mobilezoo.data.config import Augment, DataConfig
-from mobilezoo.data.datasets import ImageData, open_data
-from mobilezoo.data.loaders import eval_loader, sample_batch, train_loader
+Importing this package imports no torch: configs and records of data are read in a blink.
+"""
+
+from importlib import import_module
+from typing import TYPE_CHECKING, Any
+
+if TYPE_CHECKING:
+    from mobilezoo.data.config import Augment, DataConfig
+    from mobilezoo.data.datasets import ImageData, open_data
+    from mobilezoo.data.loaders import eval_loader, sample_batch, train_loader
 
 __all__ = ["Augment", "DataConfig", "ImageData", "eval_loader", "open_data", "sample_batch", "train_loader"]
+
+HOMES = {
+    "config": ("Augment", "DataConfig"),
+    "datasets": ("ImageData", "open_data"),
+    "loaders": ("eval_loader", "sample_batch", "train_loader"),
+}
+"""Module of each public name, imported when the name is first used."""
+
+
+def __getattr__(name: str) -> Any:
+    for home, names in HOMES.items():
+        if name in names:
+            return getattr(import_module(f"{__name__}.{home}"), name)
+    raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

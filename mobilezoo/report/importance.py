@@ -1,13 +1,17 @@
-"""Which choices of a search mattered: the share of the variance that each explains, by Optuna's evaluators."""
+"""Which choices of a search mattered: the share of the variance that each explains."""
 
-import warnings
+import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any
 
+import numpy as np
+
+from mobilezoo.errors import require
 from mobilezoo.search.records import SearchResult, TrialRecord
 
 MIN_TRIALS = 10
 """Fewer different networks say nothing about importance."""
+MAX_TRIALS = 300
+"""Of more networks every second, third, … is looked at: the cost grows with their cube."""
 SHOWN = 12
 VALUES: dict[str, Callable[[TrialRecord], float | None]] = {
     "reward": lambda trial: trial.reward,
@@ -19,20 +23,18 @@ VALUES: dict[str, Callable[[TrialRecord], float | None]] = {
 def importances(search: SearchResult) -> dict[str, dict[str, float]]:
     """Choice → {reward, top-1, latency → share of its variance, 0..1}, the most important first.
 
-    fANOVA (Hutter et al. 2014, ICML) over the finished networks, choices that do not apply counting as a value of
-    their own. Empty for less than `MIN_TRIALS` networks. Raises MissingToolError without optuna.
+    Functional ANOVA of a Gaussian process over the finished networks, choices that do not apply counting as a value
+    of their own. Empty for less than `MIN_TRIALS` networks. Raises MissingToolError without scipy.
     """
-    from mobilezoo.errors import require
-
     done = [t for t in search.trials if t.state == "complete" and t.duplicate_of is None and t.point]
     if len(done) < MIN_TRIALS:
         return {}
-    require("optuna", "search")
-    rows = [choices(trial) for trial in done]
-    varied = [name for name in rows[0] if len({row[name] for row in rows}) > 1]
-    shares = {word: _shares(rows, varied, [value(t) or 0.0 for t in done]) for word, value in VALUES.items()}
-    order = sorted(varied, key=lambda name: -shares["reward"].get(name, 0.0))[:SHOWN]
-    return {name: {word: found.get(name, 0.0) for word, found in shares.items()} for name in order}
+    require("scipy", "search")
+    done = done[:: math.ceil(len(done) / MAX_TRIALS)]
+    names, codes = _codes([choices(trial) for trial in done])
+    shares = {word: _shares(codes, np.array([value(t) or 0.0 for t in done])) for word, value in VALUES.items()}
+    order = np.argsort(-shares["reward"], kind="stable")[:SHOWN]
+    return {names[i]: {word: float(found[i]) for word, found in shares.items()} for i in order}
 
 
 def choices(trial: TrialRecord) -> dict[str, str]:
@@ -45,25 +47,17 @@ def choices(trial: TrialRecord) -> dict[str, str]:
     return words
 
 
-def _shares(rows: Sequence[Mapping[str, str]], names: Sequence[str], values: Sequence[float]) -> dict[str, float]:
-    import optuna
-
-    if not names or len(set(values)) < 2:
-        return {}
-    space: dict[str, Any] = {
-        name: optuna.distributions.CategoricalDistribution(sorted({row[name] for row in rows})) for name in names
+def _codes(rows: Sequence[Mapping[str, str]]) -> tuple[list[str], np.ndarray]:
+    """(choices that vary, their values as integers [rows, choices])."""
+    columns = {name: [row[name] for row in rows] for name in rows[0]}
+    varied = {
+        name: np.unique(column, return_inverse=True)[1] for name, column in columns.items() if len(set(column)) > 1
     }
-    before = optuna.logging.get_verbosity()
-    optuna.logging.set_verbosity(optuna.logging.ERROR)
-    try:
-        with warnings.catch_warnings():
-            warnings.simplefilter("ignore")
-            study = optuna.create_study(direction="maximize")
-            for row, value in zip(rows, values, strict=True):
-                params = {name: row[name] for name in names}
-                study.add_trial(optuna.create_trial(params=params, distributions=space, value=value))
-            evaluator = optuna.importance.FanovaImportanceEvaluator(n_trees=24, seed=0)
-            found = optuna.importance.get_param_importances(study, evaluator=evaluator)
-            return {name: float(share) for name, share in found.items()}
-    finally:
-        optuna.logging.set_verbosity(before)
+    return list(varied), np.array(list(varied.values()), dtype=np.int16).reshape(len(varied), len(rows)).T
+
+
+def _shares(codes: np.ndarray, values: np.ndarray) -> np.ndarray:
+    """Main effects of the columns of `codes` on `values`; none where all values are the same."""
+    from mobilezoo.search.engines.surrogate import GaussianProcess
+
+    return GaussianProcess(codes, values).main_effects() if np.ptp(values) else np.zeros(codes.shape[1])

@@ -49,6 +49,26 @@ class GaussianProcess:
         variance = np.maximum(1e-9, prior - np.einsum("nm,nm->m", whitened, whitened))
         return mean * self._std + self._mean, np.sqrt(variance) * self._std
 
+    def main_effects(self) -> np.ndarray:
+        """Share of the mean's variance that each gene explains by itself, [genes], 0..1 together.
+
+        Functional ANOVA (Hutter et al. 2014, ICML) with every combination of the values that occur equally likely;
+        of this covariance it has a closed form, and what is missing to 1 the genes do together.
+        """
+        _, genes = self._x.shape
+        theta, phi, s = np.exp(self.parameters[:genes]), np.exp(self.parameters[genes:-2]), np.exp(self.parameters[-2])
+        values = [np.unique(column, return_inverse=True)[1] for column in self._x.T]
+        spread = np.array([np.bincount(codes, weights=self._alpha).var() for codes in values])
+        count = np.array([codes.max() + 1 for codes in values])
+        far = np.exp(-theta)
+        each = (1 + (count - 1) * far) / count  # mean of a gene's factor in the joint part
+        joint = s * (1 - far) * each.prod() / each
+        same = self._x[:, None, :] == self._x[None, :, :]
+        pairs = np.where(same, 1 + (count - 1) * far**2, 2 * far + (count - 2) * far**2) / count
+        of_joint = s**2 * (self._alpha @ (pairs.prod(axis=-1) - each.prod() ** 2) @ self._alpha)
+        whole = of_joint + ((phi**2 + 2 * phi * joint) * spread).sum()
+        return np.asarray((phi + joint) ** 2 * spread / max(whole, np.finfo(float).tiny))
+
     def _covariance(self, x: np.ndarray, p: np.ndarray) -> np.ndarray:
         """Noise-free covariance of rows `x` and the training rows."""
         genes = self._x.shape[1]

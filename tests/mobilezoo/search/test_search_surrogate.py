@@ -38,6 +38,16 @@ def test_a_sum_of_choices_is_learned_from_few_networks() -> None:
     assert (np.abs(error) < 4 * std).mean() > 0.95
 
 
+def test_main_effects_are_those_of_all_combinations() -> None:
+    x = rows(40)
+    process = GaussianProcess(x, 2.0 * x[:, 1] + x[:, 0] * x[:, 2] + np.random.default_rng(1).normal(0, 0.1, 40))
+    every = np.stack(np.meshgrid(*[[-1, 0, 1, 2]] * 5), axis=-1).reshape(-1, 5).astype(np.int16)
+    mean, _ = process.predict(every)
+    means = np.array([[mean[every[:, gene] == value].mean() for value in (-1, 0, 1, 2)] for gene in range(5)])
+    assert process.main_effects() == pytest.approx(means.var(axis=1) / mean.var(), rel=1e-6)
+    assert process.main_effects()[1] > 0.5
+
+
 def test_choices_that_act_together_are_learned() -> None:
     x, far = rows(150), rows(200, seed=3)
 
