@@ -43,10 +43,19 @@ def load_runner(artifact: str | Path, threads: int = 1) -> "Runner":
 
     Raises ExportError for an unknown suffix or a damaged file, MissingToolError without the runtime.
     """
+    return start_runner(*with_record(artifact), threads)
+
+
+def with_record(artifact: str | Path) -> "tuple[Path, Artifact | None]":
+    """A file that a runtime takes, and the record beside it, checked. Raises MobilezooError."""
     path = existing_path(artifact, "artefact")
     if path.suffix not in RUNNERS:
         raise ExportError(f"{path.name!r} is no exported model: its suffix must be one of {', '.join(RUNNERS)}")
-    record = load_record_of(Artifact, path) if record_path(path).is_file() else None
+    return path, load_record_of(Artifact, path) if record_path(path).is_file() else None
+
+
+def start_runner(path: Path, record: Artifact | None, threads: int = 1) -> "Runner":
+    """The runtime's own loading, and nothing else: this is what `load_ms` times. Raises like `load_runner`."""
     runner: Runner = _resolve(RUNNERS[path.suffix])(path, threads=threads, record=record)
     if record is not None:
         set_input(runner, record)

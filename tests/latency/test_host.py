@@ -7,6 +7,7 @@ import sys
 import threading
 import time
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -39,6 +40,27 @@ def test_an_artefact_is_timed_in_its_own_runtime(fixture, request, store):
     assert sum(s.samples for s in run.slices) == len(report.samples_ms)
     summary = summarize(report)
     assert summary["ci_low_ms"] <= summary["median_ms"] <= summary["ci_high_ms"]
+
+
+def test_load_ms_is_the_runtimes_loading_and_not_the_files_checksum(tiny_tflite, monkeypatch):
+    """On a clock that moves only while a checksum is made, loading takes no time at all."""
+    from mobilezoo import artifacts
+    from mobilezoo_latency import worker
+
+    summed, clock = artifacts.sha256_of, SimpleNamespace(now=0.0)
+
+    def slow(path: Path) -> str:
+        clock.now += 1000.0
+        return summed(path)
+
+    def ticking() -> float:  # the rest of a session needs a clock that moves
+        clock.now += 1e-6
+        return clock.now
+
+    monkeypatch.setattr(artifacts, "sha256_of", slow)
+    monkeypatch.setattr(worker, "time", SimpleNamespace(perf_counter=ticking, process_time=time.process_time))
+    assert 0 < worker.Session(str(tiny_tflite), QUICK).load_ms < 1.0
+    assert clock.now > 1000.0
 
 
 def test_the_runtime_a_device_names_is_the_one_that_computes(tiny_tflite, store):

@@ -6,16 +6,18 @@ out of the fit, and stored with the table.
 """
 
 import csv
+import math
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from statistics import fmean
 from typing import Literal, NamedTuple
 
 import numpy as np
+from pydantic import PositiveFloat
 
 from mobilezoo.artifacts import DeviceInfo, Estimate, Protocol, write_text
 from mobilezoo.config import Record
-from mobilezoo.errors import DeviceError, MobilezooError, existing_path
+from mobilezoo.errors import DeviceError, MobilezooError, existing_path, shortened
 from mobilezoo.reading import read_json
 from mobilezoo_latency.contract import Device
 from mobilezoo_latency.estimators.speed import at_one_speed
@@ -39,7 +41,7 @@ class Table(Record):
     schema_version: Literal[1] = 1
     device: DeviceInfo
     source: str
-    blocks_ms: dict[str, float]
+    blocks_ms: dict[str, PositiveFloat]
     scale: float = 1.0
     overhead_ms: float = 0.0
     error_percent: float | None = None
@@ -135,19 +137,41 @@ def measure_table(
 
 
 def import_csv(path: str | Path, device: DeviceInfo, key: str = "key", ms: str = "mean_ms") -> Table:
-    """A published table: a block per row, its name in column `key`, its time in column `ms`. Raises MobilezooError."""
+    """A published table: a block per row, its name in column `key`, its time in column `ms`.
+
+    Raises MobilezooError with the line of a row that gives no block of its own or no time above zero.
+    """
     file = existing_path(path, "latency table")
-    with file.open(encoding="utf-8", newline="") as handle:
-        rows = list(csv.DictReader(handle))
-    if not rows or key not in rows[0] or ms not in rows[0]:
-        raise MobilezooError(
-            f"{file.name}: expected columns {key!r} and {ms!r}, got {list(rows[0]) if rows else 'nothing'}"
-        )
+    blocks: dict[str, float] = {}
     try:
-        blocks = {row[key]: float(row[ms]) for row in rows}
-    except ValueError as error:
-        raise MobilezooError(f"{file.name}: column {ms!r}: {error}") from None
+        with file.open(encoding="utf-8", newline="") as handle:
+            rows = csv.DictReader(handle)
+            if missing := [name for name in (key, ms) if name not in (rows.fieldnames or ())]:
+                raise MobilezooError(f"{file.name}: no column {missing[0]!r}, only {list(rows.fieldnames or ())}")
+            for row in rows:
+                place = f"{file.name}, line {rows.line_num}"
+                name = row[key]
+                if not name or name in blocks:
+                    raise MobilezooError(
+                        f"{place}: {f'block {name!r} stands there twice' if name else 'no block name'}"
+                    )
+                blocks[name] = _block_ms(row[ms], place)
+    except (OSError, ValueError, csv.Error) as error:
+        raise MobilezooError(f"{file.name}: cannot be read as CSV: {error}") from None
+    if not blocks:
+        raise MobilezooError(f"{file.name}: no row below the columns {key!r} and {ms!r}")
     return Table(device=device, source=file.name, blocks_ms=blocks)
+
+
+def _block_ms(text: str | None, place: str) -> float:
+    """Raises MobilezooError."""
+    try:
+        value = float(text or "")
+    except ValueError:
+        value = math.nan
+    if not math.isfinite(value) or value <= 0:
+        raise MobilezooError(f"{place}: {shortened(repr(text or ''))} is no latency: milliseconds above 0 are needed")
+    return value
 
 
 def _line(sums: np.ndarray, real: np.ndarray) -> tuple[float, float]:
