@@ -15,6 +15,9 @@ from mobilezoo.artifacts import Artifact, DeviceInfo, Estimate, LatencyReport, P
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
 
+NAME = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,100}$"
+"""What a user calls something: one short line of printable text."""
+
 
 class DeviceConfig(Record):
     """One YAML of `configs/devices/`."""

@@ -17,7 +17,8 @@ from mobilezoo_latency import Store, load_artifact, load_device, profile
 from mobilezoo_latency.browser import assets, device
 from mobilezoo_latency.browser import server as browser_server
 from mobilezoo_latency.browser.device import BrowserDevice
-from mobilezoo_latency.browser.server import CAPS, PageServer
+from mobilezoo_latency.browser.messages import CAPS, job_of
+from mobilezoo_latency.browser.server import PageServer
 
 QUICK = Protocol(name="quick", warmup_runs=2, warmup_s=0.0, min_runs=4, min_s=0.0, max_repeats=1)
 HELLO = {
@@ -38,7 +39,7 @@ HELLO = {
 def server(tmp_path: Path, monkeypatch: pytest.MonkeyPatch):
     monkeypatch.setattr(browser_server, "GOODBYE_S", 0.05)
     (tmp_path / "a.mjs").write_text("1")
-    found = PageServer("127.0.0.1", ("127.0.0.1", "localhost"), {"a.mjs": tmp_path / "a.mjs"}, None)
+    found = PageServer("127.0.0.1", ("localhost",), {"a.mjs": tmp_path / "a.mjs"}, None)
     yield found
     found.close()
 
@@ -103,9 +104,9 @@ def test_the_first_browser_keeps_the_measurement(server):
     assert ask(server, f"/{server.token}/hello", HELLO)[0] == 204  # the same one, after a reload
     other = "f" * 16
     assert ask(server, f"/{server.token}/hello", {**HELLO, "client": other})[0] == 409
-    server.give({"id": 5})
+    server.give(job_of(5, "onnx", "a", (1,), QUICK))
     assert json.loads(ask(server, f"/{server.token}/job?client={other}")[2]) == {"id": 0}
-    assert json.loads(ask(server, f"/{server.token}/job?client={HELLO['client']}")[2]) == {"id": 5}
+    assert json.loads(ask(server, f"/{server.token}/job?client={HELLO['client']}")[2])["id"] == 5
     assert ask(server, f"/{server.token}/result", {"client": other, "job": 5, "error": "x"})[0] == 403
     assert ask(server, f"/{server.token}/result", {"client": HELLO["client"], "job": 4, "error": "x"})[0] == 409
     assert server.take_result() is None
@@ -125,7 +126,7 @@ def page(tmp_path, monkeypatch):
     found.answers = {}
     found.hello = HELLO
 
-    def invited(url: str) -> None:
+    def invited(url: str, note: str) -> None:
         threading.Thread(target=browse, args=(found, url), daemon=True).start()
 
     found._invite = invited
@@ -216,7 +217,7 @@ def test_threads_without_isolation_are_refused_before_anything_runs(page, tiny_o
 
 def test_nobody_opening_the_link_and_a_browser_going_silent_end_by_themselves(page, tiny_onnx):
     page.config = page.config.model_copy(update={"patience_s": 0.2})
-    page._invite = lambda url: None
+    page._invite = lambda url, note: None
     with pytest.raises(DeviceError, match="no browser opened the link"):
         page.describe()
     assert page._server is None
@@ -235,8 +236,8 @@ def test_the_link_is_printed_with_a_qr_code(page):
     pytest.importorskip("segno")
     said: list[str] = []
     page.say = said.append
-    BrowserDevice._invite(page, "http://192.0.2.7:1234/token/")
-    assert "http://192.0.2.7:1234/token/" in said[0]
+    BrowserDevice._invite(page, "http://192.0.2.7:1234/token/", "reachable by all")
+    assert said[0].endswith("open on the phone: http://192.0.2.7:1234/token/\nreachable by all")
     assert said[0].count("\n") > 10
 
 
@@ -274,8 +275,8 @@ def test_an_archive_with_another_checksum_is_refused(tmp_path, monkeypatch):
 
 
 def test_a_misspelt_key_of_a_browser_yaml_is_one_line():
-    with pytest.raises(ConfigError, match="did you mean https"):
-        load_device("browser", ("htps=true",))
+    with pytest.raises(ConfigError, match="did you mean scheme"):
+        load_device("browser", ("shceme=http",))
 
 
 # ---- real Chromium (slow; needs `mobilezoo device setup browser`)
@@ -323,9 +324,9 @@ def test_chromium_runs_both_runtimes_and_computes_what_the_host_computes(name, c
     ("overrides", "threads", "outcome"),
     [
         (("reach=localhost",), 2, "isolated"),
-        (("reach=lan", "https=true"), 2, "isolated"),
-        (("reach=lan",), 1, "plain"),
-        (("reach=lan",), 2, "refused"),
+        (("reach=lan",), 2, "isolated"),
+        (("reach=lan", "scheme=http"), 1, "plain"),
+        (("reach=lan", "scheme=http"), 2, "refused"),
     ],
 )
 @pytest.mark.parametrize("name", ["tiny_tflite", "bigger_onnx"])
@@ -333,13 +334,13 @@ def test_threads_need_an_isolated_page_and_nothing_breaks_the_policy(
     name, overrides, threads, outcome, chromium, request, tmp_path
 ):
     playwright = pytest.importorskip("playwright.sync_api")
-    if "https=true" in overrides and shutil.which("openssl") is None:
+    if overrides == ("reach=lan",) and shutil.which("openssl") is None:
         pytest.skip("no openssl on this machine: run `apt-get install openssl`")
     file = request.getfixturevalue(name)
     found = load_device("browser", (*overrides, "patience_s=60.0"))
     assert isinstance(found, BrowserDevice)
     links: list[str] = []
-    found._invite = links.append  # type: ignore[method-assign]
+    found._invite = lambda url, note: links.append(url)  # type: ignore[method-assign]
     outcomes: list[Any] = []
 
     def measure() -> None:

@@ -1,24 +1,39 @@
-"""A self-signed certificate for one run: key and certificate live in a scratch folder and go with it."""
+"""A self-signed certificate for one run: its key is on disk for a moment only, in a folder of its own."""
 
-import contextlib
+import hashlib
 import ipaddress
 import shutil
 import ssl
 import subprocess
 import tempfile
-from collections.abc import Iterator
 from pathlib import Path
+from typing import NamedTuple
 
 from mobilezoo.errors import DeviceError
 
 DAYS = 2
 
 
-@contextlib.contextmanager
-def self_signed(hosts: tuple[str, ...]) -> Iterator[ssl.SSLContext]:
-    """A server context for these names and addresses, made by `openssl`. Raises DeviceError without it."""
+class Certificate(NamedTuple):
+    """What a server shows."""
+
+    context: ssl.SSLContext
+    fingerprint: str
+    """SHA-256 as browsers print it: AB:CD:…"""
+
+
+def require_openssl() -> None:
+    """Raise DeviceError unless certificates can be made here."""
     if shutil.which("openssl") is None:
-        raise DeviceError("openssl not found: https needs it to make a certificate; install it, or leave https=false")
+        raise DeviceError(
+            "openssl not found: https needs it to make a certificate; install it, or use scheme=http, which everyone "
+            "in the same network can read"
+        )
+
+
+def self_signed(hosts: tuple[str, ...]) -> Certificate:
+    """A certificate for these names and addresses, made by `openssl`. Raises DeviceError without it."""
+    require_openssl()
     names = ",".join(f"IP:{host}" if _is_address(host) else f"DNS:{host}" for host in hosts)
     with tempfile.TemporaryDirectory(prefix="mobilezoo-tls-") as folder:
         key, certificate = Path(folder) / "key.pem", Path(folder) / "certificate.pem"
@@ -31,7 +46,8 @@ def self_signed(hosts: tuple[str, ...]) -> Iterator[ssl.SSLContext]:
         context = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
         context.minimum_version = ssl.TLSVersion.TLSv1_2
         context.load_cert_chain(certificate, key)
-        yield context
+        digest = hashlib.sha256(ssl.PEM_cert_to_DER_cert(certificate.read_text(encoding="ascii")))
+        return Certificate(context, digest.digest().hex(":").upper())
 
 
 def _is_address(host: str) -> bool:

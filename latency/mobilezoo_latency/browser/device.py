@@ -9,25 +9,27 @@ import io
 import os
 import shlex
 import shutil
-import socket
 import subprocess
 import sys
 import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any, ClassVar, Literal
+from typing import Annotated, Any, ClassVar, Literal, Self
 
-from pydantic import Field
+from pydantic import AfterValidator, Field, model_validator
 
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
-from mobilezoo.errors import DeviceError, MobilezooError, require
+from mobilezoo.errors import DeviceError, MobilezooError, printable, require
 from mobilezoo_latency.browser.assets import NAMES, VERSIONS, find_assets
-from mobilezoo_latency.browser.certificate import self_signed
-from mobilezoo_latency.browser.messages import Hello, Result, job_of, usable
-from mobilezoo_latency.browser.server import PAGE, PageServer
-from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
+from mobilezoo_latency.browser.certificate import require_openssl, self_signed
+from mobilezoo_latency.browser.handler import PAGE
+from mobilezoo_latency.browser.messages import Hello, Result, job_of, limit_s, usable
+from mobilezoo_latency.browser.reach import LOCAL_NAMES, lan_address, one_address, who_and_how
+from mobilezoo_latency.browser.server import PageServer, in_url
+from mobilezoo_latency.contract import NAME, ArtifactFile, Device, DeviceConfig, utc_now
 from mobilezoo_latency.protocol import judge
+from mobilezoo_latency.remote.said import name_of
 from mobilezoo_latency.stats import median, median_known
 
 POLL_S = 0.2
@@ -42,12 +44,28 @@ class BrowserConfig(DeviceConfig):
 
     type: Literal["browser"] = "browser"
     reach: Literal["lan", "localhost"] = Field(default="lan", description="who can open the page")
-    https: bool = Field(
-        default=False, description="self-signed: browsers warn once, then allow threads and fine clocks"
+    address: Annotated[str, AfterValidator(one_address)] = Field(
+        default="", description="of this machine, to listen on with reach=lan; by default that of the default route"
     )
-    phone: str = Field(default="", description="what to call the phone; its results are found again by this name")
+    scheme: Literal["auto", "https", "http"] = Field(
+        default="auto", description="auto: https for lan (self-signed: browsers warn once), http for localhost"
+    )
+    phone: str = Field(
+        default="", pattern=NAME, description="what to call the phone; its results are found again by this name"
+    )
     open: str = Field(default="", description="a command that opens the page on this machine; the link is appended")
     patience_s: float = Field(default=300.0, gt=0, description="how long a silent browser is waited for")
+
+    @model_validator(mode="after")
+    def _address_is_for_lan(self) -> Self:
+        if self.address and self.reach == "localhost":
+            raise ValueError("no address with reach=localhost, which listens on 127.0.0.1: use reach=lan")
+        return self
+
+    @property
+    def https(self) -> bool:
+        """Whether what is sent is encrypted."""
+        return self.scheme == "https" or (self.scheme == "auto" and self.reach == "lan")
 
     def commands(self) -> dict[str, str]:
         return {"open": f"open {self.open!r}"} if self.open else {}
@@ -82,6 +100,8 @@ class BrowserDevice(Device):
     def check(self) -> None:
         """Raise DeviceError, with the line that prepares them, unless the JavaScript runtimes are there."""
         find_assets()
+        if self.config.https:
+            require_openssl()
         if not self.config.open:
             require("segno", "devices")
         elif shutil.which(shlex.split(self.config.open)[0]) is None:
@@ -97,17 +117,18 @@ class BrowserDevice(Device):
     def describe(self) -> DeviceInfo:
         """What the connected browser says it is; waits for one."""
         hello = self._browser()
+        shown = {key: name_of(getattr(hello, key)) for key in ("model", "browser", "system")}
         title, package = RUNTIMES[self._target]
         vectors = "relaxed SIMD" if hello.relaxed_simd else "SIMD" if hello.simd else "no SIMD"
         return DeviceInfo(
             # Browsers hide what phone they run on: without a name from the user, two phones must not share results.
-            name=f"{self.config.phone or hello.model or f'unnamed {hello.client[:6]}'}, {hello.browser}",
+            name=f"{self.config.phone or shown['model'] or f'unnamed {hello.client[:6]}'}, {shown['browser']}",
             kind="browser",
             runtime=f"{title} {VERSIONS[package]} (WebAssembly)",
             cpu=f"{hello.cores} cores, {vectors}",
-            os=hello.system,
+            os=shown["system"],
             details={
-                "user_agent": hello.user_agent,
+                "user_agent": printable(hello.user_agent),
                 "isolated": str(hello.isolated),
                 "webgpu_offered": str(hello.webgpu),
                 "timer_step_ms": f"{hello.timer_step_ms:.4g}",
@@ -120,7 +141,7 @@ class BrowserDevice(Device):
         hello = self._browser()
         if protocol.threads > 1 and not hello.isolated:
             raise DeviceError(
-                f"{protocol.threads} threads need a cross-origin isolated page: use https=true, or localhost "
+                f"{protocol.threads} threads need a cross-origin isolated page: use scheme=https, or reach=localhost "
                 "(adb reverse) for an Android phone"
             )
         server = self._serving()
@@ -131,8 +152,9 @@ class BrowserDevice(Device):
         for restart in range(protocol.restarts):
             title = artifact.path.name + (f" ({restart + 1} of {protocol.restarts})" if protocol.restarts > 1 else "")
             self._number += 1
-            server.give(job_of(self._number, self._target, title, artifact.record.input.shape, protocol))
-            results.append(self._wait(server, title))
+            job = job_of(self._number, self._target, title, artifact.record.input.shape, protocol)
+            server.give(job)
+            results.append(self._wait(server, job, limit_s(protocol)))
             built = next((name for name in server.served if name.endswith(".wasm")), "")
         obtained = _obtained(results, hello, built, expected, artifact.path.name)
         return _report(info, artifact, protocol, results, obtained)
@@ -160,54 +182,44 @@ class BrowserDevice(Device):
             assets = find_assets()
             files = {name: assets / name for name in NAMES} | {name: PAGE / name for name in PAGE_FILES}
             lan = self.config.reach == "lan"
-            address = lan_address() if lan else "localhost"
-            hosts = tuple(dict.fromkeys([address, "localhost", "127.0.0.1"]))
-            tls = self._stack.enter_context(self_signed(hosts)) if self.config.https else None
-            self._server = PageServer("" if lan else "127.0.0.1", hosts, files, tls)
-            self._invite(f"{'https' if tls else 'http'}://{address}:{self._server.port}/{self._server.token}/")
+            address = (self.config.address or lan_address()) if lan else "127.0.0.1"
+            names = () if lan else LOCAL_NAMES
+            shown = self_signed((address, *names)) if self.config.https else None
+            server = self._server = PageServer(address, names, files, shown and shown.context)
+            host = in_url(address if lan else LOCAL_NAMES[0])
+            url = f"{server.scheme}://{host}:{server.port}/{server.token}/"
+            self._invite(url, who_and_how(self.config.reach, address, shown and shown.fingerprint))
         return self._server
 
-    def _invite(self, url: str) -> None:
-        """Open the page, or print its link and a QR code."""
+    def _invite(self, url: str, note: str) -> None:
+        """Open the page, or print its link and a QR code, with who can reach it and what protects it."""
         if self.config.open:
             self._stack.enter_context(_opened(shlex.split(self.config.open), url))
             return
         segno: Any = importlib.import_module("segno")  # optional: part of the extra `devices`
         picture = io.StringIO()
         segno.make(url, error="l").terminal(picture, compact=True)
-        self.say(f"{picture.getvalue()}open on the phone: {url}")
-        if self.config.https:
-            self.say("the certificate is made for this run: the browser warns once (Advanced, then proceed)")
+        self.say(f"{picture.getvalue()}open on the phone: {url}\n{note}")
 
-    def _wait(self, server: PageServer, title: str) -> Result:
-        """The result of the running job. Raises DeviceError for silence or the page's own error."""
-        shown = ""
-        while True:
-            result = server.take_result()
-            if result is not None:
-                break
+    def _wait(self, server: PageServer, job: dict[str, Any], most_s: float) -> Result:
+        """The result of the running job. Raises DeviceError for silence, no end, or the page's own error."""
+        title, shown, began = job["title"], "", time.monotonic()
+        while (result := server.take_result()) is None:
             if time.monotonic() - server.last_heard > self.config.patience_s:
                 self.close()
                 raise DeviceError(f"{title}: the browser went silent for {self.config.patience_s:.0f} s: page closed?")
+            if time.monotonic() - began > most_s:
+                self.close()
+                raise DeviceError(f"{title}: the browser gave no result in {most_s:.0f} s")
             if server.progress.partition(",")[0] != shown:  # a line per stage; the page itself shows the percents
                 shown = server.progress.partition(",")[0]
                 self.say(f"{title}: {shown}")
             time.sleep(POLL_S)
         if result.error:
-            raise DeviceError(f"{title}: the browser says: {' '.join(result.error.split())}")
-        if not usable(result):
+            raise DeviceError(f"{title}: the browser says: {printable(' '.join(result.error.split()))[:500]}")
+        if not usable(result, job):
             raise DeviceError(f"{title}: the browser sent an incomplete result")
         return result
-
-
-def lan_address() -> str:
-    """This machine's address in the local network; nothing is sent. Raises DeviceError without a network."""
-    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
-        try:
-            probe.connect(("192.0.2.1", 9))  # a documentation address: only a route is looked up
-        except OSError:
-            raise DeviceError("no local network: join one, or use reach=localhost") from None
-        return str(probe.getsockname()[0])
 
 
 @contextlib.contextmanager

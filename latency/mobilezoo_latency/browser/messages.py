@@ -1,23 +1,43 @@
-"""What page and host say to each other: every message of the page is parsed strictly, whatever it claims to be."""
+"""What page and host say to each other: every message of the page is parsed strictly, whatever it claims to be.
+
+Sizes are bounded before anything is parsed, by what the running job can give; texts are for people and are escaped
+where they are shown.
+"""
 
 import math
 from typing import Annotated, Any
 
-from pydantic import Field
+from pydantic import Field, ValidationError
 
 from mobilezoo.artifacts import Protocol
 from mobilezoo.config import Record
+from mobilezoo.errors import DeviceError
 from mobilezoo_latency.protocol import slices_of
 
+Client = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]
 Text = Annotated[str, Field(max_length=500)]
-Ms = Annotated[float, Field(ge=0, le=3.6e6, allow_inf_nan=False)]
-MAX_SAMPLES = 2_000_000
+Ms = Annotated[float, Field(ge=0, le=3.6e6)]
+Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
+MAX_SAMPLES, MAX_SLICES = 1_000_000, 10_000
+"""Of one restart."""
+MIN_SAMPLE_MS = 0.05
+"""What a sample spans at least; more where a restart would give too many."""
+SAMPLE_BYTES, SLICE_BYTES, REST_BYTES = 26, 150, 20_000
+"""Of one number in JSON, one slice, and all else in a result."""
+MAX_BRACKETS = 5_000
+"""A result has three lists; its error may quote some more."""
+CAPS = {"hello": 10_000, "progress": 5_000}
+"""Largest accepted body of each message in bytes."""
+
+
+class BadMessageError(ValueError):
+    """A body that is no such message."""
 
 
 class Hello(Record):
     """What a browser says about itself."""
 
-    client: str = Field(pattern=r"^[0-9a-f]{16}$")
+    client: Client
     user_agent: Text
     browser: Text
     system: Text
@@ -36,15 +56,15 @@ class Hello(Record):
 class Progress(Record):
     """How far a job is."""
 
-    client: str = Field(pattern=r"^[0-9a-f]{16}$")
+    client: Client
     job: int
-    text: Text
+    text: str = Field(pattern=r"^(loading|warming up|timing, [0-9]{1,3}%)$")
 
 
 class PageSlice(Record):
     """An unbroken stretch of samples."""
 
-    start_s: float = Field(ge=0, allow_inf_nan=False)
+    start_s: float = Field(ge=0, le=1e6)
     samples: int = Field(ge=0, le=MAX_SAMPLES)
     sentinel_ms: Ms
 
@@ -52,16 +72,16 @@ class PageSlice(Record):
 class Result(Record):
     """One restart of one job, or why there is none."""
 
-    client: str = Field(pattern=r"^[0-9a-f]{16}$")
+    client: Client
     job: int
-    error: Annotated[str, Field(max_length=2000)] = ""
+    error: str = Field(default="", max_length=2000)
     load_ms: Ms = 0.0
     first_run_ms: Ms = 0.0
-    warmup_runs: int = 0
+    warmup_runs: Count = 0
     warmup_settled: bool = False
-    runs_per_sample: int = 1
+    runs_per_sample: Count = 1
     sentinel_before_ms: Ms = 0.0
-    slices: tuple[PageSlice, ...] = Field(default=(), max_length=100_000)
+    slices: tuple[PageSlice, ...] = Field(default=(), max_length=MAX_SLICES)
     samples_ms: tuple[Ms, ...] = Field(default=(), max_length=MAX_SAMPLES)
     threads: int = Field(default=0, ge=0, le=4096)
     """As the runtime counts them."""
@@ -71,26 +91,68 @@ class Result(Record):
     """The first values of the network's output on the served input."""
 
 
+Message = Hello | Progress | Result
+KINDS: dict[str, type[Message]] = {"hello": Hello, "progress": Progress, "result": Result}
+
+
+def parse_message(name: str, body: bytes) -> Message:
+    """A body as the message of that name. Raises BadMessageError.
+
+    Brackets and commas are counted first: a parser makes an object of each, which takes far more memory than its text.
+    """
+    commas = MAX_SAMPLES + 5 * MAX_SLICES
+    if body.count(b"[") > MAX_BRACKETS or body.count(b"{") > MAX_SLICES + MAX_BRACKETS or body.count(b",") > commas:
+        raise BadMessageError(name)
+    try:
+        return KINDS[name].model_validate_json(body)
+    except ValidationError:
+        raise BadMessageError(name) from None
+
+
 def job_of(number: int, runtime: str, title: str, shape: tuple[int, ...], protocol: Protocol) -> dict[str, Any]:
-    """What the page is told to do: one restart of a measurement."""
+    """What the page is told to do: one restart of a measurement. Raises DeviceError for more than it can report."""
+    slices = slices_of(protocol)
+    if sum(samples for samples, _ in slices) > MAX_SAMPLES // 2 or len(slices) > MAX_SLICES:
+        raise DeviceError(f"protocol {protocol.name!r} asks for more than a browser can report: lower min_runs")
+    total_ms = sum(seconds for _, seconds in slices) * 1e3
+    sample_ms = max(MIN_SAMPLE_MS, total_ms / (MAX_SAMPLES // 4))
     return {
         "id": number,
         "runtime": runtime,
         "title": title,
         "shape": list(shape),
         "threads": protocol.threads,
+        "min_sample_ms": sample_ms,
         "warmup": {
             "runs": protocol.warmup_runs,
             "min_ms": protocol.warmup_s * 1e3,
             "max_ms": protocol.warmup_max_s * 1e3,
             "tolerance": protocol.stable_tolerance,
         },
-        "slices": [{"samples": samples, "min_ms": seconds * 1e3} for samples, seconds in slices_of(protocol)],
+        "slices": [
+            # Twice what the warm-up lets expect: a network that then runs faster still fits into the report.
+            {"samples": samples, "min_ms": seconds * 1e3, "most": samples + 2 * math.ceil(seconds * 1e3 / sample_ms)}
+            for samples, seconds in slices
+        ],
     }
 
 
-def usable(result: Result) -> bool:
-    """Whether a result without an error holds what it must."""
-    counted = sum(piece.samples for piece in result.slices)
-    timed = bool(result.samples_ms) and min(result.samples_ms) > 0
-    return timed and counted == len(result.samples_ms) and all(map(math.isfinite, result.output))
+def result_bytes(job: dict[str, Any] | None) -> int:
+    """The largest body that a result of this job can be; 0 without a job."""
+    if job is None:
+        return 0
+    return sum(piece["most"] * SAMPLE_BYTES + SLICE_BYTES for piece in job["slices"]) + REST_BYTES
+
+
+def limit_s(protocol: Protocol) -> float:
+    """How long one restart may take on the slowest phone before it is given up."""
+    return 600.0 + 20.0 * (protocol.warmup_max_s + protocol.min_s / protocol.restarts)
+
+
+def usable(result: Result, job: dict[str, Any]) -> bool:
+    """Whether a result without an error holds what its job asked for."""
+    counted = [piece.samples for piece in result.slices]
+    asked = [piece["samples"] for piece in job["slices"]]
+    whole = len(counted) == len(asked) and all(map(int.__ge__, counted, asked))
+    timed = bool(result.samples_ms) and min(result.samples_ms) > 0 and result.runs_per_sample > 0
+    return timed and whole and sum(counted) == len(result.samples_ms)

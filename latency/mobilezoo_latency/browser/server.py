@@ -1,64 +1,33 @@
 """The small web server behind the page: it serves a fixed list of files to one browser and takes its results.
 
-Who does not know the token in the path, or comes by another host name, gets nothing. Bodies have size caps, the page
-may load and call nothing but this server, and the server ends with the measurement.
+Who does not know the token in the path, or comes by another host name or from another page, gets nothing. The page may
+load and call nothing but this server, everything that comes in has bounds, and the server ends with the measurement.
 """
 
-import json
+import ipaddress
 import secrets
 import ssl
 import threading
 import time
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 from typing import Any
-from urllib.parse import parse_qs, urlsplit
 
-from mobilezoo.config import Record
-from mobilezoo.errors import MobilezooError
-from mobilezoo_latency.browser.messages import Hello, Progress, Result
+from mobilezoo.errors import DeviceError
+from mobilezoo_latency.browser.handler import PageHandler
+from mobilezoo_latency.browser.limits import BoundedServer
+from mobilezoo_latency.browser.messages import CAPS, Hello, Message, Progress, result_bytes
 
-PAGE = Path(__file__).parent / "page"
-TYPES = {
-    ".html": "text/html; charset=utf-8",
-    ".css": "text/css; charset=utf-8",
-    ".js": "text/javascript; charset=utf-8",
-    ".mjs": "text/javascript; charset=utf-8",
-    ".wasm": "application/wasm",
-}
-CAPS = {"hello": 10_000, "progress": 5_000, "result": 60_000_000}
-"""Largest accepted body of each message in bytes."""
-SOCKET_LIMIT_S = 30.0
+POLL_S = 0.1
+"""How soon the listening thread sees that it is to end."""
 GOODBYE_S = 3.0
 """How long `close` waits for the page to hear that all is done."""
-HEADERS = {
-    "Cross-Origin-Opener-Policy": "same-origin",
-    "Cross-Origin-Embedder-Policy": "require-corp",
-    "Cross-Origin-Resource-Policy": "same-origin",
-    "X-Content-Type-Options": "nosniff",
-    "Referrer-Policy": "no-referrer",
-    "Cache-Control": "no-store",
-}
-POLICY = (
-    "default-src 'none'; script-src 'self' 'wasm-unsafe-eval' 'nonce-{nonce}'; style-src 'self'; connect-src 'self'; "
-    "worker-src 'self' blob:; img-src 'self' data:; base-uri 'none'; form-action 'none'; frame-ancestors 'none'"
-)
-
-
-class _QuietServer(ThreadingHTTPServer):
-    """Connections that break (a browser that doubts the certificate, a reload) are no news."""
-
-    daemon_threads = True
-
-    def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing."""
 
 
 class PageServer:
     """Serves until `close`. What the browser said is read by `hello`, `progress` and `take_result`."""
 
     def __init__(
-        self, address: str, hosts: tuple[str, ...], files: dict[str, Path], tls: ssl.SSLContext | None
+        self, address: str, names: tuple[str, ...], files: dict[str, Path], tls: ssl.SSLContext | None
     ) -> None:
         self.token = secrets.token_urlsafe(16)
         self.files = dict(files)
@@ -73,13 +42,17 @@ class PageServer:
         self.served: list[str] = []
         """Names asked for since the last job, in order: which build a runtime chose shows here."""
         self._job: dict[str, Any] | None = None
-        self._result: Result | None = None
-        self._http = _QuietServer((address, 0), _handler_of(self))
+        self._result: Any = None
+        try:
+            self._http = BoundedServer(address, type("Handler", (PageHandler,), {"owner": self}))
+        except OSError as error:
+            raise DeviceError(f"cannot listen on {address}: {error.strerror or error}") from None
         self.port = int(self._http.server_address[1])
-        self.hosts = {f"{host}:{self.port}" for host in hosts}
+        self.scheme = "https" if tls is not None else "http"
+        self.hosts = {f"{in_url(name)}:{self.port}" for name in (address, *names)}
         if tls is not None:
             self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
-        threading.Thread(target=self._http.serve_forever, daemon=True).start()
+        threading.Thread(target=self._http.serve_forever, args=(POLL_S,), daemon=True).start()
 
     def close(self) -> None:
         """Tell the page that all is done, then stop listening and answering."""
@@ -96,8 +69,8 @@ class PageServer:
             self._job, self._result, self.served = job, None, []
             self.last_heard = time.monotonic()
 
-    def take_result(self) -> Result | None:
-        """The result of the given job, once."""
+    def take_result(self) -> Any:
+        """The `Result` of the given job, once; None before."""
         with self.lock:
             found, self._result = self._result, None
             if found is not None:
@@ -110,117 +83,44 @@ class PageServer:
             if self._ended:
                 self._told.set()
                 return {"id": 0, "ended": True}
+            if self.hello is None or self.hello.client != client:
+                return {"id": 0}
             self.last_heard = time.monotonic()
-            known = self.hello is not None and self.hello.client == client
-            return self._job if known and self._job is not None and self._result is None else {"id": 0}
+            return self._job if self._job is not None and self._result is None else {"id": 0}
 
-    def take(self, name: str, message: Record) -> int:
+    def cap_of(self, name: str) -> int:
+        """Largest accepted body of a message, in bytes; of a result, what the running job can give."""
+        with self.lock:
+            return CAPS[name] if name in CAPS else result_bytes(self._job)
+
+    def note(self, name: str) -> None:
+        """A file was asked for; one browser asks for a few dozen."""
+        with self.lock:
+            self.served = [*self.served[-999:], name]
+
+    def take(self, message: Message) -> int:
         """Take a message of the page; the HTTP status that answers it."""
         with self.lock:
-            self.last_heard = time.monotonic()
+            known = self.hello is None or self.hello.client == message.client
             if isinstance(message, Hello):
-                if self.hello is not None and self.hello.client != message.client:
-                    return 409
-                self.hello = message
-                return 204
-            assert isinstance(message, Progress | Result)
-            if self.hello is None or self.hello.client != message.client:
-                return 403
-            if self._job is None or message.job != self._job["id"]:
-                return 409
-            if isinstance(message, Progress):
-                self.progress = message.text
+                self.hello = message if known else self.hello
+                status = 204 if known else 409
+            elif self.hello is None or not known:
+                status = 403
+            elif self._job is None or message.job != self._job["id"]:
+                status = 409
+            elif isinstance(message, Progress):
+                self.progress, status = message.text, 204
             else:
-                self._result = message
-            return 204
+                self._result, status = message, 204
+            if status == 204:
+                self.last_heard = time.monotonic()
+            return status
 
 
-def _handler_of(owner: PageServer) -> type[BaseHTTPRequestHandler]:
-    """A request handler bound to one server."""
-
-    class Handler(BaseHTTPRequestHandler):
-        protocol_version = "HTTP/1.1"
-        timeout = SOCKET_LIMIT_S
-        server_version, sys_version = "mobilezoo", ""
-
-        def do_GET(self) -> None:
-            name, query = self._name()
-            if name is None:
-                return
-            if name == "job":
-                client = parse_qs(query).get("client", [""])[0]
-                self._answer(200, json.dumps(owner.job_for(client)).encode(), "application/json")
-            elif name in ("", "index.html"):
-                self._page()
-            elif name in owner.blobs:
-                self._answer(200, owner.blobs[name], "application/octet-stream")
-            elif name in owner.files:
-                with owner.lock:
-                    owner.served.append(name)
-                self._answer(200, owner.files[name].read_bytes(), TYPES[owner.files[name].suffix])
-            else:
-                self._answer(404)
-
-        def do_POST(self) -> None:
-            name, _ = self._name()
-            if name is None:
-                return
-            kinds: dict[str, type[Record]] = {"hello": Hello, "progress": Progress, "result": Result}
-            if name not in kinds:
-                self._answer(404, close=True)
-                return
-            length = self.headers.get("Content-Length", "")
-            if not length.isdigit():
-                self._answer(411, close=True)
-            elif int(length) > CAPS[name]:
-                self._answer(413, close=True)
-            elif self.headers.get_content_type() != "application/json":
-                self._answer(415, close=True)
-            else:
-                self._answer(self._take(name, kinds[name], self.rfile.read(int(length))))
-
-        def _take(self, name: str, kind: type[Record], body: bytes) -> int:
-            try:
-                data = json.loads(body)
-                return owner.take(name, kind.parse(data, name)) if isinstance(data, dict) else 400
-            except (ValueError, RecursionError, MobilezooError):
-                return 400
-
-        def _name(self) -> tuple[str | None, str]:
-            """What is asked for below the token's path; answers and gives None where nothing may be served."""
-            if owner.closed:  # a connection that was kept alive
-                self._answer(410, close=True)
-                return None, ""
-            if self.headers.get("Host", "") not in owner.hosts:
-                self._answer(421, close=True)
-                return None, ""
-            parts = urlsplit(self.path)
-            token, slash, name = parts.path.removeprefix("/").partition("/")
-            if not slash or not secrets.compare_digest(token.encode(), owner.token.encode()):
-                self._answer(404, close=True)
-                return None, ""
-            return name, parts.query
-
-        def _page(self) -> None:
-            nonce = secrets.token_urlsafe(16)
-            text = (PAGE / "index.html").read_text(encoding="utf-8").replace("{{nonce}}", nonce)
-            self._answer(200, text.encode(), TYPES[".html"], nonce=nonce)
-
-        def _answer(self, status: int, body: bytes = b"", kind: str = "", nonce: str = "", close: bool = False) -> None:
-            self.send_response(status)
-            for key, value in HEADERS.items():
-                self.send_header(key, value)
-            self.send_header("Content-Security-Policy", POLICY.format(nonce=nonce or secrets.token_urlsafe(16)))
-            if kind:
-                self.send_header("Content-Type", kind)
-            self.send_header("Content-Length", str(len(body)))
-            if close:  # an unread body must not be taken for the next request
-                self.send_header("Connection", "close")
-                self.close_connection = True
-            self.end_headers()
-            self.wfile.write(body)
-
-        def log_message(self, *_: object) -> None:
-            """Nothing: the token stands in every path."""
-
-    return Handler
+def in_url(host: str) -> str:
+    """A name or address as a URL has it."""
+    try:
+        return f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
+    except ValueError:
+        return host

@@ -2,7 +2,6 @@
 // The rules are those of protocol.py; times are milliseconds.
 
 const TIMER_SHARE = 0.01; // a sample spans at least 1 / TIMER_SHARE steps of the clock
-const MIN_SAMPLE_MS = 0.05;
 const YIELD_MS = 300; // how long the page may be deaf
 
 const median = (values) => {
@@ -111,7 +110,7 @@ async function takeSlice(run, batch, wanted, samples, tell) {
   let total = 0;
   let count = 0;
   let awake = performance.now();
-  while (count < wanted.samples || total < wanted.min_ms) {
+  while (count < wanted.most && (count < wanted.samples || total < wanted.min_ms)) {
     const ms = await timed(run, batch);
     total += Math.max(ms, 1e-6);
     samples.push(ms / batch);
@@ -140,7 +139,7 @@ export async function measure(job, root, step, tell) {
   const first_run_ms = await timed(network.run, 1);
   await tell('warming up', 0);
   const warm = await warmUp(network.run, job.warmup);
-  const batch = Math.max(1, Math.ceil(Math.max(step / TIMER_SHARE, MIN_SAMPLE_MS) / Math.max(warm.run_ms, 1e-6)));
+  const batch = Math.max(1, Math.ceil(Math.max(step / TIMER_SHARE, job.min_sample_ms) / Math.max(warm.run_ms, 1e-6)));
   const samples = [];
   const slices = [];
   start = performance.now();

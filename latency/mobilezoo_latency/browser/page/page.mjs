@@ -96,7 +96,8 @@ async function work(job, step) {
   };
   try {
     const found = await measure(job, root, step, tell);
-    await post('result', { job: job.id, ...found, hidden });
+    const answer = await post('result', { job: job.id, ...found, hidden });
+    if (!answer.ok) throw new Error(`the computer refused the result (status ${answer.status})`);
   } catch (error) {
     await post('result', { job: job.id, error: String(error?.message ?? error).slice(0, 1000) });
   }

@@ -1,0 +1,49 @@
+"""Where the page's server listens, and what the user is told of it: exactly one address, never all of a machine's."""
+
+import ipaddress
+import socket
+
+from mobilezoo.errors import DeviceError
+
+LOCAL_NAMES = ("localhost",)
+
+
+def one_address(text: str) -> str:
+    """`text` as an address in its usual form. Raises ValueError for a name, and for what stands for many addresses."""
+    if not text:
+        return ""
+    try:
+        found = ipaddress.ip_address(text)
+    except ValueError:
+        raise ValueError("an IP address of this machine, for example 192.168.1.20") from None
+    if found.is_unspecified or found.is_multicast or getattr(found, "scope_id", None):
+        raise ValueError("one address of this machine that a URL can hold, not one for all of them or with a %zone")
+    return str(found)
+
+
+def lan_address() -> str:
+    """This machine's address on the interface that routes out; nothing is sent. Raises DeviceError without one."""
+    with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as probe:
+        try:
+            probe.connect(("192.0.2.1", 9))  # a documentation address: only a route is looked up
+        except OSError:
+            raise DeviceError("no local network: join one, or use reach=localhost") from None
+        return str(probe.getsockname()[0])
+
+
+def who_and_how(reach: str, address: str, fingerprint: str | None) -> str:
+    """Who can open the link and what protects it; `fingerprint` is the certificate's, None for plain http."""
+    if reach == "localhost":
+        who = "reachable from this machine only, by who has this link"
+        return f"{who}; plain http stays inside it" if fingerprint is None else f"{who}; {_certificate(fingerprint)}"
+    who = f"reachable by every device that can reach {address} and has this link (a random token is in it)"
+    if fingerprint is not None:
+        return f"{who}; {_certificate(fingerprint)}"
+    return f"{who}; NOT encrypted (scheme=http): whoever listens on the network reads link, model and results"
+
+
+def _certificate(fingerprint: str) -> str:
+    return (
+        "encrypted with a certificate made for this run: the browser warns once (Advanced, then proceed); the "
+        f"right one has the SHA-256 fingerprint {fingerprint}"
+    )
