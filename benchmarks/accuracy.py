@@ -22,7 +22,7 @@ import timm
 import torch
 from common import Kept, unpack_cifar, unpack_clothing
 
-from mobilezoo.artifacts import write_text
+from mobilezoo.files import write_text
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.trainer import train
 

@@ -22,10 +22,11 @@ import timm
 import torch
 from PIL import Image
 
-from mobilezoo.artifacts import Preprocessing, write_text
+from mobilezoo.artifacts import Preprocessing
 from mobilezoo.data import Augment, DataConfig, open_data
 from mobilezoo.data.jpeg import make_decoder, random_crop
 from mobilezoo.data.loaders import train_loader
+from mobilezoo.files import write_text
 
 SIZE, BATCH, WORKERS = 224, 128, 2
 PREP = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))

@@ -13,7 +13,8 @@ import resource
 from pathlib import Path
 from statistics import fmean, median
 
-from mobilezoo.artifacts import LatencyReport, Preprocessing, write_text
+from mobilezoo.artifacts import LatencyReport, Preprocessing
+from mobilezoo.files import write_text
 from mobilezoo_latency import Store, load_device, profile, summarize
 from mobilezoo_latency.emulator.calibration import Known, fit, left_out_ms
 from mobilezoo_latency.emulator.counting import count_blocks

@@ -14,7 +14,8 @@ from statistics import fmean
 
 import numpy as np
 
-from mobilezoo.artifacts import DeviceInfo, Estimate, LatencyReport, write_text
+from mobilezoo.artifacts import DeviceInfo, Estimate, LatencyReport
+from mobilezoo.files import write_text
 from mobilezoo.verbs.estimating import load_space
 from mobilezoo.verbs.spaces import sample_networks
 from mobilezoo_latency import Store, profile, summarize

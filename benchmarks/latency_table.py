@@ -11,7 +11,7 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilezoo.artifacts import write_text
+from mobilezoo.files import write_text
 from mobilezoo.verbs.estimating import load_space
 from mobilezoo.verbs.spaces import block_keys, export_blocks, sample_networks
 from mobilezoo_latency import Store, profile

@@ -23,8 +23,8 @@ from rich.progress import track
 from torch import Tensor, nn
 
 import mobilezoo
-from mobilezoo.artifacts import write_text
 from mobilezoo.config import config_names
+from mobilezoo.files import write_text
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.macs import count

@@ -21,7 +21,7 @@ import torch
 from torch import Tensor
 from torch.nn import functional as F
 
-from mobilezoo.artifacts import write_text
+from mobilezoo.files import write_text
 from mobilezoo.layers.selective_scan import linear_recurrence, sequential_recurrence
 
 Scan = Callable[[Tensor, Tensor], Tensor]

@@ -26,7 +26,7 @@ import numpy as np
 import optuna
 import torch
 
-from mobilezoo.artifacts import write_text
+from mobilezoo.files import write_text
 from mobilezoo.search.engines import FRONT_ENGINES, make_sampler
 from mobilezoo.search.engines.base import GenomeSampler, Seen, trial_rng
 from mobilezoo.search.genes import Gene, GeneSpace, Genome

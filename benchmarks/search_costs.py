@@ -21,7 +21,7 @@ import numpy as np
 import torch
 from common import Kept
 
-from mobilezoo.artifacts import write_text
+from mobilezoo.files import write_text
 from mobilezoo.search.networks import load_search_config, model_config
 from mobilezoo.search.records import Candidate
 from mobilezoo.verbs.judge import Judge

@@ -24,9 +24,9 @@ from typing import Any
 import torch
 from common import Kept, unpack_cifar, unpack_clothing
 
-from mobilezoo.artifacts import write_text
 from mobilezoo.config import find_config, load_record, read_yaml, write_yaml
 from mobilezoo.errors import ExportError
+from mobilezoo.files import write_text
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.search.networks import load_search_config, yaml_data
 from mobilezoo.search.records import SearchConfig, SearchResult

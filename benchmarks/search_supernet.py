@@ -23,8 +23,8 @@ import torch
 from common import Kept, Row, unpack_cifar
 from scipy.stats import kendalltau, spearmanr
 
-from mobilezoo.artifacts import write_text
 from mobilezoo.config import find_config, load_record, write_yaml
+from mobilezoo.files import write_text
 from mobilezoo.models import create_model
 from mobilezoo.search.genes import Genome
 from mobilezoo.search.networks import arch_strings, load_search_config, model_config, yaml_data

@@ -25,8 +25,8 @@ import timm
 import torch
 
 import mobilezoo  # noqa: F401  (its models join timm's registry)
-from mobilezoo.artifacts import write_text
 from mobilezoo.config import config_names
+from mobilezoo.files import write_text
 from mobilezoo.models import load_model_config
 from mobilezoo.train import build, step, trainer
 from mobilezoo.train.config import TrainConfig

@@ -1,18 +1,9 @@
-"""The frozen records that pass between verbs, and the atomic writes that keep them whole.
+"""The frozen records that pass between verbs.
 
 A record is saved beside what it describes: `shvit_s1.fp32.tflite` has `shvit_s1.fp32.tflite.json`.
 """
 
-import glob
-import hashlib
-import importlib.metadata
-import os
-import platform
-import re
-import shutil
-import stat
-import tempfile
-from collections.abc import Callable, Sequence
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Literal, TypeVar
 
@@ -20,6 +11,7 @@ from pydantic import NonNegativeFloat, PositiveFloat
 
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.files import at_rest, finish, sha256_of, write_text, write_together
 from mobilezoo.preprocessing import Preprocessing as Preprocessing
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import Resolution
@@ -293,98 +285,6 @@ class LatencyReport(Record):
     """Read from the results store, not measured now."""
 
 
-def atomic_write(path: Path, write: Callable[[Path], None]) -> Path:
-    """Call `write(temporary)` in the target's folder, flush to disk, rename to `path`. Nothing partial is left behind.
-
-    Works for files and folders. Raises MobilezooError when the folder cannot be written or the disk is full.
-    """
-    try:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        _remove_abandoned(path)
-        scratch = Path(tempfile.mkdtemp(prefix=f".{path.name}.{_owner()}.", dir=path.parent))
-    except OSError as error:
-        raise MobilezooError(f"cannot write {str(path)!r}: {error.strerror or error}") from error
-    temporary = scratch / path.name
-    try:
-        write(temporary)
-        _give_ordinary_modes(scratch)
-        if temporary.is_file():
-            with temporary.open("rb") as handle:
-                os.fsync(handle.fileno())
-        elif path.is_dir():
-            shutil.rmtree(path)
-        temporary.replace(path)
-    except OSError as error:
-        raise MobilezooError(f"cannot write {str(path)!r}: {error.strerror or error}; nothing was replaced") from error
-    finally:
-        shutil.rmtree(scratch, ignore_errors=True)
-    return path
-
-
-def _give_ordinary_modes(scratch: Path) -> None:
-    """Files and folders below as the user's umask has them: what went through `tempfile` is readable by nobody else."""
-    model = scratch / ".mode"
-    model.mkdir()
-    ordinary = stat.S_IMODE(model.stat().st_mode)
-    model.rmdir()
-    for path in scratch.rglob("*"):
-        mode = path.lstat().st_mode
-        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
-            runs = stat.S_ISDIR(mode) or mode & stat.S_IXUSR
-            path.chmod(ordinary if runs else ordinary & ~0o111)
-
-
-def _owner() -> str:
-    """This process, as scratch folders bear it."""
-    return f"{platform.node() or 'host'}-{os.getpid()}"
-
-
-def _remove_abandoned(path: Path) -> None:
-    """Delete the scratch folders that killed processes of this machine left beside `path` while they wrote it."""
-    mine = re.compile(re.escape(f".{path.name}.{platform.node() or 'host'}-") + r"(\d+)\.[^.]+")
-    for left in path.parent.glob(f".{glob.escape(path.name)}.*"):
-        found = mine.fullmatch(left.name)
-        if found and not _runs(int(found[1])):
-            shutil.rmtree(left, ignore_errors=True)
-
-
-def _runs(pid: int) -> bool:
-    try:
-        os.kill(pid, 0)
-    except ProcessLookupError:
-        return False
-    except OSError:  # somebody else's
-        return True
-    return True
-
-
-def write_text(path: Path, text: str) -> Path:
-    """Write UTF-8 text atomically."""
-
-    def write(temporary: Path) -> None:
-        temporary.write_text(text, encoding="utf-8")
-
-    return atomic_write(path, write)
-
-
-def sha256_of(path: Path) -> str:
-    """SHA-256 of a file, or of a folder's relative names and contents in sorted order."""
-    digest = hashlib.sha256()
-    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
-    for file in files:
-        if path.is_dir():
-            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
-        with file.open("rb") as handle:
-            while block := handle.read(1 << 20):
-                digest.update(block)
-    return digest.hexdigest()
-
-
-def size_of(path: Path) -> int:
-    """Bytes of a file, or of all files below a folder."""
-    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
-
-
 def record_path(path: Path) -> Path:
     """Where the record of a file lies: beside it, `.json` appended."""
     return path.with_name(path.name + ".json")
@@ -395,6 +295,14 @@ def load_record_of(cls: type[D], path: str | Path) -> D:
 
     Raises MobilezooError when file or record is missing, the record is damaged, or the file changed since.
     """
+    try:
+        return _unchanged(cls, path)
+    except MobilezooError:  # a writer may be replacing the two at this moment
+        with at_rest(Path(path).expanduser()):
+            return _unchanged(cls, path)
+
+
+def _unchanged(cls: type[D], path: str | Path) -> D:
     record = read_record_of(cls, path)
     if reason := why_changed(path, record):
         raise MobilezooError(f"{reason}: export or train it again, or restore it")
@@ -403,6 +311,7 @@ def load_record_of(cls: type[D], path: str | Path) -> D:
 
 def read_record_of(cls: type[D], path: str | Path) -> D:
     """The record beside a file, whether or not the file is still the one it describes. Raises MobilezooError."""
+    finish(Path(path).expanduser())
     beside = record_path(existing_path(path, "file"))
     if not beside.is_file():
         raise MobilezooError(f"{str(path)!r} has no record {beside.name!r} beside it: export or train it again")
@@ -420,41 +329,33 @@ def why_changed(path: str | Path, record: "Described") -> str | None:
 def write_with_record(path: Path, write: Callable[[Path], None], describe: Callable[[Path], D]) -> D:
     """Write a file and its record: `write(temporary)`, then `describe(temporary)` gives the record, which is returned.
 
-    Both are whole when they appear, the record a moment before the file. A crash in that moment leaves a record without
-    its file, or with the one before: its checksum tells, and no reader takes the two for a pair.
+    `write` may leave more files beside `temporary`. All of them appear together or not at all.
     """
     records: list[D] = []
 
-    def both(temporary: Path) -> None:
-        write(temporary)
-        records.append(describe(temporary))
-        save_record(path, records[0])
+    def fill(folder: Path) -> None:
+        write(folder / path.name)
+        records.append(describe(folder / path.name))
+        record_path(folder / path.name).write_text(_as_text(records[0]), encoding="utf-8")
 
-    atomic_write(path, both)
+    write_together(path, fill)
     return records[0]
+
+
+def _as_text(record: Record) -> str:
+    return record.model_dump_json(indent=2) + "\n"
 
 
 def save_record(path: Path, record: Record) -> Path:
     """Save `record` beside the file it describes, which is there already; returns the record's path."""
-    return write_text(record_path(path), record.model_dump_json(indent=2) + "\n")
+    return write_text(record_path(path), _as_text(record))
 
 
 def save_json(path: Path, record: Record) -> Path:
     """Save a record under a name of its own."""
-    return write_text(path, record.model_dump_json(indent=2) + "\n")
+    return write_text(path, _as_text(record))
 
 
 def file_stem(model: str) -> str:
     """A network's name as the beginning of file names: `timm:resnet18.a1_in1k` → `resnet18.a1_in1k`."""
     return model.rpartition(":")[2].replace("/", "_")
-
-
-def versions(packages: Sequence[str]) -> dict[str, str]:
-    """Installed versions of the named distributions; absent ones are left out."""
-    found = {}
-    for name in packages:
-        try:
-            found[name] = importlib.metadata.version(name)
-        except importlib.metadata.PackageNotFoundError:
-            continue
-    return found

@@ -79,7 +79,7 @@ def write_yaml(path: str | Path, data: Mapping[str, Any], header: Sequence[str] 
 
     from ruamel.yaml import YAML
 
-    from mobilezoo.artifacts import write_text
+    from mobilezoo.files import write_text
 
     yaml = YAML()
     yaml.default_flow_style = None

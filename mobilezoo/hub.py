@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Any
 
 import timm
 
-from mobilezoo.artifacts import Checkpoint, atomic_write, load_record_of, sha256_of, write_with_record
+from mobilezoo.artifacts import Checkpoint, load_record_of, write_with_record
 from mobilezoo.config import config_names, write_yaml
 from mobilezoo.errors import CheckpointError, MobilezooError
+from mobilezoo.files import atomic_write, sha256_of
 from mobilezoo.hub_config import CONFIG, HubError, Shared, read_shared
 from mobilezoo.models.registry import AS_DATA, TIMM, timm_has_another
 from mobilezoo.resolution import written

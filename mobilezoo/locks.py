@@ -24,18 +24,35 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
         handle.close()
 
 
+def claim(path: Path) -> IO[str] | None:
+    """The lock file, created where it is missing, held until it is closed and left in place then.
+
+    None where another process holds it. Raises OSError where it cannot be made.
+    """
+    try:
+        return _attempt(path, wait=False)
+    except BlockingIOError:
+        return None
+
+
 def _taken(path: Path, wait: bool) -> IO[str]:
-    """The locked file, open. One that its last holder removed while we waited is no lock any more."""
     while True:
-        handle = path.open("a+")
-        try:
-            _lock(handle, wait)
-            if _is_at(handle, path):
-                return handle
-        except BaseException:
-            handle.close()
-            raise
+        if handle := _attempt(path, wait):
+            return handle
+
+
+def _attempt(path: Path, wait: bool) -> IO[str] | None:
+    """The locked file, open; None where its last holder removed it while we waited: it is no lock any more."""
+    handle = path.open("a+")
+    try:
+        _lock(handle, wait)
+        if _is_at(handle, path):
+            return handle
+    except BaseException:
         handle.close()
+        raise
+    handle.close()
+    return None
 
 
 def _is_at(handle: IO[str], path: Path) -> bool:

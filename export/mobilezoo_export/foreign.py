@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, load_record_of, record_path, sha256_of, size_of
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, load_record_of, record_path
 from mobilezoo.errors import existing_path
+from mobilezoo.files import sha256_of, size_of
 from mobilezoo_export.contract import Runner
 from mobilezoo_export.packs import told_by
 from mobilezoo_export.registry import EXPORTERS, RUNNERS, load_runner

@@ -17,17 +17,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mobilezoo.artifacts import (
-    Artifact,
-    Parity,
-    file_stem,
-    load_record_of,
-    sha256_of,
-    size_of,
-    versions,
-    write_with_record,
-)
+from mobilezoo.artifacts import Artifact, Parity, file_stem, load_record_of, write_with_record
 from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo.files import sha256_of, size_of, versions
 from mobilezoo_export.app import to_normalised, to_pixels
 from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.convert import CALIBRATION, IMAGES, PROGRAM, Converters, Outcome, convert

@@ -7,8 +7,9 @@ from typing import ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, versions
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol
 from mobilezoo.errors import DeviceError, require
+from mobilezoo.files import versions
 from mobilezoo_latency import machine
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
 from mobilezoo_latency.protocol import judge, slices_of

@@ -127,8 +127,8 @@ def _onnx(file: ArtifactFile, threads: int) -> Profile:
 
 
 def _litert(file: ArtifactFile, threads: int) -> Profile:
-    from mobilezoo.artifacts import versions
     from mobilezoo.errors import require
+    from mobilezoo.files import versions
 
     require("ai_edge_litert", "litert")
     from ai_edge_litert import schema_py_generated as schema

@@ -11,8 +11,9 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from mobilezoo.artifacts import LatencyReport, write_text
+from mobilezoo.artifacts import LatencyReport
 from mobilezoo.errors import ConfigError, MobilezooError, existing_path
+from mobilezoo.files import write_text
 from mobilezoo.reading import MAX_JSON_BYTES, parse_json
 from mobilezoo_latency import stats
 from mobilezoo_latency.measuring import summarize

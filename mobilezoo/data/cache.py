@@ -12,8 +12,8 @@ from pathlib import Path
 
 from PIL import Image
 
-from mobilezoo.artifacts import atomic_write
 from mobilezoo.data.pixels import Pixels, has_alpha, readable_formats
+from mobilezoo.files import atomic_write
 
 SIDE, QUALITY = 256, 90
 

@@ -15,13 +15,13 @@ from typing import NamedTuple
 
 from pydantic import Field
 
-from mobilezoo.artifacts import write_text
 from mobilezoo.config import Record
 from mobilezoo.data.names import is_hidden, split_names
 from mobilezoo.data.pixels import BAD_IMAGE, Pixels
 from mobilezoo.data.scan import Scan, scan_folder
 from mobilezoo.data.tars import Place, TarSplit
 from mobilezoo.errors import DataError, MobilezooError
+from mobilezoo.files import write_text
 
 INDEX_NAME = ".mobilezoo-index.json"
 FOLDER, TAR = "folder:", "tar:"

@@ -13,8 +13,8 @@ from pathlib import Path
 
 import numpy as np
 
-from mobilezoo.artifacts import atomic_write, sha256_of
 from mobilezoo.errors import DataError, MobilezooError
+from mobilezoo.files import atomic_write, sha256_of
 
 SOURCE = Path(__file__).with_name("region.c")
 FAULTS = {1: "not decodable as JPEG", 2: "CMYK colours", 3: "out of memory"}

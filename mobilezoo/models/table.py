@@ -61,8 +61,8 @@ def markdown(rows: list[dict[str, Any]]) -> str:
 def main() -> None:
     from rich.progress import track
 
-    from mobilezoo.artifacts import write_text
     from mobilezoo.config import config_names
+    from mobilezoo.files import write_text
 
     rows = [measure(name) for name in track(config_names("models"), "counting")]
     rows.sort(key=lambda r: (r["family"], r["macs"]))

@@ -6,8 +6,9 @@ from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from mobilezoo.artifacts import Artifact, LatencyReport, write_text
+from mobilezoo.artifacts import Artifact, LatencyReport
 from mobilezoo.errors import MobilezooError, require
+from mobilezoo.files import write_text
 from mobilezoo.report.curves import Curves, read_curves, run_names
 from mobilezoo.report.figures import (
     criterion_figures,

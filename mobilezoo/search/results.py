@@ -9,8 +9,8 @@ import numpy as np
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
-from mobilezoo.artifacts import write_text
 from mobilezoo.config import Record, write_yaml
+from mobilezoo.files import write_text
 from mobilezoo.search.engines.base import genome_of
 from mobilezoo.search.ledger import Ledger, all_trials
 from mobilezoo.search.networks import arch_strings, yaml_data

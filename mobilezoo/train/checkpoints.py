@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from safetensors.torch import load_file, save_file
 
-from mobilezoo.artifacts import atomic_write, sha256_of, write_text
+from mobilezoo.files import atomic_write, sha256_of, write_text
 
 REST = ("epoch", "optimizer", "scaler", "history", "step", "losses", "global_batch", "ranges")
 

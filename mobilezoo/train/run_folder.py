@@ -14,11 +14,12 @@ from typing import Any
 
 import torch
 
-from mobilezoo.artifacts import Checkpoint, sha256_of, versions, write_text, write_with_record
+from mobilezoo.artifacts import Checkpoint, write_with_record
 from mobilezoo.config import find_config, is_yaml, read_yaml, write_yaml
 from mobilezoo.data.class_lists import read_entries
 from mobilezoo.data.classes import require_same_classes
 from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.files import sha256_of, versions, write_text
 from mobilezoo.train.config import TrainConfig
 
 PACKAGES = ("mobilezoo", "torch", "timm", "torchvision", "numpy", "scikit-learn", "pillow")

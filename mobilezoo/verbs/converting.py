@@ -2,8 +2,9 @@
 
 from pathlib import Path
 
-from mobilezoo.artifacts import Checkpoint, sha256_of, write_with_record
+from mobilezoo.artifacts import Checkpoint, write_with_record
 from mobilezoo.errors import ConfigError
+from mobilezoo.files import sha256_of
 from mobilezoo.verbs.options import SubjectOptions
 
 

@@ -5,9 +5,10 @@ import shutil
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
-from mobilezoo.artifacts import save_json, write_text
+from mobilezoo.artifacts import save_json
 from mobilezoo.config import config_names
 from mobilezoo.errors import MobilezooError, UnknownNameError
+from mobilezoo.files import write_text
 from mobilezoo.reading import read_json
 from mobilezoo_export import ExportResult, export_model, list_targets
 from mobilezoo_export.convert import Converters

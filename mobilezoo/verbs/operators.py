@@ -3,8 +3,8 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilezoo.artifacts import write_text
 from mobilezoo.errors import MobilezooError
+from mobilezoo.files import write_text
 from mobilezoo.verbs.profiling import Choices, exported_files
 from mobilezoo.verbs.tables import print_table
 

@@ -7,8 +7,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mobilezoo.artifacts import Preprocessing, record_path, write_text
+from mobilezoo.artifacts import Preprocessing, record_path
 from mobilezoo.errors import ExportError
+from mobilezoo.files import write_text
 
 if TYPE_CHECKING:
     from torch import nn

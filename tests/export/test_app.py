@@ -7,7 +7,7 @@ import pytest
 import torch
 from torch import nn
 
-from mobilezoo.artifacts import sha256_of
+from mobilezoo.files import sha256_of
 from mobilezoo_export import ExportOptions, ExportSpec, export_model, load_runner
 from mobilezoo_export.app import notes, read_notes, to_normalised, to_pixels
 from mobilezoo_export.images import sample_images

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mobilezoo.artifacts import Artifact, load_record_of, sha256_of
+from mobilezoo.artifacts import Artifact, load_record_of
+from mobilezoo.files import sha256_of
 from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, export_model, load_exporter, load_runner
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.tolerances import TOLERANCES

@@ -6,7 +6,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, save_record, sha256_of, size_of
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, save_record
+from mobilezoo.files import sha256_of, size_of
 from mobilezoo_latency.emulator.probe import IN_CHANNELS, SIDE, write_probe
 
 CHANNELS = IN_CHANNELS

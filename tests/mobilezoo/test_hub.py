@@ -19,8 +19,9 @@ from torch import nn
 
 import mobilezoo
 from mobilezoo import hub
-from mobilezoo.artifacts import Checkpoint, save_record, sha256_of
+from mobilezoo.artifacts import Checkpoint, save_record
 from mobilezoo.errors import CheckpointError
+from mobilezoo.files import sha256_of
 from mobilezoo.models import load_model_config
 from mobilezoo.models.randomize import randomize_norms
 from mobilezoo.verbs.subject import load_subject

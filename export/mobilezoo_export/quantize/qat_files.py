@@ -11,8 +11,9 @@ import numpy as np
 import torch
 from torch import nn
 
-from mobilezoo.artifacts import Artifact, file_stem, sha256_of, size_of, versions, write_with_record
+from mobilezoo.artifacts import Artifact, file_stem, write_with_record
 from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo.files import sha256_of, size_of, versions
 from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.quantize.qat import FakeQuantised

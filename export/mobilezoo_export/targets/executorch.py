@@ -7,8 +7,9 @@ from typing import TYPE_CHECKING, Any
 
 import numpy as np
 
-from mobilezoo.artifacts import Artifact, versions
+from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
+from mobilezoo.files import versions
 from mobilezoo_export.app import KEY, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner, TensorSpec
 from mobilezoo_export.feeding import image_input

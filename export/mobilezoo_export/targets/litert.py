@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING, Any, Literal
 
 import numpy as np
 
-from mobilezoo.artifacts import Artifact, InputSpec, Quantization, versions
+from mobilezoo.artifacts import Artifact, InputSpec, Quantization
 from mobilezoo.errors import ExportError, require
+from mobilezoo.files import versions
 from mobilezoo_export.app import finish_litert, keep_litert_output_name, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner, TensorSpec
 from mobilezoo_export.feeding import dequantized, image_input, sized

@@ -15,8 +15,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice, versions
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError, require
+from mobilezoo.files import versions
 from mobilezoo_latency import machine
 from mobilezoo_latency.apple.sentinel import SENTINEL_SHAPE, write_sentinel
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now

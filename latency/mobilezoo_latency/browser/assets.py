@@ -18,8 +18,8 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from mobilezoo.artifacts import sha256_of, write_text
 from mobilezoo.errors import DeviceError
+from mobilezoo.files import sha256_of, write_text
 
 Say = Callable[[str], None]
 

@@ -5,8 +5,8 @@ import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
-from mobilezoo.artifacts import write_text
 from mobilezoo.errors import DeviceError
+from mobilezoo.files import write_text
 from mobilezoo_latency.emulator.cores import EmulatedConfig
 from mobilezoo_latency.emulator.layout import Emulator
 

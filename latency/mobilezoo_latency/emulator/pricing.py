@@ -9,8 +9,8 @@ import re
 from collections.abc import Iterable
 from pathlib import Path
 
-from mobilezoo.artifacts import write_text
 from mobilezoo.errors import DeviceError
+from mobilezoo.files import write_text
 from mobilezoo_latency.emulator.cores import EmulatedConfig
 from mobilezoo_latency.emulator.counting import Block
 from mobilezoo_latency.emulator.layout import Emulator

@@ -16,8 +16,8 @@ import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
-from mobilezoo.artifacts import atomic_write, versions, write_text
 from mobilezoo.errors import DeviceError
+from mobilezoo.files import atomic_write, versions, write_text
 from mobilezoo_latency.emulator.layout import (
     NATIVE,
     STAMP,

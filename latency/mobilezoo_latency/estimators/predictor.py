@@ -18,9 +18,10 @@ from typing import Literal, NamedTuple, Self
 
 import numpy as np
 
-from mobilezoo.artifacts import DeviceInfo, Estimate, write_text
+from mobilezoo.artifacts import DeviceInfo, Estimate
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.files import write_text
 from mobilezoo.reading import read_json
 from mobilezoo_latency.contract import LatencySource
 from mobilezoo_latency.estimators.kernels import FEATURES, Kernel, features, kernels_of

@@ -16,8 +16,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice, sha256_of
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError
+from mobilezoo.files import sha256_of
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
 from mobilezoo_latency.emulator.layout import find_emulator
 from mobilezoo_latency.emulator.probe import write_probe

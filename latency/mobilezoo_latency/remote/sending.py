@@ -3,8 +3,8 @@
 import shlex
 from pathlib import Path
 
-from mobilezoo.artifacts import sha256_of
 from mobilezoo.errors import DeviceError, printable
+from mobilezoo.files import sha256_of
 from mobilezoo_latency.remote.link import Link
 
 

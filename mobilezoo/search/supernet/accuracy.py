@@ -11,9 +11,10 @@ from typing import TYPE_CHECKING
 
 from torch import nn
 
-from mobilezoo.artifacts import Checkpoint, load_record_of, sha256_of, write_with_record
+from mobilezoo.artifacts import Checkpoint, load_record_of, write_with_record
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError
+from mobilezoo.files import sha256_of
 from mobilezoo.models import create_model
 from mobilezoo.resolution import Size, as_size, written
 from mobilezoo.search.space import Point

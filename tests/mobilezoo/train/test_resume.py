@@ -8,10 +8,10 @@ from typing import Any
 import pytest
 import torch
 
-from mobilezoo.artifacts import sha256_of
 from mobilezoo.cli import main
 from mobilezoo.config import load_record
 from mobilezoo.errors import RunStoppedError
+from mobilezoo.files import sha256_of
 from mobilezoo.train import checkpoints, trainer
 from mobilezoo.train.config import TrainConfig
 

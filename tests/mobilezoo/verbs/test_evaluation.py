@@ -6,8 +6,9 @@ import pytest
 import torch
 from safetensors.torch import save_file
 
-from mobilezoo.artifacts import Checkpoint, save_record, sha256_of
+from mobilezoo.artifacts import Checkpoint, save_record
 from mobilezoo.errors import UnknownNameError
+from mobilezoo.files import sha256_of
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.randomize import randomize_norms
 from mobilezoo.verbs.evaluation import evaluate_subject, print_result

@@ -7,8 +7,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, save_record, sha256_of, size_of
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, save_record
 from mobilezoo.cli import main
+from mobilezoo.files import sha256_of, size_of
 from mobilezoo_latency import Store
 from mobilezoo_latency.protocol import TIERS
 

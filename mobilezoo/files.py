@@ -1,0 +1,237 @@
+"""Files and folders that appear whole or not at all, whatever ends their writer.
+
+What is written together (a file and its record) is made in a scratch folder beside its place. The rename of that folder
+to `.NAME.mz-commit` is the commit point: before it, a dead writer's work is discarded; from it on, whoever comes next
+moves the parts to their places. `.NAME.mz-lock` is held meanwhile, so that two writers never mix.
+"""
+
+import contextlib
+import errno
+import hashlib
+import importlib.metadata
+import os
+import re
+import shutil
+import stat
+from collections.abc import Callable, Iterator, Sequence
+from functools import lru_cache
+from pathlib import Path
+
+from mobilezoo.errors import MobilezooError
+from mobilezoo.locks import locked
+from mobilezoo.scratch import remove_abandoned, scratch_folder
+
+COMMIT, LOCK = ".mz-commit", ".mz-lock"
+NEW, OLD = "new", "old"
+"""Inside a committed folder: what goes to its place, and folders that were there before."""
+REMEDIES = {
+    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space and run the same command again"),
+    **dict.fromkeys(
+        (errno.EACCES, errno.EPERM, errno.EROFS), "name another place (--out), or run in a folder that can be written"
+    ),
+    errno.ENAMETOOLONG: "choose a shorter name",
+}
+
+
+def atomic_write(path: Path, write: Callable[[Path], None]) -> Path:
+    """Call `write(temporary)` in the target's folder, flush to disk, rename to `path`. Nothing partial is left behind.
+
+    Works for files and folders. Raises MobilezooError when the folder cannot be written or the disk is full.
+    """
+    write_together(path, lambda folder: write(folder / path.name))
+    return path
+
+
+def write_together(path: Path, fill: Callable[[Path], None]) -> None:
+    """Call `fill(folder)`, then move all that it wrote there to the folder of `path`: all of it appears, or nothing.
+
+    `path.name` is the part that others belong to. Raises MobilezooError.
+    """
+    with _one_line(path):
+        path.parent.mkdir(parents=True, exist_ok=True)
+        tidy(path.parent)
+        with scratch_folder(path.parent, path.name) as content:
+            new = content / NEW
+            new.mkdir()
+            (content / OLD).mkdir()
+            fill(new)
+            _give_ordinary_modes(new)
+            _flush(new)
+            _place(content, path)
+
+
+def finish(path: Path) -> None:
+    """Finish what a dead writer of `path` had committed, so that readers see it whole. Raises MobilezooError."""
+    tidy(path.parent)
+    if _committed(path).exists():
+        with _one_line(path, "an interrupted write waits to be finished"), locked(_lock(path), wait=True):
+            _move_to_places(path)
+
+
+@contextlib.contextmanager
+def at_rest(path: Path) -> Iterator[None]:
+    """Nobody replaces `path` meanwhile. In a folder that cannot be written, nobody is expected to."""
+    with contextlib.ExitStack() as held:
+        with contextlib.suppress(OSError):
+            if path.parent.is_dir():
+                held.enter_context(locked(_lock(path), wait=True))
+                _move_to_places(path)
+        yield
+
+
+def tidy(folder: Path) -> None:
+    """Finish what dead writers committed in a folder and remove what else they left; once per process and folder."""
+    with contextlib.suppress(OSError):
+        _tidy_once(folder.resolve())
+
+
+@lru_cache(maxsize=4096)
+def _tidy_once(folder: Path) -> None:
+    remove_abandoned(folder)
+    names = [entry.name for entry in os.scandir(folder) if entry.name.endswith((COMMIT, LOCK))]
+    for name in sorted({name.removesuffix(COMMIT).removesuffix(LOCK)[1:] for name in names}):
+        with contextlib.suppress(OSError), locked(_lock(folder / name), wait=False):
+            _move_to_places(folder / name)
+
+
+def _place(content: Path, path: Path) -> None:
+    """Move what was written to its place: a single file by its rename, everything else by way of the commit point."""
+    new = content / NEW
+    parts = list(new.iterdir())
+    for part in parts:
+        _refuse_another_kind(part, path.parent / part.name)
+    if len(parts) == 1 and parts[0].is_file() and not _committed(path).exists():
+        parts[0].replace(path.parent / parts[0].name)
+        return
+    with locked(_lock(path), wait=True):
+        _move_to_places(path)  # of a writer that died
+        content.replace(_committed(path))
+        _flush_folder(path.parent)
+        _move_to_places(path)
+
+
+def _move_to_places(path: Path) -> None:
+    """Move the parts of a committed write to their places; each step may be repeated. The lock of `path` is held."""
+    committed = _committed(path)
+    if not committed.exists():
+        return
+    new, old = committed / NEW, committed / OLD
+    for part in sorted(new.iterdir()) if new.is_dir() else []:
+        place = path.parent / part.name
+        if place.is_dir() and not place.is_symlink():
+            if (old / part.name).exists():
+                shutil.rmtree(old / part.name)
+            place.replace(old / part.name)
+        part.replace(place)
+    _flush_folder(path.parent)
+    shutil.rmtree(committed, ignore_errors=True)
+
+
+def _refuse_another_kind(part: Path, place: Path) -> None:
+    """A folder is never replaced by a file, nor a file by a folder: it is something else than what was meant."""
+    if part.is_dir() != place.is_dir() and (place.exists() or place.is_symlink()):
+        kind = "folder" if place.is_dir() else "file"
+        raise MobilezooError(f"cannot write {str(place)!r}: a {kind} of that name is there: move it away")
+
+
+def _committed(path: Path) -> Path:
+    return path.with_name(f".{path.name}{COMMIT}")
+
+
+def _lock(path: Path) -> Path:
+    return path.with_name(f".{path.name}{LOCK}")
+
+
+def _give_ordinary_modes(made: Path) -> None:
+    """Files and folders below as the user's umask has them: what went through `tempfile` is readable by nobody else."""
+    ordinary = stat.S_IMODE(made.stat().st_mode)
+    for path in made.rglob("*"):
+        mode = path.lstat().st_mode
+        if stat.S_ISREG(mode) or stat.S_ISDIR(mode):
+            runs = stat.S_ISDIR(mode) or mode & stat.S_IXUSR
+            path.chmod(ordinary if runs else ordinary & ~0o111)
+
+
+def _flush(made: Path) -> None:
+    for path in made.rglob("*"):
+        if path.is_file():
+            with path.open("rb") as handle:
+                os.fsync(handle.fileno())
+
+
+def _flush_folder(folder: Path) -> None:
+    """Names reach the disk too. Not every system can do it."""
+    with contextlib.suppress(OSError):
+        handle = os.open(folder, os.O_RDONLY)
+        try:
+            os.fsync(handle)
+        finally:
+            os.close(handle)
+
+
+@contextlib.contextmanager
+def _one_line(path: Path, why: str = "nothing was replaced") -> Iterator[None]:
+    """What stands in the way of writing `path` as one line with its remedy."""
+    try:
+        yield
+    except MobilezooError:
+        raise
+    except Exception as error:  # writers of tensors have errors of their own for a full disk
+        found = system_error(error)
+        if found is None:
+            raise
+        raise MobilezooError(f"cannot write {str(path)!r}: {with_remedy(found)}; {why}") from error
+
+
+def system_error(error: BaseException) -> OSError | None:
+    """The system's error in what a library made of it: itself, its cause, or `(os error 28)` in its text."""
+    for seen in (error, error.__cause__):
+        if isinstance(seen, OSError):
+            return seen
+        if told := re.search(r"\(os error (\d+)\)", str(seen)):
+            return OSError(int(told[1]), os.strerror(int(told[1])))
+    return None
+
+
+def with_remedy(error: OSError) -> str:
+    """The system's words, and what to do about it where that is known."""
+    remedy = REMEDIES.get(error.errno or 0)
+    return f"{error.strerror or error}" + (f": {remedy}" if remedy else "")
+
+
+def write_text(path: Path, text: str) -> Path:
+    """Write UTF-8 text atomically."""
+
+    def write(temporary: Path) -> None:
+        temporary.write_text(text, encoding="utf-8")
+
+    return atomic_write(path, write)
+
+
+def sha256_of(path: Path) -> str:
+    """SHA-256 of a file, or of a folder's relative names and contents in sorted order."""
+    digest = hashlib.sha256()
+    files = sorted(p for p in path.rglob("*") if p.is_file()) if path.is_dir() else [path]
+    for file in files:
+        if path.is_dir():
+            digest.update(file.relative_to(path).as_posix().encode() + b"\0")
+        with file.open("rb") as handle:
+            while block := handle.read(1 << 20):
+                digest.update(block)
+    return digest.hexdigest()
+
+
+def size_of(path: Path) -> int:
+    """Bytes of a file, or of all files below a folder."""
+    return sum(p.stat().st_size for p in path.rglob("*") if p.is_file()) if path.is_dir() else path.stat().st_size
+
+
+def versions(packages: Sequence[str]) -> dict[str, str]:
+    """Installed versions of the named distributions; absent ones are left out."""
+    found = {}
+    for name in packages:
+        try:
+            found[name] = importlib.metadata.version(name)
+        except importlib.metadata.PackageNotFoundError:
+            continue
+    return found
