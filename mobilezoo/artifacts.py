@@ -283,6 +283,8 @@ class LatencyReport(Record):
     estimate: Estimate | None = None
     cached: bool = False
     """Read from the results store, not measured now."""
+    unproven: str | None = None
+    """Why nobody compared the file with PyTorch, `not proven here` for files of others; None where somebody did."""
 
 
 def record_path(path: Path) -> Path:

@@ -95,6 +95,11 @@ def load_artifact(path: str | Path) -> ArtifactFile:
     return ArtifactFile(Path(path).expanduser().resolve(), open_artifact(path))
 
 
+def unproven(record: Artifact) -> str | None:
+    """Why nobody compared a file with PyTorch, `not proven here` for those that others made; None where it was done."""
+    return None if record.parity is not None else record.not_run or "not compared with PyTorch"
+
+
 def refuse_folded(artifact: ArtifactFile) -> None:
     """Raise DeviceError for a network whose zero gammas let the converter drop whole branches."""
     zero = artifact.record.zero_gammas

@@ -6,7 +6,7 @@ from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
 from mobilezoo_latency import stats
-from mobilezoo_latency.contract import ArtifactFile, Device, load_artifact, refuse_folded
+from mobilezoo_latency.contract import ArtifactFile, Device, load_artifact, refuse_folded, unproven
 from mobilezoo_latency.protocol import load_protocol, until_quiet
 from mobilezoo_latency.registry import load_device
 from mobilezoo_latency.store import Store
@@ -54,9 +54,10 @@ def _profile(
     chosen.check()
     store = store or Store()
     info = chosen.describe().model_copy(update={"threads": protocol.threads})
+    doubt = {"unproven": unproven(file.record)}
     if use_cache and (known := store.find(file.record.sha256, info, protocol, reuse_noisy)) is not None:
-        return chosen.refresh(known)
-    report = until_quiet(lambda: chosen.measure(file, protocol), protocol.max_repeats)
+        return chosen.refresh(known).model_copy(update=doubt)
+    report = until_quiet(lambda: chosen.measure(file, protocol), protocol.max_repeats).model_copy(update=doubt)
     store.add(report)
     return report
 
@@ -77,6 +78,9 @@ class Comparison(Record):
     """95% interval of `ratio`."""
     ratios: tuple[float, ...]
     """One per turn (A B B A)."""
+    unproven_a: str | None = None
+    """Why nobody compared A with PyTorch; None where somebody did."""
+    unproven_b: str | None = None
 
 
 def compare(
@@ -124,6 +128,8 @@ def compare(
         ratio_low=low,
         ratio_high=high,
         ratios=tuple(ratios),
+        unproven_a=unproven(files[0].record),
+        unproven_b=unproven(files[1].record),
     )
 
 

@@ -73,13 +73,26 @@ class WorkerSession:
         return record, closed["obtained"]
 
     def _ask(self, request: dict[str, Any], duration_s: float = 0.0) -> dict[str, Any]:
-        try:
-            answer = self._worker.ask(request, ANSWER_LIMIT_S + 2 * duration_s)
-        except WorkerEndedError as error:
-            raise DeviceError(f"{self.artifact.name}: the runtime {error}") from None
-        if "error" in answer:
-            raise DeviceError(f"{self.artifact.name} cannot be timed: {answer['error']}")
-        return answer
+        return _answer(self._worker, self.artifact, request, ANSWER_LIMIT_S + 2 * duration_s)
+
+
+def ask_once(artifact: Path, request: dict[str, Any], command: list[str] | None = None) -> dict[str, Any]:
+    """The answer of a worker that lives for one request about a file. Raises DeviceError."""
+    worker = Worker(command or COMMAND, dict.fromkeys(ONE_THREAD, "1"))
+    try:
+        return _answer(worker, artifact, {**request, "artifact": str(artifact)}, ANSWER_LIMIT_S)
+    finally:
+        worker.end()
+
+
+def _answer(worker: Worker, artifact: Path, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
+    try:
+        answer = worker.ask(request, limit_s)
+    except WorkerEndedError as error:
+        raise DeviceError(f"{artifact.name}: the runtime {error}") from None
+    if "error" in answer:
+        raise DeviceError(f"{artifact.name} cannot be timed: {answer['error']}")
+    return answer
 
 
 def _plain(protocol: Protocol) -> dict[str, Any]:

@@ -1,12 +1,14 @@
 """The fresh process in which one artefact is loaded and timed: `python -m mobilezoo_latency.worker`.
 
 Requests come as JSON lines on stdin, answers go as JSON lines to the original stdout; whatever a runtime prints is sent
-to stderr. Requests: {"op": "open", "artifact", "protocol"}, {"op": "sample", "min_samples", "min_s"}, {"op": "close"}.
+to stderr. Requests: {"op": "open", "artifact", "protocol"}, {"op": "sample", "min_samples", "min_s"}, {"op": "close"};
+or {"op": "operators", "artifact", "threads"} alone.
 """
 
 import contextlib
 import importlib
 import time
+from pathlib import Path
 from typing import Any
 
 from mobilezoo import workers
@@ -108,6 +110,14 @@ def _import_runtime(artifact: str) -> None:
                     importlib.import_module(module)
 
 
+def _operators(path: Path, threads: int) -> dict[str, Any]:
+    from mobilezoo_latency.operator_times import time_operators
+
+    _import_runtime(path.name)
+    found = time_operators(path, threads)
+    return {**found._asdict(), "operators": [list(row) for row in found.operators]}
+
+
 def main() -> None:
     """Answer until "close" or the end of input (the parent died)."""
     session: Session | None = None
@@ -117,6 +127,8 @@ def main() -> None:
         if request["op"] == "open":
             session = Session(request["artifact"], Protocol.parse(request["protocol"], "request"))
             return session.opened()
+        if request["op"] == "operators":
+            return _operators(Path(request["artifact"]), request["threads"])
         if session is None:
             raise MobilezooError(f"request {request['op']!r} before 'open'")
         if request["op"] == "sample":

@@ -3,7 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import MobilezooError, printable
 from mobilezoo.files import write_text
 from mobilezoo.verbs.profiling import Choices, exported_files
 from mobilezoo.verbs.tables import print_table
@@ -45,7 +45,8 @@ def print_operators(found: "dict[str, Profile]") -> None:
     from mobilezoo_latency.operators import advice, by_type
 
     for name, p in found.items():
-        print(f"{name}: {p.whole_ms:.3f} ms as one, {p.sum_ms:.3f} ms summed over operators ({p.runtime}; {p.how})")
+        both = f"{p.whole_ms:.3f} ms as one, {p.sum_ms:.3f} ms summed over operators"
+        print(f"{printable(name)}: {both} ({p.runtime}; {p.how})")
         rows = [
             (kind, count, f"{ms:.3f}", f"{share:.1%}", _bar(share)) for kind, count, ms, share in by_type(p.operators)
         ]
@@ -53,6 +54,10 @@ def print_operators(found: "dict[str, Profile]") -> None:
         top = sorted(p.operators, key=lambda op: -op.ms)[:SHOWN]
         cells = [(op.type, op.shape, op.name, f"{op.ms:.3f}", f"{op.share:.1%}", _bar(op.share)) for op in top]
         print_table("most expensive", ("type", "output", "name", "ms", "share", ""), cells)
+        for line in p.left_out:
+            print(f"not timed alone: {printable(line)}")
+        if p.unproven:
+            print(f"note: {printable(p.unproven)}")
         for line in advice(p.operators):
             print(f"note: {line}")
 

@@ -4,7 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
 from mobilezoo.artifacts import LatencyReport
-from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo.errors import ExportError, MobilezooError, printable
 from mobilezoo.verbs.options import SubjectOptions
 from mobilezoo.verbs.tables import print_table
 
@@ -101,8 +101,11 @@ def print_reports(reports: list[LatencyReport]) -> None:
 
 
 def print_comparison(c: "Comparison") -> None:
-    print(f"A {c.a}: median {c.a_median_ms:.3f} ms ({c.device_a.runtime})")
-    print(f"B {c.b}: median {c.b_median_ms:.3f} ms ({c.device_b.runtime})")
+    for name, file, ms, device, doubt in (
+        ("A", c.a, c.a_median_ms, c.device_a, c.unproven_a),
+        ("B", c.b, c.b_median_ms, c.device_b, c.unproven_b),
+    ):
+        print(f"{name} {printable(file)}: median {ms:.3f} ms ({device.runtime})" + (f"; {doubt}" if doubt else ""))
     print(f"B takes {c.ratio:.3f} times as long as A (95% interval {c.ratio_low:.3f}–{c.ratio_high:.3f})")
 
 
@@ -157,5 +160,6 @@ def _counted_row(r: LatencyReport) -> tuple[object, ...]:
 
 def _notes(r: LatencyReport) -> str:
     notes = ["cached"] if r.cached else []
+    notes += [r.unproven] if r.unproven else []
     notes += [f"NOISY: {', '.join(r.noisy)}"] if r.noisy else []
     return "; ".join(notes)

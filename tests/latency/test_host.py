@@ -63,6 +63,23 @@ def test_load_ms_is_the_runtimes_loading_and_not_the_files_checksum(tiny_tflite,
     assert clock.now > 1000.0
 
 
+def test_a_file_without_a_record_says_not_proven_here_in_table_and_json_and_when_it_is_known(
+    tiny_tflite, tmp_path, store, capsys
+):
+    from mobilezoo.verbs.profiling import print_reports, report_dict
+
+    path = tmp_path / "theirs.tflite"
+    path.write_bytes(tiny_tflite.read_bytes())
+    calm = QUICK.model_copy(
+        update={"sentinel_tolerance": 100.0, "drift_tolerance": None, "max_other_load": 1.0, "stable_tolerance": 100.0}
+    )
+    store.add(profile(tiny_tflite, protocol=calm, store=store).model_copy(update={"noisy": ()}))  # the same bytes
+    for report in (profile(path, protocol=calm, store=store, use_cache=cached) for cached in (True, False)):
+        assert report_dict(report)["unproven"] == "not proven here"
+        print_reports([report])
+        assert "not proven here" in capsys.readouterr().out
+
+
 def test_the_runtime_a_device_names_is_the_one_that_computes(tiny_tflite, store):
     info = load_device("host").for_artifact(load_artifact(tiny_tflite)).describe()
     with WorkerSession(tiny_tflite, QUICK) as session:

@@ -1,16 +1,18 @@
 """Per-operator times: every operator once, in the file's runtime, and advice that rests on figures."""
 
 import json
+from pathlib import Path
 
 import pytest
 
 from mobilezoo.cli import main
 from mobilezoo.errors import DeviceError
+from mobilezoo_latency.operator_times import RUNS, WARM_UP, _nodes, time_operators
 from mobilezoo_latency.operators import OperatorTime, advice, by_type, profile_operators
 
 
 def test_onnx_runtime_tells_the_time_of_every_node(bigger_onnx):
-    found = profile_operators(bigger_onnx)
+    found = time_operators(bigger_onnx)
     assert found.runtime.startswith("ONNX Runtime")
     assert sum("Conv" in op.type for op in found.operators) == 20
     assert sum(op.share for op in found.operators) == pytest.approx(1.0)
@@ -18,10 +20,52 @@ def test_onnx_runtime_tells_the_time_of_every_node(bigger_onnx):
 
 
 def test_every_litert_operator_is_timed_in_a_file_of_its_own(tiny_tflite):
-    found = profile_operators(tiny_tflite)
+    found = time_operators(tiny_tflite)
     (only,) = found.operators
     assert (only.type, only.shape, only.share) == ("FULLY_CONNECTED", "1×16×16×8", 1.0)
     assert 0 < only.ms < 10 * found.whole_ms + 1.0
+
+
+def test_onnx_loops_open_sizes_and_several_inputs_are_timed_and_no_time_counts_twice(tmp_path):
+    """A loop of four rounds around one product; the second input has an open batch and whole numbers."""
+    onnx = pytest.importorskip("onnx")
+    helper, kind = onnx.helper, onnx.TensorProto
+    value = helper.make_tensor_value_info
+    inside = helper.make_graph(
+        [
+            helper.make_node("Identity", ["going"], ["on"]),
+            helper.make_node("MatMul", ["x", "weight"], ["y"], name="product"),
+        ],
+        "inside",
+        [value("i", kind.INT64, []), value("going", kind.BOOL, []), value("x", kind.FLOAT, [64, 64])],
+        [value("on", kind.BOOL, []), value("y", kind.FLOAT, [64, 64])],
+    )
+    graph = helper.make_graph(
+        [
+            helper.make_node("Loop", ["rounds", "", "image"], ["last"], body=inside),
+            helper.make_node("Cast", ["tokens"], ["numbers"], to=kind.FLOAT, name="cast"),
+        ],
+        "g",
+        [value("image", kind.FLOAT, [64, 64]), value("tokens", kind.INT32, ["batch", 7])],
+        [value("last", kind.FLOAT, [64, 64]), value("numbers", kind.FLOAT, ["batch", 7])],
+        [
+            helper.make_tensor("rounds", kind.INT64, [], [4]),
+            helper.make_tensor("weight", kind.FLOAT, [64, 64], [0.01] * 4096),
+        ],
+    )
+    path = tmp_path / "loop.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+    found = {op.type: op for op in time_operators(path).operators}
+    assert "Loop" not in found
+    assert {"MatMul", "Cast"} <= set(found)
+    assert found["Cast"].shape == "1×7"
+
+
+def test_a_node_in_a_loop_counts_as_often_as_it_ran():
+    node = {"cat": "Node", "name": "product_kernel_time", "dur": 500, "args": {"op_name": "MatMul"}}
+    end = {"cat": "Session", "name": "model_run", "dur": 9999}
+    events = [event for _ in range(WARM_UP + RUNS) for event in (node, node, node, end)]
+    assert _nodes(events) == [("product", "MatMul", "", 1.5)]
 
 
 def test_types_are_added_up_and_the_most_expensive_comes_first():
@@ -55,7 +99,7 @@ def test_executorchs_trace_looks_into_its_delegate(tmp_path):
         overwrite=True,
         progress=False,
     )
-    found = profile_operators(result.path)
+    found = time_operators(Path(result.path))
     assert len(found.operators) > 50
     assert any("Convolution" in op.type for op in found.operators)
     assert 0.02 * found.whole_ms < found.sum_ms < 20 * found.whole_ms  # the same unit; the machine may be busy
@@ -70,6 +114,7 @@ def test_the_command_prints_bars_and_json(bigger_onnx, capsys):
     (data,) = json.loads(capsys.readouterr().out)
     assert data["operators"]
     assert data["whole_ms"] > 0
+    assert data["unproven"] == "a test file"
 
 
 def main_says(args: list[str]) -> None:

@@ -152,10 +152,10 @@ def import_csv(path: str | Path, device: DeviceInfo, key: str = "key", ms: str =
             for row in rows:
                 place = f"{file.name}, line {rows.line_num}"
                 name = row[key]
-                if not name or name in blocks:
-                    raise MobilezooError(
-                        f"{place}: {f'block {name!r} stands there twice' if name else 'no block name'}"
-                    )
+                if not name:
+                    raise MobilezooError(f"{place}: no block name")
+                if name in blocks:
+                    raise MobilezooError(f"{place}: block {name!r} stands there twice")
                 blocks[name] = _block_ms(row[ms], place)
     except (OSError, ValueError, csv.Error) as error:
         raise MobilezooError(f"{file.name}: cannot be read as CSV: {error}") from None
