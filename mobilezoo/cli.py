@@ -109,7 +109,7 @@ def show(
 
 @verb()
 def train(
-    config: Annotated[str, typer.Argument(help="A recipe: path of a YAML, or a bare name in configs/train/.")],
+    config: Annotated[str, typer.Argument(help="A recipe (bare name in configs/train/, or a YAML), or a run folder.")],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: train.epochs=5 data.workers=4")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole checkpoint.")] = False,
     resolution: Annotated[
@@ -128,17 +128,18 @@ def train(
         mobilezoo train digits
         mobilezoo train digits --keys
         mobilezoo train digits model=shvit_s1 train.epochs=5 name=shvit
-        mobilezoo train digits --resume
+        mobilezoo train runs/shvit --resume
         mobilezoo train digits --resolution 48x64 model_args.in_chans=1
         torchrun --nproc-per-node 8 -m mobilezoo.cli train shvit --resume
         mobilezoo train digits data.source=folder:~/my_photos model_args.drop_path_rate=0.1
     """
     changes = (*(overrides or ()), *resolution_override(resolution))
     if keys:
-        from mobilezoo.config import find_config, load_record
+        from mobilezoo.config import load_record
         from mobilezoo.train.config import TrainConfig
+        from mobilezoo.verbs.training import recipe_file
 
-        recipe = load_record(TrainConfig, find_config("train", config), changes)
+        recipe = load_record(TrainConfig, recipe_file(config), changes)
         print_keys(f"recipe {config}", recipe, as_json)
         return
     from mobilezoo.verbs.training import run_training

@@ -69,10 +69,13 @@ class DeviceError(MobilezooError):
 
 
 class RunStoppedError(MobilezooError):
-    """A run that was asked to stop and has saved its state; the exit code is the one schedulers know for SIGTERM."""
+    """A run that was asked to stop and has saved its state; the exit code is the one shells know for the signal."""
 
     label = "stopped"
-    exit_code = 128 + signal.SIGTERM
+
+    def __init__(self, text: str, number: int = signal.SIGTERM) -> None:
+        super().__init__(text)
+        self.exit_code = 128 + number
 
 
 class MissingToolError(MobilezooError):

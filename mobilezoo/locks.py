@@ -6,9 +6,12 @@ The system lets it go when its process ends, however that is. The file is remove
 import contextlib
 import os
 import sys
+import weakref
 from collections.abc import Iterator
 from pathlib import Path
 from typing import IO
+
+_HELD: "weakref.WeakSet[IO[str]]" = weakref.WeakSet()
 
 
 @contextlib.contextmanager
@@ -16,6 +19,7 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
     """Hold the lock at `path`. Raises BlockingIOError when another process has it and `wait` is false."""
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = _taken(path, wait)
+    _HELD.add(handle)
     try:
         yield
     finally:
@@ -60,6 +64,16 @@ def _is_at(handle: IO[str], path: Path) -> bool:
         return os.path.samestat(os.fstat(handle.fileno()), path.stat())
     except FileNotFoundError:
         return False
+
+
+def _close_copies() -> None:
+    """In a forked process: a lock must not outlive the process that took it."""
+    for handle in list(_HELD):
+        handle.close()
+
+
+if hasattr(os, "register_at_fork"):
+    os.register_at_fork(after_in_child=_close_copies)
 
 
 def _lock(handle: IO[str], wait: bool) -> None:

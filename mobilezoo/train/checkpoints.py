@@ -10,13 +10,17 @@ import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
+from pickle import UnpicklingError
 from typing import Any
 
 import torch
 from safetensors.torch import load_file, save_file
 
+from mobilezoo.errors import MobilezooError
 from mobilezoo.files import atomic_write, sha256_of, write_text
+from mobilezoo.reading import read_json
 
+NEEDED = ("model.safetensors", "state.pt")
 REST = ("epoch", "optimizer", "scaler", "history", "step", "losses", "global_batch", "ranges")
 
 
@@ -70,28 +74,33 @@ def latest_checkpoint(folder: Path) -> tuple[RunState | None, list[str]]:
     """The newest whole checkpoint, and one line for each damaged one that was passed over."""
     passed_over: list[str] = []
     for path in reversed(_folders(folder)):
-        fault = _fault(path)
-        if fault is None:
+        try:
             return _read(path), passed_over
-        passed_over.append(f"{path} is damaged ({fault}): using the checkpoint before it")
+        except _DamagedError as error:
+            passed_over.append(f"{path} is damaged ({error}): using the checkpoint before it")
     return None, passed_over
 
 
+class _DamagedError(Exception):
+    """Why a checkpoint cannot be read."""
+
+
 def _read(path: Path) -> RunState:
-    rest = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-    ema = path / "ema.safetensors"
-    return RunState(model=load_file(path / "model.safetensors"), ema=load_file(ema) if ema.exists() else None, **rest)
-
-
-def _fault(path: Path) -> str | None:
+    """A checkpoint whose files have their checksums. Raises _DamagedError."""
     try:
-        sums = json.loads((path / "sums.json").read_text(encoding="utf-8"))
-        for name, expected in sums.items():
-            if sha256_of(path / name) != expected:
-                return f"{name} has another checksum"
-    except (OSError, ValueError) as error:
-        return f"{type(error).__name__}: {error}"
-    return None
+        sums = dict(read_json(path / "sums.json"))
+        for name in sorted({*NEEDED, *sums}):
+            if sha256_of(path / name) != sums.get(name):
+                raise _DamagedError(f"{name} has another checksum")
+        rest = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
+        ema = path / "ema.safetensors"
+        return RunState(
+            model=load_file(path / "model.safetensors"), ema=load_file(ema) if ema.exists() else None, **rest
+        )
+    except OSError as error:
+        raise _DamagedError(f"{Path(error.filename or path).name}: {error.strerror}") from None
+    except (MobilezooError, ValueError, TypeError, UnpicklingError) as error:
+        raise _DamagedError(str(error).splitlines()[0]) from None
 
 
 def _folders(folder: Path) -> list[Path]:

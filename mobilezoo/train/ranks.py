@@ -1,10 +1,8 @@
 """Processes that train together: joined as torchrun's environment says, agreeing on numbers after every update."""
 
 import os
-import signal
 from collections.abc import Iterator
 from contextlib import contextmanager
-from types import FrameType
 from typing import Any
 
 import torch
@@ -13,31 +11,6 @@ import torch.distributed as dist
 from mobilezoo.data.classes import require_same_classes
 from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError, MobilezooError
-
-
-class StopRequest:
-    """Set by SIGTERM (as clusters send it before they kill); read after every update."""
-
-    def __init__(self) -> None:
-        self.asked = False
-
-    def __call__(self, _number: int, _frame: FrameType | None) -> None:
-        self.asked = True
-
-
-@contextmanager
-def stop_on_sigterm() -> Iterator[StopRequest]:
-    """SIGTERM becomes a request while inside. Outside the main thread signals cannot be caught: nothing changes."""
-    request = StopRequest()
-    try:
-        before = signal.signal(signal.SIGTERM, request)
-    except ValueError:
-        yield request
-        return
-    try:
-        yield request
-    finally:
-        signal.signal(signal.SIGTERM, before)
 
 
 @contextmanager

@@ -15,7 +15,7 @@ from typing import Any
 import torch
 
 from mobilezoo.artifacts import Checkpoint, write_with_record
-from mobilezoo.config import find_config, is_yaml, read_yaml, write_yaml
+from mobilezoo.config import find_config, is_yaml, load_record, write_yaml
 from mobilezoo.data.class_lists import read_entries
 from mobilezoo.data.classes import require_same_classes
 from mobilezoo.errors import ConfigError, MobilezooError
@@ -23,6 +23,9 @@ from mobilezoo.files import sha256_of, versions, write_text
 from mobilezoo.train.config import TrainConfig
 
 PACKAGES = ("mobilezoo", "torch", "timm", "torchvision", "numpy", "scikit-learn", "pillow")
+
+FREE = ("data.workers", "train.device", "train.keep", "train.save_every_min", "train.save_every_steps")
+"""What may differ when a run goes on, on another machine perhaps: nothing that is learned depends on it."""
 
 
 class RunFolder:
@@ -32,24 +35,47 @@ class RunFolder:
         self.path = path
         self.checkpoints = path / "checkpoints"
         self.best = path / "best.safetensors"
+        self.network = self.best.with_suffix(".yaml")
+        """Copy of the network's YAML, where it is not the zoo's own."""
         self.config = path / "config.yaml"
         self.metrics = path / "metrics.csv"
         self.classes = path / "classes.json"
 
-    def open(self, config: TrainConfig, resume: bool) -> None:
-        """Create the folder, or check that the run in it is the one to resume. Raises ConfigError, MobilezooError."""
-        started = self.config.is_file()
-        if started and not resume:
+    def check(self, config: TrainConfig, resume: bool) -> None:
+        """Raise ConfigError or MobilezooError where a run is in the folder that is not the one to resume."""
+        if not self.config.is_file():
+            return
+        if not resume:
             raise MobilezooError(f"{str(self.path)!r} already holds a run: pass --resume to go on, or name=OTHER")
-        if started:
-            self._same_config(config)
+        self._same_config(config)
+
+    def begin(self, config: TrainConfig) -> None:
+        """Write what the run is, unless it was begun before."""
+        if self.config.is_file():
             return
         if is_yaml(config.model):  # the user's own, which may move or change
             network = find_config("models", config.model).read_text(encoding="utf-8")
-            write_text(self.best.with_suffix(".yaml"), network)
+            write_text(self.network, network)
         write_text(self.path / "environment.json", json.dumps(environment(), indent=2) + "\n")
         # Last: with it the folder counts as begun, and what is missing then is not written any more.
         write_yaml(self.config, config.model_dump(mode="json"), ["the resolved config of this run"])
+
+    def network_at_hand(self, model: str) -> str:
+        """`model`, or the folder's copy under its name where a YAML is not at its path any more."""
+        try:
+            if is_yaml(model):
+                find_config("models", model)
+        except ConfigError:
+            if not self.network.is_file():
+                raise
+            copied = self.path / Path(model).name
+            return str(write_text(copied, self.network.read_text(encoding="utf-8")))
+        return model
+
+    def kept(self) -> str:
+        """The newest checkpoint, in words."""
+        saved = sorted(self.checkpoints.glob("epoch-*"))
+        return f"{self.path} keeps {saved[-1].name}" if saved else f"{self.path} has no checkpoint yet"
 
     def keep_classes(self, labels: tuple[str, ...]) -> None:
         """Write the classes in the network's order, or check that they are those of before. Raises ConfigError."""
@@ -82,12 +108,15 @@ class RunFolder:
         )
 
     def _same_config(self, config: TrainConfig) -> None:
-        before, now = _flat(read_yaml(self.config)), _flat(config.model_dump(mode="json"))
-        changed = sorted(k for k in before.keys() | now.keys() if before.get(k) != now.get(k))
+        before = load_record(TrainConfig, self.config)
+        then, now = _flat(before.model_dump(mode="json")), _flat(config.model_dump(mode="json"))
+        if is_yaml(before.model) and Path(before.model).stem == Path(config.model).stem:
+            now["model"] = then["model"]  # moved; another network of that name does not take the saved weights
+        changed = sorted(k for k in then.keys() | now.keys() if then.get(k) != now.get(k) and k not in FREE)
         if changed:
             key = changed[0]
             raise ConfigError(
-                f"{str(self.config)!r} differs from the config to resume at {key!r}: {before.get(key)!r} then, "
+                f"{str(self.config)!r} differs from the config to resume at {key!r}: {then.get(key)!r} then, "
                 f"{now.get(key)!r} now: undo the change or start a run of another name"
             )
 

@@ -5,50 +5,33 @@ update, process). So the weights, the optimizer, the average and the position ar
 repeat an unbroken one, bit for bit where the kernels are deterministic (as they are on CPU).
 """
 
-import random
 import time
 from collections.abc import Callable, Iterator
-from dataclasses import dataclass
+from contextlib import AbstractContextManager, nullcontext
 from pathlib import Path
 
 import numpy as np
-import torch
-from torch.utils.data import IterableDataset
 
 from mobilezoo.artifacts import Checkpoint
-from mobilezoo.data import ImageData, eval_loader, open_data, train_loader
-from mobilezoo.data.classes import require_same_classes
 from mobilezoo.data.loaders import Batch
 from mobilezoo.data.order import Ranks
-from mobilezoo.errors import ConfigError, DataError, MobilezooError, RunStoppedError
-from mobilezoo.models import load_model_config
-from mobilezoo.models.fits import check_batch_of_one, check_input
-from mobilezoo.models.probe import freeze_all_but_head
-from mobilezoo.train import build
+from mobilezoo.errors import DataError, MobilezooError, RunStoppedError
+from mobilezoo.train.assemble import assemble, seed_all, updates_per_epoch
 from mobilezoo.train.boards import Boards
-from mobilezoo.train.checkpoints import RunState, latest_checkpoint, save_checkpoint
+from mobilezoo.train.checkpoints import save_checkpoint
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.diagnose import nan_message
 from mobilezoo.train.evaluate import evaluate
-from mobilezoo.train.hardware import fast_forward, memory_mb
+from mobilezoo.train.hardware import memory_mb
 from mobilezoo.train.progress import EpochBar, epoch_bar
-from mobilezoo.train.ranks import StopRequest, device_of, joined, require_same_data, stop_on_sigterm, total
+from mobilezoo.train.ranks import joined, total
+from mobilezoo.train.resuming import Position, best_record, keep_best, load_state, put_back, snapshot
 from mobilezoo.train.run_folder import RunFolder
-from mobilezoo.train.shared import SharedWeights, check_shared
+from mobilezoo.train.run_lock import only_trainer_in
+from mobilezoo.train.shared import SharedWeights
 from mobilezoo.train.step import NotFiniteError, Parts, autocast, run_update, shipped, train_mode
-from mobilezoo.train.tools import Tools, export_if_due, fake_quantised, record_of
-
-
-@dataclass
-class Position:
-    """Where a run stands: finished epochs with their metrics, and the losses of the updates since."""
-
-    history: list[dict[str, float]]
-    losses: list[float]
-
-    @property
-    def epoch(self) -> int:
-        return len(self.history)
+from mobilezoo.train.stopping import StopRequest, stop_in_order
+from mobilezoo.train.tools import Tools, export_if_due
 
 
 def train(
@@ -58,24 +41,32 @@ def train(
     progress: bool = True,
     on_epoch: Callable[[int, float], None] | None = None,
     tools: Tools | None = None,
+    go_on: str = "run the same command again",
 ) -> Checkpoint:
     """Train to the end (or from the last whole checkpoint on) and return the record of the best weights.
 
     Under torchrun every process calls this; the first one writes. `on_epoch(epoch, top1)` is called after each epoch
     is saved; what it raises ends the run and passes through. Raises MobilezooError for anything a user can mend and
-    RunStoppedError after SIGTERM; what was saved before stays.
+    RunStoppedError after SIGTERM or Ctrl-C, which tells to `go_on`; what was saved before stays.
     """
-    with joined(config.train.device) as ranks, stop_on_sigterm() as stop:
-        folder = RunFolder(run_dir)
-        tools = tools or Tools()
-        parts = assemble(config, ranks, tools)
+    with joined(config.train.device) as ranks, _held(run_dir, ranks):
+        folder, tools = RunFolder(run_dir), tools or Tools()
         if ranks.rank == 0:
-            folder.open(config, resume)
+            folder.check(config, resume)
+        state, damaged = load_state(folder) if resume else (None, [])
+        parts = assemble(config if state is None else _without_start(config), ranks, tools)
+        if ranks.rank == 0:
+            folder.begin(config)
             folder.keep_classes(parts.labels)
-        with epoch_bar(updates_per_epoch(config, parts), progress and ranks.rank == 0) as bar:
-            for line in parts.left_out:
+        with (
+            stop_in_order(go_on, folder.kept, speaks=ranks.rank == 0) as stop,
+            epoch_bar(updates_per_epoch(config, parts), progress and ranks.rank == 0) as bar,
+        ):
+            for line in (*parts.left_out, *damaged):
                 bar.line(line)
-            at = _start(folder, config, parts, resume, bar)
+            at = Position([], []) if state is None else put_back(folder, config, parts, state, bar.line)
+            if line := _where(folder, config, at, resume):
+                bar.line(line)
             with Boards(run_dir, config, ranks) as boards:
                 while at.epoch < config.train.epochs:
                     bar.start(at.epoch, config.train.epochs, len(at.losses))
@@ -94,88 +85,20 @@ def train(
                     if on_epoch is not None:
                         on_epoch(at.epoch, row["val_top1"])
             if parts.quantised is not None and tools.write_int8 is not None:
-                for line in tools.write_int8(parts.quantised, _best_record(folder), folder.path):
+                for line in tools.write_int8(parts.quantised, best_record(folder), folder.path):
                     bar.line(line)
             total([0.0], parts.device, ranks)  # nobody reads the record before the first process has written it
-        return _best_record(folder)
+        return best_record(folder)
 
 
-def assemble(config: TrainConfig, ranks: Ranks | None = None, tools: Tools | None = None) -> Parts:
-    """Open the data and build network, optimizer, schedule, losses and loaders. Raises MobilezooError."""
-    ranks = ranks or Ranks()
-    settings = config.train
-    device = build.pick_device(device_of(settings.device, ranks))
-    model_config = load_model_config(config.model)
-    prep = model_config.preprocessing(config.in_chans)
-    resolution = settings.resolution or model_config.resolution
-    fit, held_out = open_data(config.data, train=True), open_data(config.data, train=False)
-    _check_data(config, fit, held_out, device, ranks)
-    classes = len(fit.labels)
-    seed_all(settings.seed, 0)
-    network = build.build_network(config, classes)
-    if not isinstance(network, SharedWeights):
-        check_input(network, config.model, (config.in_chans, *resolution))
-        if config.data.batch_size == 1 and config.tune == "all" and not (settings.sync_bn and ranks.world > 1):
-            for size in config.data.augment.sizes or (resolution,):
-                check_batch_of_one(network, config.model, (config.in_chans, *size))
-    network = network.to(device)
-    check_shared(network, config, ranks)
-    if config.tune != "all":
-        freeze_all_but_head(network)
-    if settings.channels_last:
-        network = network.to(memory_format=torch.channels_last)
-    global_batch = config.data.batch_size * settings.accumulate * ranks.world
-    optimizer = build.build_optimizer(network, settings.optimizer, global_batch)
-    train_batches = train_loader(config.data, fit, resolution, prep, device, settings.seed, ranks)
-    mixing = build.build_mixing(config.data, settings, classes)
-    teacher = None
-    if settings.distill is not None:
-        from mobilezoo.train.distill import Teacher
-
-        teacher = Teacher(settings.distill, classes, prep).to(device)
-    quantised = fake_quantised(network, config, resolution, device, ranks, tools or Tools()) if settings.qat else None
-    return Parts(
-        device=device,
-        resolution=resolution,
-        prep=prep,
-        labels=fit.labels,
-        network=network,
-        forward=quantised or fast_forward(network, config, device, resolution, ranks),
-        optimizer=optimizer,
-        schedule=build.build_schedule(optimizer, settings, max(1, len(train_batches) // settings.accumulate)),
-        mixing=mixing,
-        loss=build.build_loss(settings, mixing is not None).to(device),  # type: ignore[attr-defined]
-        ema=build.build_ema(network, settings),
-        teacher=teacher,
-        scaler=torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16"),
-        train_batches=train_batches,
-        val_batches=eval_loader(config.data, held_out, resolution, prep, device, ranks),
-        bad_images=fit.bad_images,
-        cache=fit.cache,
-        left_out=tuple(line for line in (fit.left_out, held_out.left_out) if line),
-        quantised=quantised,
-        ranks=ranks,
-    )
+def _held(run_dir: Path, ranks: Ranks) -> AbstractContextManager[None]:
+    """The folder's lock, which the processes of one run share."""
+    return only_trainer_in(run_dir) if ranks.rank == 0 else nullcontext()
 
 
-def _check_data(config: TrainConfig, fit: ImageData, held_out: ImageData, device: torch.device, ranks: Ranks) -> None:
-    """Raise MobilezooError where the splits, or the processes, do not see the same classes and enough images."""
-    require_same_classes(fit.labels, held_out.labels, "training", "validation", "give both splits the same classes")
-    sizes = [_size(fit), _size(held_out)]
-    require_same_data(fit.labels, sizes, device, ranks)
-    if sizes[1] is not None and sizes[1] < ranks.world:
-        raise DataError(f"{sizes[1]} validation images are too few for {ranks.world} processes: one each is needed")
-    accumulate, batch = config.train.accumulate, config.data.batch_size * ranks.world
-    if sizes[0] is not None and batch <= sizes[0] < batch * accumulate:
-        raise DataError(
-            f"{sizes[0]} training images are fewer than one update of {accumulate} batches of {batch}: "
-            f"set train.accumulate to at most {sizes[0] // batch}"
-        )
-
-
-def _size(data: ImageData) -> int | None:
-    """Images of a split; None for streams, which do not know."""
-    return None if isinstance(data.dataset, IterableDataset) else len(data.dataset)
+def _without_start(config: TrainConfig) -> TrainConfig:
+    """For a run that goes on: the weights it began with may be gone by now."""
+    return config.model_copy(update={"checkpoint": None, "pretrained": False})
 
 
 def train_epoch(
@@ -215,7 +138,7 @@ def train_epoch(
         elapsed = time.perf_counter() - started
         bar.step(at.losses[-1], images / elapsed, waited / elapsed, memory_mb(parts.device))
         if stops:
-            raise _save_and_stop(folder, config, parts, at)
+            raise _save_and_stop(folder, config, parts, at, stop)
         if ranks.rank == 0 and _save_is_due(config, step + 1, updates, saved):
             save_checkpoint(folder.checkpoints, snapshot(parts, at, config), settings.keep)
             saved = time.perf_counter()
@@ -251,78 +174,10 @@ def validate(config: TrainConfig, parts: Parts, each: Callable[[], None] = lambd
     return {"val_loss": scores[0], "val_top1": scores[1], "val_top5": scores[2]}
 
 
-def snapshot(parts: Parts, at: Position, config: TrainConfig) -> RunState:
-    """The run's state as plain tensors and numbers."""
-    return RunState(
-        epoch=at.epoch,
-        model=parts.network.state_dict(),
-        ema=parts.ema.module.state_dict() if parts.ema is not None else None,
-        optimizer=parts.optimizer.state_dict(),
-        scaler=parts.scaler.state_dict(),
-        history=at.history,
-        step=len(at.losses),
-        losses=tuple(at.losses),
-        global_batch=_global_batch(config, parts),
-        ranges=parts.quantised.ranges() if parts.quantised is not None else {},
-    )
-
-
-def restore(parts: Parts, state: RunState) -> None:
-    """Put a saved state back into freshly assembled parts. Raises ConfigError where it is another network's."""
-    try:
-        parts.network.load_state_dict(state.model)
-    except RuntimeError as error:
-        first = str(error).splitlines()[1].strip().rstrip(".:")
-        raise ConfigError(
-            f"the saved state is of another network than config.model builds now ({first}): undo the change of the "
-            "model's YAML, or start a run of another name"
-        ) from None
-    if parts.ema is not None and state.ema is not None:
-        parts.ema.module.load_state_dict(state.ema)
-    parts.optimizer.load_state_dict(state.optimizer)
-    parts.scaler.load_state_dict(state.scaler)
-    if parts.quantised is not None:
-        parts.quantised.load_ranges(state.ranges)
-
-
-def seed_all(seed: int, moment: int, rank: int = 0) -> None:
-    """Seed Python's, NumPy's and torch's global generators for one moment of one process."""
-    value = seed * 1_000_003 + moment + rank * 7_919_000_003
-    random.seed(value)
-    np.random.seed(value % 2**32)
-    torch.manual_seed(value)
-
-
-def updates_per_epoch(config: TrainConfig, parts: Parts) -> int:
-    """Optimizer steps in one epoch."""
-    return max(1, len(parts.train_batches) // config.train.accumulate)
-
-
-def _start(folder: RunFolder, config: TrainConfig, parts: Parts, resume: bool, bar: EpochBar) -> Position:
-    """The beginning, or the last whole checkpoint put back into `parts`."""
-    state, damaged = latest_checkpoint(folder.checkpoints) if resume else (None, [])
-    for line in damaged:
-        bar.line(line)
-    if state is None:
-        return Position([], [])
-    restore(parts, state)
-    at = Position(state.history, list(state.losses))
-    batch = _global_batch(config, parts)
-    if state.step and state.global_batch != batch:
-        # Another number of processes than before: the update of this epoch that has seen as many images.
-        step = min(state.step * state.global_batch // batch, updates_per_epoch(config, parts) - 1)
-        at.losses = [float(np.mean(state.losses))] * step
-        bar.line(f"{state.global_batch} images per update before, {batch} now: an unbroken run would differ")
-    bar.line(f"resuming {folder.path} after epoch {at.epoch}" + (f", step {len(at.losses)}" if at.losses else ""))
-    if not at.losses and parts.ranks.rank == 0:
-        _keep_best(folder, config, parts, at.history)
-    return at
-
-
 def _end_epoch(folder: RunFolder, config: TrainConfig, parts: Parts, at: Position, boards: Boards) -> None:
     save_checkpoint(folder.checkpoints, snapshot(parts, at, config), config.train.keep)
     folder.write_history(at.history)
-    _keep_best(folder, config, parts, at.history)
+    keep_best(folder, config, parts, at)
     boards.add(at.history[-1], at.epoch)
 
 
@@ -336,37 +191,29 @@ def _save_is_due(config: TrainConfig, done: int, updates: int, saved: float) -> 
 def _stop_if_asked(folder: RunFolder, config: TrainConfig, parts: Parts, at: Position, stop: StopRequest) -> None:
     """During validation: the epoch's updates are saved, a resumed run begins with its validation."""
     if stop.asked:
-        raise _save_and_stop(folder, config, parts, at)
+        raise _save_and_stop(folder, config, parts, at, stop)
 
 
-def _save_and_stop(folder: RunFolder, config: TrainConfig, parts: Parts, at: Position) -> RunStoppedError:
+def _save_and_stop(
+    folder: RunFolder, config: TrainConfig, parts: Parts, at: Position, stop: StopRequest
+) -> RunStoppedError:
     if parts.ranks.rank == 0:
         save_checkpoint(folder.checkpoints, snapshot(parts, at, config), config.train.keep)
-    where = f"SIGTERM after epoch {at.epoch}, step {len(at.losses)}"
-    return RunStoppedError(f"{where}: saved in {folder.path}, go on with --resume")
+    return stop.stopped(f"after epoch {at.epoch}, step {len(at.losses)}: saved in {folder.path}")
 
 
-def _global_batch(config: TrainConfig, parts: Parts) -> int:
-    return config.data.batch_size * config.train.accumulate * parts.ranks.world
+def _where(folder: RunFolder, config: TrainConfig, at: Position, resume: bool) -> str:
+    """What a run begins with, in words."""
+    if not at.epoch and not at.losses:
+        return f"nothing to resume in {folder.path}: starting from the beginning" if resume else ""
+    if at.epoch >= config.train.epochs:
+        return f"{folder.path} is trained: {at.epoch} of {config.train.epochs} epochs"
+    return f"resuming {folder.path} after epoch {at.epoch}" + (f", step {len(at.losses)}" if at.losses else "")
 
 
 def _set_lr(parts: Parts, update: int) -> float:
     parts.schedule.step_update(update)
     return float(parts.optimizer.param_groups[0]["lr"])
-
-
-def _keep_best(folder: RunFolder, config: TrainConfig, parts: Parts, history: list[dict[str, float]]) -> None:
-    """Save the current weights as the best where the last epoch is the best so far."""
-    best = max(history, key=lambda row: (row["val_top1"], -row["val_loss"]))
-    if best is not history[-1]:
-        return
-    folder.save_weights(folder.best, shipped(parts).state_dict(), record_of(config, parts, best))
-
-
-def _best_record(folder: RunFolder) -> Checkpoint:
-    from mobilezoo.artifacts import load_record_of
-
-    return load_record_of(Checkpoint, folder.best)
 
 
 def _summary(row: dict[str, float]) -> str:

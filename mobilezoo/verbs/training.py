@@ -1,10 +1,13 @@
 """`mobilezoo train`, and what it lends the trainer from the export package."""
 
+import os
+import shlex
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilezoo.artifacts import Checkpoint, file_stem
-from mobilezoo.config import find_config, is_yaml, load_record
+from mobilezoo.config import config_names, find_config, is_yaml, load_record
+from mobilezoo.errors import MobilezooError, near_names
 from mobilezoo.train.config import TrainConfig
 
 if TYPE_CHECKING:
@@ -12,17 +15,66 @@ if TYPE_CHECKING:
 
 
 def run_training(config: str, overrides: tuple[str, ...], out: Path | None, resume: bool, progress: bool) -> Checkpoint:
-    """Load the recipe, train, and return the record of the best weights with its full path."""
-    path = find_config("train", config)
+    """Load the recipe (or a run's own), train, and return the record of the best weights with its full path."""
+    named = run_folder_named(config)
+    if named is not None:
+        _only_to_resume(named, out, resume)
+    path = recipe_file(config)
     recipe = load_record(TrainConfig, path, overrides)
     recipe = recipe.model_copy(update={"data": recipe.data.located()})
-    from mobilezoo.models import load_model_config
+    from mobilezoo.train.run_folder import RunFolder
     from mobilezoo.train.trainer import train
 
-    model = load_model_config(recipe.model)
-    folder = out or Path("runs") / (recipe.name or (path.stem if recipe.name is None else file_stem(model.name)))
-    record = train(recipe, folder, resume=resume, progress=progress, tools=tools_for(recipe))
+    folder = named or out or Path("runs") / (path.stem if recipe.name is None else recipe.name or _model_name(recipe))
+    if resume:
+        recipe = recipe.model_copy(update={"model": RunFolder(folder).network_at_hand(recipe.model)})
+    record = train(recipe, folder, resume=resume, progress=progress, tools=tools_for(recipe), go_on=_go_on(folder))
     return record.model_copy(update={"path": str(folder / record.path)})
+
+
+def recipe_file(config: str) -> Path:
+    """The YAML behind a recipe's name or path, or the one that a run folder keeps. Raises MobilezooError."""
+    named = run_folder_named(config)
+    return named / "config.yaml" if named is not None else find_config("train", config)
+
+
+def run_folder_named(config: str) -> Path | None:
+    """The run folder that stands in the place of a recipe. Raises MobilezooError where it holds no run."""
+    if is_yaml(config) or config in config_names("train"):
+        return None
+    folder = Path(config).expanduser()
+    if (folder / "config.yaml").is_file():
+        return folder
+    if folder.is_dir() or len(folder.parts) > 1:
+        runs = [path.parent.name for path in folder.parent.glob("*/config.yaml")]
+        near = [str(folder.parent / name) for name in near_names(folder.name, runs, 3)]
+        hint = f"did you mean {', '.join(near)}?" if near else "name a run folder, a recipe or its YAML"
+        raise MobilezooError(f"{config!r} holds no run (there is no config.yaml in it): {hint}")
+    return None
+
+
+def _model_name(recipe: TrainConfig) -> str:
+    from mobilezoo.models import load_model_config
+
+    return file_stem(load_model_config(recipe.model).name)
+
+
+def _only_to_resume(folder: Path, out: Path | None, resume: bool) -> None:
+    """Raise MobilezooError where a run's folder is named for anything else."""
+    if not resume:
+        raise MobilezooError(
+            f"{str(folder)!r} already holds a run: add --resume to go on with it, or begin another by the same recipe: "
+            f"mobilezoo train {shlex.quote(str(folder / 'config.yaml'))} name=OTHER"
+        )
+    if out is not None:
+        raise MobilezooError(f"a run goes on in its own folder, {str(folder)!r}: leave --out out")
+
+
+def _go_on(folder: Path) -> str:
+    """The command that resumes a run."""
+    start = "mobilezoo" if os.environ.get("WORLD_SIZE", "1") == "1" else "torchrun … -m mobilezoo.cli"
+    name = str(folder) if len(folder.parts) > 1 else f"./{folder}"
+    return f"{start} train {shlex.quote(name)} --resume"
 
 
 def tools_for(recipe: TrainConfig) -> "Tools":

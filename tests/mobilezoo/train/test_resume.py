@@ -92,7 +92,7 @@ def test_sigterm_saves_and_the_resumed_run_equals_the_unbroken_one(
     trainer.train(config, tmp_path / "whole", progress=False)
     with monkeypatch.context() as patched:
         stop_after(patched, updates)
-        with pytest.raises(RunStoppedError, match=rf"epoch {updates // 6}, step {updates % 5 or 5}.*--resume"):
+        with pytest.raises(RunStoppedError, match=rf"epoch {updates // 6}, step {updates % 5 or 5}.*to go on"):
             trainer.train(config, tmp_path / "broken", progress=False)
     assert last_state(tmp_path / "broken").step == (updates % 5 or 5)
     trainer.train(config, tmp_path / "broken", resume=True, progress=False)
