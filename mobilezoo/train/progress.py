@@ -22,7 +22,7 @@ class EpochBar:
         self._progress.update(self._task, advance=1, status=status)
 
     def line(self, text: str) -> None:
-        self._progress.console.print(text, highlight=False)
+        self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
 
 
 @contextmanager

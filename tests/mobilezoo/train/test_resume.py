@@ -1,6 +1,5 @@
 """A run stopped in the middle of an epoch goes on bit for bit: weights, average, optimizer, order, randomness."""
 
-import os
 import signal
 from pathlib import Path
 from typing import Any
@@ -46,14 +45,17 @@ def recipe_of(folder: Path, workers: int = 0) -> TrainConfig:
     return load_record(TrainConfig, folder / "recipe.yaml")
 
 
-def stop_after(monkeypatch: pytest.MonkeyPatch, updates: int) -> None:
-    """SIGTERM arrives while the given update of this process is under way."""
+def stop_after(
+    monkeypatch: pytest.MonkeyPatch, updates: int, signals: tuple[signal.Signals, ...] = (signal.SIGTERM,)
+) -> None:
+    """Signals arrive while the given update of this process is under way."""
     real, done = trainer.run_update, []
 
     def counted(*args: Any) -> float:
         done.append(1)
         if len(done) == updates:
-            os.kill(os.getpid(), signal.SIGTERM)
+            for number in signals:
+                signal.raise_signal(number)
         return real(*args)
 
     monkeypatch.setattr(trainer, "run_update", counted)
@@ -111,6 +113,43 @@ def test_sigterm_exits_with_the_code_schedulers_know(
         main(["train", str(tmp_path / "recipe.yaml"), "-q", "--out", str(tmp_path / "run")])
     assert done.value.code == 143
     assert capsys.readouterr().err.startswith("stopped: SIGTERM after epoch 0, step 2: saved in ")
+
+
+def test_ctrl_c_saves_and_prints_the_command_that_goes_on(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    recipe_of(tmp_path)
+    run = tmp_path / "my run"
+    for signals, code, args in (
+        ((signal.SIGINT, signal.SIGTERM), 143, (str(tmp_path / "recipe.yaml"), "--out", str(run))),  # as torchrun does
+        ((signal.SIGINT,), 130, (str(run), "--resume")),
+    ):
+        with monkeypatch.context() as patched:
+            stop_after(patched, 2, signals)
+            with pytest.raises(SystemExit) as done:
+                main(["train", "-q", *args])
+        assert done.value.code == code
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == (
+        f"stopped: Ctrl-C after epoch 0, step 4: saved in {run}; to go on: mobilezoo train '{run}' --resume"
+    )
+    assert last_state(run).step == 4
+    assert not (run / "train.lock").exists()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.parametrize(("every", "kept"), [("null", "has no checkpoint yet"), ("1", "keeps epoch-0000-step-000001")])
+def test_the_second_ctrl_c_ends_at_once_and_says_what_is_kept(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str], every: str, kept: str
+) -> None:
+    recipe_of(tmp_path)
+    stop_after(monkeypatch, 2, (signal.SIGINT, signal.SIGINT))
+    run = tmp_path / "run"
+    with pytest.raises(SystemExit) as done:
+        main(["train", str(tmp_path / "recipe.yaml"), f"train.save_every_steps={every}", "-q", "--out", str(run)])
+    assert done.value.code == 130
+    line = capsys.readouterr().err.splitlines()[-1]
+    assert line == (f"stopped: Ctrl-C twice: ended at once, {run} {kept}; to go on: mobilezoo train {run} --resume")
 
 
 def test_a_damaged_newest_checkpoint_costs_only_the_updates_since_the_one_before(
