@@ -19,6 +19,8 @@ from mobilezoo.resolution import Resolution
 D = TypeVar("D", bound="Described")
 
 Kind = Literal["host", "phone", "board", "browser", "emulated"]
+Output = Literal["logits", "probabilities", "sigmoid"]
+"""What answers are; sigmoid: a probability of each class for itself, in files that others made."""
 
 
 class Quantization(Record):
@@ -45,6 +47,11 @@ class InputSpec(Record):
         """(height, width) in pixels."""
         h, w = self.shape[2:4] if self.layout == "NCHW" else self.shape[1:3]
         return h, w
+
+    def resized(self, size: tuple[int, int]) -> "InputSpec":
+        """The same for images of another (height, width)."""
+        first = 2 if self.layout == "NCHW" else 1
+        return self.model_copy(update={"shape": (*self.shape[:first], *size, *self.shape[first + 2 :])})
 
 
 class Parity(Record):
@@ -130,7 +137,9 @@ class Artifact(Described):
     precision: str
     model: str
     input: InputSpec
-    output: Literal["logits", "probabilities"] = "logits"
+    output: Output = "logits"
+    output_index: int = 0
+    """Which of the file's outputs that is."""
     float_groups: tuple[int, ...] = ()
     """Eighths of an int8 file, counted from the input as 0, that stay float."""
     preprocessing: Preprocessing
@@ -155,7 +164,8 @@ class Artifact(Described):
     foreign: bool = False
     """Described from the file alone, which others made: nothing of it is proven here."""
     untold: tuple[str, ...] = ()
-    """What the file does not tell, so that it is a stand-in here: `preprocessing`, or a size."""
+    """What the file does not tell, so that it is a stand-in here: `preprocessing`, `resolution`, `output`, or which
+    output holds the `scores`."""
 
 
 class DeviceInfo(Record):

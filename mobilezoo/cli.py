@@ -151,7 +151,7 @@ def train(
 
 PreprocessArg = Annotated[
     str | None,
-    typer.Option("--preprocess", help="Of files of others: imagenet, inception, raw, or mean=0.5,std=0.5,crop=0.9."),
+    typer.Option("--preprocess", help="Of files of others: raw, unit, inception, imagenet; crop=0.9, size=192x256, …"),
 ]
 
 

@@ -29,16 +29,18 @@ class FileApart:
     or the file itself tells. Raises ExportError in one line for whatever happens there.
     """
 
-    def __init__(self, path: str | Path, artifact: Artifact | None = None) -> None:
+    def __init__(self, path: str | Path, artifact: Artifact | None = None, labels: int = 0) -> None:
+        """`labels` names that are known help to find the scores among several outputs."""
         self.path = existing_path(path, "file")
-        self._given = artifact
+        self._given, self._labels = artifact, labels
 
     def __enter__(self) -> "FileApart":
         self._folder = tempfile.TemporaryDirectory(prefix="mobilezoo-run-")
         self._worker = Worker(COMMAND)
         try:
             given = self._given.model_dump(mode="json") if self._given else None
-            said = self._ask({"op": "open", "path": str(self.path), "artifact": given}, OPEN_LIMIT_S)
+            request = {"op": "open", "path": str(self.path), "artifact": given, "labels": self._labels}
+            said = self._ask(request, OPEN_LIMIT_S)
             self.artifact = Artifact.parse(said["artifact"], str(self.path))
             self.runtime = str(said["runtime"])
         except BaseException:
@@ -71,9 +73,9 @@ class FileApart:
         return said
 
 
-def inspect_file(path: Path) -> Artifact:
-    """What a file that others made tells of itself. Raises ExportError."""
-    with FileApart(path) as opened:
+def inspect_file(path: Path, labels: int = 0) -> Artifact:
+    """What a file that others made tells of itself; `labels` as FileApart takes them. Raises ExportError."""
+    with FileApart(path, labels=labels) as opened:
         return opened.artifact
 
 
@@ -82,14 +84,19 @@ class _Loaded:
 
     def __init__(self) -> None:
         self.runner: Any = None
+        self.artifact: Artifact | None = None
 
     def answer(self, request: dict[str, Any]) -> dict[str, Any]:
+        from mobilezoo_export.endings import scores_output
+
         if request["op"] == "open":
-            return self._open(Path(request["path"]), request["artifact"])
+            return self._open(Path(request["path"]), request["artifact"], request["labels"])
+        if self.artifact and "scores" in self.artifact.untold:
+            scores_output(self.runner.outputs, len(self.artifact.labels))  # tells why there are none
         np.save(request["answers"], self.runner.run(np.load(request["images"])))
         return {}
 
-    def _open(self, path: Path, given: dict[str, Any] | None) -> dict[str, Any]:
+    def _open(self, path: Path, given: dict[str, Any] | None, labels: int) -> dict[str, Any]:
         from mobilezoo.artifacts import load_record_of
         from mobilezoo_export.foreign import describe_file
         from mobilezoo_export.registry import load_runner, set_input
@@ -99,13 +106,14 @@ class _Loaded:
             artifact = load_record_of(Artifact, path)
         self.runner = load_runner(path)
         try:
-            artifact = artifact or describe_file(path, self.runner)
+            artifact = artifact or describe_file(path, self.runner, labels)
         except ExportError:
             raise
         except Exception as error:  # readers of descriptions raise whatever a damaged one leads to
             reason = f"{type(error).__name__}: {workers.first_line(error)}"
             raise ExportError(f"{path.name!r} cannot be read: {reason}") from error
         set_input(self.runner, artifact)
+        self.artifact = artifact
         return {"artifact": artifact.model_dump(mode="json"), "runtime": self.runner.runtime}
 
 

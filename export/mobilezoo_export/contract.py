@@ -13,7 +13,7 @@ from pydantic import Field
 
 from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, Quantization
 from mobilezoo.config import Record
-from mobilezoo.errors import require
+from mobilezoo.errors import ExportError, require
 
 if TYPE_CHECKING:
     import numpy as np
@@ -133,6 +133,8 @@ class Runner(ABC):
     input: InputSpec
     inputs: tuple[TensorSpec, ...] = ()
     outputs: tuple[TensorSpec, ...] = ()
+    output_index: int = 0
+    """Which of `outputs` is read."""
     pixels: Preprocessing | None = None
     """Set where the file takes raw pixels: batches, which come normalised, are turned back into them."""
     measurable: bool = True
@@ -185,7 +187,11 @@ class Runner(ABC):
             padded = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
             self.prepare(np.ascontiguousarray(padded, dtype=np.float32))
             self.invoke()
-            pieces.append(np.array(self.output(), dtype=np.float32)[: len(piece)])
+            answer = np.array(self.output(), dtype=np.float32)
+            answer = answer[None] if size == 1 and answer.ndim < 2 else answer  # some leave the batch axis out
+            if len(answer) != size:
+                raise ExportError(f"{size} images give answers of shape {answer.shape}: one row for each is read here")
+            pieces.append(answer[: len(piece)])
         return np.concatenate(pieces)
 
 

@@ -24,7 +24,7 @@ def as_input(values: np.ndarray, spec: InputSpec, inputs: Sequence[TensorSpec]) 
 
 def described(tensors: Sequence[TensorSpec]) -> str:
     """Names, types and shapes in one line."""
-    return ", ".join(f"{t.name} ({t.dtype} {'×'.join(map(str, t.shape)) or 'scalar'})" for t in tensors) or "no input"
+    return ", ".join(f"{t.name} ({t.dtype} {'×'.join(map(str, t.shape)) or 'scalar'})" for t in tensors) or "nothing"
 
 
 def noise(tensor: TensorSpec, rng: np.random.Generator) -> np.ndarray:
@@ -59,10 +59,10 @@ def dequantized(values: np.ndarray, quantization: Quantization | None) -> np.nda
 def _as_type(values: np.ndarray, tensor: TensorSpec) -> np.ndarray:
     """Float values, or pixels, as the tensor's type."""
     dtype, how = np.dtype(tensor.dtype), tensor.quantization
-    if dtype == values.dtype or dtype.kind == "f" or how is None:
+    if dtype == values.dtype or dtype.kind not in "iu":
         return values.astype(dtype)
-    limits = np.iinfo(dtype)
-    return np.clip(np.round(values / np.float32(how.scale)) + how.zero_point, limits.min, limits.max).astype(dtype)
+    limits, (scale, zero_point) = np.iinfo(dtype), (how.scale, how.zero_point) if how else (1.0, 0)
+    return np.clip(np.round(values / np.float32(scale)) + zero_point, limits.min, limits.max).astype(dtype)
 
 
 def image_input(inputs: Sequence[TensorSpec], habit: Literal["NCHW", "NHWC"]) -> InputSpec:

@@ -3,9 +3,10 @@
 from pathlib import Path
 
 from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, load_record_of, record_path
-from mobilezoo.errors import existing_path
+from mobilezoo.errors import ExportError, existing_path
 from mobilezoo.files import sha256_of, size_of
 from mobilezoo_export.contract import Runner
+from mobilezoo_export.endings import ending, scores_output
 from mobilezoo_export.packs import told_by
 from mobilezoo_export.registry import EXPORTERS, RUNNERS, load_runner
 
@@ -17,18 +18,30 @@ TARGETS = dict(zip(RUNNERS, ("onnx", "litert", "coreml", "executorch"), strict=T
 assert set(TARGETS.values()) == set(EXPORTERS)
 
 
-def describe_file(path: Path, runner: Runner | None = None) -> Artifact:
-    """A record made from a file that others made. Loads it: use `inspect_file` for files that nobody has tried."""
+def describe_file(path: Path, runner: Runner | None = None, labels: int = 0) -> Artifact:
+    """A record made from a file that others made. Loads it: use `inspect_file` for files that nobody has tried.
+
+    `labels` names that are known help to find the scores among several outputs.
+    """
     runner = runner or load_runner(path)
     told = told_by(path)
     prep = (told.preprocessing or PLAIN).for_channels(channels_of(runner.input) or 3)
+    index = _scores(runner, labels or len(told.labels))
+    output = told.output or ending(path, index or 0)
+    untold = {
+        "preprocessing": told.preprocessing is not None,
+        "resolution": not _any_size(runner),
+        "output": output is not None,
+        "scores": index is not None,
+    }
     return Artifact(
         path=path.name,
         target=TARGETS[path.suffix],
         precision=_precision(runner),
         model=path.stem,
         input=runner.input,
-        output="probabilities" if told.probabilities else "logits",
+        output=output or "logits",
+        output_index=index or 0,
         preprocessing=prep,
         labels=told.labels,
         sha256=sha256_of(path),
@@ -36,9 +49,9 @@ def describe_file(path: Path, runner: Runner | None = None) -> Artifact:
         parity=None,
         not_run=NOT_PROVEN,
         tools={},
-        output_quantization=runner.outputs[0].quantization if runner.outputs else None,
+        output_quantization=runner.outputs[index or 0].quantization if runner.outputs else None,
         foreign=True,
-        untold=() if told.preprocessing else ("preprocessing",),
+        untold=tuple(name for name, known in untold.items() if not known),
     )
 
 
@@ -47,17 +60,33 @@ def has_record(path: Path) -> bool:
     return record_path(path).is_file()
 
 
-def open_artifact(path: str | Path) -> Artifact:
-    """The record beside a file; without one, what the file itself tells, read in a process of its own."""
+def open_artifact(path: str | Path, labels: int = 0) -> Artifact:
+    """The record beside a file; without one, what the file itself tells, read in a process of its own.
+
+    `labels` names that are known help to find the scores among several outputs.
+    """
     from mobilezoo_export.apart import inspect_file
 
     file = existing_path(path, "file")
-    return load_record_of(Artifact, file) if has_record(file) else inspect_file(file)
+    return load_record_of(Artifact, file) if has_record(file) else inspect_file(file, labels)
 
 
 def channels_of(spec: InputSpec) -> int:
     """Of an image; 0 where the input is none."""
     return 0 if spec.layout == "none" else spec.shape[1 if spec.layout == "NCHW" else -1]
+
+
+def _scores(runner: Runner, labels: int) -> int | None:
+    try:
+        return scores_output(runner.outputs, labels)
+    except ExportError:
+        return None
+
+
+def _any_size(runner: Runner) -> bool:
+    """Whether the file leaves an image's height or width open."""
+    sides = (2, 3) if runner.input.layout == "NCHW" else (1, 2)
+    return runner.input.layout != "none" and any(axis in runner.inputs[0].open_axes for axis in sides)
 
 
 def _precision(runner: Runner) -> str:

@@ -10,7 +10,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobilezoo.artifacts import Preprocessing
+from mobilezoo.artifacts import Output, Preprocessing
 from mobilezoo.errors import ExportError
 
 LARGEST_LIST = 4_000_000
@@ -30,7 +30,8 @@ class Told(NamedTuple):
 
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
-    probabilities: bool = False
+    output: Output | None = None
+    """None: see `endings`."""
 
 
 def told_by(path: Path) -> Told:
@@ -45,7 +46,7 @@ def _from_notes(notes: dict[str, Any]) -> Told:
     """A file of ours that has lost its record."""
     told, fields = notes.get("input", {}), Preprocessing.model_fields
     prep = Preprocessing.parse({name: value for name, value in told.items() if name in fields}, "the notes inside")
-    return Told(prep, tuple(notes.get("labels", ())), notes.get("output") == "probabilities")
+    return Told(prep, tuple(notes.get("labels", ())), notes.get("output"))
 
 
 # ---- TFLite ---------------------------------------------------------------------------------------------------------
@@ -177,7 +178,7 @@ def _from_coreml(path: Path) -> Told:
     # What an image's scale and bias were is inside the program: pixels go in as they are.
     prep = Preprocessing(mean=(0.0,) * 3, std=(1 / 255,) * 3) if pixels else None
     labels = _labels_in(dict(described.metadata.userDefined)) or _classifier_names(spec)
-    return Told(prep, labels, bool(described.predictedProbabilitiesName))
+    return Told(prep, labels, "probabilities" if described.predictedProbabilitiesName else None)
 
 
 def _classifier_names(spec: Any) -> tuple[str, ...]:

@@ -63,9 +63,10 @@ def start_runner(path: Path, record: Artifact | None, threads: int = 1) -> "Runn
 
 
 def set_input(runner: "Runner", artifact: Artifact) -> None:
-    """Feed a runner as a record says: raw pixels where the file takes bytes that stand for no other numbers."""
+    """Feed and read a runner as a record says: raw pixels where it takes bytes that stand for no other numbers."""
     pixels = artifact.input.dtype == "uint8" and artifact.input.quantization is None
     runner.input, runner.pixels = artifact.input, artifact.preprocessing if pixels else None
+    runner.output_index = artifact.output_index
 
 
 def _resolve(place: str) -> Any:

@@ -4,10 +4,10 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mobilezoo.artifacts import record_path
+from mobilezoo.artifacts import Artifact, record_path
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
-from mobilezoo.verbs.opening import described, is_exported
+from mobilezoo.verbs.opening import described, is_exported, refuse_preprocess
 from mobilezoo.verbs.options import SubjectOptions
 
 if TYPE_CHECKING:
@@ -38,18 +38,20 @@ def evaluate_subject(
     from mobilezoo.data import open_data
     from mobilezoo.verbs.subject import load_subject
 
-    is_file = is_exported(subject)
-    weights = _weights_of(Path(subject), options) if is_file else (subject, options)
+    record = described(Path(subject), options) if is_exported(subject) else None
+    if record is None:
+        refuse_preprocess(subject, options)
+    weights = _weights_of(Path(subject), record, options) if record else (subject, options)
     loaded = load_subject(*weights) if weights is not None else None
     source = _source(subject, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
     split = open_data(source, train=False)
     network = None
     if loaded is not None and weights is not None:
         network = _evaluate_network(weights[0], loaded, source, split, progress, classes)
-    if not is_file:
+    if record is None:
         assert network is not None
         return network
-    result = _evaluate_file(Path(subject), source, split, progress, classes, options)
+    result = _evaluate_file(Path(subject), record, source, split, progress, classes)
     if network is not None:
         result |= {"pytorch": network, "top1_drop": network["top1"] - result["top1"]}
     return result
@@ -66,7 +68,8 @@ def evaluate_file(path: Path, source: DataConfig, progress: bool = False, classe
     """Scores of an exported file, run in its own runtime, on the validation split of a data config."""
     from mobilezoo.data import open_data
 
-    return _evaluate_file(path, source, open_data(source, train=False), progress, classes)
+    record = described(path, SubjectOptions())
+    return _evaluate_file(path, record, source, open_data(source, train=False), progress, classes)
 
 
 def evaluate_loaded(subject: "Subject", source: DataConfig, classes: str | None = None) -> "EvalResult":
@@ -81,11 +84,26 @@ def evaluate_loaded(subject: "Subject", source: DataConfig, classes: str | None 
 def print_result(result: dict[str, Any]) -> None:
     if "pytorch" in result:
         print_result(result["pytorch"])
+    loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
     print(
         f"{result['subject']} on {result['data']} ({result['images']} images, {result['runs_in']}): "
-        f"top-1 {result['top1']:.2f}%  top-5 {result['top5']:.2f}%  loss {result['loss']:.4f}"
+        f"top-1 {result['top1']:.2f}%  top-5 {result['top5']:.2f}%  loss {loss}"
         + (f"  drop {result['top1_drop']:.2f}" if "top1_drop" in result else "")
     )
+    if "output" in result:
+        print(f"  {_about_file(result)}")
+
+
+def _about_file(result: dict[str, Any]) -> str:
+    """What a file answers with, and what was not shown of it."""
+    from mobilezoo.verbs.answers import LEAST, WORDS
+
+    said = [f"output: {WORDS[result['output']]}"]
+    if result.get("zeros"):
+        said.append(f"{result['zeros']} images give their class probability 0, which the loss counts as {LEAST:g}")
+    if "parity" in result:
+        said.append(f"parity with PyTorch: {result['parity']}")
+    return "; ".join(said)
 
 
 def _evaluate_network(
@@ -111,16 +129,15 @@ def _score_loaded(
 
     network = loaded.network.to(device)
     one = torch.zeros(1, loaded.in_chans, *loaded.resolution, device=device)
-    places = _placed(network, one, loaded.labels, split, classes, loaded.name)
+    with torch.inference_mode():
+        outputs = int(network(one).shape[-1])
+    places = _placed(outputs, loaded.labels, split, classes, loaded.name)
     loader = eval_loader(source, split, loaded.resolution, loaded.preprocessing, device)
     return evaluate(network, placed(_tracked(loader, progress), places))
 
 
-def _weights_of(file: Path, options: SubjectOptions) -> tuple[str, SubjectOptions] | None:
+def _weights_of(file: Path, record: Artifact, options: SubjectOptions) -> tuple[str, SubjectOptions] | None:
     """The network that a file was made of, with what was said of it; None where its record names none that exists."""
-    from mobilezoo_export import open_artifact
-
-    record = open_artifact(file)
     said = options.model_dump(exclude_defaults=True)
     if options.checkpoint is None and record.checkpoint:
         recorded = (file.parent / record.checkpoint).resolve()
@@ -130,53 +147,42 @@ def _weights_of(file: Path, options: SubjectOptions) -> tuple[str, SubjectOption
         return None
     named = str(weights) if record_path(weights).is_file() else record.model
     prep = record.preprocessing
-    files_own = {"resolution": record.input.resolution, "mean": prep.mean, "std": prep.std, "labels": record.labels}
+    files_own = {"resolution": record.input.resolution, "labels": record.labels}
+    if not record.foreign:  # others may normalise inside of the file
+        files_own |= {"mean": prep.mean, "std": prep.std}
+    said.pop("preprocess", None)
     return named, SubjectOptions(**{**files_own, **said, "checkpoint": None if named == str(weights) else weights})
 
 
 def _evaluate_file(
-    path: Path,
-    source: DataConfig,
-    split: Any,
-    progress: bool,
-    classes: str | None,
-    options: SubjectOptions | None = None,
+    path: Path, record: Artifact, source: DataConfig, split: Any, progress: bool, classes: str | None
 ) -> dict[str, Any]:
+    import numpy as np
     import torch
 
     from mobilezoo.data import eval_loader
     from mobilezoo.data.classes import placed
-    from mobilezoo.train.evaluate import evaluate
+    from mobilezoo.verbs.answers import Answers, evaluate_answers
     from mobilezoo_export import FileApart
 
-    record = described(path, options or SubjectOptions())
     with FileApart(path, record) as opened:
-
-        def logits_of(x_bchw: torch.Tensor) -> torch.Tensor:
-            answer = torch.from_numpy(opened.run(x_bchw.numpy()))
-            if answer.ndim != 2:
-                raise ConfigError(f"{path.name!r} answers with shape {tuple(answer.shape)}: that is no score per class")
-            return answer.clamp_min(1e-12).log() if record.output == "probabilities" else answer
-
         size, prep = record.input.resolution, record.preprocessing
-        places = _placed(logits_of, torch.zeros(1, prep.channels, *size), record.labels, split, classes, path)
+        empty = opened.run(np.zeros((1, prep.channels, *size), np.float32))
+        outputs = Answers.of_file(path, record).read(empty, 1).shape[1]  # tells how many outputs there are
+        places = _placed(outputs, record.labels, split, classes, path)
         loader = eval_loader(source, split, size, prep, torch.device("cpu"))
-        scores = evaluate(logits_of, placed(_tracked(loader, progress), places))
-        return {"subject": str(path), "data": source.source, "runs_in": opened.runtime, **scores.model_dump()}
+        batches = placed(_tracked(loader, progress), places)
+        scores = evaluate_answers(opened.run, batches, Answers.of_file(path, record))
+    mark = {"parity": record.not_run} if record.foreign else {}
+    return {"subject": str(path), "data": source.source, "runs_in": opened.runtime, **scores, **mark}
 
 
-def _placed(
-    logits_of: Any, x_bchw: "torch.Tensor", labels: tuple[str, ...], split: Any, classes: str | None, whose: str | Path
-) -> "Places":
-    """Which output stands for which class of the split; one empty image tells how many outputs there are."""
+def _placed(outputs: int, labels: tuple[str, ...], split: Any, classes: str | None, whose: str | Path) -> "Places":
+    """Which output stands for which class of the split."""
     import sys
-
-    import torch
 
     from mobilezoo.data.classes import place_classes
 
-    with torch.inference_mode():
-        outputs = int(logits_of(x_bchw).shape[-1])
     places = place_classes(split.labels, outputs, labels, classes, str(whose))
     for line in (split.left_out, places.note):
         if line:

@@ -2,6 +2,7 @@
 
 import csv
 import io
+import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -14,7 +15,8 @@ from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError, DataError, existing_path
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
-from mobilezoo.verbs.opening import described, is_exported
+from mobilezoo.verbs.answers import WORDS, Answers
+from mobilezoo.verbs.opening import described, is_exported, refuse_preprocess
 from mobilezoo.verbs.options import SubjectOptions
 
 BATCH = 16
@@ -39,12 +41,15 @@ class Prediction(Record):
 
 @dataclass
 class _Scorer:
-    """float32 NCHW images → probabilities [n, classes], and what must be known to feed it."""
+    """float32 NCHW images → what a network or file answers, and what must be known to feed and to read it."""
 
-    probabilities: Callable[[np.ndarray], np.ndarray]
+    run: Callable[[np.ndarray], np.ndarray]
+    answers: Answers
     preprocessing: Preprocessing
     resolution: Size
     labels: tuple[str, ...]
+    proof: str | None = None
+    """Of a file without a record: that nothing was shown of it."""
 
 
 def predict(subject: str, images: list[Path], options: SubjectOptions, top: int = 5) -> list[Prediction]:
@@ -60,18 +65,21 @@ def predict(subject: str, images: list[Path], options: SubjectOptions, top: int 
     with _scorer(subject, options) as scorer:
         fit = eval_transform(scorer.preprocessing, scorer.resolution)
         pixels = Pixels(channels=scorer.preprocessing.channels)
-        found: dict[Path, Prediction] = {}
-        waiting: list[tuple[Path, np.ndarray]] = []
+        faults: dict[Path, str] = {}
+        scores: dict[Path, np.ndarray] = {}
+        waiting: dict[Path, np.ndarray] = {}
         for path in paths:
             try:
-                waiting.append((path, np.asarray(fit(pixels.read(path)))))
+                waiting[path] = np.asarray(fit(pixels.read(path)))
             except BAD_IMAGE as error:
-                found[path] = Prediction(image=str(path), fault=" ".join(str(error).split())[:200])
+                faults[path] = " ".join(str(error).split())[:200]
             if len(waiting) == BATCH:
-                found |= _answers(scorer, waiting, top)
-                waiting = []
-        found |= _answers(scorer, waiting, top)
-    return [found[path] for path in paths]
+                scores |= _scores(scorer, waiting)
+                waiting = {}
+        scores |= _scores(scorer, waiting)
+    if scorer.proof and scores:
+        print(f"{subject}: output: {WORDS[scorer.answers.output]}; {scorer.proof}", file=sys.stderr)
+    return [_prediction(scorer, path, scores.get(path), faults.get(path), top) for path in paths]
 
 
 def images_of(given: list[Path]) -> list[Path]:
@@ -92,18 +100,21 @@ def images_of(given: list[Path]) -> list[Path]:
     return list(dict.fromkeys(found))
 
 
-def _answers(scorer: _Scorer, waiting: list[tuple[Path, np.ndarray]], top: int) -> dict[Path, Prediction]:
+def _scores(scorer: _Scorer, waiting: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
     if not waiting:
         return {}
-    scores = scorer.probabilities(np.stack([image for _, image in waiting]))
+    scores = scorer.answers.read(scorer.run(np.stack(list(waiting.values()))), len(waiting))
     if scorer.labels and len(scorer.labels) != scores.shape[1]:
         raise ConfigError(
             f"{scores.shape[1]} outputs and {len(scorer.labels)} labels: --labels has one name per output"
         )
-    return {path: _prediction(path, row, scorer.labels, top) for (path, _), row in zip(waiting, scores, strict=True)}
+    return dict(zip(waiting, scores, strict=True))
 
 
-def _prediction(path: Path, row: np.ndarray, labels: tuple[str, ...], top: int) -> Prediction:
+def _prediction(scorer: _Scorer, path: Path, scores: np.ndarray | None, fault: str | None, top: int) -> Prediction:
+    if scores is None:
+        return Prediction(image=str(path), fault=fault)
+    row, labels = scorer.answers.probabilities(scores[None])[0], scorer.labels
     order = np.argsort(-row, kind="stable")[:top]
     best = (Guess(index=int(i), label=labels[i] if labels else None, probability=float(row[i])) for i in order)
     return Prediction(image=str(path), best=tuple(best))
@@ -114,13 +125,14 @@ def _scorer(subject: str, options: SubjectOptions) -> Iterator[_Scorer]:
     if is_exported(subject):
         from mobilezoo_export import FileApart
 
-        record = described(existing_path(subject, "file"), options)
-        with FileApart(subject, record) as opened:
-            known = record.output == "probabilities"
-            labels = options.labels or record.labels
-            size = record.input.resolution
-            yield _Scorer(lambda x: _softmax(opened.run(x), known), record.preprocessing, size, labels)
+        path = existing_path(subject, "file")
+        record = described(path, options)
+        answers, size = Answers.of_file(path, record), record.input.resolution
+        proof = record.not_run if record.foreign else None
+        with FileApart(path, record) as opened:
+            yield _Scorer(opened.run, answers, record.preprocessing, size, record.labels, proof)
         return
+    refuse_preprocess(subject, options)
     import torch
 
     from mobilezoo.verbs.subject import load_subject
@@ -131,21 +143,10 @@ def _scorer(subject: str, options: SubjectOptions) -> Iterator[_Scorer]:
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
-            return _softmax(loaded.network(torch.from_numpy(images)).numpy(), known=False)
+            answer: np.ndarray = loaded.network(torch.from_numpy(images)).numpy()
+            return answer
 
-    yield _Scorer(run, loaded.preprocessing, loaded.resolution, loaded.labels)
-
-
-def _softmax(answers: np.ndarray, known: bool) -> np.ndarray:
-    """Probabilities; answers that are some already, as files of others often give, stay as they are."""
-    if answers.ndim != 2:
-        raise ConfigError(f"answers of shape {answers.shape} are no score per class")
-    sums = answers.sum(axis=1)
-    if known or (answers.min() >= 0 and np.all(np.abs(sums - 1) < 0.05)):
-        return answers
-    powers = np.exp(answers - answers.max(axis=1, keepdims=True))
-    normalized: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
-    return normalized
+    yield _Scorer(run, Answers(subject, "logits"), loaded.preprocessing, loaded.resolution, loaded.labels)
 
 
 def as_csv(predictions: list[Prediction]) -> str:

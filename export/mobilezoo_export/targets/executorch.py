@@ -147,7 +147,7 @@ class ExecuTorchRunner(Runner):
         self._result = self._method.execute(self._held)
 
     def output(self) -> np.ndarray:
-        return np.asarray(self._result[0].float().numpy())
+        return np.asarray(self._result[self.output_index].float().numpy())
 
 
 def _tensor(path: Path, name: str, meta_of: Any, index: int) -> TensorSpec:

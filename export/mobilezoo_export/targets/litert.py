@@ -172,7 +172,8 @@ class LiteRTRunner(Runner):
         self.interpreter.invoke()
 
     def output(self) -> np.ndarray:
-        return dequantized(self.interpreter.get_tensor(self._out[0]["index"]), self.outputs[0].quantization)
+        index = self.output_index
+        return dequantized(self.interpreter.get_tensor(self._out[index]["index"]), self.outputs[index].quantization)
 
 
 def _tensor(detail: dict[str, Any]) -> TensorSpec:

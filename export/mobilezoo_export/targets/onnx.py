@@ -113,7 +113,7 @@ class OnnxRunner(Runner):
         self.session.run_with_iobinding(self._binding)
 
     def output(self) -> np.ndarray:
-        return np.asarray(self._binding.copy_outputs_to_cpu()[0], dtype=np.float32)
+        return np.asarray(self._binding.copy_outputs_to_cpu()[self.output_index], dtype=np.float32)
 
 
 def _declared(value: Any) -> TensorSpec:

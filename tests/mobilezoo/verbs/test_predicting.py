@@ -8,6 +8,7 @@ import pytest
 from PIL import Image
 
 from mobilezoo import cli
+from mobilezoo.artifacts import InputSpec
 from mobilezoo.errors import ConfigError
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.verbs.opening import parse_preprocess
@@ -125,11 +126,18 @@ def test_a_mistake_is_one_line(
 
 
 def test_preprocess_is_read_key_by_key_and_checked() -> None:
-    found = parse_preprocess("imagenet,crop=0.9,interpolation=bilinear", PLAIN)
-    assert found["mean"] == (0.485, 0.456, 0.406)
-    assert (found["crop_pct"], found["interpolation"]) == (0.9, "bilinear")
-    assert parse_preprocess("mean=0.5,std=0.25", PLAIN)["std"] == (0.25,) * 3
-    assert parse_preprocess("mean=0.1/0.2/0.3,std=1", PLAIN)["mean"] == (0.1, 0.2, 0.3)
-    for wrong in ("mean=", "mean=x", "std=0", "crop=9", "interpolation=magic", "mean=1/2,std=1/1/1", "what=1"):
+    spec = InputSpec(shape=(1, 3, 8, 8))
+
+    def parsed(text: str) -> Preprocessing:
+        return parse_preprocess(text, PLAIN, spec).preprocessing
+
+    found = parsed("imagenet,crop=0.9,interpolation=bilinear")
+    assert found.mean == (0.485, 0.456, 0.406)
+    assert (found.crop_pct, found.interpolation) == (0.9, "bilinear")
+    assert parsed("mean=0.5,std=0.25").std == (0.25,) * 3
+    assert parsed("mean=0.1/0.2/0.3,std=1").mean == (0.1, 0.2, 0.3)
+    assert parse_preprocess("unit,size=10x20", PLAIN, spec).size == (10, 20)
+    wrong = ("mean=", "mean=x", "std=0", "crop=9", "interpolation=magic", "mean=1/2,std=1/1/1", "what=1", "size=0", ",")
+    for text in wrong:
         with pytest.raises(ConfigError, match="--preprocess"):
-            parse_preprocess(wrong, PLAIN)
+            parsed(text)

@@ -1,0 +1,94 @@
+"""What a file answers with: a score per class, and whether scores are logits or probabilities already."""
+
+from collections.abc import Callable, Iterable, Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Self
+
+import numpy as np
+
+from mobilezoo.artifacts import Artifact, Output
+from mobilezoo.errors import ConfigError
+
+if TYPE_CHECKING:
+    import torch
+LEAST = 1e-9
+"""What a probability of 0 counts as in a loss: quantized ones are rounded to 0."""
+SUM_TOLERANCE = 0.02
+"""Of the sum of half-precision probabilities; quantized ones may be off by half a step each."""
+WORDS: dict[Output, str] = {
+    "logits": "logits",
+    "probabilities": "probabilities",
+    "sigmoid": "sigmoid, a probability of each class for itself",
+}
+
+
+class Answers:
+    """Reads a file's answers, and tells at the end what they were: where the graph does not, by all of the numbers."""
+
+    def __init__(self, whose: str, told: Output | None, step: float = 0.0) -> None:
+        """`step` is that of quantized numbers."""
+        self._whose, self._told, self._step, self._distributions = whose, told, step, True
+
+    @classmethod
+    def of_file(cls, path: Path, record: Artifact) -> Self:
+        how = record.output_quantization
+        return cls(path.name, None if "output" in record.untold else record.output, how.scale if how else 0.0)
+
+    def read(self, answer: np.ndarray, images: int) -> np.ndarray:
+        """Scores [n, classes]; axes of size 1 vanish. Raises ConfigError for all else, and for what is no number."""
+        shape = "×".join(map(str, answer.shape))
+        classes = max(answer.shape[1:], default=0)
+        if answer.size != images * classes or len(answer) != images:
+            raise ConfigError(f"{self._whose!r} answers {images} images with shape {shape}: that is no score per class")
+        if classes < 2:
+            raise ConfigError(f"{self._whose!r} gives one number per image: that is no score per class")
+        scores = answer.reshape(images, classes)
+        if not np.isfinite(scores).all():
+            raise ConfigError(f"{self._whose!r} answers with numbers that are not finite: see --preprocess")
+        self._distributions = self._distributions and bool(self._could_be(scores))
+        return scores
+
+    @property
+    def output(self) -> Output:
+        """What the answers read so far are."""
+        return self._told or ("probabilities" if self._distributions else "logits")
+
+    def probabilities(self, scores: np.ndarray) -> np.ndarray:
+        """Of scores that `read` gave, once all are read."""
+        if self.output != "logits":
+            return scores
+        powers = np.exp(scores - scores.max(axis=1, keepdims=True))
+        normalized: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
+        return normalized
+
+    def _could_be(self, scores: np.ndarray) -> bool:
+        off = SUM_TOLERANCE + scores.shape[1] * self._step / 2
+        return bool(scores.min() >= 0 and scores.max() <= 1 + off and np.all(np.abs(scores.sum(axis=1) - 1) <= off))
+
+
+def evaluate_answers(
+    run: Callable[[np.ndarray], np.ndarray], batches: "Iterable[tuple[torch.Tensor, torch.Tensor]]", answers: Answers
+) -> dict[str, Any]:
+    """Scores of a file over batches (x, y): the loss is -log p of probabilities, and none of sigmoids.
+
+    `zeros` counts the images whose class had probability 0, which the loss takes for LEAST.
+    """
+    import torch
+
+    from mobilezoo.train.evaluate import evaluate
+
+    of_class: list[float] = []
+
+    def scored() -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
+        for x_bchw, y in batches:
+            scores = torch.from_numpy(answers.read(run(x_bchw.numpy()), len(y)))
+            of_class.extend(scores[torch.arange(len(y)), y].tolist())
+            yield scores, y
+
+    result = evaluate(lambda scores: scores, scored()).model_dump()
+    if answers.output == "sigmoid":
+        result["loss"] = None
+    elif answers.output == "probabilities":
+        result["loss"] = -float(np.log(np.maximum(of_class, LEAST)).mean())
+        result["zeros"] = sum(p < LEAST for p in of_class)
+    return {**result, "output": answers.output}
