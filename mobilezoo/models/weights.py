@@ -17,7 +17,7 @@ from torch import Tensor, nn
 
 from mobilezoo.errors import CheckpointError, printable, shortened
 from mobilezoo.models.base import ModelConfig, family_module
-from mobilezoo.models.unpickle import read_content
+from mobilezoo.models.tensor_file import read_content
 
 COUNTERS = ("total_ops", "total_params", "n_averaged")
 """What thop and torch's AveragedModel count beside the weights."""
@@ -29,6 +29,11 @@ TRAINING = ("optim", "lr_sched", "sched", "scaler", "rng", "amp", "callbacks", "
 """Beginnings of names under which training keeps its own tensors."""
 MAX_DEPTH = 12
 MAX_NAMES = 1_000_000
+MAX_TENSORS = 100_000
+MAX_DOTS = 64
+"""Of a name: networks are not looked for deeper."""
+MAX_LETTERS = 1 << 27
+"""Of all dotted names together."""
 SHOWN = 3
 """How many names a message lists."""
 
@@ -82,6 +87,8 @@ def tensors_of(path: str | Path, key: str | None = None) -> Tensors:
         raise CheckpointError(f"checkpoint not found: {str(path)!r}")
     content = read_content(file)
     tensors = dict(_walk(content))
+    if len(tensors) > MAX_TENSORS:
+        raise CheckpointError(f"{str(path)!r} holds {len(tensors):,} tensors, which no network has")
     if not tensors:
         found = names(list(map(str, content))) if isinstance(content, Mapping) else type(content).__name__
         raise CheckpointError(f"{str(path)!r} holds no state dict (found: {found or 'nothing'})")
@@ -175,6 +182,7 @@ def names(some: Sequence[str]) -> str:
 def _walk(content: Any) -> Iterator[tuple[str, Tensor]]:
     """(dotted name, tensor) of all below mappings and lists, in the file's order."""
     waiting: list[tuple[str, int, Any]] = [("", 0, content)]
+    letters = 0
     for _ in range(MAX_NAMES):
         if not waiting:
             return
@@ -184,6 +192,9 @@ def _walk(content: Any) -> Iterator[tuple[str, Tensor]]:
         elif isinstance(node, Mapping | list | tuple) and depth < MAX_DEPTH:
             items = node.items() if isinstance(node, Mapping) else enumerate(node)
             named = [(str(key), value) for key, value in items if isinstance(key, str | int) and str(key)]
+            letters += sum(len(prefix) + len(k) for k, _ in named)
+            if len(waiting) + len(named) > MAX_NAMES or letters > MAX_LETTERS:
+                break
             inner = [(f"{prefix}.{k}" if prefix else k, depth + 1, v) for k, v in named if not _trains(k, v)]
             waiting += reversed(inner)
     raise CheckpointError(f"more than {MAX_NAMES:,} names in one file, which no network has")
@@ -212,7 +223,8 @@ def _parts(tensors: Tensors, least: int) -> Iterator[tuple[str, Tensors]]:
             first, dot, rest = name.partition(".")
             if dot:
                 children.setdefault(first, {})[rest] = value
-        waiting += [(f"{prefix}{k}.", v) for k, v in children.items() if len(v) >= least or 2 * len(v) > len(part)]
+        if prefix.count(".") < MAX_DOTS:
+            waiting += [(f"{prefix}{k}.", v) for k, v in children.items() if len(v) >= least or 2 * len(v) > len(part)]
 
 
 def _clean(part: Tensors, own: Mapping[str, Tensor]) -> Tensors:

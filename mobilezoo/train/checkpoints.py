@@ -1,24 +1,23 @@
 """Checkpoints of a run: one folder each, complete or absent, its files' checksums inside.
 
 `checkpoints/epoch-0007/`, written after seven epochs, or `checkpoints/epoch-0007-step-000120/`, written 120 updates
-later, holds `model.safetensors`, `ema.safetensors` (where averaging is on), `state.pt` (optimizer,
-scheduler, history; read with weights_only=True) and `sums.json`. A folder is written under a temporary name and
-renamed, so a kill leaves the one before it.
+later, holds `model.safetensors`, `ema.safetensors` (where averaging is on), `state.pt` (optimizer, scheduler, history)
+and `sums.json`. A folder is written under a temporary name and renamed, so a kill leaves the one before it.
 """
 
 import json
 import shutil
 from dataclasses import dataclass, field
 from pathlib import Path
-from pickle import UnpicklingError
 from typing import Any
 
 import torch
-from safetensors.torch import load_file, save_file
+from safetensors.torch import save_file
 
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import MobilezooError, printable
 from mobilezoo.files import atomic_write, sha256_of, write_text
-from mobilezoo.reading import read_json
+from mobilezoo.models.tensor_file import read_content
+from mobilezoo.reading import mapping, read_json
 
 NEEDED = ("model.safetensors", "state.pt")
 REST = ("epoch", "optimizer", "scaler", "history", "step", "losses", "global_batch", "ranges")
@@ -88,18 +87,17 @@ class _DamagedError(Exception):
 def _read(path: Path) -> RunState:
     """A checkpoint whose files have their checksums. Raises _DamagedError."""
     try:
-        sums = dict(read_json(path / "sums.json"))
+        sums = mapping(read_json(path / "sums.json"), "sums.json")
         for name in sorted({*NEEDED, *sums}):
-            if sha256_of(path / name) != sums.get(name):
-                raise _DamagedError(f"{name} has another checksum")
-        rest = torch.load(path / "state.pt", map_location="cpu", weights_only=True)
-        ema = path / "ema.safetensors"
+            if Path(name).name != name or sha256_of(path / name) != sums.get(name):
+                raise _DamagedError(f"{printable(name)} has another checksum")
+        rest, ema = read_content(path / "state.pt"), path / "ema.safetensors"
         return RunState(
-            model=load_file(path / "model.safetensors"), ema=load_file(ema) if ema.exists() else None, **rest
+            model=read_content(path / "model.safetensors"), ema=read_content(ema) if ema.exists() else None, **rest
         )
     except OSError as error:
         raise _DamagedError(f"{Path(error.filename or path).name}: {error.strerror}") from None
-    except (MobilezooError, ValueError, TypeError, UnpicklingError) as error:
+    except (MobilezooError, ValueError, TypeError) as error:
         raise _DamagedError(str(error).splitlines()[0]) from None
 
 
