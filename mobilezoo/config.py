@@ -47,8 +47,22 @@ def config_root() -> Path:
 
 
 def config_names(kind: str) -> list[str]:
-    """Bare names of all shipped configs of a kind (a folder of `configs/`)."""
-    return sorted(p.stem for p in (config_root() / kind).glob("*.yaml"))
+    """Bare names of all configs of a kind (a folder of `configs/`), shipped or brought by plugins."""
+    return sorted({p.stem for root in _config_roots() for p in (root / kind).glob("*.yaml")})
+
+
+def config_path(kind: str, name: str) -> Path | None:
+    """The YAML behind a bare name, shipped or brought by a plugin. Raises ConfigError for one that is there twice."""
+    found = [path for root in _config_roots() if (path := root / kind / f"{name}.yaml").is_file()]
+    if len(found) > 1:
+        raise ConfigError(f"{kind} config {name!r} is there twice: {found[0]} and {found[1]}: write the path you mean")
+    return found[0] if found else None
+
+
+def _config_roots() -> tuple[Path, ...]:
+    from mobilezoo.plugins import config_folders
+
+    return (config_root(), *config_folders())
 
 
 def is_yaml(name: str) -> bool:
@@ -66,11 +80,10 @@ def find_config(kind: str, name: str | Path) -> Path:
         if not path.is_file():
             raise ConfigError(f"config file not found: {text!r}")
         return path
-    path = config_root() / kind / f"{text}.yaml"
-    if not path.is_file():
-        noun = kind if kind in ("train", "export", "search") else kind.removesuffix("s")
-        raise UnknownNameError(f"{noun} config" if kind != "models" else "model", text, config_names(kind))
-    return path
+    if found := config_path(kind, text):
+        return found
+    noun = kind if kind in ("train", "export", "search") else kind.removesuffix("s")
+    raise UnknownNameError(f"{noun} config" if kind != "models" else "model", text, config_names(kind))
 
 
 def write_yaml(path: str | Path, data: Mapping[str, Any], header: Sequence[str] = ()) -> Path:

@@ -40,12 +40,12 @@ class ConfigError(MobilezooError):
 class UnknownNameError(MobilezooError):
     """A name that no registry knows; near names are offered."""
 
-    def __init__(self, kind: str, name: str, known: Iterable[str]) -> None:
+    def __init__(self, kind: str, name: str, known: Iterable[str], note: str = "") -> None:
         names = sorted(known)
         near = near_names(name, names, 4)
         every = f"known: {', '.join(names)}" if len(names) <= FEW else "see `mobilezoo list`"
         hint = f"did you mean {', '.join(near)}?" if near else every
-        super().__init__(f"unknown {kind} {shortened(repr(name))}: {hint}")
+        super().__init__(f"unknown {kind} {shortened(repr(name))}: {hint}" + (f"; {note}" if note else ""))
 
 
 class CheckpointError(MobilezooError):

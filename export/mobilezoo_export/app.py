@@ -1,7 +1,6 @@
 """What apps want in a file: raw pixels in, and notes on input and output inside the file itself."""
 
 import json
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -70,7 +69,9 @@ def notes_text(spec: ExportSpec, layout: str) -> str:
 
 def read_notes(path: Path) -> dict[str, Any]:
     """The notes inside an exported file; empty where it holds none."""
-    text = _READERS[path.suffix](path)
+    from mobilezoo_export.registry import exporter_of
+
+    text = exporter_of(path).notes_in(path)
     found: dict[str, Any] = json.loads(text) if text else {}
     return found
 
@@ -131,7 +132,7 @@ def _rename(data: bytearray, tensor: Any, name: str) -> None:
     data[at + 4 : at + 4 + length] = new.ljust(length, b"\0")
 
 
-def _litert_notes(path: Path) -> str:
+def litert_notes(path: Path) -> str:
     from ai_edge_litert import schema_py_generated as schema
 
     data = path.read_bytes()
@@ -145,19 +146,19 @@ def _litert_notes(path: Path) -> str:
     return ""
 
 
-def _onnx_notes(path: Path) -> str:
+def onnx_notes(path: Path) -> str:
     import onnx
 
     return {p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props}.get(KEY, "")
 
 
-def _coreml_notes(path: Path) -> str:
+def coreml_notes(path: Path) -> str:
     import coremltools as ct
 
     return str(ct.utils.load_spec(str(path)).description.metadata.userDefined.get(KEY, ""))
 
 
-def _executorch_notes(path: Path) -> str:
+def executorch_notes(path: Path) -> str:
     from executorch.runtime import Runtime
 
     program = Runtime.get().load_program(path)
@@ -165,11 +166,3 @@ def _executorch_notes(path: Path) -> str:
         return ""
     method = program.load_method(KEY)
     return str(method.execute([])[0]) if method is not None else ""
-
-
-_READERS: dict[str, Callable[[Path], str]] = {
-    ".tflite": _litert_notes,
-    ".onnx": _onnx_notes,
-    ".mlpackage": _coreml_notes,
-    ".pte": _executorch_notes,
-}

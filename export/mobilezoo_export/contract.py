@@ -5,13 +5,14 @@ that into whatever the file wants (NHWC, uint8, int8), runners do the same for i
 """
 
 from abc import ABC, abstractmethod
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, ClassVar, Literal
+from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, Quantization
+from mobilezoo.artifacts import Artifact, InputSpec, Output, Preprocessing, Quantization
 from mobilezoo.config import Record
 from mobilezoo.errors import ExportError, require
 
@@ -195,8 +196,64 @@ class Runner(ABC):
         return np.concatenate(pieces)
 
 
+class Runtime(NamedTuple):
+    """What times a target's files on this machine."""
+
+    title: str
+    delegate: str
+    """What the runner must report having used."""
+    modules: tuple[str, ...]
+    """Imported before a file is loaded, so that its loading time is not Python's; the first must be installed."""
+    package: str
+    """Distribution whose version results are filed under."""
+    extra: str
+
+
+class Told(NamedTuple):
+    """What a file without a record of ours says of itself."""
+
+    preprocessing: Preprocessing | None = None
+    labels: tuple[str, ...] = ()
+    output: Output | None = None
+    """None: see `endings`."""
+
+
+class Reading(NamedTuple):
+    """Operators of a file, as its runtime loads it."""
+
+    ops: Counter[str]
+    partitions: int | None = None
+    """Parts that the delegate takes; None where the runtime does not tell."""
+    outside: Counter[str] | None = None
+    """Operators outside of the partitions."""
+    ranks: Sequence[int | None] = ()
+    """Of all tensors; None where a size is dynamic."""
+
+
+class Rule(NamedTuple):
+    """Operators that phones' accelerators are known to refuse or to be slow at."""
+
+    ops: tuple[str, ...]
+    why: str
+    source: str
+
+
+class Limits(NamedTuple):
+    """What is known of a format's delegates."""
+
+    rules: tuple[Rule, ...] = ()
+    deepest: int | None = None
+    """Largest rank of a tensor that they take."""
+    too_deep: str = ""
+    delegate: str = ""
+    """Source of what the delegate takes."""
+
+
 class Exporter(ABC):
-    """One target. Common work (fusing, tracing, parity, naming, atomic writes) is done once around it."""
+    """One target: how its files are written, run, timed and read.
+
+    Common work (fusing, tracing, parity, naming, atomic writes) is done once around it.
+    """
 
     target: ClassVar[str]
     suffix: ClassVar[str]
@@ -209,6 +266,27 @@ class Exporter(ABC):
     precisions: ClassVar[tuple[str, ...]]
     calibrated: ClassVar[tuple[str, ...]] = ()
     """Precisions that need calibration images."""
+    runtime: ClassVar[Runtime | None] = None
+    """What times its files on this machine, if anything does."""
+    timed_by: ClassVar[str] = ""
+    """Where else its files are timed, for the message that nothing here does."""
+    limits: ClassVar[Limits] = Limits()
+
+    @abstractmethod
+    def open(self, path: Path, threads: int, record: Artifact | None) -> Runner:
+        """A file of this target in its own runtime. Raises ExportError for a damaged file."""
+
+    def reading(self, path: Path) -> Reading | None:
+        """What is in a file that its runtime can load; None for a format that nothing here can read."""
+        return None
+
+    def notes_in(self, path: Path) -> str:
+        """The metadata that `export` wrote into a file, JSON; empty where there is none."""
+        return ""
+
+    def told_by(self, path: Path) -> Told:
+        """What a file that others made says of its input and labels. Raises ExportError for what cannot be done."""
+        return Told()
 
     def require(self) -> None:
         """Raise MissingToolError unless the toolchain is installed."""
@@ -238,9 +316,3 @@ class Exporter(ABC):
     def not_run(self, spec: ExportSpec) -> str | None:
         """Why a file of this target cannot be run on this machine, or None."""
         return None
-
-    def run(self, artifact: Path, batch: "np.ndarray") -> "np.ndarray":
-        """Logits of the file, computed by its own runtime. Raises ExportError for a damaged file."""
-        from mobilezoo_export.registry import load_runner
-
-        return load_runner(artifact).run(batch)

@@ -82,7 +82,7 @@ def convert(
     except Exception as error:
         raise ExportError(f"the {target} converter refused {spec.model}: {one_line(error)}") from error
     if exporter.not_run(spec):
-        return Outcome(warnings=tuple(warnings), coverage=coverage(target, path)), None
+        return Outcome(warnings=tuple(warnings), coverage=coverage(exporter, path)), None
     try:
         # Without a record, the runner would have to guess the layout of a square, few-pixel input.
         runner = load_runner(path)
@@ -94,7 +94,7 @@ def convert(
         raise
     except Exception as error:
         raise ExportError(f"{spec.model}: the {target} file cannot be run: {one_line(error)}") from error
-    return Outcome(warnings=tuple(warnings), runtime=runner.runtime, coverage=coverage(target, path)), logits
+    return Outcome(warnings=tuple(warnings), runtime=runner.runtime, coverage=coverage(exporter, path)), logits
 
 
 @dataclass

@@ -7,9 +7,10 @@ Core ML files tell their operators only: what a phone's provider or Core ML take
 
 from collections import Counter
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 from mobilezoo.artifacts import Coverage
+from mobilezoo_export.contract import Exporter, Limits, Reading, Rule
 from mobilezoo_export.quiet import quiet
 
 XNNPACK_OPS = "XNNPACK delegate's README, tensorflow/tensorflow tensorflow/lite/delegates/xnnpack"
@@ -19,51 +20,43 @@ PROVIDERS = "onnxruntime.ai/docs/execution-providers, NNAPI and CoreML"
 ANE = "machinelearning.apple.com/research/neural-engine-transformers"
 BORDERS = 2
 """Transposes that a file may keep without a word."""
-DEEPEST = {"litert": 4, "onnx": 4, "coreml": 5, "executorch": 6}
-TOO_DEEP = {
-    "litert": f"GPU delegates take at most 4 dimensions [{GPU_OPS}]",
-    "onnx": f"NNAPI takes at most 4 dimensions [{PROVIDERS}]",
-    "coreml": "Core ML takes at most 5 dimensions [apple.github.io/coremltools, reshape]",
-    "executorch": f"XNNPACK takes at most 6 dimensions [{PORTABLE}]",
-}
-
-
-class Rule(NamedTuple):
-    """An operator that phones' accelerators are known to refuse or to be slow at."""
-
-    target: str
-    ops: tuple[str, ...]
-    why: str
-    source: str
-
-
-RULES = (
-    Rule("litert", ("GATHER", "GATHER_ND"), "not taken by XNNPACK and by most GPU delegates", GPU_OPS),
-    Rule("litert", ("CAST", "SELECT_V2", "CUMSUM", "TOPK_V2"), "may leave the GPU delegate", GPU_OPS),
-    Rule("litert", ("GROUP_NORM", "CUSTOM"), "no delegate knows it", XNNPACK_OPS),
-    Rule("onnx", ("Gather", "GatherND", "ScatterND", "Loop", "If", "NonZero"), "splits provider graphs", PROVIDERS),
-    Rule("coreml", ("gather", "gather_along_axis", "gather_nd", "scatter_nd"), "leaves the Neural Engine", ANE),
+LITERT = Limits(
+    (
+        Rule(("GATHER", "GATHER_ND"), "not taken by XNNPACK and by most GPU delegates", GPU_OPS),
+        Rule(("CAST", "SELECT_V2", "CUMSUM", "TOPK_V2"), "may leave the GPU delegate", GPU_OPS),
+        Rule(("GROUP_NORM", "CUSTOM"), "no delegate knows it", XNNPACK_OPS),
+    ),
+    4,
+    f"GPU delegates take at most 4 dimensions [{GPU_OPS}]",
+    XNNPACK_OPS,
 )
+ONNX = Limits(
+    (Rule(("Gather", "GatherND", "ScatterND", "Loop", "If", "NonZero"), "splits provider graphs", PROVIDERS),),
+    4,
+    f"NNAPI takes at most 4 dimensions [{PROVIDERS}]",
+)
+COREML = Limits(
+    (Rule(("gather", "gather_along_axis", "gather_nd", "scatter_nd"), "leaves the Neural Engine", ANE),),
+    5,
+    "Core ML takes at most 5 dimensions [apple.github.io/coremltools, reshape]",
+)
+EXECUTORCH = Limits((), 6, f"XNNPACK takes at most 6 dimensions [{PORTABLE}]", PORTABLE)
 
 
-def coverage(target: str, path: Path) -> Coverage | None:
+def coverage(exporter: Exporter, path: Path) -> Coverage | None:
     """Operators and delegation of a file that its runtime can load; None for a format without a reader."""
-    if target not in READERS:
+    found = exporter.reading(path)
+    if found is None:
         return None
-    ops, partitions, outside, ranks = READERS[target](path)
     return Coverage(
-        ops=dict(sorted(ops.items())),
-        partitions=partitions,
-        outside=None if outside is None else dict(sorted(outside.items())),
-        warnings=tuple(_warnings(target, ops, outside, ranks)),
+        ops=dict(sorted(found.ops.items())),
+        partitions=found.partitions,
+        outside=None if found.outside is None else dict(sorted(found.outside.items())),
+        warnings=tuple(_warnings(exporter.limits, found)),
     )
 
 
-Reading = tuple[Counter[str], int | None, Counter[str] | None, list[int | None]]
-"""Operators, partitions, operators outside of them, and the ranks of all tensors (None where a size is dynamic)."""
-
-
-def _litert(path: Path) -> Reading:
+def read_litert(path: Path) -> Reading:
     with quiet():
         from ai_edge_litert.interpreter import Interpreter
 
@@ -77,7 +70,7 @@ def _litert(path: Path) -> Reading:
     outside = Counter(str(node["op_name"]) for node in own if node["index"] not in taken)
     tensors = interpreter.get_tensor_details()
     ranks = [None if -1 in t["shape_signature"] else len(t["shape"]) for t in tensors]
-    return Counter(str(node["op_name"]) for node in own), len(delegates), outside, ranks
+    return Reading(Counter(str(node["op_name"]) for node in own), len(delegates), outside, ranks)
 
 
 def _inside(delegate: dict[str, Any], made_by: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
@@ -94,16 +87,16 @@ def _inside(delegate: dict[str, Any], made_by: dict[int, dict[str, Any]]) -> lis
     return list(found.values())
 
 
-def _onnx(path: Path) -> Reading:
+def read_onnx(path: Path) -> Reading:
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
     shapes = [value.type.tensor_type.shape.dim for value in (*graph.input, *graph.output, *graph.value_info)]
     ranks = [None if any(not d.HasField("dim_value") for d in dims) else len(dims) for dims in shapes]
-    return Counter(str(node.op_type) for node in graph.node), None, None, ranks
+    return Reading(Counter(str(node.op_type) for node in graph.node), ranks=ranks)
 
 
-def _coreml(path: Path) -> Reading:
+def read_coreml(path: Path) -> Reading:
     with quiet():
         import coremltools as ct
 
@@ -112,10 +105,10 @@ def _coreml(path: Path) -> Reading:
     block = function.block_specializations[function.opset]
     kinds = Counter(str(op.type) for op in block.operations if op.type != "const")
     ranks = [int(out.type.tensorType.rank) for op in block.operations for out in op.outputs if out.type.tensorType.rank]
-    return kinds, None, None, list(ranks)
+    return Reading(kinds, ranks=list(ranks))
 
 
-def _executorch(path: Path) -> Reading:
+def read_executorch(path: Path) -> Reading:
     from executorch.exir._serialize._program import deserialize_pte_binary
 
     plan = deserialize_pte_binary(path.read_bytes()).program.execution_plan[0]
@@ -126,27 +119,23 @@ def _executorch(path: Path) -> Reading:
         if type(call).__name__ == "KernelCall"
     )
     partitions = sum(type(call).__name__ == "DelegateCall" for call in calls)
-    return outside + Counter({"XNNPACK partition": partitions}), partitions, outside, []
+    return Reading(outside + Counter({"XNNPACK partition": partitions}), partitions, outside)
 
 
-READERS = {"litert": _litert, "onnx": _onnx, "coreml": _coreml, "executorch": _executorch}
-
-
-def _warnings(target: str, ops: Counter[str], outside: Counter[str] | None, ranks: list[int | None]) -> list[str]:
-    found = []
+def _warnings(limits: Limits, found: Reading) -> list[str]:
+    told, ops, outside, ranks = [], found.ops, found.outside, found.ranks
     if outside:
         listed = ", ".join(f"{count} {name}" for name, count in outside.most_common(4))
-        source = PORTABLE if target == "executorch" else XNNPACK_OPS
-        found.append(f"{outside.total()} operators outside XNNPACK ({listed}) [{source}]")
-    for rule in RULES:
-        hits = [f"{ops[name]} {name}" for name in rule.ops if rule.target == target and ops[name]]
+        told.append(f"{outside.total()} operators outside XNNPACK ({listed}) [{limits.delegate}]")
+    for rule in limits.rules:
+        hits = [f"{ops[name]} {name}" for name in rule.ops if ops[name]]
         if hits:
-            found.append(f"{', '.join(hits)}: {rule.why} [{rule.source}]")
+            told.append(f"{', '.join(hits)}: {rule.why} [{rule.source}]")
     if ops["TRANSPOSE"] > BORDERS:
-        found.append(f"{ops['TRANSPOSE']} transposes copy whole tensors [{XNNPACK_OPS}]")
+        told.append(f"{ops['TRANSPOSE']} transposes copy whole tensors [{XNNPACK_OPS}]")
     if None in ranks:
-        found.append(f"dynamic shapes: NNAPI and most delegates take static ones only [{PROVIDERS}]")
+        told.append(f"dynamic shapes: NNAPI and most delegates take static ones only [{PROVIDERS}]")
     deep = max((rank for rank in ranks if rank is not None), default=0)
-    if deep > DEEPEST[target]:
-        found.append(f"{deep}-D tensors: {TOO_DEEP[target]}")
-    return found
+    if limits.deepest is not None and deep > limits.deepest:
+        told.append(f"{deep}-D tensors: {limits.too_deep}")
+    return told

@@ -8,14 +8,11 @@ from mobilezoo.files import sha256_of, size_of
 from mobilezoo_export.contract import Runner
 from mobilezoo_export.endings import ending, scores_output
 from mobilezoo_export.packs import told_by
-from mobilezoo_export.registry import EXPORTERS, RUNNERS, load_runner
+from mobilezoo_export.registry import exporter_of, load_runner
 
 NOT_PROVEN = "not proven here"
 PLAIN = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3)
 """Stands in where a file does not tell how images become its input."""
-TARGETS = dict(zip(RUNNERS, ("onnx", "litert", "coreml", "executorch"), strict=True))
-"""Export target by file suffix."""
-assert set(TARGETS.values()) == set(EXPORTERS)
 
 
 def describe_file(path: Path, runner: Runner | None = None, labels: int = 0) -> Artifact:
@@ -36,7 +33,7 @@ def describe_file(path: Path, runner: Runner | None = None, labels: int = 0) -> 
     }
     return Artifact(
         path=path.name,
-        target=TARGETS[path.suffix],
+        target=exporter_of(path).target,
         precision=_precision(runner),
         model=path.stem,
         input=runner.input,

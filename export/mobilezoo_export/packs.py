@@ -6,12 +6,12 @@ Only what is stated is taken; nothing is guessed. Layout of the packs: tensorflo
 import ast
 import json
 import zipfile
-from collections.abc import Callable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
-from mobilezoo.artifacts import Output, Preprocessing
+from mobilezoo.artifacts import Preprocessing
 from mobilezoo.errors import ExportError
+from mobilezoo_export.contract import Told
 
 LARGEST_LIST = 4_000_000
 """Bytes of a label file."""
@@ -25,21 +25,13 @@ RANGES = {"NominalRange_0_255": (0.0, 1 / 255), "Normalized_0_1": (0.0, 1.0), "N
 LABEL_KEYS = ("labels", "names", "classes", "class_names", "id2label")
 
 
-class Told(NamedTuple):
-    """What was found."""
-
-    preprocessing: Preprocessing | None = None
-    labels: tuple[str, ...] = ()
-    output: Output | None = None
-    """None: see `endings`."""
-
-
 def told_by(path: Path) -> Told:
     """Read a file's own statements. Raises ExportError where they contradict what can be done here."""
     from mobilezoo_export.app import read_notes
+    from mobilezoo_export.registry import exporter_of
 
     notes = read_notes(path)
-    return _from_notes(notes) if notes else READERS[path.suffix](path)
+    return _from_notes(notes) if notes else exporter_of(path).told_by(path)
 
 
 def _from_notes(notes: dict[str, Any]) -> Told:
@@ -96,7 +88,7 @@ class _Table:
         return start, count
 
 
-def _from_litert(path: Path) -> Told:
+def from_litert(path: Path) -> Told:
     pack = _pack_of(path)
     if pack is None:
         return Told()
@@ -155,7 +147,7 @@ def _listed(path: Path, outputs: list[_Table]) -> tuple[str, ...]:
 # ---- ONNX, Core ML --------------------------------------------------------------------------------------------------
 
 
-def _from_onnx(path: Path) -> Told:
+def from_onnx(path: Path) -> Told:
     import onnx
 
     told = {p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props}
@@ -167,7 +159,7 @@ def _from_onnx(path: Path) -> Told:
     return Told(prep, _labels_in(told))
 
 
-def _from_coreml(path: Path) -> Told:
+def from_coreml(path: Path) -> Told:
     import coremltools as ct
 
     spec = ct.utils.load_spec(str(path))
@@ -212,15 +204,3 @@ def _labels_in(told: dict[str, str]) -> tuple[str, ...]:
         found = text.splitlines() if "\n" in text else text.split(",")
     names = tuple(str(name).strip() for name in found if name is not None)
     return names if len(names) == len(found) and len(names) > 1 else ()
-
-
-def _from_executorch(_: Path) -> Told:
-    return Told()  # programs hold methods, and no description
-
-
-READERS: dict[str, Callable[[Path], Told]] = {
-    ".tflite": _from_litert,
-    ".onnx": _from_onnx,
-    ".mlpackage": _from_coreml,
-    ".pte": _from_executorch,
-}

@@ -1,41 +1,68 @@
 """Targets by name. Classes are named as text, so that listing them imports no toolchain."""
 
-import importlib
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobilezoo.artifacts import Artifact, load_record_of, record_path
-from mobilezoo.errors import ExportError, UnknownNameError, existing_path
+from mobilezoo.errors import ExportError, existing_path
+from mobilezoo.registry import Registry, is_subclass
 
 if TYPE_CHECKING:
     from mobilezoo_export.contract import Exporter, Runner
 
-EXPORTERS = {
-    "onnx": "mobilezoo_export.targets.onnx:OnnxExporter",
-    "litert": "mobilezoo_export.targets.litert:LiteRTExporter",
-    "coreml": "mobilezoo_export.targets.coreml:CoreMLExporter",
-    "executorch": "mobilezoo_export.targets.executorch:ExecuTorchExporter",
-}
 
-RUNNERS = {
-    ".onnx": "mobilezoo_export.targets.onnx:OnnxRunner",
-    ".tflite": "mobilezoo_export.targets.litert:LiteRTRunner",
-    ".mlpackage": "mobilezoo_export.targets.coreml:CoreMLRunner",
-    ".pte": "mobilezoo_export.targets.executorch:ExecuTorchRunner",
-}
+def _exporter() -> type:
+    from mobilezoo_export.contract import Exporter
+
+    return Exporter
+
+
+TARGETS: "Registry[type[Exporter]]" = Registry(
+    "export target",
+    "targets",
+    {
+        "onnx": "mobilezoo_export.targets.onnx:OnnxExporter",
+        "litert": "mobilezoo_export.targets.litert:LiteRTExporter",
+        "coreml": "mobilezoo_export.targets.coreml:CoreMLExporter",
+        "executorch": "mobilezoo_export.targets.executorch:ExecuTorchExporter",
+    },
+    is_subclass(_exporter),
+    "a subclass of mobilezoo_export.contract.Exporter",
+)
+"""In the order they are run."""
 
 
 def list_targets() -> list[str]:
     """Names of all export targets, in the order they are run."""
-    return list(EXPORTERS)
+    return TARGETS.names()
 
 
 def load_exporter(target: str) -> "Exporter":
-    """The exporter of a target. Raises UnknownNameError; toolchains are imported when it works, not here."""
-    if target not in EXPORTERS:
-        raise UnknownNameError("export target", target, EXPORTERS)
-    exporter: Exporter = _resolve(EXPORTERS[target])()
-    return exporter
+    """The exporter of a target, by name or place.
+
+    Raises UnknownNameError or ConfigError; toolchains are imported when it works, not here.
+    """
+    return TARGETS.load(target)()
+
+
+def file_suffixes() -> tuple[str, ...]:
+    """Suffixes of the files that targets write."""
+    return tuple(dict.fromkeys(cls.suffix for cls in TARGETS.load_all().values()))
+
+
+def is_exported(name: str | Path) -> bool:
+    """Whether a name is an exported file's rather than a network's or a checkpoint's."""
+    return Path(name).suffix in file_suffixes()
+
+
+def exporter_of(path: Path, record: Artifact | None = None) -> "Exporter":
+    """The target of an exported file: the one its record names, else the first with its suffix. Raises ExportError."""
+    if record is not None:
+        return load_exporter(record.target)
+    for cls in TARGETS.load_all().values():
+        if cls.suffix == path.suffix:
+            return cls()
+    raise ExportError(f"{path.name!r} is no exported model: its suffix must be one of {', '.join(file_suffixes())}")
 
 
 def load_runner(artifact: str | Path, threads: int = 1) -> "Runner":
@@ -49,14 +76,12 @@ def load_runner(artifact: str | Path, threads: int = 1) -> "Runner":
 def with_record(artifact: str | Path) -> "tuple[Path, Artifact | None]":
     """A file that a runtime takes, and the record beside it, checked. Raises MobilezooError."""
     path = existing_path(artifact, "artefact")
-    if path.suffix not in RUNNERS:
-        raise ExportError(f"{path.name!r} is no exported model: its suffix must be one of {', '.join(RUNNERS)}")
     return path, load_record_of(Artifact, path) if record_path(path).is_file() else None
 
 
 def start_runner(path: Path, record: Artifact | None, threads: int = 1) -> "Runner":
     """The runtime's own loading, and nothing else: this is what `load_ms` times. Raises like `load_runner`."""
-    runner: Runner = _resolve(RUNNERS[path.suffix])(path, threads=threads, record=record)
+    runner = exporter_of(path, record).open(path, threads, record)
     if record is not None:
         set_input(runner, record)
     return runner
@@ -67,8 +92,3 @@ def set_input(runner: "Runner", artifact: Artifact) -> None:
     pixels = artifact.input.dtype == "uint8" and artifact.input.quantization is None
     runner.input, runner.pixels = artifact.input, artifact.preprocessing if pixels else None
     runner.output_index = artifact.output_index
-
-
-def _resolve(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)

@@ -3,13 +3,15 @@
 Each measurement runs in fresh processes (`worker.py`), one thread unless the protocol asks for more.
 """
 
-from typing import ClassVar, Literal, NamedTuple
+from typing import ClassVar, Literal
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol
 from mobilezoo.errors import DeviceError, require
 from mobilezoo.files import versions
+from mobilezoo_export.contract import Runtime
+from mobilezoo_export.registry import TARGETS, load_exporter
 from mobilezoo_latency import machine
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
 from mobilezoo_latency.protocol import judge, slices_of
@@ -17,30 +19,28 @@ from mobilezoo_latency.session import WorkerSession
 from mobilezoo_latency.stats import median, median_known
 
 
-class Runtime(NamedTuple):
-    """What times artefacts of one target."""
-
-    title: str
-    delegate: str
-    """What the runner must report having used."""
-    module: str
-    package: str
-    extra: str
+def runtimes() -> dict[str, Runtime]:
+    """What times files on this machine, by export target."""
+    return {name: cls.runtime for name, cls in TARGETS.load_all().items() if cls.runtime is not None}
 
 
-RUNTIMES = {
-    "onnx": Runtime("ONNX Runtime", "CPUExecutionProvider", "onnxruntime", "onnxruntime", "onnx"),
-    "litert": Runtime("LiteRT", "XNNPACK", "ai_edge_litert", "ai-edge-litert", "litert"),
-    "executorch": Runtime("ExecuTorch", "XNNPACK", "executorch", "executorch", "executorch"),
-}
-"""By artefact target."""
+def runtime_of(target: str) -> Runtime | None:
+    """What times a target's files on this machine. Raises UnknownNameError."""
+    return load_exporter(target).runtime
 
 
 class HostConfig(DeviceConfig):
     """`auto` takes the runtime that the artefact is for."""
 
     type: Literal["host"] = "host"
-    runtime: Literal["auto", "onnx", "litert", "executorch"] = Field(description="artefact target, or auto")
+    runtime: str = Field(description="an export target that this machine can time: onnx, litert, ...; or auto")
+
+    @field_validator("runtime")
+    @classmethod
+    def _timed_here(cls, value: str) -> str:
+        if value != "auto" and runtime_of(value) is None:
+            raise ValueError(f"auto, {', '.join(runtimes())}")
+        return value
 
 
 class HostDevice(Device):
@@ -52,8 +52,8 @@ class HostDevice(Device):
     def for_artifact(self, artifact: ArtifactFile) -> Device:
         """The same device with the artefact's runtime. Raises DeviceError where this machine has none for it."""
         target = artifact.record.target
-        if target not in RUNTIMES:
-            other = "--device mac times Core ML files on macOS" if target == "coreml" else f"use {', '.join(RUNTIMES)}"
+        if runtime_of(target) is None:
+            other = load_exporter(target).timed_by or f"use {', '.join(runtimes())}"
             raise DeviceError(f"{artifact.path.name}: no runtime for {target!r} on this machine: {other}")
         if self.config.runtime not in ("auto", target):
             raise DeviceError(
@@ -65,19 +65,21 @@ class HostDevice(Device):
     def check(self) -> None:
         """Raise MissingToolError unless the runtime is installed; `auto` needs at least one of them."""
         if self.config.runtime != "auto":
-            runtime = RUNTIMES[self.config.runtime]
-            require(runtime.module, runtime.extra)
-        elif not versions([runtime.package for runtime in RUNTIMES.values()]):
+            runtime = runtime_of(self.config.runtime)
+            assert runtime is not None
+            require(runtime.modules[0], runtime.extra)
+        elif not versions([runtime.package for runtime in runtimes().values()]):
             require("onnxruntime", "onnx")
 
     def describe(self) -> DeviceInfo:
         """Named by processor, system and runtime version."""
-        if self.config.runtime == "auto":
-            runtime = "the artefact's own"
+        timer = None if self.config.runtime == "auto" else runtime_of(self.config.runtime)
+        if timer is None:
+            title = "the artefact's own"
         else:
-            title, delegate, _, package, _ = RUNTIMES[self.config.runtime]
-            runtime = f"{title} {versions([package]).get(package, '(not installed)')} ({delegate})"
-        return DeviceInfo(name="host", kind="host", runtime=runtime, cpu=machine.cpu_name(), os=machine.os_name())
+            version = versions([timer.package]).get(timer.package, "(not installed)")
+            title = f"{timer.title} {version} ({timer.delegate})"
+        return DeviceInfo(name="host", kind="host", runtime=title, cpu=machine.cpu_name(), os=machine.os_name())
 
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
         """Samples from `protocol.restarts` fresh processes, judged together."""
@@ -103,7 +105,9 @@ def report_of(
     obtained: dict[str, str],
 ) -> LatencyReport:
     """The record of one measurement. Raises DeviceError when the runtime used something else than asked for."""
-    requested = {"threads": str(protocol.threads), "delegate": RUNTIMES[artifact.record.target].delegate}
+    runtime = runtime_of(artifact.record.target)
+    assert runtime is not None
+    requested = {"threads": str(protocol.threads), "delegate": runtime.delegate}
     for what, wanted in requested.items():
         if obtained.get(what, wanted) != wanted:
             raise DeviceError(f"{artifact.path.name}: requested {what} {wanted}, the runtime used {obtained[what]}")

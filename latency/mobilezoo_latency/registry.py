@@ -1,28 +1,33 @@
 """Device types by name. Classes are named as text, so that listing devices imports none of them."""
 
-import importlib
 from pathlib import Path
-from typing import Any
 
 from mobilezoo.config import apply_overrides, config_names, config_root, find_config, read_yaml
-from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo.errors import ConfigError
+from mobilezoo.registry import Registry, is_subclass
 from mobilezoo.trust import require_commands_allowed
 from mobilezoo_latency.contract import Device, DeviceConfig
 
-DEVICES = {
-    "host": "mobilezoo_latency.host:HostDevice",
-    "emulated": "mobilezoo_latency.emulator.device:EmulatedDevice",
-    "adb": "mobilezoo_latency.remote.adb:AdbDevice",
-    "apple": "mobilezoo_latency.apple.device:AppleDevice",
-    "browser": "mobilezoo_latency.browser.device:BrowserDevice",
-    "ssh": "mobilezoo_latency.remote.ssh:SshDevice",
-}
+DEVICES: Registry[type[Device]] = Registry(
+    "device type",
+    "devices",
+    {
+        "host": "mobilezoo_latency.host:HostDevice",
+        "emulated": "mobilezoo_latency.emulator.device:EmulatedDevice",
+        "adb": "mobilezoo_latency.remote.adb:AdbDevice",
+        "apple": "mobilezoo_latency.apple.device:AppleDevice",
+        "browser": "mobilezoo_latency.browser.device:BrowserDevice",
+        "ssh": "mobilezoo_latency.remote.ssh:SshDevice",
+    },
+    is_subclass(lambda: Device),
+    "a subclass of mobilezoo_latency.contract.Device",
+)
 
 
 def list_devices() -> dict[str, str]:
     """Name → one-line description of every shipped device."""
-    folder = config_root() / "devices"
-    return {name: str(read_yaml(folder / f"{name}.yaml").get("description", "")) for name in config_names("devices")}
+    names = config_names("devices")
+    return {name: str(read_yaml(find_config("devices", name)).get("description", "")) for name in names}
 
 
 def load_device(device: str | Path | Device, overrides: tuple[str, ...] = ()) -> Device:
@@ -34,9 +39,7 @@ def load_device(device: str | Path | Device, overrides: tuple[str, ...] = ()) ->
     kind = data.get("type")
     if kind is None:
         raise ConfigError(f"{path}: missing key 'type'")
-    if not isinstance(kind, str) or kind not in DEVICES:
-        raise UnknownNameError("device type", str(kind), DEVICES)
-    cls = _resolve(DEVICES[kind])
+    cls = DEVICES.load(str(kind))
     built: Device = cls(cls.Config.parse({**data, "name": path.stem}, str(path)))
     _trust(path, built.config, {item.partition("=")[0].split(".")[0] for item in overrides})
     return built
@@ -49,8 +52,3 @@ def _trust(path: Path, config: DeviceConfig, said: set[str]) -> None:
     for key, what in config.commands().items():
         if key not in said:
             require_commands_allowed(f"{path}: {what}")
-
-
-def _resolve(place: str) -> Any:
-    module, _, name = place.partition(":")
-    return getattr(importlib.import_module(module), name)

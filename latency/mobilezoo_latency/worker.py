@@ -19,11 +19,6 @@ from mobilezoo_latency.protocol import WarmUp, runs_per_sample, sample, timer_st
 from mobilezoo_latency.sentinel import Sentinel
 
 SEED = 0
-RUNTIME_MODULES = {
-    ".onnx": ("mobilezoo_export.targets.onnx", "onnxruntime"),
-    ".tflite": ("mobilezoo_export.targets.litert", "ai_edge_litert.interpreter"),
-    ".pte": ("mobilezoo_export.targets.executorch", "executorch.runtime", "torch"),
-}
 
 
 class Session:
@@ -103,11 +98,12 @@ class Session:
 
 def _import_runtime(artifact: str) -> None:
     """Import what the runner will need, so that `load_ms` is the file's loading and not Python's."""
-    for suffix, modules in RUNTIME_MODULES.items():
-        if artifact.endswith(suffix):
-            for module in modules:
-                with contextlib.suppress(ImportError):  # the runner itself says what to install
-                    importlib.import_module(module)
+    from mobilezoo_export.registry import exporter_of
+
+    runtime = exporter_of(Path(artifact)).runtime
+    for module in runtime.modules if runtime else ():
+        with contextlib.suppress(ImportError):  # the runner itself says what to install
+            importlib.import_module(module)
 
 
 def _operators(path: Path, threads: int) -> dict[str, Any]:

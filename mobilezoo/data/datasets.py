@@ -16,12 +16,27 @@ from mobilezoo.data.pixels import BAD_IMAGE, CHANNELS, Pixels, color_of
 from mobilezoo.data.scan import Scan, classes_of_folder, describe, scan_folder
 from mobilezoo.data.tars import TarReader, TarSplit
 from mobilezoo.errors import ConfigError, DataError, UnknownNameError, require
+from mobilezoo.plugins import faults
+from mobilezoo.registry import Registry, is_place
 from mobilezoo.trust import require_commands_allowed
 
 TIMM_PREFIXES = ("hfds/", "hfids/", "tfds/", "wds/", "torch/")
 READ_BY = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset"}
 """Libraries of the extra `data` behind timm's readers."""
 Sample = tuple[Any, int]
+SOURCES: "Registry[Callable[[DataConfig, bool], ImageData]]" = Registry(
+    "data source",
+    "data_sources",
+    {
+        "digits": f"{__name__}:open_digits",
+        "folder": f"{__name__}:open_folder",
+        "tar": f"{__name__}:open_tar",
+        "timm": f"{__name__}:open_timm",
+    },
+    callable,
+    "a callable (DataConfig, train) that opens a split as ImageData",
+)
+"""Source → what opens one of its splits. `data.source` is its name, or `name:ARGUMENT`."""
 
 
 @dataclass
@@ -173,24 +188,43 @@ class StreamImages(IterableDataset[Sample]):
 def open_data(config: DataConfig, train: bool) -> ImageData:
     """Open one split of a source; both splits of it have the same classes in the same order.
 
-    Raises DataError or UnknownNameError.
+    Raises DataError, UnknownNameError or ConfigError.
     """
-    bad_images = torch.zeros((), dtype=torch.int64).share_memory_()
-    pixels = Pixels(config.exif, color_of(config.background))
     if config.cache is not None and not config.source.startswith("folder:"):
         raise DataError(f"data.cache={config.cache!r} keeps copies of folder:PATH images only: leave it out")
-    if config.source == "digits":
-        return ImageData(DigitImages(train, pixels), tuple(str(i) for i in range(10)), bad_images)
-    if config.source.startswith("folder:"):
-        return _open_folder(config, train, bad_images, pixels)
-    if config.source.startswith("tar:"):
-        return _open_tar(config, train, bad_images, pixels)
-    if config.source.lower().startswith(TIMM_PREFIXES):
-        return _open_timm(config, train, bad_images, pixels)
-    raise UnknownNameError("data source", config.source, ("digits", "folder:PATH", "tar:PATH", *TIMM_PREFIXES))
+    return SOURCES.load(_name_of(config.source))(config, train)
 
 
-def _open_folder(config: DataConfig, train: bool, bad_images: torch.Tensor, pixels: Pixels) -> ImageData:
+def _name_of(source: str) -> str:
+    """The registered name of a source: `NAME`, `NAME:ARGUMENT`, one of timm's, or a user's own place."""
+    if source.lower().startswith(TIMM_PREFIXES):
+        return "timm"
+    name, colon, _ = source.partition(":")
+    named = name in SOURCES.names() and name != "timm" and not (colon and name == "digits")
+    if named or is_place(source):
+        return name if named else source
+    known = ("digits", "folder:PATH", "tar:PATH", *TIMM_PREFIXES, *SOURCES.names()[len(SOURCES.builtin) :])
+    raise UnknownNameError("data source", source, known, faults())
+
+
+def unreadable_count() -> torch.Tensor:
+    """A new `ImageData.bad_images`."""
+    return torch.zeros((), dtype=torch.int64).share_memory_()
+
+
+def pixels_of(config: DataConfig) -> Pixels:
+    """What a config says of the meaning of pixels."""
+    return Pixels(config.exif, color_of(config.background))
+
+
+def open_digits(config: DataConfig, train: bool) -> ImageData:
+    """The source `digits`."""
+    return ImageData(DigitImages(train, pixels_of(config)), tuple(str(i) for i in range(10)), unreadable_count())
+
+
+def open_folder(config: DataConfig, train: bool) -> ImageData:
+    """The source `folder:PATH`: PATH/SPLIT/CLASS/..."""
+    bad_images, pixels = unreadable_count(), pixels_of(config)
     root = Path(config.source.removeprefix("folder:")).expanduser()
     if not root.is_dir():
         raise DataError(f"dataset folder not found: {str(root)!r}")
@@ -211,8 +245,12 @@ def _split_folder(root: Path, split: str) -> Path | None:
     return next((root / name for name in split_names(split) if (root / name).is_dir()), None)
 
 
-def _open_tar(config: DataConfig, train: bool, bad_images: torch.Tensor, pixels: Pixels) -> ImageData:
-    """PATH/SPLIT.tar with class folders or class tars inside, or PATH/SPLIT/ with a tar per class (as in ImageNet)."""
+def open_tar(config: DataConfig, train: bool) -> ImageData:
+    """The source `tar:PATH`.
+
+    PATH/SPLIT.tar has class folders or class tars inside; or PATH/SPLIT/ has a tar per class (as in ImageNet).
+    """
+    bad_images, pixels = unreadable_count(), pixels_of(config)
     root = Path(config.source.removeprefix("tar:")).expanduser()
     split = config.train_split if train else config.val_split
     found = _split_tar(root, split)
@@ -233,7 +271,9 @@ def _split_tar(root: Path, split: str) -> Path | None:
     return next((place for place in places if place.exists()), None)
 
 
-def _open_timm(config: DataConfig, train: bool, bad_images: torch.Tensor, pixels: Pixels) -> ImageData:
+def open_timm(config: DataConfig, train: bool) -> ImageData:
+    """Sources that timm reads: `hfds/…`, `wds/…`, `torch/…`."""
+    bad_images, pixels = unreadable_count(), pixels_of(config)
     if library := READ_BY.get(config.source.partition("/")[0].lower()):
         require(library, "data")
     split = config.train_split if train else config.val_split

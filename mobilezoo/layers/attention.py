@@ -9,13 +9,13 @@ from timm.layers import EcaModule, create_attn
 from timm.layers.coord_attn import CoordAttn
 from torch import nn
 
-from mobilezoo.errors import UnknownNameError
 from mobilezoo.layers.local_attention import (
     EfficientLocalAttention,
     GaussianAttention,
     GaussianBlock,
     SubspaceAttention,
 )
+from mobilezoo.registry import Registry, is_place
 
 
 def coordinate_attention(channels: int, reduction: int = 32) -> nn.Module:
@@ -44,32 +44,44 @@ def _ela(kernel: int, per_group: int, norm_groups: int) -> Callable[[int], nn.Mo
     return partial(EfficientLocalAttention, kernel=kernel, per_group=per_group, norm_groups=norm_groups)
 
 
+OF_TIMM = ("se", "ese", "eca", "ceca", "ge", "gc", "gca", "cbam", "lcbam", "scoord", "strip")
+
 ELA = {"ela_t": (5, 1, 32), "ela_b": (7, 1, 16), "ela_s": (5, 8, 16), "ela_l": (7, 8, 16)}
 """Variant of ELA → kernel, channels per group of the convolution, groups of the norm."""
 
-ATTENTION: dict[str, Callable[[int], nn.Module]] = {
-    "coord": coordinate_attention,
-    **{name: partial(create_attn, name) for name in ("se", "ese", "eca", "ceca", "ge", "gc", "gca", "cbam", "lcbam")},
-    **{name: partial(create_attn, name) for name in ("scoord", "strip")},
-    **{name: _ela(*settings) for name, settings in ELA.items()},
-    "eca_mobilenet": eca_of_mobilenet,
-    "ulsam_g4": partial(SubspaceAttention, groups=4),
-    "ulsam_g8": partial(SubspaceAttention, groups=8),
-    "gaam": _gaussian,
-    "gaam_block": _gaussian_block,
-}
+ATTENTION: Registry[Callable[[int], nn.Module]] = Registry(
+    "attention",
+    "attention",
+    {
+        "coord": coordinate_attention,
+        **{name: partial(create_attn, name) for name in OF_TIMM},
+        **{name: _ela(*settings) for name, settings in ELA.items()},
+        "eca_mobilenet": eca_of_mobilenet,
+        "ulsam_g4": partial(SubspaceAttention, groups=4),
+        "ulsam_g8": partial(SubspaceAttention, groups=8),
+        "gaam": _gaussian,
+        "gaam_block": _gaussian_block,
+    },
+    callable,
+    "a callable that makes a module for a number of channels",
+)
 """Name → builder of a module for a number of channels."""
 
 
 def attention_names() -> tuple[str, ...]:
-    """Every name a config may use, `none` first."""
+    """Every name a config may use, `none` first; `package.module:attribute` of a user's own is accepted too."""
     return ("none", *ATTENTION)
 
 
+def known_attention(name: str) -> str:
+    """The name itself, for a config's validator. Raises ValueError, or ConfigError for a place without a layer."""
+    if name != "none" and name not in ATTENTION:
+        raise ValueError(f"one of {', '.join(attention_names())}")
+    if is_place(name):
+        ATTENTION.load(name)
+    return name
+
+
 def create_attention(name: str, channels: int) -> nn.Module:
-    """A module [B, C, H, W] → [B, C, H, W]; `none` is the identity. Raises UnknownNameError."""
-    if name == "none":
-        return nn.Identity()
-    if name not in ATTENTION:
-        raise UnknownNameError("attention", name, attention_names())
-    return ATTENTION[name](channels)
+    """A module [B, C, H, W] → [B, C, H, W]; `none` is the identity. Raises UnknownNameError or ConfigError."""
+    return nn.Identity() if name == "none" else ATTENTION.load(name)(channels)

@@ -1,6 +1,6 @@
 """What every family's config shares, and the table of families.
 
-A family is one module of this package that defines
+A family is one module, of this package or a plugin's, that defines
 - `Config`, a subclass of `ModelConfig` whose `family` is a Literal: the architecture as data;
 - `build(config, pretrained_cfg, **kwargs)`, which returns a timm-style module (kwargs are timm's: `num_classes`,
   `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`, `features_only`, `out_indices`, ...);
@@ -8,7 +8,6 @@ A family is one module of this package that defines
   dict unchanged.
 """
 
-from types import ModuleType
 from typing import Any, Self
 
 from pydantic import Field, model_validator
@@ -22,31 +21,44 @@ from mobilezoo.preprocessing import (
     Preprocessing,
     check_statistics,
 )
+from mobilezoo.registry import Registry
 from mobilezoo.resolution import Resolution, Size
 
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
-FAMILIES = {
-    "timm": "mobilezoo.models.timm_network",
-    "mbconv": "mobilezoo.models.mbconv",
-    "ghostnet": "mobilezoo.models.ghostnet",
-    "shvit": "mobilezoo.models.shvit",
-    "cas_vit": "mobilezoo.models.cas_vit",
-    "emov2": "mobilezoo.models.emov2",
-    "mobilemamba": "mobilezoo.models.mobilemamba",
-    "mobilenext": "mobilezoo.models.mobilenext",
-    "efficientmod": "mobilezoo.models.efficientmod",
-    "ffnet": "mobilezoo.models.ffnet",
-    "care": "mobilezoo.models.care",
-    "smt": "mobilezoo.models.smt",
-    "focalnet": "mobilezoo.models.focalnet",
-    "ravlt": "mobilezoo.models.ravlt",
-    "moat": "mobilezoo.models.moat",
-    "affnet": "mobilezoo.models.affnet",
-    "supernet": "mobilezoo.search.supernet.model",
-}
-"""Family name → module, imported when first used."""
+
+def _is_family(found: Any) -> bool:
+    config = getattr(found, "Config", None)
+    parts = isinstance(config, type) and issubclass(config, ModelConfig) and callable(getattr(found, "build", None))
+    return parts and callable(getattr(found, "from_official", None))
+
+
+FAMILIES: Registry[Any] = Registry(
+    "family",
+    "families",
+    {
+        "timm": "mobilezoo.models.timm_network",
+        "mbconv": "mobilezoo.models.mbconv",
+        "ghostnet": "mobilezoo.models.ghostnet",
+        "shvit": "mobilezoo.models.shvit",
+        "cas_vit": "mobilezoo.models.cas_vit",
+        "emov2": "mobilezoo.models.emov2",
+        "mobilemamba": "mobilezoo.models.mobilemamba",
+        "mobilenext": "mobilezoo.models.mobilenext",
+        "efficientmod": "mobilezoo.models.efficientmod",
+        "ffnet": "mobilezoo.models.ffnet",
+        "care": "mobilezoo.models.care",
+        "smt": "mobilezoo.models.smt",
+        "focalnet": "mobilezoo.models.focalnet",
+        "ravlt": "mobilezoo.models.ravlt",
+        "moat": "mobilezoo.models.moat",
+        "affnet": "mobilezoo.models.affnet",
+    },
+    _is_family,
+    "Config (a ModelConfig), build and from_official",
+)
+"""Family name → the module or object that holds `Config`, `build` and `from_official`."""
 
 
 class Published(Record):
@@ -105,12 +117,6 @@ class ModelConfig(Record):
         }
 
 
-def family_module(family: str) -> ModuleType:
-    """Import a family's module. Raises UnknownNameError."""
-    import importlib
-
-    from mobilezoo.errors import UnknownNameError
-
-    if family not in FAMILIES:
-        raise UnknownNameError("family", family, FAMILIES)
-    return importlib.import_module(FAMILIES[family])
+def family_module(family: str) -> Any:
+    """The module (or object) of a family. Raises UnknownNameError, or ConfigError for a plugin that cannot be used."""
+    return FAMILIES.load(family)

@@ -22,7 +22,7 @@ from torch import nn
 
 from mobilezoo.config import Record
 from mobilezoo.errors import CheckpointError
-from mobilezoo.layers.attention import attention_names, create_attention
+from mobilezoo.layers.attention import create_attention, known_attention
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.mixers import MIXERS, create_mixers
 from mobilezoo.models.notation import SE_RATIO, stage_string
@@ -55,9 +55,7 @@ class Stage(Record):
     @field_validator("attention")
     @classmethod
     def _known_attention(cls, value: str) -> str:
-        if value not in attention_names():
-            raise ValueError(f"one of {', '.join(attention_names())}")
-        return value
+        return known_attention(value)
 
     @model_validator(mode="after")
     def _squeeze_and_excitation_is_timms(self) -> Self:

@@ -18,7 +18,7 @@ from timm.models._builder import build_model_with_cfg
 from torch import Tensor, nn
 
 from mobilezoo.config import Record
-from mobilezoo.layers.attention import attention_names, create_attention
+from mobilezoo.layers.attention import create_attention, known_attention
 from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.size import check_input_size
 from mobilezoo.models.base import ModelConfig
@@ -40,9 +40,7 @@ class Sandglass(Record):
     @field_validator("attention")
     @classmethod
     def _known_attention(cls, value: str) -> str:
-        if value not in attention_names():
-            raise ValueError(f"one of {', '.join(attention_names())}")
-        return value
+        return known_attention(value)
 
 
 class Config(ModelConfig):

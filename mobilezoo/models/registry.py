@@ -6,7 +6,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilezoo.artifacts import Checkpoint
-from mobilezoo.config import apply_overrides, config_names, config_root, find_config, is_yaml, read_yaml
+from mobilezoo.config import apply_overrides, config_names, config_path, find_config, is_yaml, read_yaml
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.models.base import ModelConfig, family_module
 from mobilezoo.resolution import Size
@@ -146,7 +146,8 @@ def _entrypoint(name: str) -> Any:
 def _find_alias(alias: str) -> Path:
     known = {}
     for name in config_names("models"):
-        path = config_root() / "models" / f"{name}.yaml"
+        path = config_path("models", name)
+        assert path is not None
         known[name] = path
         for other in read_yaml(path).get("aliases", ()):
             known[other] = path

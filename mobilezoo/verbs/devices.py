@@ -82,11 +82,11 @@ def setup(
 
 def device_rows() -> list[dict[str, Any]]:
     """Name, type and description of every shipped device."""
-    from mobilezoo.config import config_names, config_root, read_yaml
+    from mobilezoo.config import config_names, find_config, read_yaml
 
     rows = []
     for name in config_names("devices"):
-        data = read_yaml(config_root() / "devices" / f"{name}.yaml")
+        data = read_yaml(find_config("devices", name))
         rows.append({"name": name, "type": data.get("type"), "description": data.get("description", "")})
     return rows
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mobilezoo.artifacts import Artifact, record_path
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
-from mobilezoo.verbs.opening import described, is_exported, refuse_preprocess
+from mobilezoo.verbs.opening import described, refuse_preprocess
 from mobilezoo.verbs.options import SubjectOptions
 
 if TYPE_CHECKING:
@@ -37,6 +37,7 @@ def evaluate_subject(
     """
     from mobilezoo.data import open_data
     from mobilezoo.verbs.subject import load_subject
+    from mobilezoo_export.registry import is_exported
 
     record = described(Path(subject), options) if is_exported(subject) else None
     if record is None:

@@ -10,7 +10,6 @@ from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, parse_resolution, written
 from mobilezoo.verbs.options import SubjectOptions
 
-SUFFIXES = (".onnx", ".tflite", ".mlpackage", ".pte")
 PRESETS = {
     "imagenet": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     "inception": {"mean": [0.5], "std": [0.5]},
@@ -30,11 +29,6 @@ class Said(NamedTuple):
     size: Size | None
     keys: frozenset[str]
     """Fields that were said; the others are as they were."""
-
-
-def is_exported(subject: str) -> bool:
-    """Whether a name is an exported file's rather than a network's or a checkpoint's."""
-    return Path(subject).suffix in SUFFIXES
 
 
 def refuse_preprocess(subject: str, options: SubjectOptions) -> None:

@@ -16,7 +16,7 @@ from mobilezoo.errors import ConfigError, DataError, existing_path
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
 from mobilezoo.verbs.answers import WORDS, Answers
-from mobilezoo.verbs.opening import described, is_exported, refuse_preprocess
+from mobilezoo.verbs.opening import described, refuse_preprocess
 from mobilezoo.verbs.options import SubjectOptions
 
 BATCH = 16
@@ -122,6 +122,8 @@ def _prediction(scorer: _Scorer, path: Path, scores: np.ndarray | None, fault: s
 
 @contextmanager
 def _scorer(subject: str, options: SubjectOptions) -> Iterator[_Scorer]:
+    from mobilezoo_export.registry import is_exported
+
     if is_exported(subject):
         from mobilezoo_export import FileApart
 

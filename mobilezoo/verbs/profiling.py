@@ -11,7 +11,6 @@ from mobilezoo.verbs.tables import print_table
 if TYPE_CHECKING:
     from mobilezoo_latency import Comparison
 
-SUFFIXES = (".onnx", ".tflite", ".mlpackage", ".pte")
 EXPORTS = Path("runs/profile")
 SEED = 0
 """Of fresh weights: the same name gives the same file, so that a kept latency is found again."""
@@ -111,7 +110,9 @@ def print_comparison(c: "Comparison") -> None:
 
 def exported_files(what: str, choices: Choices) -> list[Path]:
     """An exported file as it is; anything else is exported to each target first. Raises ExportError."""
-    if Path(what).suffix in SUFFIXES:
+    from mobilezoo_export.registry import is_exported
+
+    if is_exported(what):
         if choices.said != SubjectOptions():
             raise MobilezooError(f"{what!r} is a file as it is: --checkpoint and its like are for networks")
         return [Path(what)]

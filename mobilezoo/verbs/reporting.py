@@ -8,17 +8,16 @@ from mobilezoo.errors import MobilezooError, existing_path
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import written
 
-SUFFIXES = (".onnx", ".tflite", ".mlpackage", ".pte")
-
 
 def write_report(folders: list[Path], out: Path) -> Path:
     """One page over all records found below the folders. Raises MobilezooError where there is nothing to show."""
     from mobilezoo.report import build_report
     from mobilezoo.search.records import RESULT_NAME, load_search_result
+    from mobilezoo_export.registry import is_exported
 
     roots = [existing_path(folder, "run folder") for folder in folders]
     runs = [metrics.parent for metrics in _found(roots, "metrics.csv")]
-    files = [p for p in _found(roots, "*") if p.suffix in SUFFIXES and record_path(p).exists()]
+    files = [p for p in _found(roots, "*") if is_exported(p) and record_path(p).exists()]
     artifacts = [_artifact(file) for file in files]
     latencies = [LatencyReport.parse(read_json(path), str(path)) for path in _found(roots, "*.latency.json")]
     searches = _found(roots, RESULT_NAME)

@@ -28,6 +28,9 @@ class FaultyExporter(Exporter):
 
     target, suffix, extra, modules, packages, precisions = "faulty", ".faulty", "onnx", (), (), ("fp32",)
 
+    def open(self, path: Path, threads: int, record: Any) -> Any:
+        return FaultyRunner(path, threads, record)
+
     def export(self, model: Any, spec: ExportSpec, path: Path, calibration: Any = ()) -> list[str]:
         broken = copy.deepcopy(model)
         for node in calls(broken, *FAULTS):
@@ -64,8 +67,7 @@ class FaultyRunner(Runner):
 @pytest.fixture
 def faults(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
     monkeypatch.setitem(sys.modules, "faulty_target", sys.modules[__name__])
-    monkeypatch.setitem(registry.EXPORTERS, "faulty", "faulty_target:FaultyExporter")
-    monkeypatch.setitem(registry.RUNNERS, ".faulty", "faulty_target:FaultyRunner")
+    monkeypatch.setitem(registry.TARGETS.builtin, "faulty", "faulty_target:FaultyExporter")
     FAULTS.clear()
     return FAULTS
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from mobilezoo_export import ExportSpec, export_model
-from mobilezoo_export.coverage import _inside, _warnings
+from mobilezoo_export.contract import Reading
+from mobilezoo_export.coverage import LITERT, _inside, _warnings
 
 
 class Gathers(nn.Module):
@@ -32,10 +33,10 @@ def test_a_partition_holds_what_lies_between_its_inputs_and_outputs() -> None:
 
 
 def test_what_phones_refuse_is_named_with_its_source() -> None:
-    told = _warnings("litert", Counter(GATHER=2, TRANSPOSE=3, CONV_2D=9), Counter(GATHER=2), [4, 5, None])
+    told = _warnings(LITERT, Reading(Counter(GATHER=2, TRANSPOSE=3, CONV_2D=9), 2, Counter(GATHER=2), [4, 5, None]))
     assert [text.split(" ")[0] for text in told] == ["2", "2", "3", "dynamic", "5-D"]
     assert all(text.endswith("]") for text in told)
-    assert _warnings("litert", Counter(CONV_2D=9, TRANSPOSE=2), Counter(), [4]) == []
+    assert _warnings(LITERT, Reading(Counter(CONV_2D=9, TRANSPOSE=2), 1, Counter(), [4])) == []
 
 
 @pytest.mark.parametrize(

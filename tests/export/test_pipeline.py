@@ -32,6 +32,9 @@ class FakeExporter(Exporter):
 
     target, suffix, extra, modules, packages, precisions = "fake", ".fake", "onnx", (), (), ("fp32",)
 
+    def open(self, path, threads, record):  # type: ignore[no-untyped-def]
+        return FakeRunner(path, threads, record)
+
     def export(self, model, spec, path, calibration=()):  # type: ignore[no-untyped-def]
         if spec.options.opset == 22:
             path.write_text("half")
@@ -65,8 +68,7 @@ class FakeRunner(Runner):
 def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
     here = sys.modules[__name__]
     monkeypatch.setitem(sys.modules, "fake_target", here)
-    monkeypatch.setitem(registry.EXPORTERS, "fake", "fake_target:FakeExporter")
-    monkeypatch.setitem(registry.RUNNERS, ".fake", "fake_target:FakeRunner")
+    monkeypatch.setitem(registry.TARGETS.builtin, "fake", "fake_target:FakeExporter")
 
 
 def with_opset(spec: ExportSpec, opset: int) -> ExportSpec:
@@ -208,12 +210,10 @@ def test_a_process_of_its_own_gives_the_same_result_and_survives_a_crash(
         "        return super().export(model, spec, *args)\n"
     )
     (tmp_path / "sitecustomize.py").write_text(
-        "from mobilezoo_export import registry\n"
-        "registry.EXPORTERS['crash'] = 'crashing_target:Crashing'\n"
-        "registry.RUNNERS['.crash'] = registry.RUNNERS['.onnx']\n"
+        "from mobilezoo_export import registry\nregistry.TARGETS.add('crash', 'crashing_target:Crashing')\n"
     )
     monkeypatch.syspath_prepend(str(tmp_path))
-    monkeypatch.setitem(registry.EXPORTERS, "crash", "crashing_target:Crashing")
+    monkeypatch.setitem(registry.TARGETS.builtin, "crash", "crashing_target:Crashing")
     heard: list[ExportResult] = []
     results = export_model(
         tiny, tiny_spec, ["onnx", "crash"], ["fp32", "fp16"], tmp_path / "out", finished=heard.append

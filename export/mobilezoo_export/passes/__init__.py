@@ -5,13 +5,44 @@ functional ATen graph that `trace` returns, with shapes in `node.meta["val"]`, a
 own network profits as much as the zoo's. Every pass is tested alone for equal outputs.
 """
 
-import importlib
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 from torch.fx import GraphModule
 
+from mobilezoo.registry import Registry
 from mobilezoo_export.passes.graph import refresh
+
+NAMES = (
+    "attention",
+    "batchnorm",
+    "canonical",
+    "concat",
+    "constants",
+    "expand",
+    "groupnorm",
+    "hardsigmoid",
+    "layernorm",
+    "layout",
+    "logs",
+    "means",
+    "nearest",
+    "noop",
+    "pools",
+    "products",
+    "softmax",
+    "splits",
+    "swaps",
+    "upsample",
+    "upsample_last",
+)
+PASSES: Registry[Callable[[GraphModule], int]] = Registry(
+    "graph pass",
+    "passes",
+    {name: f"{__name__}.{name}:run" for name in NAMES},
+    callable,
+    "a function run(graph_module) -> int, the number of places it changed",
+)
 
 COMMON = ("canonical", "noop", "constants", "batchnorm", "nearest", "expand")
 """Passes that every target gets, in order."""
@@ -22,7 +53,7 @@ def run_passes(model: GraphModule, example: torch.Tensor, names: Sequence[str] =
     changed = {}
     for name in names:
         refresh(model, example)
-        changed[name] = importlib.import_module(f"mobilezoo_export.passes.{name}").run(model)
+        changed[name] = PASSES.load(name)(model)
         model.graph.eliminate_dead_code()
         model.graph.lint()
         model.recompile()

@@ -11,8 +11,9 @@ import numpy as np
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
+from mobilezoo_export import app, coverage, packs
 from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
-from mobilezoo_export.contract import Exporter, ExportSpec, Runner, TensorSpec
+from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, TensorSpec, Told
 from mobilezoo_export.feeding import image_input
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.coreml import compress
@@ -38,6 +39,20 @@ class CoreMLExporter(Exporter):
     packages = ("torch", "coremltools")
     precisions = ("fp32", "fp16", "int8", "pal4", "pal6", "w8a8")
     calibrated = ("w8a8",)
+    limits = coverage.COREML
+    timed_by = "--device mac times Core ML files on macOS"
+
+    def open(self, path: Path, threads: int, record: Artifact | None) -> Runner:
+        return CoreMLRunner(path, threads=threads, record=record)
+
+    def reading(self, path: Path) -> Reading:
+        return coverage.read_coreml(path)
+
+    def notes_in(self, path: Path) -> str:
+        return app.coreml_notes(path)
+
+    def told_by(self, path: Path) -> Told:
+        return packs.from_coreml(path)
 
     def check(self, model: "nn.Module", spec: ExportSpec) -> str | None:
         if spec.options.coreml_target not in TARGETS:

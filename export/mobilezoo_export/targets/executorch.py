@@ -10,8 +10,9 @@ import numpy as np
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
+from mobilezoo_export import app, coverage
 from mobilezoo_export.app import KEY, notes_text
-from mobilezoo_export.contract import Exporter, ExportSpec, Runner, TensorSpec
+from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec
 from mobilezoo_export.feeding import image_input
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quiet import quiet
@@ -62,6 +63,19 @@ class ExecuTorchExporter(Exporter):
     packages = ("torch", "executorch")
     precisions = ("fp32", "fp16", "int8")
     calibrated = ("int8",)
+    limits = coverage.EXECUTORCH
+    runtime = Runtime(
+        "ExecuTorch", "XNNPACK", ("executorch", "executorch.runtime", "torch"), "executorch", "executorch"
+    )
+
+    def open(self, path: Path, threads: int, record: Artifact | None) -> Runner:
+        return ExecuTorchRunner(path, threads=threads, record=record)
+
+    def reading(self, path: Path) -> Reading:
+        return coverage.read_executorch(path)
+
+    def notes_in(self, path: Path) -> str:
+        return app.executorch_notes(path)
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()

@@ -11,8 +11,9 @@ import numpy as np
 from mobilezoo.artifacts import Artifact, InputSpec, Quantization
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
+from mobilezoo_export import app, coverage, packs
 from mobilezoo_export.app import finish_litert, keep_litert_output_name, notes_text
-from mobilezoo_export.contract import Exporter, ExportSpec, Runner, TensorSpec
+from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec, Told
 from mobilezoo_export.feeding import dequantized, image_input, sized
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantise
@@ -46,6 +47,20 @@ class LiteRTExporter(Exporter):
     packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
     precisions = ("fp32", "fp16", "int8", "int8-dynamic")
     calibrated = ("int8",)
+    limits = coverage.LITERT
+    runtime = Runtime("LiteRT", "XNNPACK", ("ai_edge_litert", "ai_edge_litert.interpreter"), "ai-edge-litert", "litert")
+
+    def open(self, path: Path, threads: int, record: Artifact | None) -> Runner:
+        return LiteRTRunner(path, threads=threads, record=record)
+
+    def reading(self, path: Path) -> Reading:
+        return coverage.read_litert(path)
+
+    def notes_in(self, path: Path) -> str:
+        return app.litert_notes(path)
+
+    def told_by(self, path: Path) -> Told:
+        return packs.from_litert(path)
 
     def check(self, model: "nn.Module", spec: ExportSpec) -> str | None:
         if spec.options.int8_io and spec.options.image:

@@ -8,8 +8,9 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
+from mobilezoo_export import app, coverage, packs
 from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
-from mobilezoo_export.contract import Exporter, ExportSpec, Runner, TensorSpec
+from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec, Told
 from mobilezoo_export.feeding import image_input, sized
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import to_float16, to_int8
@@ -27,6 +28,20 @@ class OnnxExporter(Exporter):
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
     precisions = ("fp32", "fp16", "int8")
     calibrated = ("int8",)
+    limits = coverage.ONNX
+    runtime = Runtime("ONNX Runtime", "CPUExecutionProvider", ("onnxruntime",), "onnxruntime", "onnx")
+
+    def open(self, path: Path, threads: int, record: Artifact | None) -> Runner:
+        return OnnxRunner(path, threads=threads, record=record)
+
+    def reading(self, path: Path) -> Reading:
+        return coverage.read_onnx(path)
+
+    def notes_in(self, path: Path) -> str:
+        return app.onnx_notes(path)
+
+    def told_by(self, path: Path) -> Told:
+        return packs.from_onnx(path)
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()

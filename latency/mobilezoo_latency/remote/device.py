@@ -19,6 +19,7 @@ from pydantic import Field
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError
 from mobilezoo.files import sha256_of
+from mobilezoo_export.registry import load_exporter
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
 from mobilezoo_latency.emulator.layout import find_emulator
 from mobilezoo_latency.emulator.probe import write_probe
@@ -32,8 +33,6 @@ from mobilezoo_latency.remote.sending import send
 from mobilezoo_latency.remote.state import CoreClass, DeviceState, core_classes, read_state
 from mobilezoo_latency.stats import median, median_known
 
-SUFFIXES = {"litert": ".tflite", "onnx": ".onnx", "executorch": ".pte"}
-"""Of a model's copy on the device, by target: nothing of the local name goes there."""
 SENTINEL = {"side": 32, "in_channels": 64, "out_channels": 64}
 SENTINEL_PROTOCOL = "5 0.1 31 0.2"
 FOLDER = r"^[A-Za-z0-9_./][A-Za-z0-9_./-]{0,199}$"
@@ -114,7 +113,8 @@ class RemoteDevice(Device):
         link = PatientLink(self.open(), self.config.patience_s, self.sleep)
         info = self.describe()
         folder = self._install(link)
-        copy = f"{artifact.record.sha256[:16]}{SUFFIXES[artifact.record.target]}"
+        # nothing of the local name goes to the device
+        copy = f"{artifact.record.sha256[:16]}{load_exporter(artifact.record.target).suffix}"
         model = send(link, artifact.path, copy, folder)
         sentinel = self._put_sentinel(link, folder)
         pin = self._pin(link, protocol.threads)

@@ -149,3 +149,18 @@ def test_a_tar_that_is_none_or_missing_is_one_line(tmp_path: Path) -> None:
     (tmp_path / "train.tar").write_bytes(json.dumps({"no": "tar"}).encode() * 300)
     with pytest.raises(DataError, match="cannot be read as tar"):
         open_data(DataConfig(source=f"tar:{tmp_path}"), train=True)
+
+
+def test_a_source_of_ones_own_is_named_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    (tmp_path / "own_sources.py").write_text(
+        "from mobilezoo.data.datasets import open_digits\n"
+        "def halves(config, train):\n"
+        "    data = open_digits(config, train)\n"
+        "    data.dataset.indices = data.dataset.indices[::2]\n"
+        "    return data\n"
+    )
+    monkeypatch.syspath_prepend(str(tmp_path))
+    config = DataConfig(source="own_sources:halves")
+    assert len(open_data(config, train=False).dataset) == 180
+    with pytest.raises(DataError, match="dataset folder not found: 'own_sources'"):
+        open_data(DataConfig(source="folder:own_sources"), train=True)

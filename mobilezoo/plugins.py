@@ -1,0 +1,107 @@
+"""Packages that add to mobilezoo, found by the Python entry point group `mobilezoo.plugins`.
+
+A plugin's `pyproject.toml` names one `Plugin`, which lists what the package adds as text, so that nothing of it is
+imported before it is used:
+
+    [project.entry-points."mobilezoo.plugins"]
+    my_package = "my_package:PLUGIN"
+
+A plugin that cannot be imported is left out with one line on the log; the others work on.
+"""
+
+import importlib
+import logging
+from dataclasses import dataclass
+from functools import cache
+from importlib.metadata import EntryPoint, entry_points
+from pathlib import Path
+
+GROUP = "mobilezoo.plugins"
+KINDS = ("families", "attention", "targets", "devices", "engines", "rewards", "data_sources", "passes")
+"""What a plugin can add: the fields of `Plugin` that map names to places."""
+
+log = logging.getLogger("mobilezoo")
+
+
+@dataclass(frozen=True, kw_only=True)
+class Plugin:
+    """What one package adds: each field maps a new name to its place, `package.module:attribute`."""
+
+    families: dict[str, str] | None = None
+    """Network families: a module or object with `Config`, `build` and `from_official` (see `mobilezoo.models.base`)."""
+    attention: dict[str, str] | None = None
+    """Attention layers: a callable that makes a module for a number of channels."""
+    targets: dict[str, str] | None = None
+    """Export targets: subclasses of `mobilezoo_export.contract.Exporter`."""
+    devices: dict[str, str] | None = None
+    """Kinds of devices: subclasses of `mobilezoo_latency.contract.Device`."""
+    engines: dict[str, str] | None = None
+    """Search engines (see `mobilezoo.search.engines`)."""
+    rewards: dict[str, str] | None = None
+    """Rewards of a search (see `mobilezoo.search.objective`)."""
+    data_sources: dict[str, str] | None = None
+    """Data sources: a callable (DataConfig, train) → `mobilezoo.data.datasets.ImageData`."""
+    passes: dict[str, str] | None = None
+    """Graph passes: a function `run(graph_module) -> int`, the number of places it changed."""
+    configs: str | None = None
+    """A folder of YAMLs laid out like `configs/`, found by bare name."""
+
+    def places(self, kind: str) -> dict[str, str]:
+        """Name → place of one of `KINDS`."""
+        return dict(getattr(self, kind) or {})
+
+
+@dataclass(frozen=True)
+class InstalledPlugin:
+    """A plugin as it was found; `fault` says why it is left out."""
+
+    name: str
+    package: str
+    """Distribution and its version."""
+    plugin: Plugin = Plugin()
+    fault: str = ""
+
+
+@cache
+def installed_plugins() -> tuple[InstalledPlugin, ...]:
+    """Every installed plugin, by name. One that cannot be used is logged once and left out."""
+    points = sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
+    return tuple(_load(point) for point in points)
+
+
+def config_folders() -> tuple[Path, ...]:
+    """Folders of YAMLs that plugins bring."""
+    folders = (found.plugin.configs for found in installed_plugins())
+    return tuple(Path(folder) for folder in folders if folder)
+
+
+def faults() -> str:
+    """The plugins that were left out, for the message of a name that is not found; empty where there are none."""
+    out = [f"plugin {found.name!r} was left out: {found.fault}" for found in installed_plugins() if found.fault]
+    return "; ".join(out)
+
+
+def resolve(place: str) -> object:
+    """The object at `package.module:attribute`, or the module where no attribute is named.
+
+    Raises ImportError or AttributeError, or whatever the module raises while it is imported.
+    """
+    module, _, attribute = place.partition(":")
+    found: object = importlib.import_module(module)
+    for name in filter(None, attribute.split(".")):
+        found = getattr(found, name)
+    return found
+
+
+def _load(point: EntryPoint) -> InstalledPlugin:
+    package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
+    try:
+        plugin = resolve(point.value)
+        fault = "" if isinstance(plugin, Plugin) else f"{point.value} is no mobilezoo.plugins.Plugin"
+    except Exception as error:  # somebody else's module may raise anything
+        fault = f"{point.value}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+    if fault:
+        log.warning("plugin %r of %s is left out: %s", point.name, package, fault)
+        return InstalledPlugin(point.name, package, fault=fault)
+    assert isinstance(plugin, Plugin)
+    return InstalledPlugin(point.name, package, plugin)
