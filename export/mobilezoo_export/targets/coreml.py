@@ -16,7 +16,6 @@ from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, TensorSpec, Told
 from mobilezoo_export.feeding import image_input
 from mobilezoo_export.quantize.calibration import calibration_batches
-from mobilezoo_export.quantize.coreml import compress
 from mobilezoo_export.quiet import quiet
 
 if TYPE_CHECKING:
@@ -79,6 +78,7 @@ class CoreMLExporter(Exporter):
         import torch
 
         from mobilezoo_export.flexible import program_of
+        from mobilezoo_export.quantize.coreml import compress
 
         with quiet(), torch.no_grad():
             import coremltools as ct
