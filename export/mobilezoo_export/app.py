@@ -6,15 +6,15 @@ from typing import Any
 
 import numpy as np
 
+from mobilezoo.artifacts import Quantization
 from mobilezoo.preprocessing import COLOURS, Preprocessing
-from mobilezoo_export.contract import ExportSpec
+from mobilezoo_export.contract import Borders, ExportSpec
 
 KEY = "mobilezoo"
 """Name of the note in every format."""
 INPUT, OUTPUT = "image", "logits"
 """Names of a file's input and output, where the format has names."""
-NAME_FIELD = 10
-"""Place of a tensor's name in the vtable of TFLite's schema."""
+FLOAT_BORDERS = Borders()
 
 
 def pixel_scale(preprocessing: Preprocessing, channels: int) -> tuple[np.ndarray, np.ndarray]:
@@ -37,10 +37,39 @@ def to_normalised(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarra
     return np.asarray(pixels * scale + shift, dtype=np.float32)
 
 
-def notes(spec: ExportSpec, layout: str) -> dict[str, Any]:
+def notes(spec: ExportSpec, layout: str, borders: Borders = FLOAT_BORDERS) -> dict[str, Any]:
     """What an app must know to feed the file and to read its answer."""
     prep = spec.preprocessing.for_channels(spec.in_chans)
     colours = COLOURS.get(spec.in_chans, f"{spec.in_chans} channels")
+    noted = _float_notes(spec, layout, prep, colours)
+    if borders.input is not None:
+        noted["input"] |= _quantized_input(borders.input, prep)
+    if borders.output is not None:
+        what = "probability" if spec.options.softmax else "logit"
+        noted["output_quantization"] = {
+            **borders.output.model_dump(),
+            "formula": f"{what} = (q - zero_point) * scale",
+        }
+    return noted
+
+
+def _quantized_input(how: Quantization, prep: Preprocessing) -> dict[str, Any]:
+    """The formula of the integers that the input takes, also straight from pixels 0..255, one number per channel."""
+    limits = np.iinfo(how.dtype)
+    clipped = f"clipped to {limits.min}..{limits.max}"
+    channels = list(zip(prep.mean, prep.std, strict=True))
+    return {
+        "values": f"q = round((pixels / 255 - mean) / std / scale) + zero_point, {clipped}",
+        "quantization": how.model_dump(),
+        "from_pixels": {
+            "formula": f"q = round(pixel * multiplier + offset), {clipped}",
+            "multiplier": [1 / (255 * std * how.scale) for _, std in channels],
+            "offset": [how.zero_point - mean / (std * how.scale) for mean, std in channels],
+        },
+    }
+
+
+def _float_notes(spec: ExportSpec, layout: str, prep: Preprocessing, colours: str) -> dict[str, Any]:
     return {
         "model": spec.model,
         "precision": spec.precision,
@@ -62,9 +91,9 @@ def notes(spec: ExportSpec, layout: str) -> dict[str, Any]:
     }
 
 
-def notes_text(spec: ExportSpec, layout: str) -> str:
+def notes_text(spec: ExportSpec, layout: str, borders: Borders = FLOAT_BORDERS) -> str:
     """The notes as JSON, the same for the same spec."""
-    return json.dumps(notes(spec, layout), ensure_ascii=False, sort_keys=True)
+    return json.dumps(notes(spec, layout, borders), ensure_ascii=False, sort_keys=True)
 
 
 def read_notes(path: Path) -> dict[str, Any]:
@@ -74,76 +103,6 @@ def read_notes(path: Path) -> dict[str, Any]:
     text = exporter_of(path).notes_in(path)
     found: dict[str, Any] = json.loads(text) if text else {}
     return found
-
-
-def finish_litert(path: Path, text: str) -> None:
-    """Name input and output, and append the notes as a metadata entry of the flatbuffer."""
-    import flatbuffers
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    _name_ends(model)
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = list(text.encode())
-    entry.name, entry.buffer = KEY, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
-    builder = flatbuffers.Builder(path.stat().st_size)
-    builder.Finish(model.Pack(builder), b"TFL3")
-    path.write_bytes(builder.Output())
-
-
-def _name_ends(model: Any) -> None:
-    """Tensors and signatures of a file with one input and one output; the converter numbers them."""
-    graph = model.subgraphs[0]
-    graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = INPUT, OUTPUT
-    for signature in model.signatureDefs or ():
-        signature.inputs[0].name, signature.outputs[0].name = INPUT, OUTPUT
-
-
-def keep_litert_output_name(path: Path) -> None:
-    """Give a quantised file's output its name back, which the quantiser leaves to the int8 tensor before it.
-
-    In place: the file's other buffers stay where they are. The longer name is cut, and the int8 tensor renamed.
-    """
-    from ai_edge_litert import schema_py_generated as schema
-
-    data = bytearray(path.read_bytes())
-    graph = schema.Model.GetRootAs(data, 0).Subgraphs(0)
-    output = graph.Outputs(0)
-    if graph.Tensors(output).Name() != f"{OUTPUT}_dequant".encode():
-        return
-    for index in range(graph.TensorsLength()):
-        tensor = graph.Tensors(index)
-        if index == output:
-            _rename(data, tensor, OUTPUT)
-        elif tensor.Name() == OUTPUT.encode():
-            _rename(data, tensor, "int8")
-    path.write_bytes(data)
-
-
-def _rename(data: bytearray, tensor: Any, name: str) -> None:
-    """Overwrite a tensor's name, a flatbuffer string (length, bytes, zero), by one that is no longer."""
-    at = tensor._tab.Pos + tensor._tab.Offset(NAME_FIELD)
-    at += int.from_bytes(data[at : at + 4], "little")
-    length, new = int.from_bytes(data[at : at + 4], "little"), name.encode()
-    assert len(new) <= length
-    data[at : at + 4] = len(new).to_bytes(4, "little")
-    data[at + 4 : at + 4 + length] = new.ljust(length, b"\0")
-
-
-def litert_notes(path: Path) -> str:
-    from ai_edge_litert import schema_py_generated as schema
-
-    data = path.read_bytes()
-    model = schema.Model.GetRootAs(data, 0)
-    for index in range(model.MetadataLength()):
-        if model.Metadata(index).Name() == KEY.encode():
-            buffer = model.Buffers(model.Metadata(index).Buffer())
-            inside = buffer.DataLength() > 0
-            end = buffer.Offset() + buffer.Size()
-            return (bytes(buffer.DataAsNumpy()) if inside else data[buffer.Offset() : end]).decode()
-    return ""
 
 
 def onnx_notes(path: Path) -> str:

@@ -128,6 +128,13 @@ class TensorSpec(Record):
     """The format itself says that this is an image of pixels 0..255 (Core ML)."""
 
 
+class Borders(NamedTuple):
+    """How a file's integers stand for numbers, where it takes or gives some."""
+
+    input: Quantization | None = None
+    output: Quantization | None = None
+
+
 class Runner(ABC):
     """An exported file, loaded in its own runtime. `feed` (or `prepare`), then `invoke`, is what latency measures."""
 
@@ -312,6 +319,10 @@ class Exporter(ABC):
     def input_spec(self, spec: ExportSpec) -> InputSpec:
         """The input the written file takes."""
         return InputSpec(shape=spec.shape, dtype=spec.dtype)
+
+    def borders(self, path: Path) -> Borders:
+        """Scales and zero points that the written file declares for its input and output."""
+        return Borders()
 
     def not_run(self, spec: ExportSpec) -> str | None:
         """Why a file of this target cannot be run on this machine, or None."""

@@ -190,12 +190,14 @@ def _record(
     work: _Work, spec: ExportSpec, target: str, path: Path, written: Path, outcome: Outcome, parity: Parity | None
 ) -> Artifact:
     exporter = load_exporter(target)
+    borders = exporter.borders(written)
     return Artifact(
         path=path.name,
         target=target,
         precision=spec.precision,
         model=spec.model,
-        input=exporter.input_spec(spec),
+        input=exporter.input_spec(spec).model_copy(update={"quantization": borders.input}),
+        output_quantization=borders.output,
         output="probabilities" if spec.options.softmax else "logits",
         float_groups=spec.float_groups,
         preprocessing=spec.preprocessing,

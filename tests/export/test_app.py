@@ -7,9 +7,11 @@ import pytest
 import torch
 from torch import nn
 
+from mobilezoo.artifacts import Quantization
 from mobilezoo.files import sha256_of
 from mobilezoo_export import ExportOptions, ExportSpec, export_model, load_runner
-from mobilezoo_export.app import notes, read_notes, to_normalised, to_pixels
+from mobilezoo_export.app import notes, notes_text, read_notes, to_normalised, to_pixels
+from mobilezoo_export.contract import Borders
 from mobilezoo_export.images import sample_images
 
 TARGETS = [
@@ -75,6 +77,70 @@ def test_int8_files_may_take_and_give_int8(
     with torch.no_grad():
         expected = tiny(torch.from_numpy(images[0])).numpy()
     assert (runner.run(images[0]).argmax(-1) == expected.argmax(-1)).mean() > 0.8
+
+
+@pytest.mark.parametrize("softmax", [False, True])
+def test_an_app_that_follows_the_notes_of_an_int8_file_gets_the_files_own_answer(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, softmax: bool
+) -> None:
+    """Pixels 0..255 → integers → answer in NumPy by the notes alone, against the runner's own way."""
+    from ai_edge_litert.interpreter import Interpreter
+
+    spec = tiny_spec.model_copy(update={"options": ExportOptions(int8_io=True, softmax=softmax)})
+    images = sample_images(spec, 16, seed=1)
+    (result,) = export_model(tiny, spec, ["litert"], ["int8"], tmp_path, calibration=[images], isolate=False)
+    assert result.path is not None, result.reason
+    told, record = read_notes(Path(result.path)), result.artifact
+    assert record is not None
+    runner = load_runner(result.path)
+    assert (record.input.quantization, record.output_quantization) == (
+        runner.inputs[0].quantization,
+        runner.outputs[0].quantization,
+    )
+    assert record.input.quantization is not None
+    assert record.output_quantization is not None
+    assert told["input"]["quantization"] == record.input.quantization.model_dump()
+    what = "probability" if softmax else "logit"
+    assert told["output_quantization"] == {
+        **record.output_quantization.model_dump(),
+        "formula": f"{what} = (q - zero_point) * scale",
+    }
+    assert told["input"]["from_pixels"]["formula"] == "q = round(pixel * multiplier + offset), clipped to -128..127"
+
+    interpreter = Interpreter(model_path=result.path)
+    interpreter.allocate_tensors()
+    (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
+    lines, out = told["input"]["from_pixels"], told["output_quantization"]
+    for pixels in to_pixels(images, spec.preprocessing).transpose(0, 2, 3, 1):
+        q = np.clip(np.round(pixels * np.array(lines["multiplier"]) + np.array(lines["offset"])), -128, 127)
+        interpreter.set_tensor(given["index"], q[None].astype(np.int8))
+        interpreter.invoke()
+        mine = (interpreter.get_tensor(answer["index"]).astype(np.float32) - out["zero_point"]) * out["scale"]
+        batch = to_normalised(pixels.transpose(2, 0, 1)[None], spec.preprocessing)
+        np.testing.assert_allclose(mine, runner.run(batch), atol=1e-6)
+
+
+def test_notes_of_integers_hold_both_formulas_and_agree(tiny_spec: ExportSpec) -> None:
+    """The steps one after the other, as the notes say them, and the line that goes straight from pixels."""
+    how = Quantization(dtype="uint8", scale=0.0203, zero_point=104)
+    told = notes(tiny_spec, "NHWC", Borders(input=how, output=None))
+    assert "output_quantization" not in told
+    assert told["input"]["values"].endswith("+ zero_point, clipped to 0..255")
+    pixels = np.arange(256.0)[:, None]
+    mean, std = np.array(told["input"]["mean"]), np.array(told["input"]["std"])
+    steps = np.clip(np.round((pixels / 255 - mean) / std / how.scale) + how.zero_point, 0, 255)
+    line = told["input"]["from_pixels"]
+    assert np.array_equal(steps, np.clip(np.round(pixels * line["multiplier"] + line["offset"]), 0, 255))
+
+
+def test_the_longest_notes_of_integers_fit_the_room_that_is_kept_for_them(tiny_spec: ExportSpec) -> None:
+    from mobilezoo_export.targets.litert import BORDER_NOTES, CHANNEL_NOTES
+
+    for channels in (1, 3, 64):
+        spec = tiny_spec.model_copy(update={"in_chans": channels, "options": ExportOptions(softmax=True)})
+        how = Quantization(dtype="int16", scale=1.2345678901234567e-05, zero_point=-32768)
+        longer = len(notes_text(spec, "NHWC", Borders(how, how))) - len(notes_text(spec, "NHWC"))
+        assert longer < BORDER_NOTES + CHANNEL_NOTES * channels
 
 
 @pytest.mark.slow

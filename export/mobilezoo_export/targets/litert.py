@@ -11,9 +11,9 @@ import numpy as np
 from mobilezoo.artifacts import Artifact, InputSpec, Quantization
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
-from mobilezoo_export import app, coverage, packs
-from mobilezoo_export.app import finish_litert, keep_litert_output_name, notes_text
-from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec, Told
+from mobilezoo_export import coverage, litert_file, packs
+from mobilezoo_export.app import notes_text
+from mobilezoo_export.contract import Borders, Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec, Told
 from mobilezoo_export.feeding import dequantized, image_input, sized
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantise
@@ -34,6 +34,9 @@ PASSES = (
     "swaps",
     "concat",
 )
+
+BORDER_NOTES, CHANNEL_NOTES = 1000, 100
+"""Bytes that the notes on integers at a file's borders need at most: in all, and per channel."""
 
 _last: tuple[tuple[Any, ...], bytes] | None = None
 """(network, state of its weights, shape, options) and the float file that was made of them last."""
@@ -57,7 +60,7 @@ class LiteRTExporter(Exporter):
         return coverage.read_litert(path)
 
     def notes_in(self, path: Path) -> str:
-        return app.litert_notes(path)
+        return litert_file.notes_in(path)
 
     def told_by(self, path: Path) -> Told:
         return packs.from_litert(path)
@@ -73,12 +76,17 @@ class LiteRTExporter(Exporter):
         with quiet():
             path.write_bytes(self._converted(model, spec))
             # Before quantising: the quantiser's files hold buffers that the schema's classes would lose.
-            finish_litert(path, notes_text(spec, spec.options.layout))
+            text = notes_text(spec, spec.options.layout)
+            litert_file.name_and_note(
+                path, text + " " * (BORDER_NOTES + CHANNEL_NOTES * spec.in_chans if _integers(spec) else 0)
+            )
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
                 fed = [self._as_fed(batch, spec) for batch in batches]
                 quantise(path, path, spec.precision, fed, spec.options.int8_io, spec.float_groups)
-                keep_litert_output_name(path)
+                litert_file.keep_output_name(path)
+            if _integers(spec):
+                litert_file.rewrite_notes(path, notes_text(spec, spec.options.layout, self.borders(path)))
         return []
 
     def _converted(self, model: "nn.Module", spec: ExportSpec) -> bytes:
@@ -118,7 +126,15 @@ class LiteRTExporter(Exporter):
         return InputSpec(shape=(n, h, w, c), layout="NHWC", dtype=self._dtype(spec))
 
     def _dtype(self, spec: ExportSpec) -> Literal["float32", "uint8", "int8"]:
-        return "int8" if spec.options.int8_io and spec.precision == "int8" else spec.dtype
+        return "int8" if _integers(spec) else spec.dtype
+
+    def borders(self, path: Path) -> Borders:
+        return litert_file.borders_of(path)
+
+
+def _integers(spec: ExportSpec) -> bool:
+    """Whether the file takes and gives integers."""
+    return spec.options.int8_io and spec.precision == "int8"
 
 
 def _channels_last_input(model: "nn.Module") -> "nn.Module":

@@ -1,0 +1,119 @@
+"""What is written into LiteRT files behind the converter's back: names, notes for apps, and what is read of them."""
+
+from pathlib import Path
+from typing import Any
+
+from mobilezoo.artifacts import Quantization
+from mobilezoo_export.app import INPUT, KEY, OUTPUT
+from mobilezoo_export.contract import Borders
+
+NAME_FIELD, DATA_FIELD = 10, 4
+"""Places of a tensor's name and of a buffer's bytes in the vtables of TFLite's schema."""
+
+
+def name_and_note(path: Path, text: str) -> None:
+    """Name input and output, and append the notes as a metadata entry of the flatbuffer."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    _name_ends(model)
+    buffer, entry = schema.BufferT(), schema.MetadataT()
+    buffer.data = list(text.encode())
+    entry.name, entry.buffer = KEY, len(model.buffers)
+    model.buffers.append(buffer)
+    model.metadata = [*(model.metadata or []), entry]
+    builder = flatbuffers.Builder(path.stat().st_size)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(builder.Output())
+
+
+def _name_ends(model: Any) -> None:
+    """Tensors and signatures of a file with one input and one output; the converter numbers them."""
+    graph = model.subgraphs[0]
+    graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = INPUT, OUTPUT
+    for signature in model.signatureDefs or ():
+        signature.inputs[0].name, signature.outputs[0].name = INPUT, OUTPUT
+
+
+def keep_output_name(path: Path) -> None:
+    """Give a quantised file's output its name back, which the quantiser leaves to the int8 tensor before it.
+
+    In place: the file's other buffers stay where they are. The longer name is cut, and the int8 tensor renamed.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = bytearray(path.read_bytes())
+    graph = schema.Model.GetRootAs(data, 0).Subgraphs(0)
+    output = graph.Outputs(0)
+    if graph.Tensors(output).Name() != f"{OUTPUT}_dequant".encode():
+        return
+    for index in range(graph.TensorsLength()):
+        tensor = graph.Tensors(index)
+        if index == output:
+            _rename(data, tensor, OUTPUT)
+        elif tensor.Name() == OUTPUT.encode():
+            _rename(data, tensor, "int8")
+    path.write_bytes(data)
+
+
+def _rename(data: bytearray, tensor: Any, name: str) -> None:
+    """Overwrite a tensor's name, a flatbuffer string (length, bytes, zero), by one that is no longer."""
+    at = tensor._tab.Pos + tensor._tab.Offset(NAME_FIELD)
+    at += int.from_bytes(data[at : at + 4], "little")
+    length, new = int.from_bytes(data[at : at + 4], "little"), name.encode()
+    assert len(new) <= length
+    data[at : at + 4] = len(new).to_bytes(4, "little")
+    data[at + 4 : at + 4 + length] = new.ljust(length, b"\0")
+
+
+def borders_of(path: Path) -> Borders:
+    """Scales and zero points of a LiteRT file's first input and output."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.Model.GetRootAs(path.read_bytes(), 0).Subgraphs(0)
+    return Borders(*(_quantization(schema, graph.Tensors(index)) for index in (graph.Inputs(0), graph.Outputs(0))))
+
+
+def _quantization(schema: Any, tensor: Any) -> Quantization | None:
+    names = {schema.TensorType.INT8: "int8", schema.TensorType.UINT8: "uint8", schema.TensorType.INT16: "int16"}
+    how = tensor.Quantization()
+    if tensor.Type() not in names or how is None or how.ScaleLength() != 1:
+        return None
+    told = {"dtype": names[tensor.Type()], "scale": float(how.Scale(0)), "zero_point": int(how.ZeroPoint(0))}
+    return Quantization.parse(told, "file")
+
+
+def rewrite_notes(path: Path, text: str) -> None:
+    """Put other notes in the place of those of a finished file, whose buffers stay where they are.
+
+    Room that is left over is filled with spaces, which JSON allows.
+    """
+    data = bytearray(path.read_bytes())
+    start, end = _span(data)
+    new = text.encode()
+    assert len(new) <= end - start
+    data[start:end] = new.ljust(end - start)
+    path.write_bytes(data)
+
+
+def notes_in(path: Path) -> str:
+    """The text of the notes; empty where the file holds none."""
+    data = path.read_bytes()
+    start, end = _span(data)
+    return data[start:end].decode()
+
+
+def _span(data: bytes | bytearray) -> tuple[int, int]:
+    """Where the notes lie, inside the flatbuffer or behind it; an empty span where there are none."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(data, 0)
+    for index in range(model.MetadataLength()):
+        if model.Metadata(index).Name() == KEY.encode():
+            buffer = model.Buffers(model.Metadata(index).Buffer())
+            if buffer.DataLength():
+                start = buffer._tab.Vector(buffer._tab.Offset(DATA_FIELD))
+                return start, start + buffer.DataLength()
+            return buffer.Offset(), buffer.Offset() + buffer.Size()
+    return 0, 0
