@@ -137,3 +137,31 @@ def test_a_residual_sum_does_not_go_back_to_features_outermost() -> None:
     run_passes(graph, example, ("layout",))
     torch.testing.assert_close(graph(example), network(example))
     assert len(list(calls(graph, aten.permute.default))) <= 2
+
+
+class TokenInFront(nn.Module):
+    """A learned token before the pixels of a map, as in vision transformers."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 1), nn.Conv2d(8, 8, 1)
+        self.token = nn.Parameter(torch.randn(1, 8, 1, 1))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = torch.cat([self.token, self.stem(x).reshape(1, 8, -1, 1)], 2)
+        return tokens + self.head(tokens)
+
+
+def test_constants_have_no_say_in_the_layout_of_a_join() -> None:
+    model, x = TokenInFront(), torch.randn(1, 4, 5, 3)
+
+    class ChannelsLast(nn.Module):
+        def forward(self, image: torch.Tensor) -> torch.Tensor:
+            return model(image.permute(0, 3, 1, 2))
+
+    graph = trace(ChannelsLast(), x)
+    run_passes(graph, x, ("canonical", "layout"))
+    torch.testing.assert_close(graph(x), model(x.permute(0, 3, 1, 2)))
+    joined = next(calls(graph, aten.cat.default))
+    assert joined.args[0][1].target is not aten.permute.default
+    assert joined.args[1] == 1

@@ -252,6 +252,19 @@ def test_small_average_pools_are_depthwise_convolutions() -> None:
     assert len(list(calls(graph, aten.avg_pool2d.default))) == 3
 
 
+@pytest.mark.parametrize("size", [(7, 7), (3, 5), (4, 14)])
+def test_adaptive_pools_are_windows_or_products_with_means(size: tuple[int, int]) -> None:
+    pool = nn.Sequential(nn.ReLU(), nn.AdaptiveAvgPool2d(size))
+    graph, changed = rewritten(pool, torch.randn(2, 3, 14, 28), "pools")
+    assert changed >= 1
+    assert not list(calls(graph, aten.adaptive_avg_pool2d.default))
+
+
+def test_a_global_adaptive_pool_stays() -> None:
+    _, changed = rewritten(nn.AdaptiveAvgPool2d(1), torch.randn(2, 3, 14, 28), "pools")
+    assert changed == 0
+
+
 class Swaps(nn.Module):
     def __init__(self, shape: tuple[int, ...], moves: tuple[int, ...]) -> None:
         super().__init__()

@@ -8,6 +8,7 @@ left only where none of this works, and at each convolution, where it meets the 
 """
 
 import operator
+from collections import Counter
 from collections.abc import Callable, Sequence
 from typing import Any, NamedTuple
 
@@ -211,8 +212,12 @@ class _Rewriter:
     def _cat(self, node: Node) -> Value:
         parts: Sequence[Node] = node.args[0]  # type: ignore[assignment]
         rank = len(shape_of(node))
-        orders = [self.values[part].order for part in parts if len(shape_of(part)) == rank]
-        order = max(set(orders), key=orders.count)
+        votes: Counter[Order] = Counter()
+        for part in parts:
+            if len(shape_of(part)) == rank:  # constants are laid out for nothing
+                computed = constant(self.model, part) is None
+                votes[self.values[part].order] += torch.Size(shape_of(part)).numel() if computed else 0
+        order = max(votes, key=votes.__getitem__)
         axis = order.index(int(argument(node, 1, "dim", 0)) % rank)
         return Value(self.emit(aten.cat.default, [self.stored(part, order) for part in parts], axis), order)
 
