@@ -54,6 +54,8 @@ FAMILIES: Registry[Any] = Registry(
         "ravlt": "mobilezoo.models.ravlt",
         "moat": "mobilezoo.models.moat",
         "affnet": "mobilezoo.models.affnet",
+        "agent": "mobilezoo.models.agent",
+        "inline": "mobilezoo.models.inline",
     },
     _is_family,
     "Config (a ModelConfig), build and from_official",

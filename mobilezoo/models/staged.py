@@ -136,22 +136,28 @@ def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:
     return result
 
 
-def build_staged(
-    cls: type[StagedNet],
+def build_staged(cls: type[StagedNet], config: ModelConfig, stages: int, **kwargs: Any) -> nn.Module:
+    """A `cls` as timm builds its models, or timm's feature extractor around one for `features_only=True`."""
+    features = {"out_indices": tuple(range(stages)), "flatten_sequential": True}
+    return build_network(cls, config, features, **kwargs)
+
+
+def build_network(
+    cls: type[nn.Module],
     config: ModelConfig,
-    stages: int,
+    features: dict[str, Any],
     classifier: str | tuple[str, ...] = "head.fc",
     first_conv: str = "stem.conv1.conv",
     **kwargs: Any,
 ) -> nn.Module:
-    """A `cls` as timm builds its models, or timm's feature extractor around one for `features_only=True`."""
+    """The same for any class; `features` are timm's arguments for the feature extractor."""
     network: nn.Module = build_model_with_cfg(
         cls,
         config.name or config.family,
         pretrained=False,
         pretrained_cfg=config.pretrained_cfg(first_conv=first_conv, classifier=classifier),
         model_cfg=config,
-        feature_cfg={"out_indices": tuple(range(stages)), "flatten_sequential": True},
+        feature_cfg=features,
         **kwargs,
     )
     return network

@@ -21,6 +21,8 @@ OFFICIAL = {
     "emov2": (300, 1024, 3e-3),
     "mobilemamba": (300, 1024, 3e-3),
     "mnasnet": (350, 1024, 0.064),
+    "agent": (300, 4096, 4e-3),
+    "inline": (300, 4096, 4e-3),
 }
 """Recipe → epochs, images per optimizer step, peak learning rate."""
 
