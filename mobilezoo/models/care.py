@@ -229,7 +229,7 @@ class Care(StagedNet):
 def build(config: Config, **kwargs: Any) -> nn.Module:
     """A Care; see `build_staged`."""
     heads = ("head.fc", "head.fc_dist")
-    return build_staged(Care, config, len(config.depths), heads, first_conv="stem.conv", **kwargs)
+    return build_staged(Care, config, len(config.depths), classifier=heads, first_conv="stem.conv", **kwargs)
 
 
 _RENAMES = tuple(

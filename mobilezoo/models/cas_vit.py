@@ -186,7 +186,7 @@ class CasVit(StagedNet):
 def build(config: Config, **kwargs: Any) -> nn.Module:
     """A CasVit; see `build_staged`."""
     classifier = ("head.fc", "head.fc_dist") if config.distillation_head else "head.fc"
-    return build_staged(CasVit, config, len(config.depths), classifier, **kwargs)
+    return build_staged(CasVit, config, len(config.depths), classifier=classifier, **kwargs)
 
 
 _RENAMES = tuple(
