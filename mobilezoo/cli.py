@@ -207,6 +207,8 @@ def predict(
     """
     from mobilezoo.verbs import predicting
 
+    if as_csv and as_json:
+        raise MobilezooError("--csv and --json are two ways to print the same: choose one")
     options = of.parsed().model_copy(update={"preprocess": preprocess})
     found = predicting.predict(subject, images, options, top)
     if as_json:

@@ -50,11 +50,16 @@ def read_entries(path: str) -> Entries | dict[str, int]:
 @overload
 def imagenet_places(data: tuple[str, ...], outputs: int) -> Places | None: ...
 @overload
-def imagenet_places(data: tuple[str, ...], outputs: int, given: str) -> Places: ...
+def imagenet_places(data: tuple[str, ...], outputs: int, given: str, labels: tuple[str, ...] = ()) -> Places: ...
 
 
-def imagenet_places(data: tuple[str, ...], outputs: int, given: str | None = None) -> Places | None:
-    """Places of classes named by WordNet id or ImageNet's words; None where they are not and no list was `given`."""
+def imagenet_places(
+    data: tuple[str, ...], outputs: int, given: str | None = None, labels: tuple[str, ...] = ()
+) -> Places | None:
+    """Places of classes named by WordNet id or ImageNet's words; None where they are not and no list was `given`.
+
+    Raises ConfigError where the network's `labels` are that list's classes in another order.
+    """
     subset = given.lower() if given else next((n for n, size in SUBSETS.items() if outputs in (size, size + 1)), None)
     if subset is None:
         return None
@@ -72,10 +77,22 @@ def imagenet_places(data: tuple[str, ...], outputs: int, given: str | None = Non
             return None
         raise ConfigError(_why_not(subset, lacking, twice))
     shift = outputs - size
+    _check_order(names, labels, shift, subset)
     found = tuple(index + shift for index in indices if index is not None)
     by = "WordNet id" if all(name in names.by_id for name in data) else "name"
     note = f"{len(data)} classes of the data found by {by} among the {size} of {subset}"
     return Places(found, "" if found == tuple(range(outputs)) else note + (", after a background class" * shift))
+
+
+def _check_order(names: NameList, labels: tuple[str, ...], shift: int, subset: str) -> None:
+    """A few names may stand for another class than here, most do not."""
+    found = [(output, names.place(label)) for output, label in enumerate(labels)]
+    moved = [output for output, index in found if index is not None and index + shift != output]
+    if 2 * len(moved) > sum(index is not None for _, index in found):
+        raise ConfigError(
+            f"the labels are the classes of {subset} in another order, output {moved[0]} is {labels[moved[0]]!r}: "
+            "pass --classes MAP.json or MAP.txt with the data's class of each output"
+        )
 
 
 def _why_not(subset: str, lacking: list[str], twice: list[str]) -> str:

@@ -41,11 +41,11 @@ def place_classes(
             raise ConfigError(f"--classes labels: {whose!r} knows no names; name a .json or .txt file")
         return _located(data, labels, f"the labels of {whose!r}", outputs)
     if given is not None and given.lower().startswith("imagenet"):
-        return imagenet_places(data, outputs, given)
+        return imagenet_places(data, outputs, given, labels)
     if given is not None:
         return _from_file(data, read_entries(given), given, outputs)
     if labels:
-        require_same_classes(labels, data, repr(whose), "the data", remedy=_remedy(data, labels))
+        require_same_classes(labels, data, repr(whose), "the data", remedy=_remedy(data, labels, outputs))
         return Places(tuple(range(outputs)))
     known = imagenet_places(data, outputs)
     if known is not None:
@@ -126,9 +126,14 @@ def _is_by_index(data: tuple[str, ...], entries: Entries) -> bool:
     return all(isinstance(entry, int) or (isinstance(entry, str) and entry.isdecimal()) for entry in filled)
 
 
-def _remedy(data: tuple[str, ...], labels: tuple[str, ...]) -> str:
+def _remedy(data: tuple[str, ...], labels: tuple[str, ...], outputs: int) -> str:
+    from mobilezoo.data.class_lists import SUBSETS, imagenet_places
+
     if set(data) <= set(labels):
         return "pass --classes labels to score them by name"
+    if imagenet_places(data, outputs) is not None:
+        known = next(name for name, size in SUBSETS.items() if outputs in (size, size + 1))
+        return f"pass --classes {known} if these are its classes"
     return "use the data it was trained on, or pass --classes MAP.json or MAP.txt with the data's class of each output"
 
 

@@ -66,6 +66,13 @@ class Answers:
         return bool(scores.min() >= 0 and scores.max() <= 1 + off and np.all(np.abs(scores.sum(axis=1) - 1) <= off))
 
 
+def check_labels(labels: tuple[str, ...], outputs: int) -> None:
+    """Raise ConfigError unless every output has one name, or none are known."""
+    if labels and len(labels) != outputs:
+        first = ", the first is usually the background's" if outputs == len(labels) + 1 else ""
+        raise ConfigError(f"{outputs} outputs and {len(labels)} labels: --labels has one name per output{first}")
+
+
 def evaluate_answers(
     run: Callable[[np.ndarray], np.ndarray], batches: "Iterable[tuple[torch.Tensor, torch.Tensor]]", answers: Answers
 ) -> dict[str, Any]:

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, cast
 from mobilezoo.artifacts import Artifact, record_path
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
-from mobilezoo.verbs.opening import described, refuse_preprocess
+from mobilezoo.verbs.opening import check_network, described
 from mobilezoo.verbs.options import SubjectOptions
 
 if TYPE_CHECKING:
@@ -41,7 +41,7 @@ def evaluate_subject(
 
     record = described(Path(subject), options) if is_exported(subject) else None
     if record is None:
-        refuse_preprocess(subject, options)
+        check_network(subject, options)
     weights = _weights_of(Path(subject), record, options) if record else (subject, options)
     loaded = load_subject(*weights) if weights is not None else None
     source = _source(subject, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
@@ -163,13 +163,14 @@ def _evaluate_file(
 
     from mobilezoo.data import eval_loader
     from mobilezoo.data.classes import placed
-    from mobilezoo.verbs.answers import Answers, evaluate_answers
+    from mobilezoo.verbs.answers import Answers, check_labels, evaluate_answers
     from mobilezoo_export import FileApart
 
     with FileApart(path, record) as opened:
         size, prep = record.input.resolution, record.preprocessing
         empty = opened.run(np.zeros((1, prep.channels, *size), np.float32))
         outputs = Answers.of_file(path, record).read(empty, 1).shape[1]  # tells how many outputs there are
+        check_labels(record.labels, outputs)
         places = _placed(outputs, record.labels, split, classes, path)
         loader = eval_loader(source, split, size, prep, torch.device("cpu"))
         batches = placed(_tracked(loader, progress), places)

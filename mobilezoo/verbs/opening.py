@@ -5,11 +5,14 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from mobilezoo.artifacts import Artifact, InputSpec
-from mobilezoo.errors import ConfigError
+from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, parse_resolution, written
 from mobilezoo.verbs.options import SubjectOptions
+from mobilezoo.verbs.subject import WEIGHTS
 
+READ = (*WEIGHTS, ".safetensors", ".yaml", ".yml")
+"""Endings of what holds a network beside them."""
 PRESETS = {
     "imagenet": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     "inception": {"mean": [0.5], "std": [0.5]},
@@ -31,13 +34,31 @@ class Said(NamedTuple):
     """Fields that were said; the others are as they were."""
 
 
-def refuse_preprocess(subject: str, options: SubjectOptions) -> None:
-    """Raise ConfigError where --preprocess was given for a network."""
+def check_network(subject: str, options: SubjectOptions) -> None:
+    """Raise ConfigError where what should be a network's name is some other file, or --preprocess was given for it."""
+    from mobilezoo.models import load_model_config
+    from mobilezoo_export.registry import file_suffixes
+
+    place = Path(subject)
+    if place.exists() and place.suffix not in READ:
+        try:
+            load_model_config(subject)
+        except UnknownNameError:
+            what = "a folder" if place.is_dir() else "a file of no kind that is known here"
+            known = ", ".join(file_suffixes())
+            raise ConfigError(f"{subject!r} is {what}: name a network, a checkpoint, or a file ({known})") from None
     if options.preprocess is not None:
         raise ConfigError(
             f"--preprocess {options.preprocess!r} is for exported files without a record, {subject!r} is a network: "
             "say --mean, --std and --resolution where its own are not meant"
         )
+
+
+def refuse_weights(path: Path, options: SubjectOptions) -> None:
+    """Raise ConfigError where a file that needs none was given weights, or what belongs to them."""
+    given = [name for name in ("checkpoint", "key", "num_classes", "in_chans") if getattr(options, name) is not None]
+    if given:
+        raise ConfigError(f"{path.name!r} holds its own weights: leave --{given[0].replace('_', '-')} out")
 
 
 def described(path: Path, options: SubjectOptions) -> Artifact:

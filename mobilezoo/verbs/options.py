@@ -8,7 +8,7 @@ from typing import Annotated
 import typer
 
 from mobilezoo.config import Record
-from mobilezoo.errors import ConfigError
+from mobilezoo.errors import ConfigError, existing_path
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Resolution, parse_resolution
 
@@ -98,7 +98,7 @@ def read_labels(given: str) -> tuple[str, ...]:
         if len(labels) < 2 or not all(labels):
             raise ConfigError(f"--labels {given!r}: a .txt or .json file, or names with commas between them")
         return tuple(labels)
-    entries = read_entries(given)
+    entries = read_entries(str(existing_path(given, "labels file")))
     if isinstance(entries, dict):
         entries = [name for name, _ in sorted(entries.items(), key=lambda item: item[1])]
     labels = [entry for entry in entries if isinstance(entry, str) and entry]

@@ -15,8 +15,8 @@ from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError, DataError, existing_path
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
-from mobilezoo.verbs.answers import WORDS, Answers
-from mobilezoo.verbs.opening import described, refuse_preprocess
+from mobilezoo.verbs.answers import WORDS, Answers, check_labels
+from mobilezoo.verbs.opening import check_network, described, refuse_weights
 from mobilezoo.verbs.options import SubjectOptions
 
 BATCH = 16
@@ -104,10 +104,7 @@ def _scores(scorer: _Scorer, waiting: dict[Path, np.ndarray]) -> dict[Path, np.n
     if not waiting:
         return {}
     scores = scorer.answers.read(scorer.run(np.stack(list(waiting.values()))), len(waiting))
-    if scorer.labels and len(scorer.labels) != scores.shape[1]:
-        raise ConfigError(
-            f"{scores.shape[1]} outputs and {len(scorer.labels)} labels: --labels has one name per output"
-        )
+    check_labels(scorer.labels, scores.shape[1])
     return dict(zip(waiting, scores, strict=True))
 
 
@@ -128,13 +125,14 @@ def _scorer(subject: str, options: SubjectOptions) -> Iterator[_Scorer]:
         from mobilezoo_export import FileApart
 
         path = existing_path(subject, "file")
+        refuse_weights(path, options)
         record = described(path, options)
         answers, size = Answers.of_file(path, record), record.input.resolution
         proof = record.not_run if record.foreign else None
         with FileApart(path, record) as opened:
             yield _Scorer(opened.run, answers, record.preprocessing, size, record.labels, proof)
         return
-    refuse_preprocess(subject, options)
+    check_network(subject, options)
     import torch
 
     from mobilezoo.verbs.subject import load_subject

@@ -11,10 +11,11 @@ from mobilezoo.errors import ExportError, require
 from mobilezoo_export import app, coverage, packs
 from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec, Told
-from mobilezoo_export.feeding import image_input, sized
+from mobilezoo_export.feeding import dequantized, image_input, sized
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import to_float16, to_int8
 from mobilezoo_export.quiet import quiet
+from mobilezoo_export.scales import BYTES, end_scales
 
 if TYPE_CHECKING:
     from torch import nn
@@ -104,6 +105,12 @@ class OnnxRunner(Runner):
             raise ExportError(f"{path.name!r} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
         self.inputs = tuple(_declared(value) for value in self.session.get_inputs())
         self.outputs = tuple(_answered(value) for value in self.session.get_outputs())
+        if record is None and {tensor.dtype for tensor in (*self.inputs, *self.outputs)} & set(BYTES):
+            scales = end_scales(path)
+            self.inputs, self.outputs = (
+                tuple(t.model_copy(update={"quantization": scales.get(t.name)}) for t in tensors)
+                for tensors in (self.inputs, self.outputs)
+            )
         self.input = record.input if record else image_input(self.inputs, "NCHW")
         self._binding = self.session.io_binding()
         self._held: list[np.ndarray] = []
@@ -128,7 +135,8 @@ class OnnxRunner(Runner):
         self.session.run_with_iobinding(self._binding)
 
     def output(self) -> np.ndarray:
-        return np.asarray(self._binding.copy_outputs_to_cpu()[self.output_index], dtype=np.float32)
+        values = np.asarray(self._binding.copy_outputs_to_cpu()[self.output_index])
+        return dequantized(values, self.outputs[self.output_index].quantization)
 
 
 def _declared(value: Any) -> TensorSpec:

@@ -145,3 +145,15 @@ def test_a_network_of_1000_classes_is_scored_on_a_subset_named_by_wordnet_ids(tm
     swapped = write(tmp_path / "map.json", {FISH[1]: 0, FISH[2]: 999})
     result = evaluate_subject("mnasnet_small", f"folder:{tmp_path}", weights, 2, 0, progress=False, classes=swapped)
     assert (result["top1"], result["top5"]) == (50, 50)
+
+
+def test_labels_that_are_imagenets_in_another_order_are_refused() -> None:
+    from timm.data import ImageNetInfo
+
+    names = ImageNetInfo("imagenet-1k").label_descriptions()
+    known = place_classes(FISH, 1001, ("background", *names), "imagenet-1k")
+    assert known.outputs == (1, 2, 3)
+    with pytest.raises(ConfigError, match="the classes of imagenet-1k in another order, output 0 is 'tench"):
+        place_classes(FISH, 1001, (*names, "background"), "imagenet-1k")
+    with pytest.raises(ConfigError, match="pass --classes imagenet-1k if these are its classes"):
+        place_classes(FISH, 1001, ("background", *names))

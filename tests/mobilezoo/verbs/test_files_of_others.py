@@ -59,6 +59,43 @@ def colors_file(
     return path
 
 
+def means_tflite(path: Path, signature: tuple[int, ...]) -> Path:
+    """A TFLite file that gives the softmax of the means over rows and columns; -1 leaves a size open."""
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    def tensor(name: str, shape: list[int], buffer: int = 0, kind: int = schema.TensorType.FLOAT32) -> Any:
+        made = schema.TensorT()
+        made.name, made.shape, made.buffer, made.type = name, shape, buffer, kind
+        return made
+
+    def operator(code: int, inputs: list[int], output: int, kind: int, options: Any) -> Any:
+        made = schema.OperatorT()
+        made.opcodeIndex, made.inputs, made.outputs = code, inputs, [output]
+        made.builtinOptionsType, made.builtinOptions = kind, options
+        return made
+
+    graph, model, axes, softmax = schema.SubGraphT(), schema.ModelT(), schema.BufferT(), schema.SoftmaxOptionsT()
+    x, means, scores = tensor("x", [max(1, size) for size in signature]), tensor("means", [1, 3]), tensor("s", [1, 3])
+    x.shapeSignature, softmax.beta = list(signature), 1.0
+    axes.data = list(np.array([1, 2], np.int32).tobytes())
+    graph.tensors = [x, tensor("axes", [2], 1, schema.TensorType.INT32), means, scores]
+    graph.operators = [
+        operator(0, [0, 1], 2, schema.BuiltinOptions.ReducerOptions, schema.ReducerOptionsT()),
+        operator(1, [2], 3, schema.BuiltinOptions.SoftmaxOptions, softmax),
+    ]
+    graph.inputs, graph.outputs = [0], [3]
+    for number in (schema.BuiltinOperator.MEAN, schema.BuiltinOperator.SOFTMAX):
+        code = schema.OperatorCodeT()
+        code.builtinCode = code.deprecatedBuiltinCode = number
+        model.operatorCodes = [*(model.operatorCodes or []), code]
+    model.version, model.subgraphs, model.buffers = 3, [graph], [schema.BufferT(), axes]
+    builder = flatbuffers.Builder(1024)
+    builder.Finish(model.Pack(builder), b"TFL3")
+    path.write_bytes(builder.Output())
+    return path
+
+
 class Inline:
     """The child's side of `FileApart` in this process: these files end no runtime."""
 
@@ -167,6 +204,18 @@ def test_a_size_that_a_file_leaves_open_must_be_said_and_one_that_it_fixes_stays
     assert (code, "differ: say one" in err) == (2, True)
 
 
+def test_a_tflite_file_with_an_open_size_runs_at_the_size_that_is_said(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    image = photos / "train" / "red" / "0.png"
+    file = means_tflite(tmp_path / "open.tflite", (1, -1, -1, 3))
+    code, _, err = call(capsys, "predict", file, image, "--preprocess", "unit")
+    assert (code, "leaves the height or width of its input open" in err) == (2, True)
+    found = probabilities_of(file, capsys, image, "--preprocess", "unit", "--resolution", "20x30")
+    assert found == pytest.approx(softmax(RED[::-1] / 255), abs=1e-5)
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("raw", RED), ("unit", RED / 255), ("inception", RED / 127.5 - 1), ("mean=0.2,std=0.1", (RED / 255 - 0.2) / 0.1)],
@@ -263,6 +312,69 @@ def test_answers_with_axes_of_size_one_are_flat_and_none_may_be_no_number() -> N
     values[3] = np.nan
     with pytest.raises(ConfigError, match="not finite"):
         Answers("a", None).read(values.reshape(2, 3), 2)
+
+
+def test_bytes_at_the_ends_of_onnx_files_have_the_scales_of_the_operators_beside_them(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from onnx import TensorProto, helper, numpy_helper
+
+    held = {
+        "axes": np.array([2, 3], np.int64),
+        "in_scale": np.float32(1 / 128),
+        "in_zero": np.int8(-1),
+        "out_scale": np.float32(1 / 256),
+        "out_zero": np.uint8(0),
+    }
+    steps = [
+        helper.make_node("DequantizeLinear", ["x", "in_scale", "in_zero"], ["numbers"]),
+        helper.make_node("ReduceMean", ["numbers", "axes"], ["means"], keepdims=0),
+        helper.make_node("Softmax", ["means"], ["p"], axis=1),
+        helper.make_node("QuantizeLinear", ["p", "out_scale", "out_zero"], ["scores"]),
+    ]
+    graph = helper.make_graph(
+        steps,
+        "bytes",
+        [helper.make_tensor_value_info("x", TensorProto.INT8, [1, 3, 16, 16])],
+        [helper.make_tensor_value_info("scores", TensorProto.UINT8, [1, 3])],
+        [numpy_helper.from_array(np.asarray(value), name) for name, value in held.items()],
+    )
+    file = tmp_path / "bytes.onnx"
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), file)
+    image = photos / "train" / "red" / "0.png"
+    found = probabilities_of(file, capsys, image, "--preprocess", "inception")
+    assert found == pytest.approx(softmax(RED[::-1] / 127.5 - 1), abs=0.01)
+    found = probabilities_of(file, capsys, image, "--preprocess", "raw")
+    assert found == pytest.approx(softmax((RED[::-1] - 127) / 128), abs=0.01)
+
+
+@pytest.mark.parametrize(
+    ("words", "said"),
+    [
+        (("--preprocess", "unit", "--checkpoint", "weights.pth"), "holds its own weights: leave --checkpoint out"),
+        (("--preprocess", "unit", "--in-chans", "1"), "leave --in-chans out"),
+        (
+            ("--preprocess", "unit", "--labels", "a,b"),
+            "3 outputs and 2 labels: --labels has one name per output, the fi",
+        ),
+        (("--preprocess", "unit", "--labels", "missing.txt"), "labels file not found: 'missing.txt'"),
+        (("--preprocess", "unit", "--csv", "--json"), "choose one"),
+    ],
+)
+def test_what_does_not_fit_a_file_is_one_line(
+    words: tuple[str, ...], said: str, tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = colors_file(tmp_path / "theirs.onnx")
+    code, _, err = call(capsys, "predict", file, photos / "train" / "red" / "0.png", *words)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert said in err
+
+
+def test_a_folder_or_another_file_is_no_network(photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = photos / "train" / "red" / "0.png"
+    for subject, said in ((photos, "is a folder: name"), (image, "is a file of no kind that is known here")):
+        code, _, err = call(capsys, "predict", subject, image)
+        assert (code, said in err, len(err.splitlines())) == (2, True, 1)
 
 
 @pytest.mark.slow

@@ -1,0 +1,42 @@
+"""The scales of bytes at the ends of ONNX files, which the format keeps in the operators beside them."""
+
+from pathlib import Path
+from typing import Any
+
+from mobilezoo.artifacts import Quantization
+from mobilezoo.errors import ExportError
+
+BYTES = ("int8", "uint8")
+
+
+def end_scales(path: Path) -> dict[str, Quantization]:
+    """Input or output name → how its bytes stand for numbers. Raises ExportError where more than one scale does."""
+    import onnx
+
+    graph = onnx.load(path, load_external_data=False).graph
+    constants = {tensor.name: tensor for tensor in graph.initializer}
+    types = {value.name: _numpy_name(value.type.tensor_type.elem_type) for value in (*graph.input, *graph.output)}
+    found: dict[str, Quantization] = {}
+    for node in graph.node:
+        name = {"DequantizeLinear": node.input[:1], "QuantizeLinear": node.output[:1]}.get(node.op_type, [""])[0]
+        if types.get(name) in BYTES:
+            scale, zero_point = (constants.get(given) for given in (*node.input[1:3], "")[:2])
+            found[name] = _quantization(path, name, types[name], scale, zero_point)
+    return found
+
+
+def _numpy_name(elem_type: int) -> str:
+    import onnx
+
+    return str(onnx.helper.tensor_dtype_to_np_dtype(elem_type)) if elem_type else ""
+
+
+def _quantization(path: Path, name: str, dtype: str, scale: Any, zero_point: Any) -> Quantization:
+    import onnx
+
+    read = onnx.numpy_helper.to_array
+    scales, zero_points = (read(scale) if scale else None), (read(zero_point).ravel() if zero_point else [0])
+    if scales is None or scales.size != 1 or len(zero_points) != 1:
+        raise ExportError(f"{path.name!r}: {name!r} has no scale that is one number")
+    told = {"dtype": dtype, "scale": float(scales.item()), "zero_point": int(zero_points[0])}
+    return Quantization.parse(told, "file")
