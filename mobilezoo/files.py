@@ -9,13 +9,14 @@ import contextlib
 import errno
 import hashlib
 import importlib.metadata
+import io
 import os
-import re
 import shutil
 import stat
 from collections.abc import Callable, Iterator, Sequence
 from functools import lru_cache
 from pathlib import Path
+from typing import IO
 
 from mobilezoo.errors import MobilezooError
 from mobilezoo.locks import locked
@@ -24,8 +25,9 @@ from mobilezoo.scratch import remove_abandoned, scratch_folder
 COMMIT, LOCK = ".mz-commit", ".mz-lock"
 NEW, OLD = "new", "old"
 """Inside a committed folder: what goes to its place, and folders that were there before."""
+ROOM = (errno.ENOSPC, errno.EDQUOT, errno.EFBIG)
 REMEDIES = {
-    **dict.fromkeys((errno.ENOSPC, errno.EDQUOT, errno.EFBIG), "free some space and run the same command again"),
+    **dict.fromkeys(ROOM, "free some space and run the same command again"),
     **dict.fromkeys(
         (errno.EACCES, errno.EPERM, errno.EROFS), "name another place (--out), or run in a folder that can be written"
     ),
@@ -184,12 +186,13 @@ def _one_line(path: Path, why: str = "nothing was replaced") -> Iterator[None]:
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The system's error in what a library made of it: itself, its cause, or `(os error 28)` in its text."""
+    """The system's error in what a library made of it: itself, its cause, or a full disk in its text."""
     for seen in (error, error.__cause__):
         if isinstance(seen, OSError):
             return seen
-        if told := re.search(r"\(os error (\d+)\)", str(seen)):
-            return OSError(int(told[1]), os.strerror(int(told[1])))
+        for number in ROOM:
+            if os.strerror(number) in str(seen):
+                return OSError(number, os.strerror(number))
     return None
 
 
@@ -197,6 +200,13 @@ def with_remedy(error: OSError) -> str:
     """The system's words, and what to do about it where that is known."""
     remedy = REMEDIES.get(error.errno or 0)
     return f"{error.strerror or error}" + (f": {remedy}" if remedy else "")
+
+
+def through_memory(path: Path, save: Callable[[IO[bytes]], object]) -> None:
+    """Write what `save` writes, in one piece: PyTorch's own writer of files aborts the process on a full disk."""
+    whole = io.BytesIO()
+    save(whole)
+    path.write_bytes(whole.getbuffer())
 
 
 def write_text(path: Path, text: str) -> Path:

@@ -5,7 +5,6 @@ that timm cannot find by name (a YAML of the user's own, or a zoo name under whi
 data: its architecture is then `mobilezoo`, and its config an argument of that.
 """
 
-import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -20,6 +19,7 @@ from mobilezoo.files import atomic_write, sha256_of
 from mobilezoo.hub_config import CONFIG, HubError, Shared, read_shared
 from mobilezoo.models.registry import AS_DATA, TIMM, timm_has_another
 from mobilezoo.resolution import written
+from mobilezoo.scratch import temporary_folder
 
 if TYPE_CHECKING:
     from torch import nn
@@ -36,8 +36,8 @@ def push(checkpoint: Path, repo: str, *, private: bool = False) -> str:
     """Upload a checkpoint of ours to `OWNER/NAME` and return the address. Raises HubError, CheckpointError."""
     from huggingface_hub import HfApi
 
-    with tempfile.TemporaryDirectory(prefix="mobilezoo-hub-") as place:
-        folder = write_folder(checkpoint, Path(place) / "files")
+    with temporary_folder("hub") as place:
+        folder = write_folder(checkpoint, place / "files")
         with _one_line(f"cannot push to {repo!r}"):
             api = HfApi()
             address = api.create_repo(repo, private=private, exist_ok=True)

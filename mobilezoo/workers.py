@@ -19,6 +19,12 @@ from typing import IO, Any, TextIO
 from mobilezoo.errors import MobilezooError
 
 PR_SET_PDEATHSIG = 1
+BOUND = f"""
+import ctypes, os, signal, sys
+ctypes.CDLL(None).prctl({PR_SET_PDEATHSIG}, signal.SIGKILL)
+if os.getppid() == int(sys.argv[1]):
+    os.execvp(sys.argv[2], sys.argv[2:])
+"""
 GOODBYE_S = 10.0
 """How long a process that has closed its answers may take to end by itself."""
 
@@ -33,7 +39,7 @@ class Worker:
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
         self._process = subprocess.Popen(
-            list(command),
+            bound(command),
             stdin=subprocess.PIPE,
             stdout=subprocess.PIPE,
             stderr=self._errors,
@@ -133,12 +139,26 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]], requests: TextIO, 
             return
 
 
-def end_with_parent() -> None:
-    """Ask Linux to kill this process when the one that started it is gone, whatever it is busy with."""
+def bound(command: Sequence[str]) -> list[str]:
+    """The command in a form that Linux kills when the thread that starts it is gone, whatever it is busy with.
+
+    A process of another program has nobody else to tell it; elsewhere it is left as it is.
+    """
+    if sys.platform != "linux":
+        return list(command)
+    return [sys.executable, "-I", "-S", "-c", BOUND, str(os.getpid()), *command]
+
+
+def end_with_parent(_: object = None) -> None:
+    """The same for the forked process that calls this, such as PyTorch's for loading data."""
     if sys.platform == "linux":
         import ctypes
+        import multiprocessing
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
+        parent = multiprocessing.parent_process()
+        if parent is not None and not parent.is_alive():
+            os._exit(1)
 
 
 def first_line(error: BaseException, limit: int = 300) -> str:
@@ -149,7 +169,6 @@ def first_line(error: BaseException, limit: int = 300) -> str:
 
 def main(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
     """Keep the original stdout for answers alone."""
-    end_with_parent()
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     serve(answer, sys.stdin, answers)

@@ -4,7 +4,7 @@
 """
 
 import sys
-import tempfile
+from contextlib import ExitStack
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +13,7 @@ import numpy as np
 from mobilezoo import workers
 from mobilezoo.artifacts import Artifact, record_path
 from mobilezoo.errors import ExportError, existing_path
+from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import Worker, WorkerEndedError
 
 COMMAND = [sys.executable, "-m", "mobilezoo_export.apart"]
@@ -35,9 +36,10 @@ class FileApart:
         self._given, self._labels = artifact, labels
 
     def __enter__(self) -> "FileApart":
-        self._folder = tempfile.TemporaryDirectory(prefix="mobilezoo-run-")
-        self._worker = Worker(COMMAND)
+        self._held = ExitStack()
         try:
+            self._folder = self._held.enter_context(temporary_folder("run"))
+            self._worker = self._held.enter_context(Worker(COMMAND, {"TMPDIR": str(self._folder)}))
             given = self._given.model_dump(mode="json") if self._given else None
             request = {"op": "open", "path": str(self.path), "artifact": given, "labels": self._labels}
             said = self._ask(request, OPEN_LIMIT_S)
@@ -49,12 +51,11 @@ class FileApart:
         return self
 
     def __exit__(self, *_: object) -> None:
-        self._worker.end()
-        self._folder.cleanup()
+        self._held.close()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
         """The first output, float32 [n, ...], of any number of float32 NCHW images."""
-        images, answers = (Path(self._folder.name) / name for name in ("images.npy", "answers.npy"))
+        images, answers = (self._folder / name for name in ("images.npy", "answers.npy"))
         np.save(images, np.ascontiguousarray(batch, dtype=np.float32))
         self._ask(
             {"op": "run", "images": str(images), "answers": str(answers)}, OPEN_LIMIT_S + IMAGE_LIMIT_S * len(batch)

@@ -5,9 +5,7 @@ compared with PyTorch's. Halving the list of layers finds the first whose output
 """
 
 import copy
-import tempfile
 from collections.abc import Callable, Sequence
-from pathlib import Path
 
 import numpy as np
 import torch
@@ -16,6 +14,7 @@ from torch.fx import GraphModule, Node
 
 from mobilezoo.config import Record
 from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo.scratch import temporary_folder
 from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.convert import convert
 from mobilezoo_export.parity import measure_parity
@@ -139,8 +138,8 @@ def _departure(
     with torch.no_grad():
         pieces = [cut(torch.from_numpy(images[i : i + spec.batch])) for i in range(0, len(images), spec.batch)]
     reference = np.concatenate([(p[0] if isinstance(p, list | tuple) else p).numpy() for p in pieces])
-    with tempfile.TemporaryDirectory(prefix="mobilezoo-bisect-") as folder:
-        path = Path(folder) / f"stump{load_exporter(target).suffix}"
+    with temporary_folder("bisect") as folder:
+        path = folder / f"stump{load_exporter(target).suffix}"
         try:
             _, values = convert(cut, target, spec, path, images, calibration)
         except MobilezooError as error:

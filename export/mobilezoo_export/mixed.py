@@ -4,12 +4,12 @@ Each stretch of the network is left in float alone, once, and the file's signal-
 Then the most telling stretches are left in float, as few as keep top-1 within the limit; halving finds their number.
 """
 
-import tempfile
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError
+from mobilezoo.scratch import temporary_folder
 from mobilezoo_export.contract import ExportResult, MixedPrecision
 from mobilezoo_export.quantize.mixed import GROUPS
 
@@ -24,8 +24,8 @@ def search(make: Make, score: Score, top1_float: float, max_drop: float, tell: C
 
     Raises ExportError when a file cannot be made, or when not even one stretch in int8 stays within the limit.
     """
-    with tempfile.TemporaryDirectory(prefix="mobilezoo-mixed-") as folder:
-        maker = _Maker(make, score, Path(folder), tell)
+    with temporary_folder("mixed") as folder:
+        maker = _Maker(make, score, folder, tell)
         plain, top1_int8 = maker.scored(())
         kept: tuple[int, ...] = ()
         gains: dict[int, float] = {}

@@ -7,7 +7,6 @@ its own runtime, compare with PyTorch, and only then give it its name and record
 import hashlib
 import json
 import os
-import tempfile
 import time
 from collections.abc import Callable, Iterable, Sequence
 from contextlib import ExitStack
@@ -19,7 +18,8 @@ from torch import nn
 
 from mobilezoo.artifacts import Artifact, Parity, file_stem, load_record_of, write_with_record
 from mobilezoo.errors import ExportError, MobilezooError
-from mobilezoo.files import sha256_of, size_of, versions
+from mobilezoo.files import finish, sha256_of, size_of, through_memory, versions
+from mobilezoo.scratch import temporary_folder
 from mobilezoo_export.app import to_normalised, to_pixels
 from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.convert import CALIBRATION, IMAGES, PROGRAM, Converters, Outcome, convert
@@ -63,10 +63,10 @@ def export_model(
     out = Path(out_dir)
     results: list[ExportResult] = []
     with ExitStack() as stack:
-        work_dir = stack.enter_context(tempfile.TemporaryDirectory(prefix="mobilezoo-export-"))
+        work_dir = stack.enter_context(temporary_folder("export"))
         if isolate and converters is None:
             converters = stack.enter_context(Converters())
-        work = _Work(Path(work_dir), network, spec, batch, source, list(calibration), converters if isolate else None)
+        work = _Work(work_dir, network, spec, batch, source, list(calibration), converters if isolate else None)
         for exporter in exporters:
             for precision in precisions:
                 one = spec.model_copy(update={"precision": precision})
@@ -119,7 +119,7 @@ class _Work:
     def _save(self, prepared: Prepared) -> None:
         with torch.no_grad():
             program = program_of(prepared.graph, self.spec)
-        torch.export.save(program, self.folder / PROGRAM)
+        through_memory(self.folder / PROGRAM, lambda file: torch.export.save(program, file))
         np.save(self.folder / IMAGES, self.images)
         if self.calibration:
             np.save(self.folder / CALIBRATION, np.concatenate(self.calibration)[:, None])
@@ -220,6 +220,7 @@ def _kept(work: _Work, spec: ExportSpec, target: str, path: Path) -> ExportResul
 
     None where there is none, or one of other weights, options or images, which is made again.
     """
+    finish(path)
     if not path.exists():
         return None
     try:

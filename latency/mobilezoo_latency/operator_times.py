@@ -1,7 +1,6 @@
 """The worker's side of per-operator times: each runtime's own way of telling them."""
 
 import json
-import tempfile
 import time
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,6 +9,7 @@ from typing import Any
 import numpy as np
 
 from mobilezoo.errors import DeviceError, require
+from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency.operators import OperatorTime, Profile
 from mobilezoo_latency.stats import median
 
@@ -39,7 +39,7 @@ def _onnx(path: Path, threads: int) -> Profile:
     values = noise_for(plain.inputs)
     plain.feed(values)
     whole = timed(plain.invoke)
-    with tempfile.TemporaryDirectory(prefix="mobilezoo-ops-") as folder:
+    with temporary_folder("ops") as folder:
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
         options.log_severity_level = 3
@@ -99,7 +99,7 @@ def _executorch(path: Path, threads: int) -> Profile:
     values = noise_for(runner.inputs)
     runner.feed(values)
     whole = timed(runner.invoke)
-    with quiet(), tempfile.TemporaryDirectory(prefix="mobilezoo-ops-") as folder:
+    with quiet(), temporary_folder("ops") as folder:
         import torch
         from executorch.devtools import Inspector
         from executorch.extension.pybindings import portable_lib

@@ -19,6 +19,7 @@ from mobilezoo.data.transforms import Normalise, eval_pixels, eval_transform, tr
 from mobilezoo.errors import ConfigError, DataError
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, as_size
+from mobilezoo.workers import end_with_parent
 
 Batch = tuple[torch.Tensor, torch.Tensor]
 READ_AHEAD = 4096
@@ -89,6 +90,7 @@ def train_loader(
     shared: dict[str, Any] = {
         "generator": torch.Generator(),
         "num_workers": config.workers,
+        "worker_init_fn": end_with_parent,
         "pin_memory": device.type == "cuda",
     }
     if isinstance(data.dataset, IterableDataset):
@@ -185,6 +187,7 @@ def eval_loader(
         dataset if images is None else Subset(dataset, images),
         batch_size=config.batch_size,
         num_workers=config.workers,
+        worker_init_fn=end_with_parent,
         collate_fn=_collate,
         pin_memory=device.type == "cuda",
     )

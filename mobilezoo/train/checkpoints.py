@@ -15,7 +15,7 @@ import torch
 from safetensors.torch import save_file
 
 from mobilezoo.errors import MobilezooError, printable
-from mobilezoo.files import atomic_write, sha256_of, write_text
+from mobilezoo.files import atomic_write, sha256_of, through_memory, tidy
 from mobilezoo.models.tensor_file import read_content
 from mobilezoo.reading import mapping, read_json
 
@@ -59,9 +59,9 @@ def save_checkpoint(folder: Path, state: RunState, keep: int) -> Path:
         if state.ema is not None:
             save_file(_plain(state.ema), temporary / "ema.safetensors")
         rest = {k: getattr(state, k) for k in REST}
-        torch.save(rest, temporary / "state.pt")
+        through_memory(temporary / "state.pt", lambda file: torch.save(rest, file))
         sums = {p.name: sha256_of(p) for p in sorted(temporary.iterdir())}
-        write_text(temporary / "sums.json", json.dumps(sums, indent=2) + "\n")
+        (temporary / "sums.json").write_text(json.dumps(sums, indent=2) + "\n", encoding="utf-8")
 
     path = atomic_write(folder / state.name, write)
     for old in _folders(folder)[:-keep]:
@@ -71,6 +71,7 @@ def save_checkpoint(folder: Path, state: RunState, keep: int) -> Path:
 
 def latest_checkpoint(folder: Path) -> tuple[RunState | None, list[str]]:
     """The newest whole checkpoint, and one line for each damaged one that was passed over."""
+    tidy(folder)
     passed_over: list[str] = []
     for path in reversed(_folders(folder)):
         try:

@@ -1,10 +1,13 @@
 """A process apart: every way in which it can end is one line."""
 
+import os
+import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 
-from mobilezoo.workers import Worker, WorkerEndedError
+from mobilezoo.workers import Worker, WorkerEndedError, bound
 
 ECHO = """
 from mobilezoo import workers
@@ -53,3 +56,32 @@ def test_a_worker_that_died_between_requests_is_closed_in_silence():
         assert child.ask({"op": "a"}) == {"said": "a"}
         child._process.kill()
         child._process.wait()
+
+
+PARENT = """
+import sys
+from mobilezoo.workers import Worker
+BUSY = "import os; print(os.getpid(), flush=True)\\nwhile 1: 1"
+child = Worker([sys.executable, "-c", BUSY])
+print(child._process.stdout.readline(), flush=True)
+input()
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
+def test_a_busy_process_ends_with_the_one_that_started_it():
+    parent = subprocess.Popen([sys.executable, "-c", PARENT], stdin=subprocess.PIPE, stdout=subprocess.PIPE)
+    child = Path(f"/proc/{int(parent.stdout.readline())}/stat")
+    assert child.exists()
+    parent.kill()
+    parent.communicate()
+    while child.exists() and child.read_text().rpartition(")")[2].split()[0] != "Z":  # nobody may be there to bury it
+        pass
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
+def test_a_process_whose_parent_is_gone_before_it_begins_does_nothing(tmp_path):
+    command = bound([sys.executable, "-c", f"open({str(tmp_path / 'made')!r}, 'w')"])
+    command[command.index(str(os.getpid()))] = "1"
+    subprocess.run(command, check=True)
+    assert not list(tmp_path.iterdir())

@@ -6,7 +6,6 @@ operation is planned to run (CPU, GPU, Neural Engine) comes from MLComputePlan a
 
 import asyncio
 import platform
-import tempfile
 import time
 from collections import Counter
 from collections.abc import Callable
@@ -18,6 +17,7 @@ from pydantic import Field
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError, require
 from mobilezoo.files import versions
+from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency import machine
 from mobilezoo_latency.apple.sentinel import SENTINEL_SHAPE, write_sentinel
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
@@ -134,8 +134,8 @@ class AppleDevice(Device):
         """Samples from `protocol.restarts` loaded models, a small sentinel network before, between and after."""
         info = self.describe()
         try:
-            with tempfile.TemporaryDirectory(prefix="mobilezoo-coreml-") as folder:
-                sentinel = write_sentinel(Path(folder) / "sentinel.mlpackage")
+            with temporary_folder("coreml") as folder:
+                sentinel = write_sentinel(folder / "sentinel.mlpackage")
                 taken = [self._restart(artifact, sentinel, protocol) for _ in range(protocol.restarts)]
             planned = self.placement(artifact)
         except (ValueError, RuntimeError, OSError) as error:  # what coremltools raises for a model it cannot run

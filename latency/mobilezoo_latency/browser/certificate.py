@@ -5,11 +5,10 @@ import ipaddress
 import shutil
 import ssl
 import subprocess
-import tempfile
-from pathlib import Path
 from typing import NamedTuple
 
 from mobilezoo.errors import DeviceError
+from mobilezoo.scratch import temporary_folder
 
 DAYS = 2
 
@@ -35,8 +34,8 @@ def self_signed(hosts: tuple[str, ...]) -> Certificate:
     """A certificate for these names and addresses, made by `openssl`. Raises DeviceError without it."""
     require_openssl()
     names = ",".join(f"IP:{host}" if _is_address(host) else f"DNS:{host}" for host in hosts)
-    with tempfile.TemporaryDirectory(prefix="mobilezoo-tls-") as folder:
-        key, certificate = Path(folder) / "key.pem", Path(folder) / "certificate.pem"
+    with temporary_folder("tls") as folder:
+        key, certificate = folder / "key.pem", folder / "certificate.pem"
         command = ["openssl", "req", "-x509", "-newkey", "ec", "-pkeyopt", "ec_paramgen_curve:prime256v1", "-nodes"]
         command += ["-keyout", str(key), "-out", str(certificate), "-days", str(DAYS)]
         command += ["-subj", "/CN=mobilezoo", "-addext", f"subjectAltName={names}"]

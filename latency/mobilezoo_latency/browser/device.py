@@ -11,7 +11,6 @@ import shlex
 import shutil
 import subprocess
 import sys
-import tempfile
 import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
@@ -21,6 +20,8 @@ from pydantic import AfterValidator, Field, model_validator
 
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError, MobilezooError, printable, require
+from mobilezoo.scratch import temporary_folder
+from mobilezoo.workers import bound
 from mobilezoo_latency.browser.assets import NAMES, VERSIONS, find_assets
 from mobilezoo_latency.browser.certificate import require_openssl, self_signed
 from mobilezoo_latency.browser.handler import PAGE
@@ -225,11 +226,11 @@ class BrowserDevice(Device):
 @contextlib.contextmanager
 def _opened(command: list[str], url: str) -> Iterator[None]:
     """A browser started for this measurement, with a profile of its own; ended with it."""
-    with tempfile.TemporaryDirectory(prefix="mobilezoo-browser-", ignore_cleanup_errors=True) as profile:
+    with temporary_folder("browser") as profile:
         if "chrom" in Path(command[0]).name:
             command = [*command, f"--user-data-dir={profile}"]
             command += ["--no-sandbox"] if os.geteuid() == 0 else []  # Chromium refuses to start otherwise
-        process = subprocess.Popen([*command, url], stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
+        process = subprocess.Popen(bound([*command, url]), stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL)
         try:
             yield
         finally:

@@ -1,12 +1,12 @@
 """One inference under QEMU: which blocks of instructions ran, and how often."""
 
 import contextlib
-import tempfile
 from pathlib import Path
 from typing import NamedTuple
 
 from mobilezoo.errors import DeviceError
 from mobilezoo.files import write_text
+from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency.emulator.cores import EmulatedConfig
 from mobilezoo_latency.emulator.layout import Emulator
 
@@ -48,8 +48,8 @@ class BlockCounts(NamedTuple):
 
 def count_blocks(emulator: Emulator, core: EmulatedConfig, model: Path, memory: bool = True) -> BlockCounts:
     """Run `model` (.tflite) twice on `core` and count the second run. Raises DeviceError."""
-    with tempfile.TemporaryDirectory(prefix="mobilezoo-count-") as folder:
-        out = Path(folder) / "blocks.txt"
+    with temporary_folder("count") as folder:
+        out = folder / "blocks.txt"
         plugin = f"{emulator.root}/bin/blockcount.so,out={out}"
         if memory and core.caches:
             plugin += ",cache=" + ":".join(f"{kib}:{ways}" for kib, ways in core.caches)

@@ -8,6 +8,7 @@ from pathlib import Path
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError, DeviceError
 from mobilezoo.reading import read_json
+from mobilezoo.workers import bound
 
 ENVIRONMENT = "MOBILEZOO_EMULATOR"
 STAMP = "installed.json"
@@ -46,7 +47,7 @@ class Emulator:
         """Run an unpacked program to its end. Raises DeviceError when it takes longer than `limit_s`."""
         try:
             return subprocess.run(
-                command,
+                bound(command),
                 input=stdin,
                 capture_output=True,
                 text=True,

@@ -1,10 +1,10 @@
 """A network of one layer, written without a converter: small enough to verify an emulator in a second."""
 
-import tempfile
 from pathlib import Path
 from typing import Any
 
 from mobilezoo.errors import DeviceError, require
+from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency.emulator.layout import Emulator
 
 SIDE, IN_CHANNELS, OUT_CHANNELS = 16, 4, 8
@@ -48,8 +48,8 @@ def verify(emulator: Emulator) -> None:
 
     device = load_device("cortex_a76")
     assert isinstance(device, EmulatedDevice)
-    with tempfile.TemporaryDirectory(prefix="mobilezoo-probe-") as folder:
-        model = write_probe(Path(folder) / "probe.tflite")
+    with temporary_folder("probe") as folder:
+        model = write_probe(folder / "probe.tflite")
         first, second = (count_blocks(emulator, device.config, model) for _ in range(2))
     if (first.instructions, first.misses) != (second.instructions, second.misses):
         raise DeviceError(f"the emulator counts {first.instructions} and {second.instructions} for the same run")

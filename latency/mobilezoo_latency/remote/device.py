@@ -19,6 +19,7 @@ from pydantic import Field
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError
 from mobilezoo.files import sha256_of
+from mobilezoo.scratch import temporary_folder
 from mobilezoo_export.registry import load_exporter
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
 from mobilezoo_latency.emulator.layout import find_emulator
@@ -269,10 +270,8 @@ class RemoteDevice(Device):
         return folder
 
     def _put_sentinel(self, link: Link, folder: str) -> str:
-        import tempfile
-
-        with tempfile.TemporaryDirectory(prefix="mobilezoo-sentinel-") as local:
-            return send(link, write_probe(Path(local) / "sentinel.tflite", **SENTINEL), "sentinel.tflite", folder)
+        with temporary_folder("sentinel") as local:
+            return send(link, write_probe(local / "sentinel.tflite", **SENTINEL), "sentinel.tflite", folder)
 
     def _run(self, link: Link, command: str, duration_s: float) -> Job:
         """What our runner said. Raises DeviceError."""
