@@ -27,7 +27,7 @@ import optuna
 import torch
 
 from mobilezoo.files import write_text
-from mobilezoo.search.engines import FRONT_ENGINES, make_sampler
+from mobilezoo.search.engines import engines_for, make_sampler
 from mobilezoo.search.engines.base import GenomeSampler, Seen, trial_rng
 from mobilezoo.search.genes import Gene, GeneSpace, Genome
 from mobilezoo.search.objective import hypervolume
@@ -36,7 +36,7 @@ from mobilezoo.search.records import SearchConfig
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 GENES = GeneSpace([Gene(name=f"edge{i}", choices=OPERATIONS) for i in range(6)])
 BUDGETS = (50, 100, 200, 500)
-ENGINES = ("random", "evolution", "tpe", "nsga2", "ppo", "guided")
+ENGINES = ("random", "evolution", "tpe", "nsga2", "ppo", "bayesian")
 QUANTILES = (0.25, 0.5, 0.75)
 """Targets T: these quantiles of the latencies on the exact front."""
 DATASETS = {"cifar100": "c100_test_acc200", "imagenet16": "in16_120_test_acc200"}
@@ -86,7 +86,7 @@ def make_config(engine: str, goal: str, target_ms: float, seed: int) -> SearchCo
 
 def run(config: SearchConfig, table: Table, trials: int) -> list[Seen]:
     """One search; Optuna's own samplers run in an in-memory study, ours directly (they propose the same either way)."""
-    sampler = make_sampler(config, GENES)
+    sampler = make_sampler(config.engine, config.engine_settings, GENES)
     seen: list[Seen] = []
 
     def judge(number: int, genome: Genome) -> Seen:
@@ -163,7 +163,7 @@ def run_cells(table: Table, dataset: str, engines: list[str], seed: int, trials:
         for engine in engines:
             cell = (dataset, goal, target, engine, seed)
             finished = cell in done and len(done[cell]["regret"]) >= len(budgets)
-            if finished or (goal == "front" and engine not in FRONT_ENGINES):
+            if finished or (goal == "front" and engine not in engines_for("front")):
                 continue
             config = make_config(engine, goal, target, seed)
             measure = hypervolume_regret(table) if goal == "front" else reward_regret(config, table)
@@ -178,7 +178,9 @@ def run_cells(table: Table, dataset: str, engines: list[str], seed: int, trials:
 
 def aims(cells: dict[Cell, dict[str, Any]]) -> list[str]:
     """The default engine after 100 and 200 trials beside what it should reach, by mean regret."""
-    lines = ["| dataset, goal, target | guided 100 | random 500 | reached | guided 200 | best Optuna 200 | reached |"]
+    lines = [
+        "| dataset, goal, target | bayesian 100 | random 500 | reached | bayesian 200 | best Optuna 200 | reached |"
+    ]
     lines += ["|---|--:|--:|---|--:|--:|---|"]
     for task in sorted({cell[:3] for cell in cells}):
         mean = {
@@ -188,13 +190,14 @@ def aims(cells: dict[Cell, dict[str, Any]]) -> list[str]:
             if (found := [r["regret"][index] for c, r in cells.items() if c[:4] == (*task, engine)
                           and len(r["regret"]) > index])
         }  # fmt: skip
-        wanted = [("guided", 100), ("random", 500), ("guided", 200), ("tpe", 200), ("nsga2", 200)]
+        wanted = [("bayesian", 100), ("random", 500), ("bayesian", 200), ("tpe", 200), ("nsga2", 200)]
         if all(key in mean for key in wanted):
-            guided, far, later, *optuna_best = (mean[key] for key in wanted)
+            bayesian, far, later, *optuna_best = (mean[key] for key in wanted)
             best = min(optuna_best)
             lines.append(
-                f"| {task[0]}, {task[1]}, {task[2]:.2f} ms | {guided:.4f} | {far:.4f} "
-                f"| {'yes' if guided <= far else 'no'} | {later:.4f} | {best:.4f} | {'yes' if later < best else 'no'} |"
+                f"| {task[0]}, {task[1]}, {task[2]:.2f} ms | {bayesian:.4f} | {far:.4f} "
+                f"| {'yes' if bayesian <= far else 'no'} | {later:.4f} | {best:.4f} "
+                f"| {'yes' if later < best else 'no'} |"
             )
     return lines
 

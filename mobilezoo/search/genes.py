@@ -127,7 +127,7 @@ class GeneSpace:
         return choices[bisect_right(cumulated, rng.random())]
 
     def _weigh(self, gene: Gene, exclude: Value | None) -> tuple[list[Value], list[float]]:
-        """Choices and their cumulated shares of the points, kept: a guided search draws thousands per trial."""
+        """Choices and their cumulated shares of the points, kept: the bayesian engine draws thousands per trial."""
         choices = [value for value in gene.choices if value != exclude]
         points = list(accumulate(self._completions_of(gene, value) for value in choices))
         self._draws[gene.name, exclude] = choices, [count / points[-1] for count in points]

@@ -1,15 +1,15 @@
 """Rewards that trade accuracy against latency, and the Pareto front."""
 
-from collections.abc import Mapping, Sequence
-from typing import Annotated, Literal, Self
+from collections.abc import Callable, Mapping, Sequence
+from functools import partial
+from typing import Annotated, Self
 
 import numpy as np
 from numpy.typing import NDArray
 from pydantic import Field, model_validator
 
 from mobilezoo.config import Record
-
-RewardName = Literal["mnas_soft", "mnas_hard", "tunas"]
+from mobilezoo.registry import Registry
 
 WEIGHTS: dict[str, tuple[float, float]] = {"mnas_soft": (-0.07, -0.07), "mnas_hard": (0.0, -1.0)}
 """MnasNet's (alpha, beta): the exponent below and above the target (section 3)."""
@@ -25,7 +25,7 @@ class Objective(Record):
     tunas: ACC + beta * |LAT / T - 1|, Bender et al. 2020 (arXiv:2008.06120), the absolute reward.
     """
 
-    reward: RewardName = Field(default="mnas_soft", description="mnas_soft, mnas_hard or tunas")
+    reward: str = Field(default="mnas_soft", description="mnas_soft, mnas_hard, tunas, or your own")
     target_ms: float = Field(gt=0, description="latency T the network should have, in milliseconds")
     targets_ms: dict[str, Annotated[float, Field(gt=0)]] = Field(
         default={}, description="other targets by device name, where a search has several devices"
@@ -35,6 +35,7 @@ class Objective(Record):
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
+        REWARDS.load(self.reward)
         if self.reward == "tunas" and self.alpha is not None:
             raise ValueError("no 'alpha' with the tunas reward: it has one slope, 'beta'")
         return self
@@ -53,13 +54,32 @@ class Objective(Record):
 
     def rewards(self, top1: NDArray[np.float64], latency_ms: NDArray[np.float64]) -> NDArray[np.float64]:
         """Rewards of many networks; both arrays of one shape."""
-        accuracy, ratio = top1 / 100, latency_ms / self.target_ms
-        if self.reward == "tunas":
-            return accuracy + (TUNAS_BETA if self.beta is None else self.beta) * np.abs(ratio - 1)
-        alpha, beta = WEIGHTS[self.reward]
-        below = alpha if self.alpha is None else self.alpha
-        above = beta if self.beta is None else self.beta
-        return accuracy * ratio ** np.where(ratio <= 1, below, above)
+        return REWARDS.load(self.reward)(top1 / 100, latency_ms / self.target_ms, self)
+
+
+def mnas(
+    accuracy: NDArray[np.float64], ratio: NDArray[np.float64], objective: Objective, weights: tuple[float, float]
+) -> NDArray[np.float64]:
+    """MnasNet's reward with its default (alpha, beta), see `Objective`."""
+    below = weights[0] if objective.alpha is None else objective.alpha
+    above = weights[1] if objective.beta is None else objective.beta
+    return accuracy * ratio ** np.where(ratio <= 1, below, above)
+
+
+def tunas(accuracy: NDArray[np.float64], ratio: NDArray[np.float64], objective: Objective) -> NDArray[np.float64]:
+    """TuNAS's absolute reward, see `Objective`."""
+    return accuracy + (TUNAS_BETA if objective.beta is None else objective.beta) * np.abs(ratio - 1)
+
+
+Reward = Callable[[NDArray[np.float64], NDArray[np.float64], Objective], NDArray[np.float64]]
+REWARDS: Registry[Reward] = Registry(
+    "reward",
+    "rewards",
+    {**{name: partial(mnas, weights=weights) for name, weights in WEIGHTS.items()}, "tunas": tunas},
+    callable,
+    "a function (accuracy, latency over target, Objective) → rewards, of arrays of one shape",
+)
+"""Accuracies (0..1) and latencies over the target → what is raised."""
 
 
 def pareto_front(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list[int]:

@@ -11,14 +11,12 @@ from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, MobilezooError, existing_path
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.reading import read_json
-from mobilezoo.search.engines import FRONT_ENGINES, REWARD_ENGINES
+from mobilezoo.search.engines import ENGINES, EngineSettings, Goal, engines_for
 from mobilezoo.search.objective import Objective
 from mobilezoo.search.space import Point, Space
 from mobilezoo.search.supernet.settings import SupernetSettings
 
-Engine = Literal["random", "tpe", "evolution", "nsga2", "nsga3", "ppo", "guided"]
 Accuracy = Literal["proxy", "supernet", "predictor"]
-Goal = Literal["reward", "front"]
 Further = Literal["size_mb", "memory_mb"]
 State = Literal["complete", "pruned", "failed"]
 
@@ -32,7 +30,9 @@ class SearchConfig(Record):
     name: str | None = Field(default=None, description="run folder below `runs/`; null takes the file's name")
     space: Space
     objective: Objective
-    engine: Engine = Field(default="guided", description="guided, evolution, tpe, nsga2, nsga3, ppo or random")
+    engine: str = Field(
+        default="bayesian", description="bayesian, evolution, tpe, nsga2, nsga3, ppo, random, or your own"
+    )
     goal: Goal = Field(default="reward", description="reward: one network; front: all that no other dominates")
     further: tuple[Further, ...] = Field(
         default=(), description="with goal=front, also kept small: size_mb of the file, memory_mb at its peak"
@@ -98,16 +98,20 @@ class SearchConfig(Record):
         return tuple(item for item in self.recipe_overrides if item.partition("=")[0] in IMAGE_KEYS)
 
     @property
+    def engine_settings(self) -> EngineSettings:
+        """What its engine is told."""
+        return EngineSettings(self.seed, self.goal, self.population, self.tournament, self.objective)
+
+    @property
     def criteria(self) -> tuple[str, ...]:
         """What a front trades: top-1, the latency on each device, and what is asked for further."""
         return ("top1", *(f"{device}_ms" for device in self.devices), *self.further)
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Self:
-        allowed = FRONT_ENGINES if self.goal == "front" else REWARD_ENGINES
-        if self.engine not in allowed:
-            what = "a front" if self.goal == "front" else "a reward"
-            raise ValueError(f"an engine that seeks {what}: {', '.join(allowed)}, got {self.engine}")
+        if self.goal not in ENGINES.load(self.engine).goals:
+            names = ", ".join(engines_for(self.goal))
+            raise ValueError(f"an engine that seeks a {self.goal}: {names}, got {self.engine}")
         return self
 
     @model_validator(mode="after")

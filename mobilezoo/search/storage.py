@@ -225,7 +225,10 @@ def _existing(config: "SearchConfig", storage: RDBStorage, where: str) -> Study 
             raise ConfigError(f"{where!r} holds the study {names[0]!r}, which is no search of mobilezoo")
         return None
     study = optuna.load_study(
-        study_name=name, storage=storage, sampler=make_sampler(config, config.space.genes), pruner=make_pruner(config)
+        study_name=name,
+        storage=storage,
+        sampler=make_sampler(config.engine, config.engine_settings, config.space.genes),
+        pruner=make_pruner(config),
     )
     fault = _difference(study.user_attrs.get(IDENTITY), _identity(config))
     if fault is None:
@@ -244,7 +247,7 @@ def _created(config: "SearchConfig", storage: RDBStorage) -> Study:
         study_name=_name(config),
         storage=storage,
         directions=["maximize", *small],
-        sampler=make_sampler(config, config.space.genes),
+        sampler=make_sampler(config.engine, config.engine_settings, config.space.genes),
         pruner=make_pruner(config),
     )
     if small:

@@ -4,37 +4,40 @@ Every engine is resumable: what it proposes for a trial depends on the seed, the
 before it, all of which the study holds. None keeps a random state that a killed process would lose.
 """
 
-import importlib
 from typing import TYPE_CHECKING
 
-from mobilezoo.errors import UnknownNameError
+from mobilezoo.registry import Registry
+from mobilezoo.search.engines.settings import Engine, EngineSettings, Goal
 from mobilezoo.search.genes import GeneSpace
 
 if TYPE_CHECKING:
     from optuna.samplers import BaseSampler
 
-    from mobilezoo.search.records import SearchConfig
+__all__ = ["ENGINES", "Engine", "EngineSettings", "Goal", "engines_for", "make_sampler"]
 
-ENGINES = {
-    "random": "mobilezoo.search.engines.random:RandomSampler",
-    "evolution": "mobilezoo.search.engines.evolution:EvolutionSampler",
-    "guided": "mobilezoo.search.engines.guided:GuidedSampler",
-    "ppo": "mobilezoo.search.engines.ppo:ControllerSampler",
-    "tpe": "mobilezoo.search.engines.optuna_samplers:tpe",
-    "nsga2": "mobilezoo.search.engines.optuna_samplers:nsga2",
-    "nsga3": "mobilezoo.search.engines.optuna_samplers:nsga3",
-}
+BOTH: tuple[Goal, ...] = ("reward", "front")
+ENGINES: Registry[Engine] = Registry(
+    "engine",
+    "engines",
+    {
+        "bayesian": Engine(f"{__name__}.bayesian:BayesianSampler", BOTH),
+        "evolution": Engine(f"{__name__}.evolution:EvolutionSampler", ("reward",)),
+        "ppo": Engine(f"{__name__}.ppo:ControllerSampler", ("reward",)),
+        "tpe": Engine(f"{__name__}.optuna_samplers:tpe", BOTH),
+        "nsga2": Engine(f"{__name__}.optuna_samplers:nsga2", BOTH),
+        "nsga3": Engine(f"{__name__}.optuna_samplers:nsga3", ("front",)),
+        "random": Engine(f"{__name__}.random:RandomSampler", BOTH),
+    },
+    lambda found: isinstance(found, Engine),
+    "a mobilezoo.search.engines.Engine",
+)
 
-REWARD_ENGINES = ("guided", "evolution", "ppo", "tpe", "nsga2", "random")
-"""Engines that can seek the highest reward."""
-FRONT_ENGINES = ("guided", "tpe", "nsga2", "nsga3", "random")
-"""Engines that can seek the whole front of accuracy, latencies and sizes."""
+
+def engines_for(goal: Goal) -> list[str]:
+    """Names of the engines that can seek a goal."""
+    return [name for name, engine in ENGINES.load_all().items() if goal in engine.goals]
 
 
-def make_sampler(config: "SearchConfig", genes: GeneSpace) -> "BaseSampler":
-    """The sampler that `config.engine` names."""
-    if config.engine not in ENGINES:
-        raise UnknownNameError("engine", config.engine, ENGINES)
-    module, _, name = ENGINES[config.engine].partition(":")
-    sampler: BaseSampler = getattr(importlib.import_module(module), name)(config, genes)
-    return sampler
+def make_sampler(engine: str, settings: EngineSettings, genes: GeneSpace) -> "BaseSampler":
+    """The sampler of an engine, by name or place. Raises UnknownNameError or ConfigError."""
+    return ENGINES.load(engine).make(settings, genes)

@@ -3,7 +3,7 @@
 from abc import abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 from optuna.distributions import BaseDistribution, CategoricalDistribution
@@ -11,11 +11,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from mobilezoo.search.engines.settings import EngineSettings
 from mobilezoo.search.genes import GeneSpace, Genome, Value
 from mobilezoo.search.ledger import Ledger, all_trials
-
-if TYPE_CHECKING:
-    from mobilezoo.search.records import SearchConfig
 
 MAX_REDRAWS = 50
 """How often a proposal that was tried before is drawn again."""
@@ -51,8 +49,8 @@ def genome_of(genes: GeneSpace, params: Mapping[str, Any]) -> Genome:
 class GenomeSampler(BaseSampler):
     """A sampler that proposes whole genomes: subclasses write `propose`."""
 
-    def __init__(self, config: "SearchConfig", genes: GeneSpace) -> None:
-        self.config = config
+    def __init__(self, settings: EngineSettings, genes: GeneSpace) -> None:
+        self.settings = settings
         self.genes = genes
 
     @abstractmethod
@@ -61,7 +59,7 @@ class GenomeSampler(BaseSampler):
 
     def at(self, place: int, history: list[Seen]) -> Genome:
         """The point for a place in the sequence of networks, given the trials asked for before."""
-        return self.fresh(history, trial_rng(self.config.seed, place))
+        return self.fresh(history, trial_rng(self.settings.seed, place))
 
     def fresh(self, history: list[Seen], rng: np.random.Generator) -> Genome:
         """`propose`, drawn again (a bounded number of times) while it proposes what was tried before."""
@@ -95,7 +93,7 @@ class GenomeSampler(BaseSampler):
                 continue
             attrs, genome = trial.user_attrs, dict(trial.user_attrs["genome"])
             if trial.state == TrialState.COMPLETE:
-                traded = tuple(trial.values) if self.config.goal == "front" else ()
+                traded = tuple(trial.values) if self.settings.goal == "front" else ()
                 seen.append(Seen(trial.number, genome, attrs["reward"], attrs["top1"], attrs["latency_ms"], traded))
             else:
                 seen.append(Seen(trial.number, genome, None))

@@ -11,9 +11,9 @@ class EvolutionSampler(GenomeSampler):
 
     def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:
         finished = [trial for trial in history if trial.reward is not None]
-        if len(finished) < self.config.population:
+        if len(finished) < self.settings.population:
             return self.genes.sample(rng)
-        alive = finished[-self.config.population :]
-        chosen = rng.choice(len(alive), size=min(self.config.tournament, len(alive)), replace=False)
+        alive = finished[-self.settings.population :]
+        chosen = rng.choice(len(alive), size=min(self.settings.tournament, len(alive)), replace=False)
         parent = max((alive[int(i)] for i in chosen), key=lambda trial: trial.reward or 0.0)
         return self.genes.mutate(parent.genome, rng)

@@ -2,7 +2,7 @@
 
 import warnings
 from collections.abc import Callable, Sequence
-from typing import TYPE_CHECKING, Any
+from typing import Any
 
 import numpy as np
 import optuna
@@ -11,34 +11,32 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from mobilezoo.search.engines.settings import EngineSettings
 from mobilezoo.search.genes import GeneSpace
 from mobilezoo.search.ledger import Ledger, all_trials
 
-if TYPE_CHECKING:
-    from mobilezoo.search.records import SearchConfig
 
-
-def tpe(config: "SearchConfig", genes: GeneSpace) -> BaseSampler:
+def tpe(settings: EngineSettings, genes: GeneSpace) -> BaseSampler:
     """Tree-structured Parzen estimator over all genes at once; conditional genes form groups."""
     return ReseededSampler(
-        config.seed,
+        settings.seed,
         lambda seed: optuna.samplers.TPESampler(
-            seed=seed, multivariate=True, group=True, n_startup_trials=min(config.population, 10)
+            seed=seed, multivariate=True, group=True, n_startup_trials=min(settings.population, 10)
         ),
     )
 
 
-def nsga2(config: "SearchConfig", genes: GeneSpace) -> BaseSampler:
+def nsga2(settings: EngineSettings, genes: GeneSpace) -> BaseSampler:
     """NSGA-II on (top-1, latency): the front itself is the goal, not a reward."""
     return ReseededSampler(
-        config.seed, lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=config.population)
+        settings.seed, lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=settings.population)
     )
 
 
-def nsga3(config: "SearchConfig", genes: GeneSpace) -> BaseSampler:
+def nsga3(settings: EngineSettings, genes: GeneSpace) -> BaseSampler:
     """NSGA-III: as NSGA-II, spread over reference directions; for fronts of many criteria."""
     return ReseededSampler(
-        config.seed, lambda seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=config.population)
+        settings.seed, lambda seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=settings.population)
     )
 
 

@@ -8,17 +8,13 @@ The policy is a function of the seed and the finished trials: it is trained on w
 resumed search replays the batches and holds the same policy as the process that ended.
 """
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 import torch
 from torch import nn
 
 from mobilezoo.search.engines.base import GenomeSampler, Seen
+from mobilezoo.search.engines.settings import EngineSettings
 from mobilezoo.search.genes import GeneSpace, Genome
-
-if TYPE_CHECKING:
-    from mobilezoo.search.records import SearchConfig
 
 WIDTH = 64
 BATCH = 10
@@ -101,8 +97,8 @@ class Policy(nn.Module):
 class ControllerSampler(GenomeSampler):
     """The controller as a sampler."""
 
-    def __init__(self, config: "SearchConfig", genes: GeneSpace) -> None:
-        super().__init__(config, genes)
+    def __init__(self, settings: EngineSettings, genes: GeneSpace) -> None:
+        super().__init__(settings, genes)
         self._reset()
 
     def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:
@@ -111,7 +107,7 @@ class ControllerSampler(GenomeSampler):
 
     def _reset(self) -> None:
         with torch.random.fork_rng(devices=[]):
-            torch.manual_seed(self.config.seed)
+            torch.manual_seed(self.settings.seed)
             self._policy = Policy(self.genes)
         self._optimizer = torch.optim.Adam(self._policy.parameters(), lr=RATE)
         self._learned: list[int] = []

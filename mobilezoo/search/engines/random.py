@@ -1,14 +1,10 @@
 """Random search: points drawn uniformly from the space."""
 
-from typing import TYPE_CHECKING
-
 import numpy as np
 
 from mobilezoo.search.engines.base import GenomeSampler, Seen, trial_rng
+from mobilezoo.search.engines.settings import EngineSettings
 from mobilezoo.search.genes import GeneSpace, Genome
-
-if TYPE_CHECKING:
-    from mobilezoo.search.records import SearchConfig
 
 
 class RandomSampler(GenomeSampler):
@@ -17,13 +13,13 @@ class RandomSampler(GenomeSampler):
     A point follows from the seed and its place alone, so that any number of workers try the same networks.
     """
 
-    def __init__(self, config: "SearchConfig", genes: GeneSpace) -> None:
-        super().__init__(config, genes)
+    def __init__(self, settings: EngineSettings, genes: GeneSpace) -> None:
+        super().__init__(settings, genes)
         self._drawn: list[Seen] = []
 
     def at(self, place: int, history: list[Seen]) -> Genome:
         for index in range(len(self._drawn), place + 1):
-            self._drawn.append(Seen(index, self.fresh(self._drawn, trial_rng(self.config.seed, index)), None))
+            self._drawn.append(Seen(index, self.fresh(self._drawn, trial_rng(self.settings.seed, index)), None))
         return self._drawn[place].genome
 
     def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:

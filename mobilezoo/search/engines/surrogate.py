@@ -1,4 +1,4 @@
-"""A Gaussian process over genomes: the predictor behind guided search.
+"""A Gaussian process over genomes: the predictor behind the engine `bayesian`.
 
 Covariance sum_i phi_i [a_i = b_i] + s exp(-sum_i theta_i [a_i != b_i]) over the genes: what each choice adds by itself
 (Duvenaud et al. 2011, arXiv:1112.4394, first order), and how choices act together (Oh et al. 2019, arXiv:1902.00448,

@@ -16,7 +16,7 @@ import pytest
 
 from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError, RunStoppedError
 from mobilezoo.models import load_model_config
-from mobilezoo.search.engines import FRONT_ENGINES, REWARD_ENGINES
+from mobilezoo.search.engines import engines_for
 from mobilezoo.search.networks import point_of
 from mobilezoo.search.objective import pareto_front
 from mobilezoo.search.records import (
@@ -107,7 +107,7 @@ def test_a_search_leaves_a_record_a_front_and_yamls_that_are_its_networks(tmp_pa
 
 
 @pytest.mark.parametrize(
-    ("engine", "goal"), [*((e, "reward") for e in REWARD_ENGINES), *((e, "front") for e in FRONT_ENGINES)]
+    ("engine", "goal"), [*((e, "reward") for e in engines_for("reward")), *((e, "front") for e in engines_for("front"))]
 )
 def test_a_resumed_search_equals_an_unbroken_one(engine: str, goal: str, tmp_path: Path) -> None:
     wanted = config(engine=engine, goal=goal, trials=14)
@@ -286,7 +286,7 @@ def test_a_foreign_damaged_or_locked_database_is_one_line(tmp_path: Path) -> Non
     assert len(Judge().search(config(trials=2), tmp_path / "locked").trials) == 2
 
 
-@pytest.mark.parametrize("engine", FRONT_ENGINES)
+@pytest.mark.parametrize("engine", engines_for("front"))
 def test_a_front_may_trade_several_devices_and_the_size(engine: str, tmp_path: Path) -> None:
     targets = {"target_ms": 3.0, "targets_ms": {"phone": 9.0}}
     many = {"goal": "front", "engine": engine, "further": ["size_mb"], "trials": 12, "population": 4}
@@ -315,8 +315,8 @@ def test_a_front_may_trade_several_devices_and_the_size(engine: str, tmp_path: P
 @pytest.mark.parametrize(
     ("changes", "message"),
     [
-        ({"goal": "front", "engine": "evolution"}, "seeks a front: guided"),
-        ({"engine": "nsga3"}, "seeks a reward: guided"),
+        ({"goal": "front", "engine": "evolution"}, "seeks a front: bayesian"),
+        ({"engine": "nsga3"}, "seeks a reward: bayesian"),
         ({"further": ["size_mb"]}, "goal: front with further"),
         ({"goal": "front", "pruner": "median"}, "pruner: none with goal = front"),
         ({"devices": ["host", "host"]}, "each device once"),

@@ -1,11 +1,11 @@
-"""Guided search: its Gaussian process against finite differences and functions it must learn, its gains against
+"""Bayesian search: its Gaussian process against finite differences and functions it must learn, its gains against
 brute force."""
 
 import numpy as np
 import pytest
 from scipy.optimize import approx_fprime
 
-from mobilezoo.search.engines.guided import BEYOND, _area_gain, _volume_gain
+from mobilezoo.search.engines.bayesian import BEYOND, _area_gain, _volume_gain
 from mobilezoo.search.engines.surrogate import GaussianProcess
 from mobilezoo.search.objective import hypervolume
 

@@ -73,7 +73,7 @@ def worker(name: str, storage: str, folder: Path, hang_at: int = -1, **changes: 
     return subprocess.Popen([sys.executable, "-c", textwrap.dedent(code)], stdout=subprocess.PIPE, text=True)
 
 
-@pytest.mark.parametrize("engine", ["random", "guided"])
+@pytest.mark.parametrize("engine", ["random", "bayesian"])
 def test_a_killed_worker_costs_nothing(engine: str, postgres: Any, tmp_path: Path) -> None:
     alone = search(config(engine, None, engine=engine), accuracy, measure, tmp_path / "alone")
     doomed = worker(engine, postgres.address, tmp_path / "a", hang_at=3, engine=engine)

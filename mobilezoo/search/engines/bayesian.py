@@ -1,4 +1,4 @@
-"""Predictor-guided search: a Gaussian process per criterion (accuracy, latencies, size) chooses among many candidates.
+"""Bayesian optimization: a Gaussian process per criterion (accuracy, latencies, size) chooses among many candidates.
 
 After a random start, each proposal is the candidate with the highest expected improvement, of the reward or of the
 front's hypervolume. The criteria are predicted apart and put through the objective afterwards, so that what is known
@@ -32,30 +32,30 @@ REFIT = 1.2
 """Relevances are learned anew each time the number of trials has grown by this factor."""
 
 
-class GuidedSampler(GenomeSampler):
+class BayesianSampler(GenomeSampler):
     """Bayesian optimisation over genomes."""
 
     def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:
         done = [trial for trial in history if trial.reward is not None]
-        if len(done) < self.config.population:
+        if len(done) < self.settings.population:
             return self.genes.sample(rng)
         traded = self._traded(done)
         candidates = self._candidates(history, done, traded, rng)
         if not candidates:
             return self.genes.sample(rng)
         mean, std = self._predict(done, traded, candidates)
-        if self.config.goal == "front" and traded.shape[1] == 2:
+        if self.settings.goal == "front" and traded.shape[1] == 2:
             gain = _area_gain(traded, mean, std)
         else:
             drawn = mean + std * rng.standard_normal((DRAWS, *mean.shape))
             drawn[..., 1:] = np.maximum(drawn[..., 1:], _least(traded))
-            to_front = self.config.goal == "front"
+            to_front = self.settings.goal == "front"
             gain = _volume_gain(traded, drawn, rng) if to_front else self._reward_gain(done, drawn)
         return candidates[int(np.argmax(gain))]
 
     def _traded(self, done: list[Seen]) -> np.ndarray:
         """[trials, criteria]: top-1, which is to be high, and what is to be low: latencies first."""
-        if self.config.goal == "front":
+        if self.settings.goal == "front":
             return np.array([trial.traded for trial in done], dtype=np.float64)
         return np.array([(trial.top1, trial.latency_ms) for trial in done], dtype=np.float64)
 
@@ -75,7 +75,7 @@ class GuidedSampler(GenomeSampler):
         return [genome for key, genome in unique.items() if key not in tried]
 
     def _parents(self, done: list[Seen], traded: np.ndarray) -> list[Seen]:
-        if self.config.goal == "front":
+        if self.settings.goal == "front":
             return [done[i] for i in undominated(traded * _signs(traded))]
         return sorted(done, key=lambda trial: trial.reward or 0.0)[-PARENTS:]
 
@@ -94,7 +94,7 @@ class GuidedSampler(GenomeSampler):
 
     def _refit_size(self, trials: int) -> int:
         """The largest size of a fixed schedule up to `trials`: a resumed search learns from the same prefix."""
-        size = self.config.population
+        size = self.settings.population
         while (larger := max(size + 1, int(size * REFIT))) <= trials:
             size = larger
         return size
@@ -114,7 +114,7 @@ class GuidedSampler(GenomeSampler):
     def _reward_gain(self, done: list[Seen], drawn: np.ndarray) -> np.ndarray:
         """Expected improvement of the best reward, per candidate."""
         best = max(trial.reward for trial in done if trial.reward is not None)
-        return np.maximum(0, self.config.objective.rewards(drawn[..., 0], drawn[..., 1]) - best).mean(axis=0)
+        return np.maximum(0, self.settings.objective.rewards(drawn[..., 0], drawn[..., 1]) - best).mean(axis=0)
 
 
 def _area_gain(traded: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
