@@ -189,16 +189,16 @@ def print_exports(results: "list[ExportResult]") -> None:
                 r.target,
                 r.precision,
                 r.status,
-                r.path or "",
                 f"{a.size_bytes / 1e6:.2f}" if a else "",
                 f"{p.relative:.1e}" if p else "",
                 f"{p.snr_db:.0f}" if p else "",
                 f"{100 * p.top1_agreement:.1f}" if p else "",
                 (p.ran_in if p else a.not_run) if a else r.reason,
+                r.path or "",
             )
         )
-    columns = ("target", "precision", "status", "file", "MB", "max diff / std", "SNR dB", "top-1 agreement %", "run by")
-    print_table("difference from PyTorch on real images", columns, rows)
+    columns = ("target", "precision", "status", "MB", "max diff / std", "SNR dB", "top-1 agreement %", "run by", "file")
+    print_table("difference from PyTorch on real images", columns, rows, paths_last=True)
     print_mixed(results)
     for warning in dict.fromkeys(w for r in results for w in r.warnings):
         print(f"warning: {warning}")

@@ -60,9 +60,9 @@ def show(
     if as_json:
         print_json(shown)
         return
-    from mobilezoo.verbs.tables import print_table
+    from mobilezoo.verbs.tables import print_pairs
 
-    print_table(f"latency result {number}", ("what", "value"), list(_plain_rows(shown)))
+    print_pairs(f"latency result {number}", list(_plain_rows(shown)))
 
 
 @command(app)

@@ -79,12 +79,11 @@ def print_reports(reports: list[LatencyReport]) -> None:
     timed = [r for r in reports if r.samples_ms]
     if timed:
         times = ("median ms", "95% interval", "p90 ms", "p99 ms", "MAD ms")
-        timed_columns = ("file", "kind", "runtime", "threads", *times, "samples", "load ms", "notes")
-        print_table("latency, batch 1, measured", timed_columns, [_timed_row(r) for r in timed])
+        timed_columns = ("kind", "runtime", "threads", *times, "samples", "load ms", "notes", "file")
+        print_table("latency, batch 1, measured", timed_columns, [_timed_row(r) for r in timed], paths_last=True)
     counted = [r for r in reports if r.counts]
     if counted:
         columns = (
-            "file",
             "kind",
             "core",
             "M instructions",
@@ -93,8 +92,9 @@ def print_reports(reports: list[LatencyReport]) -> None:
             "estimated ms",
             "error",
             "notes",
+            "file",
         )
-        print_table("emulated: counted, not timed", columns, [_counted_row(r) for r in counted])
+        print_table("emulated: counted, not timed", columns, [_counted_row(r) for r in counted], paths_last=True)
         for basis in dict.fromkeys(r.estimate.basis for r in counted if r.estimate):
             print(f"estimates and their error rest on: {basis}")
 
@@ -145,7 +145,7 @@ def _timed_row(r: LatencyReport) -> tuple[object, ...]:
     interval = f"{s['ci_low_ms']:.3f}–{s['ci_high_ms']:.3f}"
     times = (f"{s['median_ms']:.3f}", interval, *(f"{s[key]:.3f}" for key in ("p90_ms", "p99_ms", "mad_ms")))
     load = "" if r.load_ms is None else f"{r.load_ms:.0f}"
-    return (r.artifact, r.device.kind, r.device.runtime, r.device.threads, *times, len(r.samples_ms), load, _notes(r))
+    return (r.device.kind, r.device.runtime, r.device.threads, *times, len(r.samples_ms), load, _notes(r), r.artifact)
 
 
 def _counted_row(r: LatencyReport) -> tuple[object, ...]:
@@ -153,10 +153,10 @@ def _counted_row(r: LatencyReport) -> tuple[object, ...]:
     lines = "" if r.counts.dram_lines is None else f"{r.counts.dram_lines / 1e3:.0f}"
     counts = (f"{r.counts.instructions / 1e6:.2f}", f"{r.counts.cycles / 1e6:.2f}", lines)
     if r.estimate is None:
-        return (r.artifact, r.device.kind, r.device.name, *counts, "", "not calibrated", _notes(r))
+        return (r.device.kind, r.device.name, *counts, "", "not calibrated", _notes(r), r.artifact)
     e = r.estimate
     ms = f"{e.latency_ms:.2f} ({e.low_ms:.2f}–{e.high_ms:.2f})"
-    return (r.artifact, r.device.kind, r.device.name, *counts, ms, f"{e.error_percent:.1f}%", _notes(r))
+    return (r.device.kind, r.device.name, *counts, ms, f"{e.error_percent:.1f}%", _notes(r), r.artifact)
 
 
 def _notes(r: LatencyReport) -> str:
