@@ -139,7 +139,7 @@ def _explain(error: ValidationError, cls: type[BaseModel], source: str) -> str:
     lines = []
     faults = error.errors()
     for item in faults[:MOST_FAULTS]:
-        where = ".".join(str(part) for part in item["loc"]) or "<top>"
+        where = ".".join(str(part) for part in item["loc"])
         if item["type"] == "extra_forbidden":
             near = _near_keys(cls, item["loc"])
             known = _fields_at(cls, item["loc"][:-1])
@@ -151,7 +151,8 @@ def _explain(error: ValidationError, cls: type[BaseModel], source: str) -> str:
             expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
             # a rule over several keys names them itself; the whole record would bury it
             value = "" if isinstance(item["input"], dict) else f" = {shortened(repr(item['input']))}"
-            lines.append(f"{source}: {where}{value}: expected {expected}")
+            subject = f"{source}: {where}{value}" if where else source
+            lines.append(f"{subject}: expected {expected}")
     more = len(faults) - MOST_FAULTS
     return "; ".join(lines) + (f"; and {more} more" if more > 0 else "")
 
@@ -163,7 +164,12 @@ def _near_keys(cls: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
     for key, _, _ in _rows(cls, None, ""):
         leaves.setdefault(key.rpartition(".")[2], []).append(key)
     near = near_names(name, beside, 3)
-    return leaves.get(name) or near or [leaves[leaf][0] for leaf in near_names(name, leaves, 2)]
+    group = ".".join(str(part) for part in loc[:-1])
+    return (
+        leaves.get(name)
+        or [f"{group}.{key}" if group else key for key in near]
+        or [leaves[leaf][0] for leaf in near_names(name, leaves, 2)]
+    )
 
 
 def explained(record: Record) -> list[tuple[str, str, str]]:

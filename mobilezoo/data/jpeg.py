@@ -22,6 +22,7 @@ from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.config import Augment
 from mobilezoo.data.order import Key, seeded, seeded_python
 from mobilezoo.data.pixels import BAD_IMAGE, Pixels, orientation, readable_formats
+from mobilezoo.data.transforms import with_any_posterize
 from mobilezoo.errors import ConfigError, DataError, require
 
 Crop = tuple[int, int, int, int]
@@ -198,5 +199,5 @@ def _variation(augment: Augment) -> Callable[[Image.Image], Image.Image] | None:
         auto_augment=augment.auto_augment,
         interpolation=augment.interpolation,
     )
-    varied: Callable[[Image.Image], Image.Image] = vary
+    varied: Callable[[Image.Image], Image.Image] = with_any_posterize(vary)
     return varied

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from typing import Any
 
 import torch
-from PIL import Image
+from PIL import Image, ImageOps
 
 from mobilezoo.data.config import Augment
 from mobilezoo.errors import ConfigError
@@ -62,7 +62,26 @@ def train_transform(augment: Augment, resolution: int | Size, prep: Preprocessin
         mean=prep.mean,
         std=prep.std,
     )
-    return varied
+    return with_any_posterize(varied)
+
+
+def with_any_posterize(transform: Any) -> Any:
+    """timm's transform, whose policies ask Posterize for zero bits, with one that gives what they mean: black.
+
+    Newer Pillows raise ValueError for zero bits, so that any run with such a policy would end at some image.
+    """
+    for step in transform.transforms:
+        policies = [*getattr(step, "policy", ()), getattr(step, "ops", ())]
+        for operation in (operation for policy in policies for operation in policy):
+            if operation.name.startswith("Posterize"):
+                operation.aug_fn = _posterize
+    return transform
+
+
+def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
+    if bits < 1:
+        return Image.new(image.mode, image.size)
+    return image if bits >= 8 else ImageOps.posterize(image, bits)
 
 
 def check_augment(augment: Augment, channels: int) -> None:

@@ -1,6 +1,6 @@
 """A training run as data: model, images, optimizer, schedule, losses, averaging, hardware."""
 
-from typing import Any, Literal
+from typing import Annotated, Any, Literal
 
 from pydantic import Field, model_validator
 
@@ -9,25 +9,34 @@ from mobilezoo.data.config import DataConfig
 from mobilezoo.preprocessing import COLOURS
 from mobilezoo.resolution import Resolution
 
+MOST_EPOCHS, MOST_RATE = 100_000, 1e6
+"""Beyond these, a typing error is likelier than a training."""
+Beta = Annotated[float, Field(ge=0, lt=1)]
+Share = Annotated[float, Field(ge=0, le=1)]
+
 
 class Optimizer(Record):
     """Passed to timm's `create_optimizer_v2`."""
 
     name: str = Field(default="adamw", description="any of timm's: adamw, sgd, rmsproptf, lion, ...")
-    lr: float = Field(default=1e-3, gt=0, description="learning rate at `lr_batch` images per step")
-    lr_batch: int | None = Field(default=None, gt=0, description="scale lr linearly by batch / lr_batch; null keeps it")
-    weight_decay: float = Field(default=0.05, ge=0, description="of weights; of biases and norms with decay_norms")
+    lr: float = Field(default=1e-3, gt=0, le=MOST_RATE, description="learning rate at `lr_batch` images per step")
+    lr_batch: int | None = Field(
+        default=None, gt=0, le=1 << 24, description="scale lr linearly by batch / lr_batch; null keeps it"
+    )
+    weight_decay: float = Field(
+        default=0.05, ge=0, le=100, description="of weights; of biases and norms with decay_norms"
+    )
     decay_norms: bool = Field(default=False, description="weight decay on biases and norms too")
     momentum: float = Field(default=0.9, ge=0, lt=1, description="of optimizers that have one")
-    eps: float | None = Field(default=None, gt=0, description="null takes the optimizer's own")
-    betas: tuple[float, float] | None = Field(default=None, description="null takes the optimizer's own")
+    eps: float | None = Field(default=None, gt=0, le=1, description="null takes the optimizer's own")
+    betas: tuple[Beta, Beta] | None = Field(default=None, description="null takes the optimizer's own")
     fused: bool | None = Field(
         default=None, description="one kernel per step; null takes it where torch has it: adam, adamw, sgd"
     )
     layer_decay: float | None = Field(
         default=None, gt=0, le=1, description="learning rate factor per layer from the top"
     )
-    clip: float | None = Field(default=None, gt=0, description="gradient clipping threshold")
+    clip: float | None = Field(default=None, gt=0, le=1e6, description="gradient clipping threshold")
     clip_mode: Literal["norm", "value", "agc"] = "norm"
 
 
@@ -35,15 +44,17 @@ class Schedule(Record):
     """Passed to timm's `create_scheduler_v2`; stepped every update."""
 
     name: Literal["cosine", "step", "multistep", "poly", "constant"] = "cosine"
-    warmup_epochs: int = Field(default=5, ge=0, description="epochs of rising learning rate, part of `epochs`")
-    warmup_lr: float = Field(default=1e-6, ge=0, description="learning rate that the warm-up begins with")
-    min_lr: float = Field(default=1e-5, ge=0, description="learning rate at the end")
-    cooldown_epochs: int = Field(default=0, ge=0, description="epochs at min_lr after the others")
-    decay_epochs: float | None = Field(default=None, gt=0, description="step: epochs between decays")
+    warmup_epochs: int = Field(
+        default=5, ge=0, le=MOST_EPOCHS, description="epochs of rising learning rate, part of `epochs`"
+    )
+    warmup_lr: float = Field(default=1e-6, ge=0, le=MOST_RATE, description="learning rate that the warm-up begins with")
+    min_lr: float = Field(default=1e-5, ge=0, le=MOST_RATE, description="learning rate at the end")
+    cooldown_epochs: int = Field(default=0, ge=0, le=MOST_EPOCHS, description="epochs at min_lr after the others")
+    decay_epochs: float | None = Field(default=None, gt=0, le=MOST_EPOCHS, description="step: epochs between decays")
     decay_rate: float = Field(
         default=0.1, gt=0, le=1, description="step, multistep: factor of a decay; poly: its power"
     )
-    noise: tuple[float, float] | None = Field(default=None, description="share of the run with learning rate noise")
+    noise: tuple[Share, Share] | None = Field(default=None, description="share of the run with learning rate noise")
 
 
 class Ema(Record):
@@ -61,8 +72,10 @@ class Distill(Record):
 
     teacher: str = Field(description="timm model name, its pretrained weights unless a checkpoint is named")
     checkpoint: str | None = Field(default=None, description="the teacher's weights; null takes timm's pretrained ones")
-    weight: float = Field(default=1.0, gt=0, description="for kind=feature the paper takes 3000")
-    temperature: float = Field(default=1.0, gt=0, description="T of kind=soft; above 1 it also tells what is unlikely")
+    weight: float = Field(default=1.0, gt=0, le=1e6, description="for kind=feature the paper takes 3000")
+    temperature: float = Field(
+        default=1.0, gt=0, le=1000, description="T of kind=soft; above 1 it also tells what is unlikely"
+    )
     kind: Literal["soft", "hard", "feature"] = Field(
         default="soft", description="hard: the teacher's class is the target; feature: which images are alike to it"
     )
@@ -75,12 +88,12 @@ class Distill(Record):
 class TrainSettings(Record):
     """Length, batch, losses, averaging and hardware of a run."""
 
-    epochs: int = Field(default=300, gt=0, description="passes over the training images")
-    seed: int = Field(default=0, ge=0, description="of weights, order and augmentation")
+    epochs: int = Field(default=300, gt=0, le=MOST_EPOCHS, description="passes over the training images")
+    seed: int = Field(default=0, ge=0, lt=1 << 32, description="of weights, order and augmentation")
     resolution: Resolution | None = Field(
         default=None, description="input in pixels, 224 or 192x256 (height x width); null takes the model's own"
     )
-    accumulate: int = Field(default=1, gt=0, description="batches per optimizer step")
+    accumulate: int = Field(default=1, gt=0, le=1 << 16, description="batches per optimizer step")
     loss: Literal["ce", "bce"] = "ce"
     smoothing: float = Field(default=0.1, ge=0, lt=1, description="label smoothing")
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
@@ -94,9 +107,13 @@ class TrainSettings(Record):
         default="accumulate", description="a batch that does not fit ends the run, or is halved and accumulated"
     )
     sync_bn: bool = Field(default=False, description="batch statistics over all GPUs of a torchrun run")
-    save_every_min: float | None = Field(default=15.0, gt=0, description="minutes between checkpoints inside an epoch")
-    save_every_steps: int | None = Field(default=None, gt=0, description="updates between checkpoints inside an epoch")
-    keep: int = Field(default=2, gt=0, description="how many last checkpoints stay")
+    save_every_min: float | None = Field(
+        default=15.0, gt=0, le=1e6, description="minutes between checkpoints inside an epoch"
+    )
+    save_every_steps: int | None = Field(
+        default=None, gt=0, le=1 << 30, description="updates between checkpoints inside an epoch"
+    )
+    keep: int = Field(default=2, gt=0, le=10_000, description="how many last checkpoints stay")
     optimizer: Optimizer = Optimizer()
     schedule: Schedule = Schedule()
     ema: Ema | None = None
@@ -104,7 +121,9 @@ class TrainSettings(Record):
     qat: bool = Field(
         default=False, description="fake quantisation (PT2E); ends in int8 files, start from a checkpoint"
     )
-    export_every: int | None = Field(default=None, gt=0, description="epochs between exported and scored files")
+    export_every: int | None = Field(
+        default=None, gt=0, le=MOST_EPOCHS, description="epochs between exported and scored files"
+    )
     export_to: tuple[str, ...] = Field(default=("litert",), description="targets of export_every")
     export_precision: tuple[str, ...] = Field(default=("fp32",), description="precisions of export_every")
 
@@ -143,7 +162,9 @@ class TrainConfig(Record):
         description="linear: only the classifier learns (linear probing); probe: learned queries pool the feature map "
         "before it (efficient probing); the rest stays as it is in `checkpoint`",
     )
-    probe_queries: int = Field(default=4, gt=0, description="queries of tune=probe; divides the feature map's channels")
+    probe_queries: int = Field(
+        default=4, gt=0, le=1024, description="queries of tune=probe; divides the feature map's channels"
+    )
     name: str | None = Field(default=None, description="run folder below `runs/`; null takes the model's name")
 
     @property

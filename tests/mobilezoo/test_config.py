@@ -45,7 +45,7 @@ def test_dotted_overrides_reach_nested_keys(recipe: Path) -> None:
 @pytest.mark.parametrize(
     ("override", "expected"),
     [
-        ("train.epoch=5", ["train.epoch", "did you mean epochs"]),
+        ("train.epoch=5", ["train.epoch", "did you mean train.epochs"]),
         ("train.epochs=many", ["train.epochs", "'many'", "valid integer"]),
         ("train.epochs=0", ["train.epochs", "greater than 0"]),
         ("train.optimizer.clip_mode=soft", ["clip_mode", "'soft'", "'agc'"]),

@@ -104,3 +104,24 @@ def test_sizes_of_multi_scale_training_may_be_oblong() -> None:
     )
     loader = train_loader(config, open_data(config, train=True), 32, RGB, CPU)
     assert {tuple(x.shape[2:]) for x, _ in loader.epoch(0)} == {(16, 16), (24, 32), (32, 16)}
+
+
+@pytest.mark.parametrize(
+    "policy", ["rand-m10-n9-p1", "rand-m10-n9-p1-inc1", "rand-m99-mmax99-inc1", "v0", "augmix-m10"]
+)
+@pytest.mark.parametrize("channels", [1, 3])
+def test_policies_of_any_strength_end_no_run(policy: str, channels: int, odd_image: Image.Image) -> None:
+    image = odd_image.convert("L" if channels == 1 else "RGB")
+    vary = train_transform(Augment(auto_augment=policy), 16, RGB.for_channels(channels))
+    for _ in range(40):
+        assert vary(image).shape == (channels, 16, 16)
+
+
+def test_posterize_to_zero_bits_is_black_as_where_the_policy_comes_from(odd_image: Image.Image) -> None:
+    vary = train_transform(Augment(auto_augment="rand-m10-inc1"), 16, RGB)
+    policy = next(step for step in vary.transforms if hasattr(step, "ops"))  # type: ignore[attr-defined]
+    posterize = next(operation for operation in policy.ops if operation.name.startswith("Posterize"))
+    posterize.prob = 1.0
+    assert posterize(odd_image.convert("RGB")).getextrema() == ((0, 0),) * 3
+    posterize.magnitude = 5
+    assert set(np.asarray(posterize(odd_image.convert("L"))).ravel() % 64) == {0}

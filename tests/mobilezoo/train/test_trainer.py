@@ -205,7 +205,7 @@ def test_a_run_is_not_resumed_with_another_network_of_the_same_path(
 
 
 def test_a_loss_that_is_not_finite_names_step_layer_and_remedy(recipe: Path, tmp_path: Path) -> None:
-    config = load_record(TrainConfig, recipe, ["train.optimizer.lr=1e30", "train.optimizer.name=sgd"])
+    config = load_record(TrainConfig, recipe, ["train.optimizer.lr=1e6", "train.optimizer.name=sgd"])
     with pytest.raises(MobilezooError, match=r"not finite at epoch \d+, step \d+ \(first in layer '.+'.*lower train"):
         trainer.train(config, tmp_path / "run", progress=False)
 
