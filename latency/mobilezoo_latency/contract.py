@@ -13,10 +13,13 @@ from pydantic import Field
 
 from mobilezoo.artifacts import Artifact, DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.config import Record
-from mobilezoo.errors import DeviceError
+from mobilezoo.errors import DeviceError, printable
 
+NAME_LIMIT = 120
+"""Characters of a name that a device gives itself."""
 NAME = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,100}$"
 """What a user calls something: one short line of printable text."""
+SENTENCE = NAME.replace("100", "500")
 
 
 class DeviceConfig(Record):
@@ -24,7 +27,7 @@ class DeviceConfig(Record):
 
     type: str = Field(description="which device class measures; a key of the registry")
     name: str = Field(default="", description="taken from the file name; never written in a YAML")
-    description: str = Field(default="", description="one line for listings")
+    description: str = Field(default="", pattern=SENTENCE, description="one line for listings")
 
     def commands(self) -> dict[str, str]:
         """Key → what it is, of each value that would start a program of the config's choice."""
@@ -109,6 +112,11 @@ def refuse_folded(artifact: ArtifactFile) -> None:
             "branches away and the time would lie; export a trained model or randomise its norms (or allow it by "
             "allow_folded / --allow-folded)"
         )
+
+
+def name_of(text: str) -> str:
+    """A name as a device tells it: on one line, without control characters, cut where it is no name any more."""
+    return printable(" ".join(text[: 4 * NAME_LIMIT].split()))[:NAME_LIMIT].strip()
 
 
 def utc_now() -> str:

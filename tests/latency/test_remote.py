@@ -182,6 +182,12 @@ def test_ssh_options_that_could_run_a_command_are_known():
         "|RemoteCommand=x|ProxyJump=-oProxyCommand=x|ProxyJump=$(x)|ProxyJump=a;x|XAuthLocation=x|LocalForward=1 a:2"
     )
     options += "|RemoteForward=1 a:2|ForwardAgent=yes|SetEnv=A=b|Host *|Unheard=of|=x|ProxyCommand|\tProxyCommand=x"
+    options += (
+        "|UserKnownHostsFile=~/.ssh/authorized_keys|userknownhostsfile /root/x|HostName=$(x)|User=`x`|HostName=-x"
+    )
+    options += (
+        "|HostKeyAlias=a;x|ControlPath=x|ControlMaster=yes|SendEnv=*|IdentityAgent=x|EscapeChar=x|Tag=x|-F x|-oPort=2"
+    )
     for option in options.split("|"):
         assert harmful_options((option,)) == [option]
     harmless = (
@@ -189,6 +195,9 @@ def test_ssh_options_that_could_run_a_command_are_known():
         "StrictHostKeyChecking no",
         "User = me",
         "ProxyJump=me@gate:22,b",
+        "UserKnownHostsFile=/dev/null",
+        "HostKeyAlgorithms=+ssh-rsa",
+        "Ciphers=^aes128-ctr,aes256-ctr",
         "port 22",
     )
     assert harmful_options(harmless) == []

@@ -20,7 +20,7 @@ from mobilezoo.files import versions
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency import machine
 from mobilezoo_latency.apple.sentinel import SENTINEL_SHAPE, write_sentinel
-from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
+from mobilezoo_latency.contract import NAME, ArtifactFile, Device, DeviceConfig, name_of, utc_now
 from mobilezoo_latency.protocol import judge, sample, slices_of, warm_up
 from mobilezoo_latency.stats import median, median_known
 
@@ -44,8 +44,12 @@ class AppleConfig(DeviceConfig):
     compute_units: Literal["all", "cpu_only", "cpu_and_gpu", "cpu_and_ne"] = Field(
         default="all", description="processors that Core ML may use"
     )
-    device_name: str = Field(default="", description="needed when several are connected")
-    team: str = Field(default="", description="Apple development team that signs the runner app; phones only")
+    device_name: str = Field(default="", pattern=NAME, description="needed when several are connected")
+    team: str = Field(
+        default="",
+        pattern=r"^[A-Z0-9]{0,20}$",
+        description="Apple development team that signs the runner app; phones only",
+    )
 
 
 class Toolkit(NamedTuple):
@@ -103,8 +107,9 @@ class AppleDevice(Device):
             system = f"macOS {platform.mac_ver()[0]}"
             return DeviceInfo(name="this Mac", kind="host", runtime=runtime, cpu=machine.cpu_name(), os=system)
         phone = self.connected()
-        system = f"{'iOS' if self.config.where == 'iphone' else 'iPadOS'} {phone.os_version}"
-        return DeviceInfo(name=phone.name, kind="phone", runtime=runtime, cpu=phone.type.value, os=system)
+        system = f"{'iOS' if self.config.where == 'iphone' else 'iPadOS'} {name_of(str(phone.os_version))}"
+        name, cpu = name_of(phone.name), name_of(phone.type.value)
+        return DeviceInfo(name=name, kind="phone", runtime=runtime, cpu=cpu, os=system)
 
     def connected(self) -> Any:
         """The one connected device of the wanted type. Raises DeviceError for none, several, or one that is locked."""

@@ -28,9 +28,8 @@ from mobilezoo_latency.browser.handler import PAGE
 from mobilezoo_latency.browser.messages import Hello, Result, job_of, limit_s, usable
 from mobilezoo_latency.browser.reach import LOCAL_NAMES, lan_address, one_address, who_and_how
 from mobilezoo_latency.browser.server import PageServer, in_url
-from mobilezoo_latency.contract import NAME, ArtifactFile, Device, DeviceConfig, utc_now
+from mobilezoo_latency.contract import NAME, ArtifactFile, Device, DeviceConfig, name_of, utc_now
 from mobilezoo_latency.protocol import judge
-from mobilezoo_latency.remote.said import name_of
 from mobilezoo_latency.stats import median, median_known
 
 POLL_S = 0.2

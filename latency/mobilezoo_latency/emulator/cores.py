@@ -1,11 +1,15 @@
 """An emulated core as data: one YAML of `configs/devices/` each."""
 
-from typing import Literal
+from typing import Annotated, Literal
 
 from pydantic import Field
 
 from mobilezoo.config import Record
-from mobilezoo_latency.contract import DeviceConfig
+from mobilezoo_latency.contract import SENTENCE, DeviceConfig
+
+CPU = r"^[a-z0-9][a-z0-9_.,=-]{0,99}$"
+"""A core's name, in QEMU with switches behind it; also part of file names."""
+Size = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Calibration(Record):
@@ -16,20 +20,20 @@ class Calibration(Record):
     error_percent: float = Field(ge=0, description="mean absolute percentage error, each network left out once")
     low_ratio: float = Field(gt=0, description="10th percentile of real over estimated latency")
     high_ratio: float = Field(gt=0, description="90th percentile of real over estimated latency")
-    basis: str = Field(description="board, runtime, networks and source of the real latencies")
-    llvm: str = Field(description="LLVM version the cycles came from")
+    basis: str = Field(pattern=SENTENCE, description="board, runtime, networks and source of the real latencies")
+    llvm: str = Field(pattern=r"^[0-9][0-9A-Za-z.+~-]{0,40}$", description="LLVM version the cycles came from")
 
 
 class EmulatedConfig(DeviceConfig):
     """A core: what QEMU emulates, what the runtime is told it runs on, and what prices its instructions."""
 
     type: Literal["emulated"] = "emulated"
-    qemu_cpu: str = Field(description="QEMU's -cpu; sets the instructions that exist")
+    qemu_cpu: str = Field(pattern=CPU, description="QEMU's -cpu; sets the instructions that exist")
     cpu_part: str = Field(pattern=r"^0x[0-9a-f]{3}$", description="part number; the runtime picks its kernels by it")
-    cpu_features: str = Field(description="feature line of /proc/cpuinfo")
-    mca_cpu: str = Field(description="llvm-mca's -mcpu")
-    mca_features: str = Field(description="-mattr of both LLVM tools")
-    caches: tuple[tuple[int, int], ...] = Field(
+    cpu_features: str = Field(pattern=r"^[a-z0-9_ ]{0,2000}$", description="feature line of /proc/cpuinfo")
+    mca_cpu: str = Field(pattern=CPU, description="llvm-mca's -mcpu")
+    mca_features: str = Field(pattern=r"^[a-z0-9.,+-]{0,2000}$", description="-mattr of both LLVM tools")
+    caches: tuple[tuple[Size, Size], ...] = Field(
         max_length=3, description="(KiB, ways) of each data cache level, first level first"
     )
     calibration: Calibration | None = None

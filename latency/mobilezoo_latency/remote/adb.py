@@ -1,57 +1,93 @@
 """Android phones through adb (adbutils speaks to the adb server; `adb` itself must be running or installed)."""
 
+import secrets
 import shlex
+import struct
+import subprocess
 from pathlib import Path
 from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
 from mobilezoo.errors import DeviceError, printable, require
-from mobilezoo_latency.contract import DeviceConfig
+from mobilezoo_latency.contract import DeviceConfig, name_of
+from mobilezoo_latency.remote.bounded import PIECE_BYTES, read_all
 from mobilezoo_latency.remote.device import FOLDER, RemoteConfig, RemoteDevice
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
-from mobilezoo_latency.remote.said import name_of
+
+STEP_S = 30.0
+"""For the adb server or the phone to go one step on."""
 
 
 class AdbConfig(RemoteConfig):
     """Which phone."""
 
     type: Literal["adb"] = "adb"
-    serial: str = Field(default="", description="needed when more than one phone is connected")
-    server: str = Field(default="127.0.0.1", description="host of the adb server")
+    serial: str = Field(
+        default="", pattern=r"^([A-Za-z0-9][A-Za-z0-9._:-]{0,99})?$", description="needed when several are connected"
+    )
+    server: str = Field(
+        default="127.0.0.1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,252}$", description="host of the adb server"
+    )
     port: int = Field(default=5037, gt=0, lt=65536, description="port of the adb server")
     folder: str = Field(default="/data/local/tmp/mobilezoo", pattern=FOLDER)
 
 
 class AdbLink(Link):
-    """Commands and files through the adb server."""
+    """Commands and files through the adb server. The status of a command is printed behind a mark of this run."""
 
     def __init__(self, device: Any, serial: str) -> None:
-        self._device, self.name = device, serial
+        self._device, self.name, self._mark = device, serial, f"mobilezoo-{secrets.token_hex(8)} ".encode()
 
     def shell(self, command: str, limit_s: float = 30.0) -> Answer:
-        from adbutils import AdbError, AdbTimeout
-
         try:
-            said = self._device.shell2(command, timeout=limit_s)
-        except (AdbError, AdbTimeout, OSError, ValueError) as error:  # ValueError: cut off inside the exit status
-            raise LinkLostError(str(error)) from None
-        return Answer(int(said.returncode), str(said.output))
+            said = self._said(f"{command}; printf '{self._mark.decode()}%s\\n' $?", limit_s)
+        except broken() as error:
+            raise LinkLostError(_reason(error)) from None
+        output, marked, status = said.rpartition(self._mark)
+        if not marked or not status.strip().isdigit():
+            raise LinkLostError("the answer was cut off")
+        return Answer(int(status), output.decode(errors="replace"))
 
     def push(self, local: Path, remote: str) -> None:
         from adbutils import AdbError, AdbTimeout
 
         try:
             self._device.sync.push(str(local), remote)
-        except (AdbTimeout, OSError) as error:
-            raise LinkLostError(str(error)) from None
-        except AdbError as error:
-            # adbutils tells no reason: a phone that still answers has refused the file itself.
-            folder = shlex.quote(remote.rpartition("/")[0])
-            free = printable(self.shell(f"df -k {folder} | tail -n 1").text.strip())
-            raise DeviceError(
-                f"{self.name}: cannot write {remote!r} ({error}): is the storage full? df says: {free}"
-            ) from None
+        except broken() as error:
+            if isinstance(error, AdbError) and not isinstance(error, AdbTimeout):
+                # adbutils tells no reason: a phone that still answers has refused the file itself.
+                raise self._refused(remote, error) from None
+            raise LinkLostError(_reason(error)) from None
+
+    def _said(self, command: str, limit_s: float) -> bytes:
+        def read(left_s: float) -> bytes:
+            connection.conn.settimeout(left_s)
+            return bytes(connection.recv(PIECE_BYTES))
+
+        with self._device.open_transport(timeout=min(limit_s, STEP_S)) as connection:
+            connection.send_command(f"shell:{command}")
+            connection.check_okay()
+            return read_all(read, limit_s)
+
+    def _refused(self, remote: str, error: Exception) -> DeviceError:
+        folder = shlex.quote(remote.rpartition("/")[0])
+        free = printable(self.shell(f"df -k {folder} | tail -n 1").text.strip()[:200])
+        return DeviceError(
+            f"{self.name}: cannot write {remote!r} ({_reason(error)}): is the storage full? df says: {free}"
+        )
+
+
+def broken() -> tuple[type[Exception], ...]:
+    """What adbutils raises when the server, the cable or the phone goes away, or says what is no answer."""
+    from adbutils import AdbError
+
+    # Its own asserts and number parsing meet an answer that ends early.
+    return (AdbError, OSError, ValueError, EOFError, AssertionError, struct.error, subprocess.SubprocessError)
+
+
+def _reason(error: Exception) -> str:
+    return printable(" ".join(str(error).split())[:200]) or type(error).__name__
 
 
 class AdbDevice(RemoteDevice):
@@ -63,16 +99,17 @@ class AdbDevice(RemoteDevice):
 
     def open(self) -> Link:
         require("adbutils", "devices")
-        from adbutils import AdbClient, AdbError, AdbTimeout
+        from adbutils import AdbClient
 
-        client = AdbClient(host=self.config.server, port=self.config.port)
+        client = AdbClient(host=self.config.server, port=self.config.port, socket_timeout=STEP_S)
         try:
             states = {item.serial: item.state for item in client.list()}
-        except (AdbError, AdbTimeout, OSError) as error:
+        except broken() as error:
             raise DeviceError(
-                f"no adb server at {self.config.server}:{self.config.port} ({error}): run `adb start-server`"
+                f"no adb server at {self.config.server}:{self.config.port} ({_reason(error)}): run `adb start-server`"
             ) from None
-        return AdbLink(client.device(serial=self._choose(states)), self._choose(states))
+        serial = self._choose(states)
+        return AdbLink(client.device(serial=serial), serial)
 
     def identity(self, link: Link) -> tuple[str, str, str]:
         names = (
@@ -84,7 +121,7 @@ class AdbDevice(RemoteDevice):
         )
         said = link.shell("; ".join(f"getprop {name}" for name in names)).text.split("\n")
         maker, model, soc, board, release = [*map(name_of, said), *[""] * 5][:5]
-        return f"{maker} {model}".strip() or link.name, soc or board, f"Android {release}"
+        return f"{maker} {model}".strip() or name_of(link.name), soc or board, f"Android {release}"
 
     def _choose(self, states: dict[str, str]) -> str:
         """The serial to use. Raises DeviceError for none, several, or one that does not answer."""

@@ -21,7 +21,7 @@ from mobilezoo.errors import DeviceError
 from mobilezoo.files import sha256_of
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_export.registry import load_exporter
-from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
+from mobilezoo_latency.contract import SENTENCE, ArtifactFile, Device, DeviceConfig, name_of, utc_now
 from mobilezoo_latency.emulator.layout import find_emulator
 from mobilezoo_latency.emulator.probe import write_probe
 from mobilezoo_latency.protocol import judge, slices_of
@@ -46,7 +46,9 @@ class RemoteConfig(DeviceConfig):
     folder: str = Field(pattern=FOLDER, description="where files are put on the device")
     cores: Cores = Field(default="any", description="core class to pin to, by maximum clock")
     patience_s: float = Field(default=120.0, gt=0, description="how long a lost connection is waited for")
-    launcher: str = Field(default="", description="put before the runner's command line; empty on a real device")
+    launcher: str = Field(
+        default="", pattern=SENTENCE, description="put before the runner's command line; empty on a real device"
+    )
     runner: RunnerConfig | None = Field(default=None, description="a vendor's tool instead of our own LiteRT runner")
 
     def commands(self) -> dict[str, str]:
@@ -89,7 +91,7 @@ class RemoteDevice(Device):
         if self.runner:
             self.runner.check()
         link = self.open()
-        machine = link.shell("uname -m").text.strip()
+        machine = name_of(link.shell("uname -m").text)
         if machine not in ("aarch64", "arm64") and not self.config.launcher:
             raise DeviceError(f"{link.name} is {machine or 'unknown'}, not arm64: the runner is built for arm64 only")
         find_emulator()
@@ -266,7 +268,7 @@ class RemoteDevice(Device):
         programs = shlex.join(f"{folder}/{name}" for name in ("litert_run", LOADER))
         made = link.shell(f"chmod 755 {programs}")
         if made.status != 0:
-            raise DeviceError(f"{link.name}: {folder}: {made.text.strip()}")
+            raise DeviceError(f"{link.name}: {folder}: {name_of(made.text)}")
         return folder
 
     def _put_sentinel(self, link: Link, folder: str) -> str:

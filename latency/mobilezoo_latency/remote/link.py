@@ -1,5 +1,6 @@
 """The few things a remote device must be able to do, and what goes wrong with them."""
 
+import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
@@ -55,9 +56,11 @@ class PatientLink(Link):
     def _again(self, call: Callable[[], T]) -> T:
         waited, pause = 0.0, 0.5
         while True:
+            began = time.monotonic()
             try:
                 return call()
             except LinkLostError as error:
+                waited += time.monotonic() - began  # a call that hangs is part of the wait
                 if waited >= self._patience_s:
                     raise DeviceError(f"{self.name}: connection lost for {waited:.0f} s: {error}") from None
                 self._sleep(pause)

@@ -1,8 +1,10 @@
 """Which `-o` options of ssh a device config may set by itself: those that only say where, as whom and how to connect.
 
 Others run commands here (ProxyCommand, LocalCommand, KnownHostsCommand, `Match exec`), load libraries or further files
-(PKCS11Provider, Include), or open ways into this machine (forwardings). ssh gains options with every release, so what
-is not listed here is taken for one of them. Names are those of ssh_config(5).
+(PKCS11Provider, Include), or open ways into this machine (forwardings; a UserKnownHostsFile that names authorized_keys
+gets the far host's key as a line). ssh gains options with every release, so what is not listed here is taken for one of
+them. Values are plain words: the user's own ProxyCommand may put them into a shell (%h, %r). Names are those of
+ssh_config(5).
 """
 
 import re
@@ -14,8 +16,7 @@ IDENTITY = (
 )
 HOST_KEYS = (
     "CheckHostIP FingerprintHash GlobalKnownHostsFile HashKnownHosts HostKeyAlgorithms HostKeyAlias "
-    "NoHostAuthenticationForLocalhost StrictHostKeyChecking UpdateHostKeys UserKnownHostsFile "
-    "VerifyHostKeyDNS"
+    "NoHostAuthenticationForLocalhost StrictHostKeyChecking UpdateHostKeys VerifyHostKeyDNS"
 )
 CONNECTION = (
     "BatchMode Ciphers Compression ConnectionAttempts ConnectTimeout KexAlgorithms LogLevel MACs "
@@ -24,6 +25,9 @@ CONNECTION = (
 HARMLESS = frozenset(" ".join((PLACE, IDENTITY, HOST_KEYS, CONNECTION)).lower().split())
 JUMP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:,-]*", re.ASCII)
 """Hosts of ProxyJump: ssh writes them into a command line of its own."""
+PLAIN = re.compile(r"[A-Za-z0-9_.:/~^*+@%][A-Za-z0-9_.:/~^*+@%,= -]*", re.ASCII)
+UNWRITTEN = ("/dev/null", "none")
+"""Files that ssh may be told to keep host keys in: it writes into any other."""
 OPTION = re.compile(r"([A-Za-z0-9]+)(?: *= *| +)(\S.*)", re.ASCII)
 """`Keyword value` or `Keyword=value`; ssh would take quotes around a keyword too: not known to be harmless."""
 
@@ -40,4 +44,6 @@ def _harmless(option: str) -> bool:
     keyword, value = found[1].lower(), found[2]
     if keyword == "proxyjump":
         return JUMP.fullmatch(value) is not None
-    return keyword in HARMLESS
+    if keyword == "userknownhostsfile":
+        return value in UNWRITTEN
+    return keyword in HARMLESS and PLAIN.fullmatch(value) is not None

@@ -11,7 +11,7 @@ import shlex
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from pathlib import Path
-from typing import ClassVar, Literal
+from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
@@ -21,18 +21,27 @@ from mobilezoo.errors import DeviceError, printable
 from mobilezoo_latency.remote.said import Job, time_ms
 from mobilezoo_latency.stats import median
 
+TIMINGS_BEGIN = "Inference timings in us: "
+TIMINGS = re.compile(
+    rf"{TIMINGS_BEGIN}Init: ([^,\s]+), First inference: ([^,\s]+), .*Inference \(avg\): ([^,\s]+)", re.ASCII
+)
+LONGEST_LINE = 2000
+"""Of what is searched by a pattern with a gap in it."""
 CALLS = 16
 """Calls of a runner that tells only the mean of its runs: so many samples per slice."""
 PILOT_RUNS = 10
 Delegate = Literal["cpu", "gpu", "nnapi", "qnn"]
 
 
+LocalPath = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,1000}$")]
+
+
 class RunnerConfig(Record):
     """A binary for the device."""
 
     kind: Literal["benchmark_model", "onnxruntime_perf_test", "executor_runner"]
-    path: str = Field(description="the binary on this computer; it is copied to the device")
-    libraries: tuple[str, ...] = Field(default=(), description="shared libraries to put beside it")
+    path: LocalPath = Field(description="the binary on this computer; it is copied to the device")
+    libraries: tuple[LocalPath, ...] = Field(default=(), max_length=50, description="shared libraries to put beside it")
     delegate: Delegate = Field(default="cpu", description="what should compute, where the runner has it")
 
 
@@ -88,8 +97,7 @@ class BenchmarkModel(Runner):
 
     def _parse(self, text: str) -> tuple[float, float, float, int]:
         """(load, first run, mean run in ms, runs)."""
-        times = re.search(r"Inference timings in us: Init: ([^,\s]+), First inference: ([^,\s]+), .*"
-                          r"Inference \(avg\): ([^,\s]+)", text)  # fmt: skip
+        times = TIMINGS.match(text[max(0, text.rfind(TIMINGS_BEGIN)) :][:LONGEST_LINE])
         counts = re.findall(r"^(?:INFO: )?count=([1-9]\d{0,8}) ", text, re.MULTILINE | re.ASCII)
         if times is None or not counts:
             raise DeviceError(f"{self.config.kind} printed no 'Inference timings': {_last(text)}")
@@ -188,7 +196,8 @@ def _number(pattern: str, text: str) -> int | None:
 
 
 def _last(text: str) -> str:
-    lines = [line.strip() for line in text.split("\n") if line.strip() and not line.startswith("exit ")]
+    lines = [line.strip() for line in text[-LONGEST_LINE:].split("\n") if line.strip()]
+    lines = [line for line in lines if not line.startswith("exit ")]
     return repr(printable(lines[-1][:200])) if lines else "no word"
 
 

@@ -11,8 +11,7 @@ from typing import NamedTuple
 from mobilezoo.errors import DeviceError, printable
 
 KEYS = ("load_ms", "first_run_ms", "warmup_ms", "sample_ms")
-NAME_LIMIT = 120
-"""Characters of a name that a device gives itself."""
+NUMBER = re.compile(r"\d{1,15}(\.\d{0,30})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
 class Job(NamedTuple):
@@ -47,17 +46,10 @@ def exit_status(line: str) -> int | None:
     return int(found[1]) if found else None
 
 
-def name_of(text: str) -> str:
-    """A name as a device tells it: on one line, without control characters, cut where it is no name any more."""
-    return printable(" ".join(text.split()))[:NAME_LIMIT].strip()
-
-
 def time_ms(value: str, line: str, positive: bool = True, scale: float = 1.0) -> float:
     """A time in ms out of a printed `line`, times `scale`. Raises DeviceError for what is no such time."""
-    try:
-        ms = float(value) * scale
-    except ValueError:
-        ms = math.nan
-    if not math.isfinite(ms) or ms < 0 or (positive and ms == 0):
-        raise DeviceError(f"the runner printed {printable(line.strip())[:200]!r}: {value[:40]!r} is no time of a run")
+    found = NUMBER.fullmatch(value.strip())
+    ms = float(found[0]) * scale if found else math.nan
+    if not math.isfinite(ms) or (positive and ms == 0):
+        raise DeviceError(f"the runner printed {printable(line.strip()[:200])!r}: {value[:40]!r} is no time of a run")
     return ms

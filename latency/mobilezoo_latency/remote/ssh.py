@@ -4,18 +4,17 @@ user's configuration, keys and known hosts."""
 import secrets
 import shlex
 import shutil
-import subprocess
 from pathlib import Path
 from typing import Annotated, BinaryIO, ClassVar, Literal
 
 from pydantic import Field
 
 from mobilezoo.errors import DeviceError, printable
-from mobilezoo_latency.contract import DeviceConfig
+from mobilezoo_latency.contract import DeviceConfig, name_of
+from mobilezoo_latency.remote.bounded import run
 from mobilezoo_latency.remote.device import FOLDER, RemoteConfig, RemoteDevice
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
 from mobilezoo_latency.remote.options import harmful_options
-from mobilezoo_latency.remote.said import name_of
 
 CONNECTION_FAILED = 255
 FATAL = (
@@ -26,7 +25,7 @@ FATAL = (
     "not accessible",
 )
 PUSH_LIMIT_S = 600.0
-Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]+$")]
+Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,500}$")]
 
 
 class SshConfig(RemoteConfig):
@@ -34,7 +33,9 @@ class SshConfig(RemoteConfig):
 
     type: Literal["ssh"] = "ssh"
     host: str = Field(
-        default="", pattern=r"^([A-Za-z0-9_.@:-]*[A-Za-z0-9])?$", description="USER@HOST or a Host of ssh_config"
+        default="",
+        pattern=r"^([A-Za-z0-9_]([A-Za-z0-9_.@:-]*[A-Za-z0-9])?)?$",
+        description="USER@HOST or a Host of ssh_config",
     )
     port: int | None = Field(default=None, gt=0, lt=65536)
     options: tuple[Line, ...] = Field(default=(), description="more -o options of ssh, for example IdentityFile=...")
@@ -70,25 +71,16 @@ class SshLink(Link):
             raise DeviceError(f"{self.name}: cannot write {remote!r}: {_last(answer.text)}")
 
     def _call(self, command: str, stdin: BinaryIO | None, limit_s: float) -> Answer:
-        try:
-            done = subprocess.run(
-                [*self._command, f"printf '\\n%s\\n' {self._mark}; {{ {command}\n}} 2>&1"],
-                stdin=stdin or subprocess.DEVNULL,
-                capture_output=True,
-                timeout=limit_s,
-                check=False,
-            )
-        except subprocess.TimeoutExpired:
-            raise LinkLostError(f"no answer for {limit_s:.0f} s") from None
-        complaint = done.stderr.decode(errors="replace")
-        if done.returncode == CONNECTION_FAILED:
+        done = run([*self._command, f"printf '\\n%s\\n' {self._mark}; {{ {command}\n}} 2>&1"], stdin, limit_s)
+        complaint = done.errors.decode(errors="replace")
+        if done.status == CONNECTION_FAILED:
             if any(reason in complaint for reason in FATAL):
                 raise DeviceError(f"ssh to {self.name!r} failed: {_last(complaint)}")
             raise LinkLostError(_last(complaint))
-        _, begun, text = done.stdout.decode(errors="replace").partition(f"{self._mark}\n")
+        _, begun, text = done.output.decode(errors="replace").partition(f"{self._mark}\n")
         if not begun:
             raise DeviceError(f"ssh to {self.name!r} gives no POSIX shell: {_last(complaint)}")
-        return Answer(done.returncode, text)
+        return Answer(done.status, text)
 
 
 class SshDevice(RemoteDevice):
@@ -120,4 +112,4 @@ class SshDevice(RemoteDevice):
 
 def _last(text: str) -> str:
     lines = [line.strip() for line in text.split("\n") if line.strip()]
-    return printable(lines[-1]) if lines else "no reason given"
+    return printable(lines[-1][:400]) if lines else "no reason given"
