@@ -302,6 +302,12 @@ def record_path(path: Path) -> Path:
     return path.with_name(path.name + ".json")
 
 
+def has_record(path: Path) -> bool:
+    """Whether a record lies beside a file, which need not be there itself. Raises MobilezooError."""
+    finish(path)
+    return record_path(path).is_file()
+
+
 def load_record_of(cls: type[D], path: str | Path) -> D:
     """The record beside a file that is still the one it describes: everything that uses a file begins here.
 

@@ -28,6 +28,8 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """What timm names them, in the order it looks."""
+PUSHED = (CONFIG, WEIGHTS[0], "README.md")
+"""The files that `push` writes."""
 UNSHARED = ("timm", "supernet")
 """Families whose networks do not travel as data."""
 
@@ -52,6 +54,8 @@ def write_folder(checkpoint: Path, out: Path) -> Path:
 
     from mobilezoo.models import create_model, recorded_config
 
+    out = out.expanduser().resolve()
+    _refuse_another_folder(out)
     record = load_record_of(Checkpoint, checkpoint)
     if record.probe_queries:
         raise CheckpointError(f"{str(checkpoint)!r} has a probing head, which timm cannot build: share the file itself")
@@ -72,6 +76,13 @@ def write_folder(checkpoint: Path, out: Path) -> Path:
         (folder / "README.md").write_text(_card(record, config.name), encoding="utf-8")
 
     return atomic_write(out, write)
+
+
+def _refuse_another_folder(out: Path) -> None:
+    """What is replaced is a folder that `push` wrote. Raises HubError."""
+    others = sorted(p.name for p in out.iterdir() if p.name not in PUSHED) if out.is_dir() else []
+    if others:
+        raise HubError(f"{str(out)!r} holds other files ({others[0]!r}): name a new folder, or one that push wrote")
 
 
 def pull(repo: str, out: Path) -> Checkpoint:
@@ -103,10 +114,12 @@ def pull(repo: str, out: Path) -> Checkpoint:
             model_args=_arguments(shared),
         )
 
-    record = write_with_record(path, lambda part: save_file(tensors, part, metadata={"model": model}), describe)
-    if not shipped:
-        write_yaml(path.with_suffix(".yaml"), config.plain(), [f"the network of {repo}"])
-    return record
+    def write(part: Path) -> None:
+        save_file(tensors, part, metadata={"model": model})
+        if not shipped:
+            write_yaml(part.with_suffix(".yaml"), config.plain(), [f"the network of {repo}"])
+
+    return write_with_record(path, write, describe)
 
 
 def _call(config: "ModelConfig", network: "nn.Module", record: Checkpoint) -> tuple[str, dict[str, Any]]:

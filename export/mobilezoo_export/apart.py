@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 
 from mobilezoo import workers
-from mobilezoo.artifacts import Artifact, record_path
+from mobilezoo.artifacts import Artifact, has_record
 from mobilezoo.errors import ExportError, existing_path
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import Worker, WorkerEndedError
@@ -103,7 +103,7 @@ class _Loaded:
         from mobilezoo_export.registry import load_runner, set_input
 
         artifact = Artifact.parse(given, str(path)) if given else None
-        if artifact is None and record_path(path).is_file():
+        if artifact is None and has_record(path):
             artifact = load_record_of(Artifact, path)
         self.runner = load_runner(path)
         try:

@@ -3,8 +3,9 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilezoo.artifacts import Artifact, load_record_of, record_path
+from mobilezoo.artifacts import Artifact, has_record, load_record_of
 from mobilezoo.errors import ExportError, existing_path
+from mobilezoo.files import finish
 from mobilezoo.registry import Registry, is_subclass
 
 if TYPE_CHECKING:
@@ -75,8 +76,9 @@ def load_runner(artifact: str | Path, threads: int = 1) -> "Runner":
 
 def with_record(artifact: str | Path) -> "tuple[Path, Artifact | None]":
     """A file that a runtime takes, and the record beside it, checked. Raises MobilezooError."""
+    finish(Path(artifact).expanduser())
     path = existing_path(artifact, "artefact")
-    return path, load_record_of(Artifact, path) if record_path(path).is_file() else None
+    return path, load_record_of(Artifact, path) if has_record(path) else None
 
 
 def start_runner(path: Path, record: Artifact | None, threads: int = 1) -> "Runner":

@@ -116,9 +116,6 @@ def save(config: SearchConfig, study: Study, out_dir: Path) -> SearchResult:
     result = summary(config, study)
     name = config.name or out_dir.name
     files = [f"front/{name}_{number:04d}.yaml" for number in result.front]
-    for old in (out_dir / "front").glob("*.yaml"):
-        if f"front/{old.name}" not in files:
-            old.unlink()
     for number, file in zip(result.front, files, strict=True):
         _write_network(config, result.trial(number), out_dir / file)
     best = f"{name}_best.yaml" if result.best is not None else None
@@ -126,6 +123,9 @@ def save(config: SearchConfig, study: Study, out_dir: Path) -> SearchResult:
         _write_network(config, result.trial(result.best), out_dir / best)
     result = result.model_copy(update={"name": name, "front_yaml": tuple(files), "best_yaml": best})
     write_text(out_dir / RESULT_NAME, result.model_dump_json(indent=1) + "\n")
+    for old in (out_dir / "front").glob("*.yaml"):  # last: until here the result before this one named them
+        if f"front/{old.name}" not in files:
+            old.unlink()
     return result
 
 

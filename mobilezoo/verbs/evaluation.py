@@ -4,7 +4,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mobilezoo.artifacts import Artifact, record_path
+from mobilezoo.artifacts import Artifact, has_record
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
 from mobilezoo.verbs.opening import check_network, described
@@ -146,7 +146,7 @@ def _weights_of(file: Path, record: Artifact, options: SubjectOptions) -> tuple[
     weights = said.get("checkpoint")
     if weights is None:
         return None
-    named = str(weights) if record_path(weights).is_file() else record.model
+    named = str(weights) if has_record(weights) else record.model
     prep = record.preprocessing
     files_own = {"resolution": record.input.resolution, "labels": record.labels}
     if not record.foreign:  # others may normalise inside of the file

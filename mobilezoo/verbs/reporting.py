@@ -5,6 +5,7 @@ from typing import Any
 
 from mobilezoo.artifacts import Artifact, Checkpoint, LatencyReport, read_record_of, record_path, why_changed
 from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.files import COMMIT, tidy
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import written
 
@@ -16,6 +17,8 @@ def write_report(folders: list[Path], out: Path) -> Path:
     from mobilezoo_export.registry import is_exported
 
     roots = [existing_path(folder, "run folder") for folder in folders]
+    for folder in {committed.parent for root in roots for committed in root.rglob(f"*{COMMIT}")}:
+        tidy(folder)
     runs = [metrics.parent for metrics in _found(roots, "metrics.csv")]
     files = [p for p in _found(roots, "*") if is_exported(p) and record_path(p).exists()]
     artifacts = [_artifact(file) for file in files]
@@ -36,8 +39,13 @@ def write_report(folders: list[Path], out: Path) -> Path:
 
 
 def _found(roots: list[Path], pattern: str) -> list[Path]:
-    """Files below the folders, without those of a search's single candidates."""
-    return [p for root in roots for p in sorted(root.rglob(pattern)) if "trials" not in p.relative_to(root).parts]
+    """Files below the folders, without those of a search's single candidates and of writers at work."""
+    found = [(root, path) for root in roots for path in sorted(root.rglob(pattern))]
+    return [path for root, path in found if not any(map(_is_left_out, path.relative_to(root).parts))]
+
+
+def _is_left_out(name: str) -> bool:
+    return name == "trials" or name.startswith(".")
 
 
 def _artifact(file: Path) -> Artifact:

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING, NamedTuple
 
-from mobilezoo.artifacts import Preprocessing, record_path
+from mobilezoo.artifacts import Preprocessing, has_record
 from mobilezoo.errors import ExportError
 from mobilezoo.files import write_text
 
@@ -47,7 +47,7 @@ def sample_networks(space: "Space", count: int, folder: Path, say: Say = lambda 
         if not _there(path):
             say(f"exporting network {len(found) + 1} of {count}")
             _export(_network(space, point, number), name, 3, point.resolution, folder)
-        if record_path(path).is_file():
+        if has_record(path):
             found.append(Sampled(point, path))
     return found
 
@@ -88,7 +88,7 @@ def export_blocks(space: "Space", points: "list[Point]", folder: Path, say: Say 
             say(f"exporting block {done} of {len(wanted)}: {key}")
             channels, side = _input_of(key)
             _export(_pieces(_network(space, point, number))[index], name, channels, side, folder)
-        if not record_path(files[key]).is_file():
+        if not has_record(files[key]):
             reason = files[key].with_name(name + REFUSED).read_text(encoding="utf-8").strip()
             raise ExportError(f"block {key} cannot be exported: {reason}")
     return files
@@ -106,7 +106,7 @@ def _input_of(key: str) -> tuple[int, int]:
 
 def _there(path: Path) -> bool:
     name = path.name.removesuffix(".fp32.tflite")
-    return record_path(path).is_file() or path.with_name(name + REFUSED).is_file()
+    return has_record(path) or path.with_name(name + REFUSED).is_file()
 
 
 def _network(space: "Space", point: "Point", seed: int) -> "nn.Module":

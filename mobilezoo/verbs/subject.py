@@ -4,7 +4,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilezoo.artifacts import Checkpoint, load_record_of, record_path
+from mobilezoo.artifacts import Checkpoint, has_record, load_record_of
 from mobilezoo.data.config import DataConfig, recorded_data
 from mobilezoo.errors import CheckpointError, ConfigError
 from mobilezoo.preprocessing import Preprocessing
@@ -82,7 +82,7 @@ def _own_record(config: "ModelConfig", path: Path) -> Checkpoint | None:
     """The record beside weights of ours, which says more of them than a name. Raises CheckpointError."""
     from mobilezoo.models import recorded_config
 
-    if path.suffix != ".safetensors" or not record_path(path).is_file():
+    if path.suffix != ".safetensors" or not has_record(path):
         return None
     record = load_record_of(Checkpoint, path)
     theirs = recorded_config(record, path)

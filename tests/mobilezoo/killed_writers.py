@@ -11,7 +11,7 @@ import traceback
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
-from mobilezoo.artifacts import Described, load_record_of, write_with_record
+from mobilezoo.artifacts import Described, has_record, load_record_of, write_with_record
 from mobilezoo.files import _tidy_once, finish, sha256_of, tidy, write_text
 from mobilezoo.scratch import temporary_folder
 
@@ -100,6 +100,23 @@ def check_pair(folder: Path, name: str = "x[1].tflite") -> None:
 
 def check_folder(folder: Path) -> None:
     check_pair(folder, "x.mlpackage")
+
+
+def check_has_record(folder: Path) -> None:
+    """A committed pair counts as there, even where no part of it is in its place yet."""
+    path, missing = folder / "x.tflite", 0
+
+    def remove() -> None:
+        for file in folder.iterdir():
+            file.unlink()
+
+    for _ in kills(lambda: write_pair(path, "new"), remove):
+        missing += not path.exists()
+        assert has_record(path) == path.exists()
+        missing -= not path.exists()
+        next_command()
+        tidy(folder)
+    assert missing > 0, "one kill came after the commit and before the first move"
 
 
 def check_first(folder: Path) -> None:

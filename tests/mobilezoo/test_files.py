@@ -89,7 +89,15 @@ SLOW = pytest.mark.slow
 
 @pytest.mark.parametrize(
     "check",
-    ["pair", "single", "temporary", "together", pytest.param("folder", marks=SLOW), pytest.param("first", marks=SLOW)],
+    [
+        "pair",
+        "has_record",
+        "single",
+        "temporary",
+        "together",
+        pytest.param("folder", marks=SLOW),
+        pytest.param("first", marks=SLOW),
+    ],
 )
 def test_whole_and_alone_wherever_the_writer_is_killed(tmp_path: Path, check: str) -> None:
     script = Path(__file__).with_name("killed_writers.py")

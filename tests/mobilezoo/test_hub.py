@@ -107,6 +107,19 @@ def test_a_failed_pull_changes_nothing(checkpoint: Path, tmp_path: Path) -> None
         assert {p.name: p.read_bytes() for p in out.iterdir()} == before
 
 
+def test_push_replaces_its_own_folder_and_no_other(
+    checkpoint: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hub.write_folder(checkpoint, hub.write_folder(checkpoint, tmp_path / "shared"))
+    (tmp_path / "photos").mkdir()
+    (tmp_path / "photos" / "mine.jpg").write_text("x")
+    monkeypatch.chdir(tmp_path / "photos")
+    for place in (tmp_path / "photos", Path(), Path("..")):
+        with pytest.raises(hub.HubError, match="holds other files"):
+            hub.write_folder(checkpoint, place)
+    assert (tmp_path / "photos" / "mine.jpg").read_text() == "x"
+
+
 def odd_configs(config: dict[str, Any]) -> list[str]:
     """What a damaged or hostile config.json may hold."""
     cfg, texts = config["pretrained_cfg"], ["", "{", "[]", "null", "\u2028", "[" * 100_000, "{}", "9" * 5000]

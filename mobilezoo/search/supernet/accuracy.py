@@ -112,7 +112,7 @@ class SupernetAccuracy:
         if result.best_yaml is not None and result.best is not None:
             files[result.best_yaml] = result.best
         with writing_in(self.folder):
-            for old in (folder / "front").glob("*.safetensors*"):
+            for old in (folder / "front").glob("[!.]*.safetensors*"):
                 if f"front/{old.name.partition('.')[0]}.yaml" not in files:
                     old.unlink()
             for name, number in files.items():

@@ -5,6 +5,7 @@ from pathlib import Path
 import pytest
 
 from mobilezoo.errors import MobilezooError
+from mobilezoo.scratch import scratch_folder
 from mobilezoo.verbs import reporting
 
 
@@ -21,3 +22,10 @@ def test_a_searchs_single_candidates_stay_out_of_the_page(tmp_path: Path) -> Non
         (folder / "metrics.csv").write_text("epoch\n1\n")
     root = tmp_path / "trials"
     assert reporting._found([root], "metrics.csv") == [root / "train" / "metrics.csv"]
+
+
+def test_what_another_command_is_just_writing_stays_out_of_the_page(tmp_path: Path) -> None:
+    with scratch_folder(tmp_path, "x.tflite") as folder:
+        (folder / "x.tflite").write_text("half")
+        (tmp_path / "y.tflite").write_text("whole")
+        assert reporting._found([tmp_path], "*.tflite") == [tmp_path / "y.tflite"]
