@@ -149,6 +149,7 @@ def _explain(error: ValidationError, cls: type[BaseModel], source: str) -> str:
             lines.append(f"{source}: missing key {where!r}")
         else:
             expected = item["msg"].removeprefix("Value error, ").removeprefix("Input should be ")
+            expected = "true or false" if expected == "a valid boolean" else expected
             # a rule over several keys names them itself; the whole record would bury it
             value = "" if isinstance(item["input"], dict) else f" = {shortened(repr(item['input']))}"
             subject = f"{source}: {where}{value}" if where else source

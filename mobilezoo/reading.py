@@ -4,6 +4,7 @@ What comes out is dict (text keys), list, str, int (64 bits), float (finite), bo
 levels and holding at most `MAX_VALUES` values; the code behind may trust that, and JSON can always hold it.
 """
 
+import functools
 import json
 import math
 import stat
@@ -33,13 +34,20 @@ def read_text(path: str | Path, limit: int) -> str:
             if not stat.S_ISREG(Path(path).stat().st_mode):
                 raise ConfigError(f"{path}: not a regular file")
             data = file.read(limit + 1)
-        text = data.decode("utf-8")
-    except (OSError, ValueError) as error:  # also a name with a NUL, and bytes that are no UTF-8
-        reason = getattr(error, "strerror", None) or error
-        raise ConfigError(f"{path}: {reason}") from None
+    except (OSError, ValueError) as error:  # also a name with a NUL
+        raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None
     if len(data) > limit:
         raise ConfigError(f"{path}: larger than {limit >> 10:,} KiB, which no file of its kind needs")
-    return text
+    return decoded(data, str(path))
+
+
+def decoded(data: bytes, source: str) -> str:
+    """UTF-8 as text, without the mark that some editors put before it. Raises ConfigError."""
+    try:
+        return data.decode("utf-8-sig")
+    except UnicodeDecodeError as error:
+        kind = "UTF-16" if data[:2] in (b"\xff\xfe", b"\xfe\xff") else f"byte {data[error.start]:#x} at {error.start}"
+        raise ConfigError(f"{source}: not UTF-8 text ({kind}): save it as UTF-8") from None
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
@@ -55,19 +63,11 @@ def read_json(path: str | Path, limit: int = MAX_JSON_BYTES) -> Any:
 def parse_yaml(text: str, source: str) -> Any:
     """YAML 1.2 text as plain data; dates, sets, binary data, tags and merge keys are refused. Raises ConfigError."""
     from ruamel.yaml import YAML
-    from ruamel.yaml.constructor import ConstructorError, SafeConstructor
-
-    class Constructor(SafeConstructor):
-        def flatten_mapping(self, node: Any) -> Any:
-            """Merges of merges grow without bound, and YAML 1.2 does not know them."""
-            for key, _ in node.value:
-                if key.tag == "tag:yaml.org,2002:merge":
-                    raise ConstructorError(problem="merge keys (<<) are not supported", problem_mark=key.start_mark)
 
     if len(text) > MAX_YAML_BYTES:
         raise ConfigError(f"{source}: more than {MAX_YAML_BYTES >> 10} KiB of YAML")
     yaml = YAML(typ="safe", pure=True)
-    yaml.Constructor = Constructor
+    yaml.Constructor = _constructor()
     try:
         with warnings.catch_warnings(action="ignore"):  # an anchor used again, which YAML 1.2 allows
             data = yaml.load(text)
@@ -75,7 +75,36 @@ def parse_yaml(text: str, source: str) -> Any:
         _too_deep(source)
     except Exception as error:  # its conversions raise whatever Python's own raise on hostile text
         raise ConfigError(f"{source}: not valid YAML: {_yaml_fault(error)}") from None
+    if yaml.version not in (None, (1, 2)):
+        raise ConfigError(f"{source}: read as YAML 1.2, where `on` and `no` are text: remove its %YAML line")
     return plain(data, source, MAX_YAML_VALUES)
+
+
+@functools.cache
+def _constructor() -> Any:
+    """ruamel.yaml's safe constructor without what YAML 1.2 has not or what grows without bound."""
+    from ruamel.yaml.constructor import ConstructorError, SafeConstructor
+
+    class Constructor(SafeConstructor):
+        def flatten_mapping(self, node: Any) -> Any:
+            """Merges of merges grow, and YAML 1.2 does not know them."""
+            for key, _ in node.value:
+                if key.tag == "tag:yaml.org,2002:merge":
+                    raise ConstructorError(problem="merge keys (<<) are not supported", problem_mark=key.start_mark)
+
+        def whole_number(self, node: Any) -> Any:
+            if len(node.value) > MAX_DIGITS:
+                raise ConstructorError(problem=f"a number of {len(node.value)} digits", problem_mark=node.start_mark)
+            return self.construct_yaml_int(node)
+
+        def other(self, node: Any) -> Any:
+            kind = node.tag.removeprefix("tag:yaml.org,2002:")
+            problem = f"the tag {kind} is no plain value: put text in quotes"
+            raise ConstructorError(problem=problem, problem_mark=node.start_mark)
+
+    Constructor.add_constructor("tag:yaml.org,2002:int", Constructor.whole_number)
+    Constructor.add_constructor(None, Constructor.other)
+    return Constructor
 
 
 def parse_json(text: str | bytes, source: str) -> Any:
@@ -97,7 +126,8 @@ def parse_json(text: str | bytes, source: str) -> Any:
 def mapping(data: Any, source: str) -> dict[str, Any]:
     """`data` where it is a mapping. Raises ConfigError."""
     if not isinstance(data, dict):
-        raise ConfigError(f"{source}: expected a mapping of keys, got {type(data).__name__}")
+        got = "nothing" if data is None else type(data).__name__
+        raise ConfigError(f"{source}: expected a mapping of keys, got {got}")
     return data
 
 

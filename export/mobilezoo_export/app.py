@@ -8,6 +8,7 @@ import numpy as np
 
 from mobilezoo.artifacts import Quantization
 from mobilezoo.preprocessing import COLOURS, Preprocessing
+from mobilezoo.reading import mapping, parse_json
 from mobilezoo_export.contract import Borders, ExportSpec
 
 KEY = "mobilezoo"
@@ -101,8 +102,7 @@ def read_notes(path: Path) -> dict[str, Any]:
     from mobilezoo_export.registry import exporter_of
 
     text = exporter_of(path).notes_in(path)
-    found: dict[str, Any] = json.loads(text) if text else {}
-    return found
+    return mapping(parse_json(text, path.name), path.name) if text else {}
 
 
 def onnx_notes(path: Path) -> str:

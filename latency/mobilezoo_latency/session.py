@@ -1,6 +1,5 @@
 """The parent's side of a worker: start it, ask, turn every way it can end into one line."""
 
-import json
 import sys
 from pathlib import Path
 from typing import Any
@@ -30,7 +29,9 @@ class WorkerSession:
 
     def __enter__(self) -> "WorkerSession":
         try:
-            self.opened = self._ask({"op": "open", "artifact": str(self.artifact), "protocol": _plain(self.protocol)})
+            self.opened = self._ask(
+                {"op": "open", "artifact": str(self.artifact), "protocol": self.protocol.model_dump(mode="json")}
+            )
         except BaseException:
             self._worker.end()
             raise
@@ -93,8 +94,3 @@ def _answer(worker: Worker, artifact: Path, request: dict[str, Any], limit_s: fl
     if "error" in answer:
         raise DeviceError(f"{artifact.name} cannot be timed: {answer['error']}")
     return answer
-
-
-def _plain(protocol: Protocol) -> dict[str, Any]:
-    plain: dict[str, Any] = json.loads(protocol.model_dump_json())
-    return plain

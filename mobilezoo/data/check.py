@@ -22,6 +22,7 @@ from mobilezoo.data.scan import Scan, scan_folder
 from mobilezoo.data.tars import Place, TarSplit
 from mobilezoo.errors import DataError, MobilezooError
 from mobilezoo.files import write_text
+from mobilezoo.reading import read_json
 
 INDEX_NAME = ".mobilezoo-index.json"
 FOLDER, TAR = "folder:", "tar:"
@@ -183,11 +184,11 @@ def _place_job(place: Place) -> Job:
 def _read_index(root: Path) -> dict[str, Entry]:
     """The kept index; nothing where there is none or it is damaged: it can be made again."""
     try:
-        content = json.loads((root / INDEX_NAME).read_text(encoding="utf-8"))
+        content = read_json(root / INDEX_NAME)
         if content["schema_version"] != INDEX_SCHEMA:
             return {}
         return {name: Entry.parse(entry, name) for name, entry in content["files"].items()}
-    except (OSError, ValueError, KeyError, TypeError, AttributeError, MobilezooError):
+    except (KeyError, TypeError, AttributeError, MobilezooError):
         return {}
 
 

@@ -2,11 +2,11 @@
 
 import functools
 import re
-from pathlib import Path
 from typing import Any, NamedTuple, overload
 
 from mobilezoo.data.classes import Entries, Places
 from mobilezoo.errors import ConfigError, UnknownNameError, existing_path
+from mobilezoo.reading import MAX_JSON_BYTES, read_json, read_text
 
 SUBSETS = {
     "imagenet-1k": 1000,
@@ -35,7 +35,7 @@ def read_entries(path: str) -> Entries | dict[str, int]:
     file = existing_path(path, "class map")
     suffix = file.suffix.lower()
     if suffix == ".txt":
-        return [line.strip() or None for line in _text(file).rstrip().splitlines()]
+        return [line.strip() or None for line in read_text(file, MAX_JSON_BYTES).rstrip().splitlines()]
     if suffix != ".json":
         raise ConfigError(f"--classes {path!r}: a .json or .txt file, labels, or one of {', '.join(SUBSETS)}")
     content = read_json(file)
@@ -133,20 +133,3 @@ def _from_mapping(content: dict[str, Any], path: str) -> Entries | dict[str, int
         raise ConfigError(f"{path!r} is no class map: name → output number, or every output number from 0 → name")
     by_output = dict(zip(map(int, content), names, strict=True))
     return [by_output[output] for output in range(len(names))]
-
-
-def read_json(file: Path) -> Any:
-    """Raises ConfigError."""
-    import json
-
-    try:
-        return json.loads(_text(file))
-    except (ValueError, RecursionError) as error:
-        raise ConfigError(f"{str(file)!r} is no JSON: {error}") from None
-
-
-def _text(file: Path) -> str:
-    try:
-        return file.read_text(encoding="utf-8-sig")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigError(f"{str(file)!r} cannot be read: {error}") from None

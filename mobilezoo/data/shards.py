@@ -12,9 +12,12 @@ from mobilezoo.data.config import DataConfig
 from mobilezoo.data.names import EXTENSIONS, is_hidden
 from mobilezoo.data.scan import Scan
 from mobilezoo.data.tars import Place, TarSplit, members
-from mobilezoo.errors import DataError
+from mobilezoo.errors import ConfigError, DataError
+from mobilezoo.reading import decoded, mapping, parse_json, read_json
 
 INFO_NAMES = ("_info.json", "info.json")
+MAX_CLASS_BYTES = 1 << 20
+"""Of the file that says an image's class."""
 NO_IMAGE = "samples without an image"
 
 
@@ -55,16 +58,16 @@ class ShardSplit(TarSplit):
         if kind not in files:
             raise DataError(f"{name!r} has no .{kind} file beside its image: every image needs a class")
         try:
-            text = files[kind].read().decode()
+            if files[kind].size > MAX_CLASS_BYTES:
+                raise ValueError(f"{files[kind].size:,} bytes")
+            text = decoded(files[kind].read(), kind)
             return int(_field(text, self.target_key) if self.target_key else text)
-        except (OSError, ValueError, KeyError, TypeError) as error:
+        except (OSError, ValueError, KeyError, TypeError, ConfigError) as error:
             raise DataError(f"the .{kind} file of {name!r} holds no class number ({error})") from None
 
 
 def _field(text: str, key: str) -> Any:
-    import json
-
-    return json.loads(text)[key]
+    return mapping(parse_json(text, "json"), "json")[key]
 
 
 def open_shards(config: DataConfig, split: str) -> ShardSplit:
@@ -83,8 +86,6 @@ def open_shards(config: DataConfig, split: str) -> ShardSplit:
 
 def _info(root: Path, split: str) -> dict[str, Any]:
     """What the folder's info file says of a split; nothing where there is none."""
-    from mobilezoo.data.class_lists import read_json
-
     file = next((root / name for name in INFO_NAMES if (root / name).is_file()), None)
     content = read_json(file) if file else None
     splits = content.get("splits") if isinstance(content, dict) else None

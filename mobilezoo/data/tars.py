@@ -120,6 +120,8 @@ def _members(file: IO[bytes], archive: str, start: int, nested: bool = False) ->
             links.pop(name, None)
             if info.isdir():
                 found[name] = ("folder", place)
+            elif info.sparse is not None:  # holes take no room in the archive
+                found[name] = (SPECIAL, place)
             elif info.type in REGULAR and not nested and "/" not in name and name.lower().endswith(".tar"):
                 folder = name[:-4]
                 found[folder] = ("folder", place)

@@ -1,7 +1,6 @@
 """The study's database: SQLite in the run folder for one process, any server's by URL for many workers."""
 
 import contextlib
-import json
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
@@ -183,7 +182,7 @@ def open_study(config: "SearchConfig", folder: Path, *, lock_timeout_s: float = 
     with database_errors(where), _in_turns(url):
         storage = _connected(url, _heartbeat_s(config), lock_timeout_s)
         study = _existing(config, storage, where) or _created(config, storage)
-        study.set_user_attr(CONFIG, json.loads(config.model_dump_json(exclude={"storage"})))
+        study.set_user_attr(CONFIG, config.model_dump(mode="json", exclude={"storage"}))
         return study
 
 
@@ -299,7 +298,7 @@ def _identity(config: "SearchConfig") -> dict[str, object]:
     """What must stay the same for trials to be comparable."""
     return {
         "space": config.space.sha256,
-        "objective": json.loads(config.objective.model_dump_json()),
+        "objective": config.objective.model_dump(mode="json"),
         "goal": [config.goal, *config.further],
         "recipe": [config.recipe, *config.recipe_overrides, *_shared(config)],
         "latency": [config.target, *config.devices, *([config.estimator] if config.estimator else [])],

@@ -32,8 +32,9 @@ YAMLS = [
     ("&a [*a]", ["containing itself"]),
     (BOMB, ["aliases"]),
     ("a: &x {b: 1}\nc: {<<: *x}", ["merge keys", "line 2"]),
-    ("a: " + "9" * 5000, ["4300 digits"]),
-    ("a: 0x" + "f" * 3000, ["64 bits"]),
+    ("a: " + "9" * 5000, ["5000 digits", "line 1"]),
+    ("a: 0x" + "f" * 3000, ["3002 digits"]),
+    ("a: 0x" + "f" * 30, ["64 bits"]),
     ("a: 9223372036854775808", ["64 bits"]),
     ("a: 1e309", ["a is inf"]),
     ("a: [.nan]", ["a.0 is nan"]),
@@ -42,6 +43,10 @@ YAMLS = [
     ("a: !!python/object:os.system {}", ["tag"]),
     ("a: !!int ''", ["not valid YAML"]),
     ("a: !!bool x", ["not valid YAML"]),
+    ("a: {b: 1, b: 2}", ['duplicate key "b"', "line 1"]),
+    ("%YAML 1.1\n---\na: on", ["read as YAML 1.2", "%YAML line"]),
+    ("a: =", ["put text in quotes", "line 1"]),
+    ("a:\n\tb: 1", ["line 2"]),
     ("a: b\n---\nc: d", ["another document"]),
     ("a: [1", ["line 1"]),
     ("a: " + "[" * 50_000, ["nested"]),
@@ -97,6 +102,45 @@ def test_what_yaml_1_2_means_is_kept() -> None:
         "e": {"x": 1},
         "f": 2**63 - 1,
     }
+
+
+def test_what_yaml_1_1_reads_otherwise_is_what_it_looks_like() -> None:
+    text = "a: [on, off, yes, no, y, 12:30:45, 1:30, 1_000, 0o17, 017, 1e3, +1, .5, 1.2.3, 0x1F, 0b11, NULL, 2020-1-1]"
+    assert parse_yaml(text, "x")["a"] == [
+        *("on", "off", "yes", "no", "y", "12:30:45", "1:30", 1000, 15, 17, 1000.0, 1, 0.5, "1.2.3", 31, 3, None),
+        "2020-1-1",
+    ]
+
+
+def test_a_word_for_a_truth_is_shown_as_the_text_it_is() -> None:
+    class Switch(Record):
+        on: bool = False
+
+    with pytest.raises(ConfigError, match=r"x: on = 'no': expected true or false"):
+        Switch.parse(parse_yaml("on: no", "x"), "x")
+
+
+@pytest.mark.parametrize("read", [read_yaml, read_json])
+def test_marks_and_line_ends_of_other_editors_change_nothing(tmp_path: Path, read: Any) -> None:
+    for text in (b'\xef\xbb\xbf{"a": 1}', b'{"a":\r\n1}\r\n', b'{"a": 1}\r'):
+        (tmp_path / "x").write_bytes(text)
+        assert read(tmp_path / "x") == {"a": 1}
+
+
+@pytest.mark.parametrize(
+    ("content", "said"),
+    [
+        ("a: 1".encode("utf-16"), "UTF-16.*save it as UTF-8"),
+        (b"a: \xe9", "byte 0xe9 at 3.*save it as UTF-8"),
+        (b"", "got nothing"),
+        (b"# only\n# comments\n", "got nothing"),
+        (b"- a\n", "got list"),
+    ],
+)
+def test_files_that_hold_no_mapping_say_what_they_hold(tmp_path: Path, content: bytes, said: str) -> None:
+    (tmp_path / "x.yaml").write_bytes(content)
+    with pytest.raises(ConfigError, match=rf"x\.yaml: .*{said}"):
+        read_yaml(tmp_path / "x.yaml")
 
 
 @pytest.mark.parametrize("content", [b"\xff\xfe", b"a: 1\n" * MAX_YAML_BYTES])

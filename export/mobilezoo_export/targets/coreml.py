@@ -1,6 +1,5 @@
 """Core ML (.mlpackage, ML Program) through torch.export; files run in Core ML on macOS, else in the program check."""
 
-import json
 import platform
 from collections.abc import Sequence
 from pathlib import Path
@@ -11,6 +10,7 @@ import numpy as np
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
+from mobilezoo.reading import parse_json, read_json
 from mobilezoo_export import app, coverage, packs
 from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, TensorSpec, Told
@@ -106,7 +106,7 @@ class CoreMLExporter(Exporter):
 def _drop_strays(package: Path) -> None:
     """Leave only what the manifest lists: coremltools also saves a table for ExecuTorch's debugger."""
     manifest = package / "Manifest.json"
-    items = json.loads(manifest.read_text(encoding="utf-8"))["itemInfoEntries"].values()
+    items = read_json(manifest)["itemInfoEntries"].values()
     listed = [package / "Data" / item["path"] for item in items]
     for file in [path for path in package.rglob("*") if path.is_file() and path != manifest]:
         if not any(file == item or item in file.parents for item in listed):
@@ -199,7 +199,7 @@ class _Prediction:
         self.model = ct.models.MLModel(str(path))
         described = self.model.get_spec().description
         self._names = described.input[0].name, described.predictedProbabilitiesName or described.output[0].name
-        self._labels = json.loads(described.metadata.userDefined.get(KEY, "{}")).get("labels", [])
+        self._labels = parse_json(described.metadata.userDefined.get(KEY, "{}"), path.name).get("labels", [])
         kind = described.input[0].type
         self._image = kind.WhichOneof("Type") == "imageType"
         self.input_shape = usual_shape(kind)

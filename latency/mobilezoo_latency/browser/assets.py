@@ -18,8 +18,9 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import NamedTuple
 
-from mobilezoo.errors import DeviceError
+from mobilezoo.errors import ConfigError, DeviceError
 from mobilezoo.files import sha256_of, write_text
+from mobilezoo.reading import mapping, read_json
 
 Say = Callable[[str], None]
 
@@ -94,8 +95,8 @@ def find_assets() -> Path:
     """The folder of the runtimes, of exactly these versions. Raises DeviceError with the line that prepares it."""
     root = home()
     try:
-        known = json.loads((root / STAMP).read_text(encoding="utf-8"))
-    except (OSError, json.JSONDecodeError):
+        known = mapping(read_json(root / STAMP), STAMP)
+    except ConfigError:
         raise DeviceError(f"no browser runtimes below {str(root)!r}: {SETUP_LINE}") from None
     if known.get("versions") != VERSIONS or not all((root / name).is_file() for name in NAMES):
         raise DeviceError(f"the browser runtimes below {str(root)!r} are of other versions: {SETUP_LINE}")
@@ -156,7 +157,7 @@ def _whole() -> Path | None:
         root = find_assets()
     except DeviceError:
         return None
-    known = json.loads((root / STAMP).read_text(encoding="utf-8")).get("sha256", {})
+    known = read_json(root / STAMP).get("sha256", {})
     return root if all(sha256_of(root / name) == known.get(name) for name in NAMES) else None
 
 

@@ -7,10 +7,10 @@ core and LLVM version alone and are kept, so a second network of the same runtim
 import json
 import re
 from collections.abc import Iterable
-from pathlib import Path
 
-from mobilezoo.errors import DeviceError
+from mobilezoo.errors import ConfigError, DeviceError
 from mobilezoo.files import write_text
+from mobilezoo.reading import mapping, parse_json, read_json
 from mobilezoo_latency.emulator.cores import EmulatedConfig
 from mobilezoo_latency.emulator.counting import Block
 from mobilezoo_latency.emulator.layout import Emulator
@@ -144,16 +144,16 @@ class PriceList:
                 f"{self.core.name}: llvm-mca {self.emulator.installed.llvm}: {done.stderr.splitlines()[0]}"
             )
         try:
-            regions = json.loads(done.stdout)["CodeRegions"]
-        except (json.JSONDecodeError, KeyError):
+            regions = parse_json(done.stdout, "llvm-mca")["CodeRegions"]
+        except (ConfigError, KeyError, TypeError):
             return None
         found = {int(region["Name"]): region["SummaryView"]["TotalCycles"] / ITERATIONS for region in regions}
         return [found[i] for i in range(len(codes))] if len(found) == len(codes) else None
 
     def _read(self) -> dict[str, float]:
         try:
-            prices: dict[str, float] = json.loads(Path(self.file).read_text(encoding="ascii"))
-        except (FileNotFoundError, json.JSONDecodeError):  # a cache: what is lost is priced again
+            prices: dict[str, float] = mapping(read_json(self.file), str(self.file))
+        except ConfigError:  # a cache: what is lost is priced again
             return {}
         return prices
 

@@ -1,5 +1,6 @@
 """A learned predictor of a supernet's accuracies: some hundred networks are scored, the others predicted at once."""
 
+import contextlib
 import json
 from functools import cached_property
 from pathlib import Path
@@ -10,6 +11,7 @@ import numpy as np
 from mobilezoo.artifacts import save_json
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError
+from mobilezoo.reading import MAX_JSON_BYTES, mapping, parse_json, read_text
 from mobilezoo.search.engines.surrogate import Encoder, GaussianProcess
 from mobilezoo.search.genes import Genome
 from mobilezoo.search.space import Point
@@ -116,10 +118,8 @@ def judge(predicted: np.ndarray, scored: np.ndarray, networks: int) -> Predictor
 def _read(path: Path) -> dict[str, float]:
     """Genome → top-1 of what was scored before; a line cut off by a kill is left out."""
     kept: dict[str, float] = {}
-    for line in path.read_text(encoding="utf-8").splitlines() if path.exists() else ():
-        try:
-            row = json.loads(line)
-        except json.JSONDecodeError:
-            continue
-        kept[json.dumps(row["genome"], sort_keys=True)] = float(row["top1"])
+    for line in read_text(path, MAX_JSON_BYTES).splitlines() if path.exists() else ():
+        with contextlib.suppress(ConfigError, KeyError, TypeError, ValueError):
+            row = mapping(parse_json(line, str(path)), str(path))
+            kept[json.dumps(row["genome"], sort_keys=True)] = float(row["top1"])
     return kept

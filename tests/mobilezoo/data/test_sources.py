@@ -13,6 +13,7 @@ from PIL import Image
 
 from mobilezoo.artifacts import Preprocessing
 from mobilezoo.data import Augment, DataConfig, eval_loader, open_data, train_loader
+from mobilezoo.data.shards import ShardSplit
 from mobilezoo.errors import DataError
 from mobilezoo.train.trainer import seed_all
 
@@ -164,3 +165,28 @@ def test_a_source_of_ones_own_is_named_by_its_place(tmp_path: Path, monkeypatch:
     assert len(open_data(config, train=False).dataset) == 180
     with pytest.raises(DataError, match="dataset folder not found: 'own_sources'"):
         open_data(DataConfig(source="folder:own_sources"), train=True)
+
+
+def test_a_file_of_holes_is_no_image_and_takes_no_memory(tmp_path: Path) -> None:
+    with tarfile.open(tmp_path / "train.tar", "w", format=tarfile.PAX_FORMAT) as tar:
+        for name, label, png in digits():
+            add(tar, f"class_{label}/{name}.png", png)
+        info = tarfile.TarInfo("class_0/holes.png")
+        info.pax_headers = {"GNU.sparse.map": "0,1", "GNU.sparse.size": str(10**13), "GNU.sparse.name": info.name}
+        tar.addfile(info)
+    assert len(open_data(DataConfig(source=f"tar:{tmp_path}", workers=0), train=True).dataset) == 3 * EACH
+
+
+@pytest.mark.parametrize("content", [b"[" * 100_000, b'{"label": NaN}', b"[]", b'{"label": "x"}', b"\xff", b"{}"])
+def test_a_shards_label_that_is_none_is_one_line(tmp_path: Path, content: bytes) -> None:
+    with tarfile.open(tmp_path / "train-0.tar", "w") as tar:
+        add(tar, "a.png", digits()[0][2])
+        add(tar, "a.json", content)
+    with pytest.raises(DataError, match="holds no class number") as caught:
+        ShardSplit([tmp_path / "train-0.tar"], "label")
+    assert str(caught.value).isprintable()
+    with tarfile.open(tmp_path / "train-1.tar", "w") as tar:
+        add(tar, "a.png", digits()[0][2])
+        add(tar, "a.cls", bytes(2_000_000))
+    with pytest.raises(DataError, match="2,000,000 bytes"):
+        ShardSplit([tmp_path / "train-1.tar"])
