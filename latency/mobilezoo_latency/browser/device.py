@@ -35,6 +35,11 @@ from mobilezoo_latency.stats import median, median_known
 POLL_S = 0.2
 RUNTIMES = {"litert": ("LiteRT.js", "@litertjs/core"), "onnx": ("onnxruntime-web", "onnxruntime-web")}
 PAGE_FILES = ("page.css", "page.mjs", "measure.mjs")
+TYPES = {
+    "litert": ("float32", "int32", "uint8"),
+    "onnx": ("float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"),
+}
+"""What an input may hold: the types of arrays that the JavaScript runtimes take."""
 OUTPUT_TOLERANCE = 1e-2
 """Largest accepted difference from this machine's runtime, relative to the largest value compared."""
 
@@ -92,8 +97,11 @@ class BrowserDevice(Device):
             raise DeviceError(
                 f"{artifact.path.name}: no browser runtime for {record.target!r}: export to {' or '.join(RUNTIMES)}"
             )
-        if record.input.dtype != "float32":
-            raise DeviceError(f"{artifact.path.name} takes {record.input.dtype} pixels, the page gives float32 only")
+        if record.input.dtype not in TYPES[record.target]:
+            raise DeviceError(
+                f"{artifact.path.name} takes {record.input.dtype}, and {RUNTIMES[record.target][0]} only "
+                f"{', '.join(TYPES[record.target])}: use --device host"
+            )
         self._target = record.target
         return self
 
@@ -145,18 +153,18 @@ class BrowserDevice(Device):
                 "(adb reverse) for an Android phone"
             )
         server = self._serving()
-        pixels, expected = _input_and_output(artifact)
-        server.blobs = {"model": artifact.path.read_bytes(), "input": pixels}
+        fed, expected = _input_and_output(artifact)
+        server.blobs = {"model": artifact.path.read_bytes(), "input": fed}
         results: list[Result] = []
         built = ""
         for restart in range(protocol.restarts):
             title = artifact.path.name + (f" ({restart + 1} of {protocol.restarts})" if protocol.restarts > 1 else "")
             self._number += 1
-            job = job_of(self._number, self._target, title, artifact.record.input.shape, protocol)
+            job = job_of(self._number, self._target, title, artifact.record.input, protocol)
             server.give(job)
             results.append(self._wait(server, job, limit_s(protocol)))
             built = next((name for name in server.served if name.endswith(".wasm")), "")
-        obtained = _obtained(results, hello, built, expected, artifact.path.name)
+        obtained = _obtained(results, hello, built, expected, artifact)
         return _report(info, artifact, protocol, results, obtained)
 
     def close(self) -> None:
@@ -242,27 +250,34 @@ def _opened(command: list[str], url: str) -> Iterator[None]:
 
 
 def _input_and_output(artifact: ArtifactFile) -> tuple[bytes, list[float]]:
-    """The input every browser gets (raw float32 in the file's layout), and what this machine's runtime makes of it.
+    """The noise that every browser gets, and what this machine's runtime makes of it.
 
-    The second is empty where this machine has no such runtime: then nothing is compared.
+    The second is empty where this machine has no such runtime: then nothing is compared. Raises DeviceError for files
+    with several inputs, since the page feeds one.
     """
     import numpy as np
 
     from mobilezoo_export import load_runner
+    from mobilezoo_export.contract import TensorSpec
+    from mobilezoo_export.feeding import described, noise_for
 
     spec = artifact.record.input
-    n, *rest = spec.shape
-    shape = (n, rest[2], rest[0], rest[1]) if spec.layout == "NHWC" else spec.shape
-    batch = np.random.default_rng(0).standard_normal(shape, dtype=np.float32)
-    pixels = batch.transpose(0, 2, 3, 1) if spec.layout == "NHWC" else batch
+    values = noise_for([TensorSpec(name="input", shape=spec.shape, dtype=spec.dtype)])
+    fed = np.ascontiguousarray(values[0]).tobytes()
     try:
-        expected = load_runner(artifact.path).run(batch).ravel()[:64].tolist()
+        runner = load_runner(artifact.path)
     except MobilezooError:
-        expected = []
-    return np.ascontiguousarray(pixels).tobytes(), expected
+        return fed, []
+    if len(runner.inputs) != 1:
+        raise DeviceError(f"{artifact.path.name} takes {described(runner.inputs)}, and the page feeds one input")
+    runner.feed(values)
+    runner.invoke()
+    return fed, runner.output().ravel()[:64].tolist()
 
 
-def _obtained(results: list[Result], hello: Hello, built: str, expected: list[float], name: str) -> dict[str, str]:
+def _obtained(
+    results: list[Result], hello: Hello, built: str, expected: list[float], artifact: ArtifactFile
+) -> dict[str, str]:
     """What really ran. Raises DeviceError when the network computed something else than here."""
     obtained = {
         "threads": str(results[-1].threads),
@@ -272,12 +287,16 @@ def _obtained(results: list[Result], hello: Hello, built: str, expected: list[fl
         "relaxed_simd": str(hello.relaxed_simd and "compat" not in built and "litert" in built),
     }
     given = results[-1].output
+    if (how := artifact.record.output_quantization) is not None:
+        given = tuple((value - how.zero_point) * how.scale for value in given)
     if expected and given:
         count = min(len(given), len(expected))
         scale = max(abs(value) for value in expected[:count]) or 1.0
         off = max(abs(a - b) for a, b in zip(given[:count], expected[:count], strict=True)) / scale
         if off > OUTPUT_TOLERANCE:
-            raise DeviceError(f"{name}: the browser's output is off by {off:.1%} of its largest value: not timed")
+            raise DeviceError(
+                f"{artifact.path.name}: the browser's output is off by {off:.1%} of its largest value: not timed"
+            )
         obtained["output_difference"] = f"{off:.1e}"
     return obtained
 

@@ -9,7 +9,7 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from mobilezoo.artifacts import Protocol
+from mobilezoo.artifacts import InputSpec, Protocol
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
 from mobilezoo_latency.protocol import slices_of
@@ -109,7 +109,7 @@ def parse_message(name: str, body: bytes) -> Message:
         raise BadMessageError(name) from None
 
 
-def job_of(number: int, runtime: str, title: str, shape: tuple[int, ...], protocol: Protocol) -> dict[str, Any]:
+def job_of(number: int, runtime: str, title: str, fed: InputSpec, protocol: Protocol) -> dict[str, Any]:
     """What the page is told to do: one restart of a measurement. Raises DeviceError for more than it can report."""
     slices = slices_of(protocol)
     if sum(samples for samples, _ in slices) > MAX_SAMPLES // 2 or len(slices) > MAX_SLICES:
@@ -120,7 +120,8 @@ def job_of(number: int, runtime: str, title: str, shape: tuple[int, ...], protoc
         "id": number,
         "runtime": runtime,
         "title": title,
-        "shape": list(shape),
+        "shape": list(fed.shape),
+        "dtype": fed.dtype,
         "threads": protocol.threads,
         "min_sample_ms": sample_ms,
         "warmup": {

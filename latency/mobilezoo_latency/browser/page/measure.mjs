@@ -4,6 +4,11 @@
 const TIMER_SHARE = 0.01; // a sample spans at least 1 / TIMER_SHARE steps of the clock
 const YIELD_MS = 300; // how long the page may be deaf
 
+const ARRAYS = {
+  float32: Float32Array, float64: Float64Array, int8: Int8Array, uint8: Uint8Array, int16: Int16Array,
+  int32: Int32Array, int64: BigInt64Array, bool: Uint8Array,
+};
+
 const median = (values) => {
   const sorted = Float64Array.from(values).sort();
   const half = sorted.length >> 1;
@@ -22,7 +27,7 @@ async function onnx(job, root, model, input) {
   ort.env.wasm.wasmPaths = new URL('ort/', root).href;
   return async () => {
     const session = await ort.InferenceSession.create(model, { executionProviders: ['wasm'] });
-    const feeds = { [session.inputNames[0]]: new ort.Tensor('float32', input, job.shape) };
+    const feeds = { [session.inputNames[0]]: new ort.Tensor(job.dtype, input, job.shape) };
     const name = session.outputNames[0];
     return {
       run: () => session.run(feeds),
@@ -130,7 +135,7 @@ export async function measure(job, root, step, tell) {
   }
   await tell('loading', 0);
   const [model, raw] = await Promise.all([bytesOf('model', root), bytesOf('input', root)]);
-  const load = await (job.runtime === 'onnx' ? onnx : litert)(job, root, model, new Float32Array(raw.buffer));
+  const load = await (job.runtime === 'onnx' ? onnx : litert)(job, root, model, new ARRAYS[job.dtype](raw.buffer));
   const check = sentinel(step);
   const before = check();
   let start = performance.now();
@@ -150,7 +155,7 @@ export async function measure(job, root, step, tell) {
       tell(`timing, ${Math.round(100 * share(part))}%`, share(part)));
     slices.push({ start_s, samples: count, sentinel_ms: check() });
   }
-  const output = Array.from((await network.output()).slice(0, 64));
+  const output = Array.from((await network.output()).slice(0, 64), Number);
   return {
     load_ms,
     first_run_ms,
