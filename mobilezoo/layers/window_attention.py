@@ -69,7 +69,7 @@ class WindowAttention(nn.Module):
         out = torch.bmm(attn, v)
         tokens, dim = out.shape[1:]
         merged = out.reshape(-1, self.num_heads, tokens, dim).transpose(1, 2).reshape(-1, tokens, self.num_heads * dim)
-        return from_windows(merged, form, rows, cols, self.window)
+        return from_windows(merged, form, rows, cols, self.window, self.window)
 
     def _heads(self, x: Tensor) -> Tensor:
         """[n, t, h·d] → [n·h, t, d]."""
@@ -101,12 +101,12 @@ def to_windows(x: Tensor, form: Form, rows: int, cols: int) -> Tensor:
     return x.reshape(-1, tall * wide, cols, c).transpose(1, 2).reshape(-1, tall * wide, c)
 
 
-def from_windows(x: Tensor, form: Form, rows: int, cols: int, window: int) -> Tensor:
-    """The inverse of `to_windows`: [b·rows·cols, window·window, c] → [b, rows·window, cols·window, c]."""
-    c, height, width = x.shape[2], rows * window, cols * window
+def from_windows(x: Tensor, form: Form, rows: int, cols: int, tall: int, wide: int) -> Tensor:
+    """The inverse of `to_windows`: [b·rows·cols, tall·wide, c] → [b, rows·tall, cols·wide, c]."""
+    c, height, width = x.shape[2], rows * tall, cols * wide
     if rows == cols == 1:
         return x.reshape(-1, height, width, c)
     if form == "close":
-        return x.reshape(-1, cols, window, window * c).transpose(1, 2).reshape(-1, height, width, c)
-    x = x.reshape(-1, cols, window * window, c).transpose(1, 2)
-    return x.reshape(-1, rows, window, width * c).transpose(1, 2).reshape(-1, height, width, c)
+        return x.reshape(-1, cols, tall, wide * c).transpose(1, 2).reshape(-1, height, width, c)
+    x = x.reshape(-1, cols, tall * wide, c).transpose(1, 2)
+    return x.reshape(-1, rows, tall, width * c).transpose(1, 2).reshape(-1, height, width, c)

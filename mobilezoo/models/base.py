@@ -56,6 +56,7 @@ FAMILIES: Registry[Any] = Registry(
         "affnet": "mobilezoo.models.affnet",
         "agent": "mobilezoo.models.agent",
         "inline": "mobilezoo.models.inline",
+        "nat": "mobilezoo.models.nat",
     },
     _is_family,
     "Config (a ModelConfig), build and from_official",

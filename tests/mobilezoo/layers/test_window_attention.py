@@ -53,7 +53,7 @@ def test_windows_hold_the_defined_tokens_and_are_put_back(form: str, rows: int, 
         for i, j in [torch.tensor(_members(form, row, col, rows, cols, window)).T]
     ]
     assert torch.equal(windows, torch.stack(expected).transpose(1, 2))
-    back = from_windows(windows, form, rows, cols, window)
+    back = from_windows(windows, form, rows, cols, window, window)
     assert torch.equal(back.permute(0, 3, 1, 2), x)
 
 

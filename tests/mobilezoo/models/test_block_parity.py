@@ -9,6 +9,7 @@ from timm.layers import EcaModule
 from torch import Tensor, nn
 
 from mobilezoo.layers.attention import create_attention
+from mobilezoo.layers.neighborhood_attention import NeighborhoodAttention
 from mobilezoo.models import care, focalnet, ravlt, smt
 from mobilezoo.models.probe import EfficientProbe
 from mobilezoo.testing.references import Reference
@@ -125,6 +126,11 @@ def eca(kernel: int, state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, 
     return EcaModule(kernel_size=kernel), dict(state)
 
 
+def neighborhood(dilation: int, state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    renamed = _renamed(state, {"qkv": "qkv.conv"})
+    return NeighborhoodAttention(DIM, HEADS, 7, dilation), renamed | {"table": renamed.pop("rpb")}
+
+
 Built = tuple[nn.Module, dict[str, Tensor]]
 BLOCKS: dict[str, Callable[[Mapping[str, Tensor]], Built]] = {
     "mod_focal_modulation_64x14x14": focal_modulation,
@@ -132,6 +138,8 @@ BLOCKS: dict[str, Callable[[Mapping[str, Tensor]], Built]] = {
     "mod_rala_softmax_64x14x14": lambda state: rala(state, ravlt.SoftmaxAttention),
     "mod_care_mixer_att_64x14x14": lambda state: (CareMixer(4), _renamed(state, CARE_NAMES)),
     "mod_care_mixer_conv_64x14x14": lambda state: (CareMixer(0), _renamed(state, CARE_NAMES)),
+    "mod_na_k7_d1_64x14x14": partial(neighborhood, 1),
+    "mod_na_k7_d2_64x14x14": partial(neighborhood, 2),
     "mod_smt_sam_64x14x14": smt_modulation,
     "mod_smt_mhsa_64x14x14": smt_attention,
     **{f"mod_{name}_64x14x14": partial(ela, name) for name in ("ela_t", "ela_b", "ela_s", "ela_l")},

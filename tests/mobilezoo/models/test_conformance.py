@@ -29,6 +29,7 @@ STRIDES = {
     "agent_deit_t": (16, 16, 16),
     "agent_pvt_t": (4, 8, 16, 32),
     "inline_deit_t": (16, 16, 16),
+    "nat_3m": (4, 8, 16, 32),
 }
 """Smallest variant of every family (and plan) → strides of its features."""
 SMALLEST = {"ghostnetv2_100": 33, "cas_vit_xs": 32, "emo2_1m": 32, "mobilemamba_t2": 64, "mobilenext_035": 32}

@@ -53,6 +53,7 @@ TOLERANCES = {
     "agent_pvt_t": 1e-4,
     "inline_deit_t": 1e-4,
     "inline_pvt_t": 1e-4,
+    "nat_mini": 1e-4,
 }
 """Official name → largest difference of the logits, over their standard deviation."""
 

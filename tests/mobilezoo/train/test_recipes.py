@@ -23,6 +23,7 @@ OFFICIAL = {
     "mnasnet": (350, 1024, 0.064),
     "agent": (300, 4096, 4e-3),
     "inline": (300, 4096, 4e-3),
+    "nat": (300, 1024, 1e-3),
 }
 """Recipe → epochs, images per optimizer step, peak learning rate."""
 
