@@ -71,6 +71,14 @@ class Registry(Generic[T]):
             self._loaded[place] = self._import(name, place)
         return self._loaded[place]
 
+    def known(self, name: str) -> str:
+        """The name itself, for a validator. Raises ValueError, or ConfigError for a place without an object."""
+        if name not in self:
+            raise ValueError(f"one of {', '.join(self.names())}")
+        if name not in self.builtin:
+            self.load(name)
+        return name
+
     def load_all(self) -> dict[str, T]:
         """Every name's object; a plugin's that cannot be loaded is logged and left out."""
         loaded = {}

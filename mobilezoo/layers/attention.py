@@ -15,7 +15,7 @@ from mobilezoo.layers.local_attention import (
     GaussianBlock,
     SubspaceAttention,
 )
-from mobilezoo.registry import Registry, is_place
+from mobilezoo.registry import Registry
 
 
 def coordinate_attention(channels: int, reduction: int = 32) -> nn.Module:
@@ -75,11 +75,7 @@ def attention_names() -> tuple[str, ...]:
 
 def known_attention(name: str) -> str:
     """The name itself, for a config's validator. Raises ValueError, or ConfigError for a place without a layer."""
-    if name != "none" and name not in ATTENTION:
-        raise ValueError(f"one of {', '.join(attention_names())}")
-    if is_place(name):
-        ATTENTION.load(name)
-    return name
+    return name if name == "none" else ATTENTION.known(name)
 
 
 def create_attention(name: str, channels: int) -> nn.Module:

@@ -35,7 +35,7 @@ class Objective(Record):
 
     @model_validator(mode="after")
     def _fitting(self) -> Self:
-        REWARDS.load(self.reward)
+        REWARDS.known(self.reward)
         if self.reward == "tunas" and self.alpha is not None:
             raise ValueError("no 'alpha' with the tunas reward: it has one slope, 'beta'")
         return self

@@ -109,7 +109,7 @@ class SearchConfig(Record):
 
     @model_validator(mode="after")
     def _engine_fits(self) -> Self:
-        if self.goal not in ENGINES.load(self.engine).goals:
+        if self.goal not in ENGINES.load(ENGINES.known(self.engine)).goals:
             names = ", ".join(engines_for(self.goal))
             raise ValueError(f"an engine that seeks a {self.goal}: {names}, got {self.engine}")
         return self
