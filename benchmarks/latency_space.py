@@ -15,9 +15,9 @@ from statistics import fmean
 import numpy as np
 
 from mobilezoo.artifacts import DeviceInfo, Estimate, LatencyReport
+from mobilezoo.cli.latency_estimates import load_space
 from mobilezoo.files import write_text
-from mobilezoo.verbs.estimating import load_space
-from mobilezoo.verbs.spaces import sample_networks
+from mobilezoo.workflows.latency_blocks import sample_networks
 from mobilezoo_latency import Store, profile, summarize
 from mobilezoo_latency.estimators.kernels import Kernel, kernels_of, total_macs
 from mobilezoo_latency.estimators.predictor import FOLDS, Measured, Predictor, train

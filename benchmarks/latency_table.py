@@ -11,9 +11,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilezoo.cli.latency_estimates import load_space
 from mobilezoo.files import write_text
-from mobilezoo.verbs.estimating import load_space
-from mobilezoo.verbs.spaces import block_keys, export_blocks, sample_networks
+from mobilezoo.workflows.latency_blocks import block_keys, export_blocks, sample_networks
 from mobilezoo_latency import Store, profile
 from mobilezoo_latency.estimators.kernels import kernels_of, total_macs
 from mobilezoo_latency.estimators.predictor import Measured, train

@@ -2,7 +2,7 @@
 
     python benchmarks/search_costs.py --work ~/costs
 
-Latency is asked for as a search asks (`mobilezoo.verbs.judge`), on random networks of
+Latency is asked for as a search asks (`mobilezoo.workflows.candidate_evaluator`), on random networks of
 `configs/search/cifar10_supernet.yaml`: exported and measured on this host, exported and counted on the emulated
 Cortex-A76 (needs `mobilezoo device setup emulator`), exported and predicted, or composed of a table of blocks, which
 needs no file. Accuracy comes from the cells of `search_supernet.py`. What is finished is kept.
@@ -24,8 +24,8 @@ from common import Kept
 from mobilezoo.files import write_text
 from mobilezoo.search.networks import load_search_config, model_config
 from mobilezoo.search.records import Candidate
-from mobilezoo.verbs.judge import Judge
-from mobilezoo.verbs.spaces import block_keys
+from mobilezoo.workflows.candidate_evaluator import Judge
+from mobilezoo.workflows.latency_blocks import block_keys
 from mobilezoo_latency.estimators.table import load_table
 
 SPACE = "cifar10_supernet"
@@ -42,7 +42,7 @@ def prepare(args: argparse.Namespace, kept: Kept) -> dict[str, Path]:
         "predictor": ["fit", SPACE, "--networks", str(args.networks)],
     }
     for name, path in made.items():
-        command = [sys.executable, "-m", "mobilezoo.cli", "latency", *asked[name], "--out", str(path), "--quiet"]
+        command = [sys.executable, "-m", "mobilezoo", "latency", *asked[name], "--out", str(path), "--quiet"]
         command += ["--work", str(args.work / name)]
         kept(f"once/{name}", lambda command=command: {"code": subprocess.run(command, check=True).returncode})
     return made

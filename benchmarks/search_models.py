@@ -32,9 +32,9 @@ from mobilezoo.search.networks import load_search_config, yaml_data
 from mobilezoo.search.records import SearchConfig, SearchResult
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.trainer import train
-from mobilezoo.verbs.judge import estimate_of
-from mobilezoo.verbs.searching import run_search
-from mobilezoo.verbs.subject import untrained
+from mobilezoo.workflows.candidate_evaluator import estimate_of
+from mobilezoo.workflows.load_model import untrained
+from mobilezoo.workflows.search import run_search
 
 Network = dict[str, Any]
 CONFIGS = {"cifar10": "cifar10_supernet", "attention": "attention"}
@@ -88,7 +88,7 @@ class Bench:
 
     def file(self, network: Network) -> Path:
         """The network's fp32 LiteRT file, made unless it is there."""
-        from mobilezoo.verbs.exporting import export_network
+        from mobilezoo.workflows.export import export_network
 
         folder = self.work / "files" / word(network)
         model = load_model_config(write_yaml(folder / "network.yaml", network))

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
 from mobilezoo.errors import DeviceError
 from mobilezoo_latency.operator_times import RUNS, WARM_UP, _nodes, time_operators
 from mobilezoo_latency.operators import OperatorTime, advice, by_type, profile_operators
@@ -85,9 +85,9 @@ def test_a_runtime_without_a_profiler_is_refused(tmp_path, record_beside):
 @pytest.mark.slow
 def test_executorchs_trace_looks_into_its_delegate(tmp_path):
     pytest.importorskip("executorch")
-    from mobilezoo.verbs.export_images import NONE_NAMED
-    from mobilezoo.verbs.exporting import export_subject
-    from mobilezoo.verbs.options import SubjectOptions
+    from mobilezoo.workflows.export import export_subject
+    from mobilezoo.workflows.export_images import NONE_NAMED
+    from mobilezoo.workflows.model_options import SubjectOptions
 
     (result,) = export_subject(
         "mnasnet_small",
@@ -139,7 +139,7 @@ def test_the_picture_is_as_wide_as_the_times_and_safe(tmp_path, bigger_onnx, cap
         )
     assert len(rows) == 3
     assert all(1190 < end <= 1201 for end in rows.values())
-    from mobilezoo.verbs.flame import flame
+    from mobilezoo.report.flamegraph import flame
     from mobilezoo_latency.operators import Profile
 
     hostile = Profile("r", 1.0, [OperatorTime("<script>", 'x"y', "<b>", 1.0, 1.0)], "how")

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
 
 VERBS = ("list", "show", "train", "eval", "convert", "export", "profile", "report", "demo")
 SEARCH = ("run", "worker", "status", "front", "finetune", "report")

@@ -24,7 +24,7 @@ from mobilezoo.errors import CheckpointError
 from mobilezoo.files import sha256_of
 from mobilezoo.models import load_model_config
 from mobilezoo.models.randomize import randomize_norms
-from mobilezoo.verbs.subject import load_subject
+from mobilezoo.workflows.load_model import load_subject
 
 MODEL, SIDE = "mnasnet_a1_035", 64
 
@@ -275,7 +275,7 @@ def test_push_and_pull_through_a_stand_in_hub(checkpoint: Path, tmp_path: Path) 
     }
 
     def run(*args: str) -> subprocess.CompletedProcess[str]:
-        command = [sys.executable, "-m", "mobilezoo.cli", *args]
+        command = [sys.executable, "-m", "mobilezoo", *args]
         return subprocess.run(command, capture_output=True, text=True, check=False, env={**os.environ, **settings})
 
     pushed = run("push", str(checkpoint), "me/net")

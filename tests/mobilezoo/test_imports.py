@@ -50,7 +50,7 @@ def test_no_package_imports_one_above_it(package: str) -> None:
 def after(*commands: tuple[str, ...], cwd: Path | None = None) -> tuple[list[set[str]], str]:
     """(modules imported by the end of each command, what they printed), all in one fresh interpreter."""
     code = (
-        "import json, sys\nfrom mobilezoo.cli import main\n"
+        "import json, sys\nfrom mobilezoo.cli.main import main\n"
         "for command in json.loads(sys.argv[1]):\n"
         "    try:\n        main(command)\n    except SystemExit as done:\n        assert not done.code, command\n"
         "    print(json.dumps(sorted({name.partition('.')[0] for name in sys.modules})), file=sys.stderr)\n"

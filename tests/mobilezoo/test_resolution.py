@@ -4,12 +4,12 @@ from typing import Any
 
 import pytest
 
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
+from mobilezoo.cli.model_options import resolution_override
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError
 from mobilezoo.resolution import Resolution, parse_resolution, written
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.verbs.options import resolution_override
 
 
 class Sized(Record):

@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
 from mobilezoo.data.check import INDEX_NAME, check_data
 from mobilezoo.errors import DataError
 

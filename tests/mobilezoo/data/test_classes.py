@@ -11,8 +11,8 @@ from safetensors.torch import save_file
 from mobilezoo.data.classes import place_classes, placed
 from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError
 from mobilezoo.models import create_model
-from mobilezoo.verbs.evaluation import evaluate_subject
-from mobilezoo.verbs.options import SubjectOptions
+from mobilezoo.workflows.evaluate import evaluate_subject
+from mobilezoo.workflows.model_options import SubjectOptions
 
 FISH = ("n01440764", "n01443537", "n01484850")
 """Tench, goldfish and great white shark: outputs 0, 1 and 2 of ImageNet-1k."""

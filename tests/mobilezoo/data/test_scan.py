@@ -9,7 +9,7 @@ from pathlib import Path
 import pytest
 from PIL import Image
 
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
 from mobilezoo.data import DataConfig, open_data
 from mobilezoo.data.check import check_data
 from mobilezoo.data.names import order

@@ -17,8 +17,8 @@ from mobilezoo.artifacts import Checkpoint, load_record_of
 from mobilezoo.errors import CheckpointError
 from mobilezoo.models import create_model
 from mobilezoo.models.weights import tensors_of
-from mobilezoo.verbs.converting import convert_checkpoint
-from mobilezoo.verbs.options import SubjectOptions
+from mobilezoo.workflows.convert import convert_checkpoint
+from mobilezoo.workflows.model_options import SubjectOptions
 
 NAME = "mnasnet_small"
 

@@ -14,7 +14,7 @@ from mobilezoo.models import create_model, load_model_config
 from mobilezoo.report.picture import architecture_svg, describe
 from mobilezoo.search.networks import arch_strings, model_config, point_of, timm_strings, yaml_data
 from mobilezoo.search.space import MIXERS, PLAIN, Point, Space, Stage
-from mobilezoo.verbs.spaces import _pieces, block_keys
+from mobilezoo.workflows.latency_blocks import _pieces, block_keys
 
 DATA: dict[str, Any] = {
     "resolution": [32],
@@ -131,8 +131,8 @@ def test_the_smallest_network_is_of_convolutions_where_they_are_cheaper() -> Non
 @pytest.mark.slow
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_a_network_with_mixers_exports_with_equal_answers(mixer: str, tmp_path: Path) -> None:
-    from mobilezoo.verbs.exporting import export_network
-    from mobilezoo.verbs.subject import untrained
+    from mobilezoo.workflows.export import export_network
+    from mobilezoo.workflows.load_model import untrained
 
     space = Space.parse({**DATA, "stages": [*DATA["stages"][:1], {"stride": 2, "block": [mixer], "width": [24],
                                                                    "depth": [1]}]}, "space")  # fmt: skip

@@ -26,7 +26,7 @@ from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.evaluate import evaluate
 from mobilezoo.train.shared import check_shared
 from mobilezoo.train.trainer import train
-from mobilezoo.verbs.reporting import write_report
+from mobilezoo.workflows.report import write_report
 
 TINY: dict[str, Any] = {
     "resolution": [16],

@@ -13,13 +13,13 @@ from typing import Any
 
 import pytest
 
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.search.records import Candidate, Figures, LatencyEstimate, SearchConfig, SearchResult
 from mobilezoo.search.results import standing
 from mobilezoo.search.storage import open_study
 from mobilezoo.search.study import search
-from mobilezoo.verbs.searching import find_study
+from mobilezoo.workflows.search import find_study
 
 pytestmark = pytest.mark.slow
 STAGE = {"kernel": [3, 5], "expansion": [2, 3], "attention": ["none", "se"], "depth": [1, 2], "block": ["ds", "ir"]}

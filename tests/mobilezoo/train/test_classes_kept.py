@@ -13,8 +13,8 @@ from mobilezoo.data.order import Ranks
 from mobilezoo.errors import ConfigError, DataError, MobilezooError
 from mobilezoo.train import ranks, trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.verbs.evaluation import evaluate_subject
-from mobilezoo.verbs.options import SubjectOptions
+from mobilezoo.workflows.evaluate import evaluate_subject
+from mobilezoo.workflows.model_options import SubjectOptions
 
 NONE = SubjectOptions()
 RECIPE = """model: mnasnet_small

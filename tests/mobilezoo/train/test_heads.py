@@ -13,7 +13,7 @@ from mobilezoo.models import create_model
 from mobilezoo.models.probe import EfficientProbe
 from mobilezoo.train import trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.verbs.subject import load_subject
+from mobilezoo.workflows.load_model import load_subject
 
 MODEL = """family: mbconv
 resolution: 32

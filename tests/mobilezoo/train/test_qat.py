@@ -9,15 +9,15 @@ import pytest
 import torch
 
 from mobilezoo.artifacts import Artifact, load_record_of
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
 from mobilezoo.config import load_record
 from mobilezoo.data import DataConfig
 from mobilezoo.errors import ConfigError
 from mobilezoo.train import trainer
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.tools import Tools
-from mobilezoo.verbs.evaluation import evaluate_file
-from mobilezoo.verbs.training import tools_for
+from mobilezoo.workflows.evaluate import evaluate_file
+from mobilezoo.workflows.train import tools_for
 
 MODEL = """family: mbconv
 resolution: 32

@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 import torch
 
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
 from mobilezoo.config import load_record
 from mobilezoo.errors import RunStoppedError
 from mobilezoo.files import sha256_of

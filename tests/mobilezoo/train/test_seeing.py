@@ -9,7 +9,7 @@ from typing import Any
 import pytest
 import torch
 
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
 from mobilezoo.config import load_record
 from mobilezoo.errors import DataError, MobilezooError
 from mobilezoo.train import trainer

@@ -13,12 +13,12 @@ from mobilezoo.config import load_record
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.train import trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.verbs.evaluation import evaluate_subject
-from mobilezoo.verbs.exporting import export_network
-from mobilezoo.verbs.options import SubjectOptions
-from mobilezoo.verbs.reporting import write_report
-from mobilezoo.verbs.subject import load_subject
-from mobilezoo.verbs.training import run_training
+from mobilezoo.workflows.evaluate import evaluate_subject
+from mobilezoo.workflows.export import export_network
+from mobilezoo.workflows.load_model import load_subject
+from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.report import write_report
+from mobilezoo.workflows.train import run_training
 
 NAME = "mobilenetv3_small_050"
 

@@ -19,7 +19,7 @@ from mobilezoo.config import load_record
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.train import checkpoints, trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.verbs.subject import load_subject
+from mobilezoo.workflows.load_model import load_subject
 
 TINY_MODEL = """# a network small enough for tests
 family: mbconv
@@ -113,7 +113,7 @@ def test_ten_kills_at_random_moments_lose_three_updates_at_most(recipe: Path, tm
     command = [
         sys.executable,
         "-m",
-        "mobilezoo.cli",
+        "mobilezoo",
         "train",
         str(recipe),
         "train.epochs=12",

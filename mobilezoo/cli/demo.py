@@ -1,0 +1,123 @@
+"""`mobilezoo demo`: train → export → profile → search → report on the embedded digits."""
+
+import time
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
+
+import typer
+from rich.console import Console
+
+from mobilezoo.artifacts import Checkpoint, LatencyReport, save_json
+from mobilezoo.cli.options import Quiet
+from mobilezoo.cli.tables import print_table
+from mobilezoo.errors import require
+
+if TYPE_CHECKING:
+    from mobilezoo.search.records import SearchResult
+    from mobilezoo_export import ExportResult
+
+TARGETS = ["onnx", "litert", "coreml"]
+TIMED = ("onnx", "litert")
+"""Core ML's runtime exists on Apple devices only; here its program is checked, never timed."""
+console = Console(stderr=True)
+
+
+def demo(
+    out: Annotated[Path, typer.Option("--out", help="Where everything is left.")] = Path("runs/demo"),
+    quiet: Quiet = False,
+) -> None:
+    """Train, export, check, time and search on real scanned digits, ending in one page; about five minutes on 2 cores.
+
+    Example:
+
+        mobilezoo demo
+    """
+    run_demo(out, progress=not quiet)
+
+
+def run_demo(out: Path, progress: bool) -> None:
+    """Leave a trained backbone, its files, their latency, a small search and one page below `out`.
+
+    Run again after an interruption, it goes on where training and search stopped.
+    """
+    from mobilezoo.workflows.export import export_subject
+    from mobilezoo.workflows.export_images import NONE_NAMED
+    from mobilezoo.workflows.model_options import SubjectOptions
+    from mobilezoo.workflows.profile import Choices, profile_subjects
+    from mobilezoo.workflows.report import write_report
+    from mobilezoo.workflows.search import run_search
+    from mobilezoo.workflows.train import run_training
+
+    _require_toolchains()
+    started = time.perf_counter()
+    with _step("1/5  train mobilenetv2_ca_100 on 1,437 scanned digits, score it on 360 others"):
+        record = run_training("digits", (), out / "train", resume=True, progress=progress)
+    with _step("2/5  export to ONNX, LiteRT and Core ML, compared with PyTorch"):
+        files = export_subject(
+            record.path,
+            TARGETS,
+            ["fp32"],
+            SubjectOptions(),
+            NONE_NAMED,
+            out / "export",
+            overwrite=True,
+            progress=progress,
+        )
+    with _step("3/5  measure latency on this machine"):
+        timed = [f.path for f in files if f.path and f.target in TIMED]
+        reports = profile_subjects(timed, Choices(use_cache=False, progress=progress))
+        for report in reports:
+            save_json(out / "latency" / f"{Path(report.artifact).name}.latency.json", report)
+    with _step("4/5  search small networks by accuracy and LiteRT latency"):
+        # On a slow host even the smallest network may miss the config's target; the demo searches all the same.
+        found = run_search("digits", ("check_target=false",), out / "search", progress=progress)
+    with _step("5/5  write the page"):
+        page = write_report([out], out / "report.html")
+    _print_summary(record, files, reports, found)
+    print(f"\n{time.perf_counter() - started:.0f} s in all. The page: {page.resolve()}")
+
+
+def _require_toolchains() -> None:
+    """Raise MissingToolError now rather than after minutes of training."""
+    from mobilezoo_export import load_exporter
+
+    for target in TARGETS:
+        load_exporter(target).require()
+    for module, extra in (("optuna", "search"), ("jinja2", "report"), ("plotly", "report")):
+        require(module, extra)
+
+
+@contextmanager
+def _step(title: str) -> Iterator[None]:
+    started = time.perf_counter()
+    console.print(f"[bold]{title}[/bold]", highlight=False)
+    yield
+    console.print(f"     {time.perf_counter() - started:.0f} s", highlight=False)
+
+
+def _print_summary(
+    record: Checkpoint, files: "list[ExportResult]", reports: list[LatencyReport], found: "SearchResult"
+) -> None:
+    from mobilezoo_latency import summarize
+
+    rows = [("train", record.path, f"top-1 {record.top1:.2f}% on held-out digits")]
+    for file in files:
+        parity = file.artifact.parity if file.artifact else None
+        if parity:
+            said = f"max difference from PyTorch {parity.relative:.1e} of the logits' deviation"
+        else:
+            said = (file.artifact.not_run if file.artifact else None) or file.reason
+        rows.append(("export", file.path or file.target, said))
+    for report in reports:
+        summary = summarize(report)
+        noisy = f" (NOISY: {', '.join(report.noisy)})" if report.noisy else ""
+        said = f"median {summary['median_ms']:.2f} ms, p99 {summary['p99_ms']:.2f}{noisy}"
+        rows.append(("profile", report.device.runtime, said))
+    if found.best is not None:
+        best = found.trial(found.best)
+        assert best.latency is not None
+        said = f"top-1 {best.top1:.2f}% at {best.latency.ms:.2f} ms, best of {len(found.trials)} trials"
+        rows.append(("search", found.best_yaml or "", said))
+    print_table("demo", ("step", "what", "result"), rows)

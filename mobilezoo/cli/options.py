@@ -1,0 +1,90 @@
+"""What all commands share: registration with teaching help, JSON output, common options."""
+
+import dataclasses
+import functools
+import inspect
+import json
+from collections.abc import Callable
+from typing import TYPE_CHECKING, Annotated, Any
+
+import typer
+
+from mobilezoo.trust import allow_commands
+
+if TYPE_CHECKING:
+    from mobilezoo.config import Record
+
+SETTINGS = {"help_option_names": ["-h", "--help"]}
+Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
+Keys = Annotated[bool, typer.Option("--keys", help="List every key with its value and meaning, and stop.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+AllowCommands = Annotated[
+    bool,
+    typer.Option("--allow-commands", help="Let configs start programs (see docs/latency.md).", callback=allow_commands),
+]
+"""Acts by itself; the command has nothing to do with its value."""
+Register = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+def group(name: str, text: str) -> typer.Typer:
+    """A verb with commands of its own."""
+    return typer.Typer(
+        name=name,
+        help=text,
+        no_args_is_help=True,
+        rich_markup_mode=None,
+        context_settings=SETTINGS,
+        add_completion=False,
+    )
+
+
+def command(app: typer.Typer, name: str | None = None) -> Register:
+    """Register a command; the examples in its docstring keep their lines."""
+
+    def register(function: Callable[..., None]) -> Callable[..., None]:
+        function = _spread(function)
+        paragraphs = inspect.cleandoc(function.__doc__ or "").split("\n\n")
+        text = "\n\n".join(f"\b\n{p}" if p.startswith("    ") else p for p in paragraphs)
+        app.command(name, help=text)(function)
+        return function
+
+    return register
+
+
+def _spread(function: Callable[..., None]) -> Callable[..., None]:
+    """A parameter that is a dataclass of options becomes these options, and arrives as one value."""
+    given = inspect.signature(function).parameters.values()
+    groups: dict[str, Any] = {p.name: p.annotation for p in given if dataclasses.is_dataclass(p.annotation)}
+    if not groups:
+        return function
+
+    @functools.wraps(function)
+    def called(**values: Any) -> None:
+        for name, group in groups.items():
+            values[name] = group(**{field.name: values.pop(field.name) for field in dataclasses.fields(group)})
+        function(**values)
+
+    spread: list[inspect.Parameter] = []
+    for parameter in given:
+        options = inspect.signature(groups[parameter.name]).parameters.values() if parameter.name in groups else ()
+        spread += [p.replace(kind=p.KEYWORD_ONLY) for p in options or (parameter,)]
+    called.__annotations__ = {p.name: p.annotation for p in spread}
+    called.__signature__ = inspect.Signature(spread)  # type: ignore[attr-defined]
+    return called
+
+
+def print_keys(title: str, record: "Record", as_json: bool) -> None:
+    """Every key of a config, what it is set to, and what it means."""
+    from mobilezoo.cli.tables import print_table
+    from mobilezoo.config import explained
+
+    rows = explained(record)
+    if as_json:
+        print_json([{"key": key, "value": value, "meaning": meaning} for key, value, meaning in rows])
+    else:
+        print_table(title, ("key", "value", "meaning"), rows)
+
+
+def print_json(value: Any) -> None:
+    """Plain data as JSON on stdout."""
+    print(json.dumps(value, indent=2, default=str))

@@ -1,0 +1,51 @@
+"""`mobilezoo train`."""
+
+import os
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from mobilezoo.cli.model_options import resolution_override
+from mobilezoo.cli.options import AllowCommands, Json, Keys, Quiet, print_json, print_keys
+
+
+def train(
+    config: Annotated[str, typer.Argument(help="A recipe (bare name in configs/train/, or a YAML), or a run folder.")],
+    overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: train.epochs=5 data.workers=4")] = None,
+    resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole checkpoint.")] = False,
+    resolution: Annotated[
+        str | None, typer.Option("--resolution", help="Short for train.resolution: 224, or 192x256 (height x width).")
+    ] = None,
+    out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/NAME.")] = None,
+    keys: Keys = False,
+    as_json: Json = False,
+    allow_commands: AllowCommands = False,
+    quiet: Quiet = False,
+) -> None:
+    """Train a backbone; checkpoints, metrics and the best weights land in the run folder.
+
+    Examples:
+
+        mobilezoo train digits
+        mobilezoo train digits --keys
+        mobilezoo train digits model=shvit_s1 train.epochs=5 name=shvit
+        mobilezoo train runs/shvit --resume
+        mobilezoo train digits --resolution 48x64 model_args.in_chans=1
+        torchrun --nproc-per-node 8 -m mobilezoo train shvit --resume
+        mobilezoo train digits data.source=folder:~/my_photos model_args.drop_path_rate=0.1
+    """
+    changes = (*(overrides or ()), *resolution_override(resolution))
+    if keys:
+        from mobilezoo.config import load_record
+        from mobilezoo.train.config import TrainConfig
+        from mobilezoo.workflows.train import recipe_file
+
+        recipe = load_record(TrainConfig, recipe_file(config), changes)
+        print_keys(f"recipe {config}", recipe, as_json)
+        return
+    from mobilezoo.workflows.train import run_training
+
+    record = run_training(config, changes, out, resume, progress=not quiet)
+    if os.environ.get("RANK", "0") == "0":  # torchrun starts this verb several times
+        print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")

@@ -1,0 +1,1 @@
+"""What each command does, without printing: the work behind the command line and the Python API."""

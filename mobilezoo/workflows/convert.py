@@ -1,0 +1,43 @@
+"""`mobilezoo convert`."""
+
+from pathlib import Path
+
+from mobilezoo.artifacts import Checkpoint, write_with_record
+from mobilezoo.errors import ConfigError
+from mobilezoo.files import sha256_of
+from mobilezoo.workflows.model_options import SubjectOptions
+
+
+def convert_checkpoint(model: str, options: SubjectOptions, out: Path | None = None) -> Path:
+    """Write `options.checkpoint` as safetensors with our keys and its Checkpoint record; returns the path written.
+
+    Class count and input channels are the file's own. Raises CheckpointError, ConfigError.
+    """
+    from safetensors.torch import save_file
+
+    from mobilezoo.models.weights import classes_of
+    from mobilezoo.workflows.load_model import load_subject
+
+    assert options.checkpoint is not None
+    source = options.checkpoint
+    out = out or source.with_suffix(".safetensors")
+    if out.suffix != ".safetensors" or out.resolve() == source.resolve():
+        raise ConfigError(f"--out {str(out)!r}: a .safetensors file, and another one than what is converted")
+    subject = load_subject(model, options)
+    tensors = {k: v.contiguous().clone() for k, v in subject.network.state_dict().items()}
+    metadata = {"model": model, "source": source.name}
+
+    def describe(written: Path) -> Checkpoint:
+        return Checkpoint(
+            path=out.name,
+            sha256=sha256_of(written),
+            model=model,
+            num_classes=classes_of(subject.network),
+            in_chans=subject.in_chans,
+            resolution=subject.resolution,
+            preprocessing=subject.preprocessing,
+            labels=subject.labels,
+        )
+
+    write_with_record(out, lambda temporary: save_file(tensors, temporary, metadata=metadata), describe)
+    return out

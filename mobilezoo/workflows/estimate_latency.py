@@ -1,0 +1,56 @@
+"""Latency without measuring: the estimate of a table of blocks or of a predictor."""
+
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.reading import read_json
+from mobilezoo.workflows.latency_blocks import block_keys
+
+if TYPE_CHECKING:
+    from mobilezoo.artifacts import Estimate
+    from mobilezoo.search.space import Space
+
+
+def estimate(subject: str, by: Path, space: str | None, device: str | None, progress: bool) -> "Estimate":
+    """The estimate of a table or a predictor. Raises MobilezooError."""
+    from mobilezoo_latency import load_device
+    from mobilezoo_latency.estimators.predictor import Predictor
+    from mobilezoo_latency.estimators.table import load_table
+
+    info = load_device(device).describe() if device else None
+    if not is_table(by):
+        from mobilezoo.workflows.profile import Choices, exported_files
+
+        predictor = Predictor.load(by)
+        _same_device(predictor.record.device, info)
+        (file,) = exported_files(subject, Choices(progress=progress))
+        return predictor.predict(file)
+    if space is None:
+        raise MobilezooError(f"{by.name} is a table of blocks: name the search space with --space")
+    from mobilezoo.models import load_model_config
+    from mobilezoo.search.networks import point_of
+
+    choices = load_space(space)
+    point = point_of(choices, load_model_config(subject))
+    return load_table(by).compose(block_keys(choices, point), info)
+
+
+def load_space(name: str) -> "Space":
+    """The space of a search config. Raises ConfigError, UnknownNameError."""
+    from mobilezoo.search.networks import load_search_config
+
+    return load_search_config(name).space
+
+
+def is_table(path: Path) -> bool:
+    """Whether a file is a table of blocks rather than a predictor. Raises MobilezooError for neither."""
+    data = read_json(existing_path(path, "table or predictor"))
+    return isinstance(data, dict) and "blocks_ms" in data
+
+
+def _same_device(mine: Any, other: Any) -> None:
+    if other is not None and (mine.name, mine.runtime) != (other.name, other.runtime):
+        raise MobilezooError(
+            f"this predictor is for {mine.name} ({mine.runtime}), not for {other.name} ({other.runtime})"
+        )

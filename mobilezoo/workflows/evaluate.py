@@ -1,0 +1,200 @@
+"""`mobilezoo eval`."""
+
+from collections.abc import Iterator
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, cast
+
+from mobilezoo.artifacts import Artifact, has_record
+from mobilezoo.data.config import DataConfig, named_data
+from mobilezoo.errors import ConfigError
+from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.open_file import check_network, described
+
+if TYPE_CHECKING:
+    import torch
+
+    from mobilezoo.data.classes import Places
+    from mobilezoo.data.loaders import Batch, EvalBatches
+    from mobilezoo.train.evaluate import EvalResult
+    from mobilezoo.workflows.load_model import Subject
+
+
+def evaluate_subject(
+    subject: str,
+    data: str | None,
+    options: SubjectOptions,
+    batch_size: int,
+    workers: int,
+    progress: bool,
+    classes: str | None = None,
+) -> dict[str, Any]:
+    """Scores of a network in PyTorch, or of an exported file in its own runtime, on the validation split.
+
+    `data` None takes the data that the network's record names; splits and the meaning of pixels are as in training
+    where a record tells. `classes` says where the data's classes lie among the outputs (see `place_classes`). With a
+    file come, under `pytorch`, the scores of the weights it was made of: `options.checkpoint`, else what its record
+    names, where that is still there.
+    """
+    from mobilezoo.data import open_data
+    from mobilezoo.workflows.load_model import load_subject
+    from mobilezoo_export.registry import is_exported
+
+    record = described(Path(subject), options) if is_exported(subject) else None
+    if record is None:
+        check_network(subject, options)
+    weights = _weights_of(Path(subject), record, options) if record else (subject, options)
+    loaded = load_subject(*weights) if weights is not None else None
+    source = _source(subject, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
+    split = open_data(source, train=False)
+    network = None
+    if loaded is not None and weights is not None:
+        network = _evaluate_network(weights[0], loaded, source, split, progress, classes)
+    if record is None:
+        assert network is not None
+        return network
+    result = _evaluate_file(Path(subject), record, source, split, progress, classes)
+    if network is not None:
+        result |= {"pytorch": network, "top1_drop": network["top1"] - result["top1"]}
+    return result
+
+
+def _source(subject: str, data: str | None, loaded: "Subject | None") -> DataConfig:
+    recorded = loaded.data if loaded is not None else None
+    if data is None and recorded is None:
+        raise ConfigError(f"no record says what {subject!r} was trained on: pass --data, for example folder:PATH")
+    return named_data(data, recorded) if data is not None else cast("DataConfig", recorded)
+
+
+def evaluate_file(path: Path, source: DataConfig, progress: bool = False, classes: str | None = None) -> dict[str, Any]:
+    """Scores of an exported file, run in its own runtime, on the validation split of a data config."""
+    from mobilezoo.data import open_data
+
+    record = described(path, SubjectOptions())
+    return _evaluate_file(path, record, source, open_data(source, train=False), progress, classes)
+
+
+def evaluate_loaded(subject: "Subject", source: DataConfig, classes: str | None = None) -> "EvalResult":
+    """Scores of a network at hand, on the CPU, on the validation split of a data config."""
+    import torch
+
+    from mobilezoo.data import open_data
+
+    return _score_loaded(subject, source, open_data(source, train=False), torch.device("cpu"), False, classes)
+
+
+def print_result(result: dict[str, Any]) -> None:
+    if "pytorch" in result:
+        print_result(result["pytorch"])
+    loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
+    print(
+        f"{result['subject']} on {result['data']} ({result['images']} images, {result['runs_in']}): "
+        f"top-1 {result['top1']:.2f}%  top-5 {result['top5']:.2f}%  loss {loss}"
+        + (f"  drop {result['top1_drop']:.2f}" if "top1_drop" in result else "")
+    )
+    if "output" in result:
+        print(f"  {_about_file(result)}")
+
+
+def _about_file(result: dict[str, Any]) -> str:
+    """What a file answers with, and what was not shown of it."""
+    from mobilezoo.workflows.answers import LEAST, WORDS
+
+    said = [f"output: {WORDS[result['output']]}"]
+    if result.get("zeros"):
+        said.append(f"{result['zeros']} images give their class probability 0, which the loss counts as {LEAST:g}")
+    if "parity" in result:
+        said.append(f"parity with PyTorch: {result['parity']}")
+    return "; ".join(said)
+
+
+def _evaluate_network(
+    subject: str, loaded: "Subject", source: DataConfig, split: Any, progress: bool, classes: str | None
+) -> dict[str, Any]:
+    from mobilezoo.train.build import pick_device
+
+    device = pick_device("auto")
+    if loaded.fresh:
+        raise ConfigError(f"{subject!r} has random weights here: pass --checkpoint PATH")
+    scores = _score_loaded(loaded, source, split, device, progress, classes)
+    return {"subject": subject, "data": source.source, "runs_in": f"PyTorch ({device.type})", **scores.model_dump()}
+
+
+def _score_loaded(
+    loaded: "Subject", source: DataConfig, split: Any, device: "torch.device", progress: bool, classes: str | None
+) -> "EvalResult":
+    import torch
+
+    from mobilezoo.data import eval_loader
+    from mobilezoo.data.classes import placed
+    from mobilezoo.train.evaluate import evaluate
+
+    network = loaded.network.to(device)
+    one = torch.zeros(1, loaded.in_chans, *loaded.resolution, device=device)
+    with torch.inference_mode():
+        outputs = int(network(one).shape[-1])
+    places = _placed(outputs, loaded.labels, split, classes, loaded.name)
+    loader = eval_loader(source, split, loaded.resolution, loaded.preprocessing, device)
+    return evaluate(network, placed(_tracked(loader, progress), places))
+
+
+def _weights_of(file: Path, record: Artifact, options: SubjectOptions) -> tuple[str, SubjectOptions] | None:
+    """The network that a file was made of, with what was said of it; None where its record names none that exists."""
+    said = options.model_dump(exclude_defaults=True)
+    if options.checkpoint is None and record.checkpoint:
+        recorded = (file.parent / record.checkpoint).resolve()
+        said |= {"checkpoint": recorded if recorded.is_file() else None, "key": options.key or record.checkpoint_key}
+    weights = said.get("checkpoint")
+    if weights is None:
+        return None
+    named = str(weights) if has_record(weights) else record.model
+    prep = record.preprocessing
+    files_own = {"resolution": record.input.resolution, "labels": record.labels}
+    if not record.foreign:  # others may normalise inside of the file
+        files_own |= {"mean": prep.mean, "std": prep.std}
+    said.pop("preprocess", None)
+    return named, SubjectOptions(**{**files_own, **said, "checkpoint": None if named == str(weights) else weights})
+
+
+def _evaluate_file(
+    path: Path, record: Artifact, source: DataConfig, split: Any, progress: bool, classes: str | None
+) -> dict[str, Any]:
+    import numpy as np
+    import torch
+
+    from mobilezoo.data import eval_loader
+    from mobilezoo.data.classes import placed
+    from mobilezoo.workflows.answers import Answers, check_labels, evaluate_answers
+    from mobilezoo_export import FileApart
+
+    with FileApart(path, record) as opened:
+        size, prep = record.input.resolution, record.preprocessing
+        empty = opened.run(np.zeros((1, prep.channels, *size), np.float32))
+        outputs = Answers.of_file(path, record).read(empty, 1).shape[1]  # tells how many outputs there are
+        check_labels(record.labels, outputs)
+        places = _placed(outputs, record.labels, split, classes, path)
+        loader = eval_loader(source, split, size, prep, torch.device("cpu"))
+        batches = placed(_tracked(loader, progress), places)
+        scores = evaluate_answers(opened.run, batches, Answers.of_file(path, record))
+    mark = {"parity": record.not_run} if record.foreign else {}
+    return {"subject": str(path), "data": source.source, "runs_in": opened.runtime, **scores, **mark}
+
+
+def _placed(outputs: int, labels: tuple[str, ...], split: Any, classes: str | None, whose: str | Path) -> "Places":
+    """Which output stands for which class of the split."""
+    import sys
+
+    from mobilezoo.data.classes import place_classes
+
+    places = place_classes(split.labels, outputs, labels, classes, str(whose))
+    for line in (split.left_out, places.note):
+        if line:
+            print(line, file=sys.stderr)
+    return places
+
+
+def _tracked(loader: "EvalBatches", progress: bool) -> "Iterator[Batch]":
+    from rich.console import Console
+    from rich.progress import track
+
+    console = Console(stderr=True)
+    return iter(track(loader, "evaluating", total=len(loader), console=console, disable=not progress, transient=True))

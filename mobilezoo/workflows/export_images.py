@@ -1,0 +1,97 @@
+"""The images that files are compared, calibrated and scored on.
+
+Named ones first, then the data that the network was trained with, then crops of two photographs that scikit-learn
+ships. Where the training data is gone, a trained network is still compared, on the photographs, but not calibrated:
+activation ranges of other images than it knows would cost accuracy without a word.
+"""
+
+import sys
+from dataclasses import dataclass
+from typing import TYPE_CHECKING
+
+from mobilezoo.data.config import DataConfig, named_data
+from mobilezoo.errors import DataError, MobilezooError
+from mobilezoo.workflows.load_model import Subject
+
+if TYPE_CHECKING:
+    import numpy as np
+
+    from mobilezoo_export import ExportSpec
+
+
+@dataclass(frozen=True)
+class Sources:
+    """What the user named; None takes what the network's record names."""
+
+    data: str | None = None
+    """Labelled: its validation split is compared and scored on."""
+    calib: str | None = None
+    """Calibrated on; labels do not matter."""
+
+
+NONE_NAMED = Sources()
+
+
+@dataclass(frozen=True)
+class ExportImages:
+    """Float32 images [N, C, height, width], preprocessed."""
+
+    parity: "np.ndarray"
+    parity_name: str
+    calibration: "np.ndarray"
+    """Empty where there is nothing to calibrate on."""
+    labelled: DataConfig | None
+    """What top-1 can be measured on."""
+
+
+def export_images(subject: Subject, spec: "ExportSpec", sources: Sources, count: int) -> ExportImages:
+    """At most `count` images for each purpose. Raises MobilezooError where named data cannot be read."""
+    labelled = _named(subject, sources.data) if sources.data else subject.data
+    found: tuple[np.ndarray, str] | None = None
+    missing = False
+    if labelled is not None:
+        try:
+            found = _validation(labelled, subject, count)
+        except MobilezooError as error:
+            if sources.data:
+                raise
+            missing, labelled = True, None
+            print(f"{subject.name}: {_no_data(error)}", file=sys.stderr)
+    calibration = _validation(_named(subject, sources.calib), subject, count) if sources.calib else None
+    parity = found or calibration or _photographs(spec, count)
+    if calibration is None:
+        calibration = (parity[0][:0], "") if missing else parity
+    return ExportImages(*parity, calibration[0], labelled)
+
+
+def _no_data(error: MobilezooError) -> str:
+    return f"its training data cannot be read ({error}): files are compared on photographs; --data names its new place"
+
+
+def _photographs(spec: "ExportSpec", count: int) -> "tuple[np.ndarray, str]":
+    from mobilezoo_export.images import SAMPLE_NAME, sample_images
+
+    return sample_images(spec, count), f"{count} {SAMPLE_NAME}"
+
+
+def _validation(data: DataConfig, subject: Subject, count: int) -> "tuple[np.ndarray, str]":
+    from mobilezoo.data import sample_batch
+
+    images = sample_batch(data, subject.resolution, subject.preprocessing, count)
+    return images, f"{len(images)} images of {data.source} (split {data.val_split})"
+
+
+def _named(subject: Subject, source: str) -> DataConfig:
+    """Named data, split as the training data was; else by the names that all know. Raises MobilezooError."""
+    from mobilezoo.data import open_data
+
+    as_trained = named_data(source, subject.data)
+    try:
+        open_data(as_trained, train=False)
+    except DataError:
+        usual = DataConfig.model_fields["val_split"].default
+        if as_trained.val_split == usual:
+            raise
+        as_trained = as_trained.model_copy(update={"val_split": usual})
+        open_data(as_trained, train=False)
+    return as_trained

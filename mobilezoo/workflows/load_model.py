@@ -1,0 +1,123 @@
+"""What a verb is about: a zoo name, a model YAML, a checkpoint of ours, or any timm model."""
+
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobilezoo.artifacts import Checkpoint, has_record, load_record_of
+from mobilezoo.data.config import DataConfig, recorded_data
+from mobilezoo.errors import CheckpointError, ConfigError
+from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.resolution import Size, as_size
+from mobilezoo.workflows.model_options import SubjectOptions
+
+if TYPE_CHECKING:
+    from torch import nn
+
+    from mobilezoo.models.base import ModelConfig
+
+WEIGHTS = (".pth", ".pt", ".tar", ".ckpt", ".bin")
+"""Endings of foreign checkpoints, which say less than ours."""
+
+
+@dataclass
+class Subject:
+    """A network in eval mode with all that its files need to carry."""
+
+    network: "nn.Module"
+    name: str
+    resolution: Size
+    in_chans: int
+    preprocessing: Preprocessing
+    labels: tuple[str, ...]
+    data: DataConfig | None
+    """What it was trained on; None where nobody knows."""
+    fresh: bool
+    """True where the weights are random: fine for latency, meaningless for accuracy."""
+    checkpoint: Path | None
+    """Where the weights came from."""
+    checkpoint_key: str | None = None
+    """Dotted path of the weights in it, where one was named."""
+
+    @property
+    def folder(self) -> Path | None:
+        """Where the checkpoint lies."""
+        return self.checkpoint.parent if self.checkpoint else None
+
+
+def untrained(config: "ModelConfig", resolution: int | Size, classes: int = 1000) -> Subject:
+    """The network of a config with random weights; one number of `resolution` is the side of a square."""
+    from mobilezoo.models import create_model
+
+    return Subject(
+        network=create_model(config, num_classes=classes).eval(),
+        name=config.name,
+        resolution=as_size(resolution),
+        in_chans=3,
+        preprocessing=config.preprocessing(),
+        labels=(),
+        data=None,
+        fresh=True,
+        checkpoint=None,
+    )
+
+
+def load_subject(what: str, options: SubjectOptions | None = None) -> Subject:
+    """Resolve what the user named, and what was said of it. Raises UnknownNameError, CheckpointError, ConfigError."""
+    from mobilezoo.models import load_model_config, recorded_config
+
+    options = options or SubjectOptions()
+    if what.endswith(".safetensors"):
+        weights, record = Path(what), load_record_of(Checkpoint, what)
+        if options.checkpoint is not None:
+            raise ConfigError(f"{what!r} is a checkpoint itself: leave --checkpoint out")
+        return _assembled(recorded_config(record, weights), weights, record, options)
+    if Path(what).suffix in WEIGHTS:
+        raise ConfigError(f"{what!r} does not say which network it is of: name that, and add --checkpoint {what}")
+    config, path = load_model_config(what), options.checkpoint
+    return _assembled(config, path, _own_record(config, path) if path else None, options)
+
+
+def _own_record(config: "ModelConfig", path: Path) -> Checkpoint | None:
+    """The record beside weights of ours, which says more of them than a name. Raises CheckpointError."""
+    from mobilezoo.models import recorded_config
+
+    if path.suffix != ".safetensors" or not has_record(path):
+        return None
+    record = load_record_of(Checkpoint, path)
+    theirs = recorded_config(record, path)
+    if theirs.model_dump(exclude={"name"}) != config.model_dump(exclude={"name"}):
+        raise CheckpointError(f"{str(path)!r} holds {theirs.name}, not {config.name}")
+    return record
+
+
+def _assembled(config: "ModelConfig", path: Path | None, record: Checkpoint | None, options: SubjectOptions) -> Subject:
+    """The network in its size, and its files' metadata: as the options say, else the record, else the config."""
+    from mobilezoo.models import create_model
+    from mobilezoo.models.checkpoint import network_of_file
+    from mobilezoo.models.fits import check_input
+    from mobilezoo.models.weights import channels_of, classes_of
+
+    resolution = options.resolution or (record.resolution if record else config.resolution)
+    config = config.built_for(resolution)
+    args = record.network_args() if record else {}
+    args |= {"num_classes": options.num_classes, "in_chans": options.in_chans}
+    network = network_of_file(config, path, key=options.key, **args) if path else create_model(config, **args)
+    channels, known = channels_of(network), record.preprocessing if record else config.preprocessing()
+    if options.resolution or options.in_chans:
+        check_input(network, config.name, (channels, *resolution))
+    labels = options.labels or (record.labels if record else ())
+    if labels and len(labels) != classes_of(network):
+        raise ConfigError(f"{len(labels)} labels for the {classes_of(network)} classes of {config.name}: see --labels")
+    return Subject(
+        network=network.eval(),
+        name=config.name,
+        resolution=resolution,
+        in_chans=channels,
+        preprocessing=options.preprocessing(known, channels),
+        labels=labels,
+        data=recorded_data(record) if record else None,
+        fresh=path is None,
+        checkpoint=path,
+        checkpoint_key=options.key,
+    )

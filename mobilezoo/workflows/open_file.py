@@ -1,0 +1,165 @@
+"""Exported files as scoring and predicting see them: whose record is there, or what the user says instead."""
+
+import re
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from mobilezoo.artifacts import Artifact, InputSpec
+from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.resolution import Size, parse_resolution, written
+from mobilezoo.workflows.load_model import WEIGHTS
+from mobilezoo.workflows.model_options import SubjectOptions
+
+READ = (*WEIGHTS, ".safetensors", ".yaml", ".yml")
+"""Endings of what holds a network beside them."""
+PRESETS = {
+    "imagenet": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
+    "inception": {"mean": [0.5], "std": [0.5]},
+    "unit": {"mean": [0.0], "std": [1.0]},
+}
+"""Names for --preprocess beside `raw`, whose numbers depend on the input's type."""
+GRAMMAR = (
+    "--preprocess is raw (0..255), unit (0..1), inception (-1..1) or imagenet, and KEY=VALUE with commas between: "
+    "mean=0.485/0.456/0.406, std=0.5, crop=0.875, crop_mode=center, interpolation=bilinear, size=192x256"
+)
+
+
+class Said(NamedTuple):
+    """What --preprocess says."""
+
+    preprocessing: Preprocessing
+    size: Size | None
+    keys: frozenset[str]
+    """Fields that were said; the others are as they were."""
+
+
+def check_network(subject: str, options: SubjectOptions) -> None:
+    """Raise ConfigError where what should be a network's name is some other file, or --preprocess was given for it."""
+    from mobilezoo.models import load_model_config
+    from mobilezoo_export.registry import file_suffixes
+
+    place = Path(subject)
+    if place.exists() and place.suffix not in READ:
+        try:
+            load_model_config(subject)
+        except UnknownNameError:
+            what = "a folder" if place.is_dir() else "a file of no kind that is known here"
+            known = ", ".join(file_suffixes())
+            raise ConfigError(f"{subject!r} is {what}: name a network, a checkpoint, or a file ({known})") from None
+    if options.preprocess is not None:
+        raise ConfigError(
+            f"--preprocess {options.preprocess!r} is for exported files without a record, {subject!r} is a network: "
+            "say --mean, --std and --resolution where its own are not meant"
+        )
+
+
+def refuse_weights(path: Path, options: SubjectOptions) -> None:
+    """Raise ConfigError where a file that needs none was given weights, or what belongs to them."""
+    given = [name for name in ("checkpoint", "key", "num_classes", "in_chans") if getattr(options, name) is not None]
+    if given:
+        raise ConfigError(f"{path.name!r} holds its own weights: leave --{given[0].replace('_', '-')} out")
+
+
+def described(path: Path, options: SubjectOptions) -> Artifact:
+    """The record of a file; for one that others made, what it tells of itself and `options` add.
+
+    Raises ConfigError where nobody says how images become its input, it takes no image, or a record says otherwise.
+    """
+    from mobilezoo_export import open_artifact
+
+    record = open_artifact(path, len(options.labels))
+    if not record.foreign:
+        return _ours(path, record, options)
+    if record.input.layout == "none":
+        raise ConfigError(f"{path.name!r} takes no single image (input {record.input.shape}): only profile can run it")
+    said = parse_preprocess(options.preprocess or "", record.preprocessing, record.input)
+    known = said.keys | {name for name in ("mean", "std") if getattr(options, name) is not None}
+    if "preprocessing" in record.untold and not known >= {"mean", "std"}:
+        raise ConfigError(f"{path.name!r} does not tell how images become its input: {GRAMMAR}")
+    update: dict[str, Any] = {
+        "preprocessing": options.preprocessing(said.preprocessing, record.preprocessing.channels),
+        "labels": options.labels or record.labels,
+        "input": _sized(path, record, options.resolution, said.size),
+        "untold": tuple(name for name in record.untold if name in ("output", "scores")),
+    }
+    return record.model_copy(update=update)
+
+
+def _ours(path: Path, record: Artifact, options: SubjectOptions) -> Artifact:
+    """A file whose record says all but other names for its classes."""
+    given = [name for name in ("preprocess", "mean", "std") if getattr(options, name) is not None]
+    if options.resolution not in (None, record.input.resolution):
+        given.append("resolution")
+    if given:
+        raise ConfigError(f"{path.name!r} has a record, which says how images become its input: leave --{given[0]} out")
+    return record.model_copy(update={"labels": options.labels or record.labels})
+
+
+def _sized(path: Path, record: Artifact, option: Size | None, said: Size | None) -> InputSpec:
+    """The file's input at the size that was said, which must be said where the file leaves it open."""
+    if option and said and option != said:
+        raise ConfigError(f"--resolution {written(option)} and size={written(said)} in --preprocess differ: say one")
+    size, own = option or said, record.input.resolution
+    if "resolution" not in record.untold:
+        if size not in (None, own):
+            raise ConfigError(f"{path.name!r} takes images of {own[0]}x{own[1]} pixels only: leave the size out")
+        return record.input
+    if size is None:
+        raise ConfigError(
+            f"{path.name!r} leaves the height or width of its input open: pass --resolution HEIGHTxWIDTH, or "
+            "size=HEIGHTxWIDTH in --preprocess"
+        )
+    return record.input.resized(size)
+
+
+def parse_preprocess(text: str, known: Preprocessing, spec: InputSpec) -> Said:
+    """What `--preprocess` says of a file's input, checked, beside what is known. Raises ConfigError."""
+    data: dict[str, Any] = known.model_dump(mode="json")
+    size: Size | None = None
+    keys: set[str] = set()
+    for part in text.split(",") if text else ():
+        key, equals, value = (piece.strip() for piece in part.partition("="))
+        found: dict[str, Any] = {}
+        if not equals and key in ("raw", *PRESETS):
+            found = PRESETS.get(key) or _raw(spec)
+        elif key in ("mean", "std") and re.fullmatch(r"[-+0-9.e/]+", value):
+            found = {key: _numbers(value, part)}
+        elif key == "crop" and value:
+            found = {"crop_pct": _numbers(value, part)[0]}
+        elif key in ("crop_mode", "interpolation") and value:
+            found = {key: value}
+        elif key == "size" and value:
+            size = _size(value)
+        else:
+            raise ConfigError(f"--preprocess {part!r} is not understood: {GRAMMAR}")
+        data |= found
+        keys |= set(found)
+    count = max(len(data["mean"]), len(data["std"]))
+    data |= {key: data[key] * count for key in ("mean", "std") if len(data[key]) == 1}
+    parsed = Preprocessing.parse(data, f"--preprocess {text}").for_channels(known.channels)
+    return Said(parsed, size, frozenset(keys))
+
+
+def _raw(spec: InputSpec) -> dict[str, list[float]]:
+    """Pixels 0..255 as the input's numbers: floats as they are, bytes as the bytes themselves (int8: less 128)."""
+    how = spec.quantization
+    scale, zero_point = (how.scale, how.zero_point) if how else (1.0, 0)
+    shift = 128 if spec.dtype == "int8" else 0
+    return {"mean": [(zero_point + shift) / 255], "std": [1 / (255 * scale)]}
+
+
+def _size(value: str) -> Size:
+    try:
+        return parse_resolution(value)
+    except ConfigError:
+        raise ConfigError(f"--preprocess size={value!r}: height x width in pixels, for example size=192x256") from None
+
+
+def _numbers(value: str, part: str) -> list[float]:
+    try:
+        return [float(number) for number in value.split("/")]
+    except ValueError:
+        raise ConfigError(
+            f"--preprocess {part!r}: numbers with / between, for example mean=0.485/0.456/0.406"
+        ) from None

@@ -1,0 +1,166 @@
+"""`mobilezoo search`: candidates trained by the trainer, exported and timed, one study."""
+
+from pathlib import Path
+
+from rich.console import Console
+
+from mobilezoo.config import find_config, load_record, write_yaml
+from mobilezoo.errors import ConfigError, MobilezooError, existing_path, require
+from mobilezoo.search.networks import load_search_config, yaml_data
+from mobilezoo.search.records import SearchConfig, SearchResult, TrialRecord
+from mobilezoo.workflows.candidate_evaluator import Judge
+from mobilezoo.workflows.finetune import Finished, finish
+
+
+def run_search(config: str, overrides: tuple[str, ...], out: Path | None, progress: bool) -> SearchResult:
+    """Begin or go on with the study that the config names, then measure its front once more."""
+    require("optuna", "search")
+    settings = load_search_config(config, overrides)
+    folder = out or Path("runs") / f"search-{settings.name}"
+    result = _work(settings, folder, progress)
+    devices = _measured_devices(settings, result) if settings.remeasure else ()
+    return _remeasure(settings, folder, devices, again=False, progress=progress) if devices else result
+
+
+def run_worker(study: str, name: str | None, out: Path | None, progress: bool) -> SearchResult:
+    """Join a search from its run folder or database until all its trials are finished."""
+    settings, folder = find_study(study, name, out)
+    return _work(settings, folder, progress)
+
+
+def find_study(study: str, name: str | None = None, out: Path | None = None) -> tuple[SearchConfig, Path]:
+    """(config, run folder) of a search named by its folder or its database's URL. Raises ConfigError."""
+    require("optuna", "search")
+    from mobilezoo.search.storage import stored_config
+    from mobilezoo.search.study import CONFIG_NAME
+
+    if "://" in study:
+        name, data = stored_config(study, name)
+        return SearchConfig.parse(data, f"search {name}"), out or Path("runs") / f"search-{name}"
+    folder = existing_path(study, "run folder of a search")
+    if not (folder / CONFIG_NAME).is_file():
+        raise ConfigError(f"{study!r} holds no {CONFIG_NAME}: is it the folder of a search?")
+    return load_record(SearchConfig, folder / CONFIG_NAME), out or folder
+
+
+def _work(settings: SearchConfig, folder: Path, progress: bool) -> SearchResult:
+    """Run trials until all are finished; every one prints a line."""
+    from mobilezoo.search.study import search
+    from mobilezoo.search.supernet.accuracy import shared_accuracy
+    from mobilezoo.train.config import TrainConfig
+    from mobilezoo.workflows.estimate_latency import is_table
+    from mobilezoo_latency import load_device
+
+    # What is missing or unknown is told before anything is exported or trained.
+    load_record(TrainConfig, find_config("train", settings.recipe), settings.recipe_overrides)
+    if settings.final_recipe is not None:
+        load_record(TrainConfig, find_config("train", settings.final_recipe))
+    for file in filter(None, (settings.estimator, settings.fallback)):
+        is_table(Path(file).expanduser())
+    for device in () if settings.estimator else settings.devices:
+        load_device(device).close()
+    console = Console(stderr=True, quiet=not progress)
+
+    def say(text: str) -> None:
+        console.print(text, highlight=False, markup=False)
+
+    def tell(trial: TrialRecord, best: float) -> None:
+        say(_line(trial, best))
+        status.update(f"searching {settings.name}: trial {trial.number + 1} of {settings.trials} done")
+
+    judge = Judge(settings, say)
+    shared = shared_accuracy(settings, folder, say=say)
+    with console.status(f"searching {settings.name}: {settings.trials} trials") as status:
+        result = search(settings, shared or judge.accuracy, judge.measure, folder, on_trial=tell)
+        if shared is not None:
+            shared.write(result, folder)
+    return result
+
+
+def _measured_devices(settings: SearchConfig, result: SearchResult) -> tuple[str, ...]:
+    """Devices whose latencies were measured: an estimate is the same the second time."""
+    if not result.front:
+        return ()
+    first = result.trial(result.front[0])
+    values = dict(zip(settings.devices, [first.latency, *first.elsewhere.values()], strict=True))
+    return tuple(device for device, value in values.items() if value is not None and value.measured)
+
+
+def _remeasure(
+    settings: SearchConfig, folder: Path, devices: tuple[str, ...], *, again: bool, progress: bool
+) -> SearchResult:
+    from mobilezoo.search.study import remeasure
+
+    console = Console(stderr=True, quiet=not progress)
+    judge = Judge(settings, lambda text: console.print(text, highlight=False, markup=False))
+    with console.status("measuring the front once more") as status:
+        return remeasure(
+            settings,
+            lambda candidate: judge.remeasure(candidate, devices),
+            folder,
+            again=again,
+            on_member=lambda trial: status.update(f"measured trial {trial.number} once more"),
+        )
+
+
+def show_front(study: str, name: str | None, remeasure: bool, devices: tuple[str, ...], progress: bool) -> SearchResult:
+    """The front as it stands; measured again first where that is asked for."""
+    settings, folder = find_study(study, name)
+    if remeasure:
+        return _remeasure(settings, folder, devices or settings.devices, again=True, progress=progress)
+    from mobilezoo.search.results import current
+
+    return current(settings, folder)
+
+
+def finetune(
+    study: str,
+    name: str | None,
+    member: int | None,
+    recipe: str | None,
+    overrides: tuple[str, ...],
+    out: Path | None,
+    progress: bool,
+) -> Finished:
+    """Train a tried network (default: the best) by a full recipe, export it, score and time the file."""
+    settings, folder = find_study(study, name)
+    from mobilezoo.search.results import current
+
+    result = current(settings, folder)
+    chosen = _member(result, member)
+    assert chosen.point is not None
+    target = out or folder / "finetune" / f"{chosen.number:04d}"
+    model = target / f"{settings.name or 'search'}_{chosen.number:04d}.yaml"
+    write_yaml(model, yaml_data(settings.space, chosen.point), [f"trial {chosen.number} of {result.name}"])
+    weights = folder / "front" / model.with_suffix(".safetensors").name
+    path = find_config("train", recipe or settings.final_recipe or settings.recipe)
+    inherited = (f"checkpoint={weights}",) if weights.is_file() else ()
+    return finish(
+        settings, chosen, path, (f"model={model}", *settings.images, *inherited, *overrides), target, progress
+    )
+
+
+def _member(result: SearchResult, number: int | None) -> TrialRecord:
+    """The chosen network. Raises MobilezooError where there is no such finished one."""
+    number = result.best if number is None else number
+    if number is None:
+        raise MobilezooError("no trial of this search is complete yet")
+    done = {trial.number: trial for trial in result.trials if trial.state == "complete"}
+    if number not in done:
+        front = ", ".join(map(str, result.front))
+        raise MobilezooError(f"--member {number}: no complete trial has this number; the front is {front or 'empty'}")
+    return done[number]
+
+
+def _line(trial: TrialRecord, best: float) -> str:
+    if trial.state != "complete":
+        return f"trial {trial.number}: {trial.state}: {trial.reason}"
+    assert trial.latency is not None
+    assert trial.reward is not None
+    again = f" (same network as trial {trial.duplicate_of})" if trial.duplicate_of is not None else ""
+    noisy = " noisy" if trial.latency.noisy else ""
+    elsewhere = "".join(f" {estimate.ms:.3f} ms" for estimate in trial.elsewhere.values())
+    return (
+        f"trial {trial.number}: top-1 {trial.top1:.2f}%  {trial.latency.ms:.3f} ms{elsewhere}{noisy}  "
+        f"reward {trial.reward:.4f} (best {best:.4f})  {trial.seconds:.0f} s{again}"
+    )

@@ -1,0 +1,149 @@
+"""`mobilezoo train`, and what it lends the trainer from the export package."""
+
+import os
+import shlex
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilezoo.artifacts import Checkpoint, file_stem
+from mobilezoo.config import config_names, find_config, is_yaml, load_record
+from mobilezoo.errors import MobilezooError, near_names
+from mobilezoo.train.config import TrainConfig
+
+if TYPE_CHECKING:
+    from mobilezoo.train.trainer import Tools
+
+
+def run_training(config: str, overrides: tuple[str, ...], out: Path | None, resume: bool, progress: bool) -> Checkpoint:
+    """Load the recipe (or a run's own), train, and return the record of the best weights with its full path."""
+    named = run_folder_named(config)
+    if named is not None:
+        _only_to_resume(named, out, resume)
+    path = recipe_file(config)
+    recipe = load_record(TrainConfig, path, overrides)
+    recipe = recipe.model_copy(update={"data": recipe.data.located()})
+    from mobilezoo.train.run_folder import RunFolder
+    from mobilezoo.train.trainer import train
+
+    folder = named or out or Path("runs") / (path.stem if recipe.name is None else recipe.name or _model_name(recipe))
+    if resume:
+        recipe = recipe.model_copy(update={"model": RunFolder(folder).network_at_hand(recipe.model)})
+    record = train(recipe, folder, resume=resume, progress=progress, tools=tools_for(recipe), go_on=_go_on(folder))
+    return record.model_copy(update={"path": str(folder / record.path)})
+
+
+def recipe_file(config: str) -> Path:
+    """The YAML behind a recipe's name or path, or the one that a run folder keeps. Raises MobilezooError."""
+    named = run_folder_named(config)
+    return named / "config.yaml" if named is not None else find_config("train", config)
+
+
+def run_folder_named(config: str) -> Path | None:
+    """The run folder that stands in the place of a recipe. Raises MobilezooError where it holds no run."""
+    if is_yaml(config) or config in config_names("train"):
+        return None
+    folder = Path(config).expanduser()
+    if (folder / "config.yaml").is_file():
+        return folder
+    if folder.is_dir() or len(folder.parts) > 1:
+        runs = [path.parent.name for path in folder.parent.glob("*/config.yaml")]
+        near = [str(folder.parent / name) for name in near_names(folder.name, runs, 3)]
+        hint = f"did you mean {', '.join(near)}?" if near else "name a run folder, a recipe or its YAML"
+        raise MobilezooError(f"{config!r} holds no run (there is no config.yaml in it): {hint}")
+    return None
+
+
+def _model_name(recipe: TrainConfig) -> str:
+    from mobilezoo.models import load_model_config
+
+    return file_stem(load_model_config(recipe.model).name)
+
+
+def _only_to_resume(folder: Path, out: Path | None, resume: bool) -> None:
+    """Raise MobilezooError where a run's folder is named for anything else."""
+    if not resume:
+        raise MobilezooError(
+            f"{str(folder)!r} already holds a run: add --resume to go on with it, or begin another by the same recipe: "
+            f"mobilezoo train {shlex.quote(str(folder / 'config.yaml'))} name=OTHER"
+        )
+    if out is not None:
+        raise MobilezooError(f"a run goes on in its own folder, {str(folder)!r}: leave --out out")
+
+
+def _go_on(folder: Path) -> str:
+    """The command that resumes a run."""
+    start = "mobilezoo" if os.environ.get("WORLD_SIZE", "1") == "1" else "torchrun … -m mobilezoo"
+    name = str(folder) if len(folder.parts) > 1 else f"./{folder}"
+    return f"{start} train {shlex.quote(name)} --resume"
+
+
+def tools_for(recipe: TrainConfig) -> "Tools":
+    """Fake quantisation and exports for the recipes that ask for them; toolchains are told missing before any work."""
+    from mobilezoo.train.trainer import Tools
+    from mobilezoo_export import load_exporter
+
+    settings = recipe.train
+    if settings.qat:
+        load_exporter("executorch").require()
+    for target in settings.export_to if settings.export_every else ():
+        load_exporter(target).require()
+
+    def fake_quantised(network: Any, example: Any) -> Any:
+        from mobilezoo_export.quantize.qat import FakeQuantised
+
+        return FakeQuantised(network, example)
+
+    return Tools(
+        fake_quantised=fake_quantised if settings.qat else None,
+        write_int8=lambda trained, record, folder: _write_int8(recipe, trained, record, folder),
+        export=(lambda weights: _export_and_score(recipe, weights)) if settings.export_every else None,
+    )
+
+
+def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, float], list[str]]:
+    """What `mobilezoo export` and `mobilezoo eval` say of these weights, as metrics; failures as lines."""
+    from mobilezoo.workflows.evaluate import evaluate_file
+    from mobilezoo.workflows.export import export_subject
+    from mobilezoo.workflows.export_images import NONE_NAMED
+    from mobilezoo.workflows.model_options import SubjectOptions
+
+    targets, precisions = list(recipe.train.export_to), list(recipe.train.export_precision)
+    results = export_subject(
+        str(weights), targets, precisions, SubjectOptions(), NONE_NAMED, weights.parent, overwrite=True, progress=False
+    )
+    metrics: dict[str, float] = {}
+    lines = []
+    for result in results:
+        name = f"export_{result.target}_{result.precision}"
+        if result.path is None or result.artifact is None:
+            lines.append(f"export to {result.target} {result.precision} {result.status}: {result.reason}")
+            continue
+        metrics[f"{name}_top1"] = evaluate_file(Path(result.path), recipe.data)["top1"]
+        metrics[f"{name}_mb"] = result.artifact.size_bytes / 1e6
+        lines.append(f"{Path(result.path).name}: top-1 {metrics[f'{name}_top1']:.2f}%, {metrics[f'{name}_mb']:.2f} MB")
+    return metrics, lines
+
+
+def _write_int8(recipe: TrainConfig, trained: Any, record: Checkpoint, folder: Path) -> list[str]:
+    """The int8 files with the learned ranges, scored."""
+    from mobilezoo.data import sample_batch
+    from mobilezoo.workflows.evaluate import evaluate_file
+    from mobilezoo_export import ExportSpec
+    from mobilezoo_export.quantize.qat_files import write_int8
+
+    images = sample_batch(recipe.data, record.resolution, record.preprocessing, 32)
+    spec = ExportSpec(
+        model=Path(record.model).stem if is_yaml(record.model) else record.model,
+        resolution=record.resolution,
+        in_chans=record.in_chans,
+        preprocessing=record.preprocessing,
+        labels=record.labels,
+    )
+    name = f"{len(images)} images of {recipe.data.source} (split {recipe.data.val_split})"
+    lines = []
+    for result in write_int8(trained, spec, folder / "export", images, name):
+        if result.path is None:
+            lines.append(f"int8 file for {result.target} {result.status}: {result.reason}")
+            continue
+        lines.append(f"{result.path}: top-1 {evaluate_file(Path(result.path), recipe.data)['top1']:.2f}%")
+    return lines

@@ -1,0 +1,87 @@
+"""`mobilezoo eval` scores files beside the weights they were made of; the export matrix goes on where it stopped."""
+
+from pathlib import Path
+
+import pytest
+import torch
+from safetensors.torch import save_file
+
+from mobilezoo.artifacts import Checkpoint, save_record
+from mobilezoo.errors import UnknownNameError
+from mobilezoo.files import sha256_of
+from mobilezoo.models import create_model, load_model_config
+from mobilezoo.models.randomize import randomize_norms
+from mobilezoo.workflows.evaluate import evaluate_subject, print_result
+from mobilezoo.workflows.export import export_network
+from mobilezoo.workflows.export_matrix import chosen, read_records, run_matrix, write_matrix
+from mobilezoo.workflows.load_model import load_subject
+from mobilezoo.workflows.model_options import SubjectOptions
+
+MODEL = "mnasnet_small"
+
+
+@pytest.fixture
+def checkpoint(tmp_path: Path) -> Path:
+    torch.manual_seed(0)
+    network = randomize_norms(create_model(MODEL, num_classes=10))
+    path = tmp_path / "run" / "best.safetensors"
+    path.parent.mkdir()
+    save_file(network.state_dict(), path)
+    record = Checkpoint(
+        path=path.name,
+        sha256=sha256_of(path),
+        model=MODEL,
+        num_classes=10,
+        resolution=32,
+        preprocessing=load_model_config(MODEL).preprocessing(),
+        data={"source": "digits"},
+    )
+    save_record(path, record)
+    return path
+
+
+def test_a_file_is_scored_beside_the_weights_its_record_names(
+    checkpoint: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    out = checkpoint.parent / "export"
+    (exported,) = export_network(load_subject(str(checkpoint)), ["onnx"], ["fp32"], out, isolate=False, images=8)
+    assert exported.path is not None, exported.reason
+    result = evaluate_subject(exported.path, "digits", SubjectOptions(), 64, 0, progress=False)
+    assert result["images"] == result["pytorch"]["images"] == 360
+    assert result["top1_drop"] == pytest.approx(0, abs=0.3)
+    assert result["pytorch"]["loss"] == pytest.approx(result["loss"], rel=1e-3)
+    print_result(result)
+    lines = capsys.readouterr().out.splitlines()
+    assert "PyTorch" in lines[0]
+    assert "ONNX Runtime" in lines[1]
+    assert "drop" in lines[1]
+    checkpoint.unlink()
+    assert "pytorch" not in evaluate_subject(exported.path, "digits", SubjectOptions(), 64, 0, progress=False)
+
+
+@pytest.mark.slow
+def test_the_matrix_keeps_what_is_done_and_tells_what_is_not(tmp_path: Path) -> None:
+    first = run_matrix([MODEL], ["onnx"], ["fp32"], tmp_path, progress=False)
+    (record,) = (tmp_path / "records").glob("*/*.json")
+    written = record.stat().st_mtime_ns
+    both = run_matrix([MODEL], ["onnx"], ["fp32", "nonsense"], tmp_path, progress=False)
+    assert record.stat().st_mtime_ns == written
+    assert [r.status for _, r in both] == ["exported", "refused"]
+    assert both[0][1] == first[0][1]
+    assert not (tmp_path / "files").exists()
+    table = write_matrix(read_records(tmp_path), tmp_path / "table.md").read_text()
+    assert f"| {MODEL} | onnx |" in table
+    assert "cas_vit_m," in table.partition("Not run yet: ")[2]
+
+
+def test_matrix_subjects_are_names_patterns_and_timm_models() -> None:
+    assert chosen(["shvit_s?", "timm:resnet18", "shvit_s1"]) == [
+        "shvit_s1",
+        "shvit_s2",
+        "shvit_s3",
+        "shvit_s4",
+        "timm:resnet18",
+    ]
+    assert len(chosen([])) > 50
+    with pytest.raises(UnknownNameError, match="did you mean shvit_s"):
+        chosen(["shvit_s9"])
