@@ -17,6 +17,7 @@ from mobilezoo_latency.emulator.device import EmulatedDevice, estimate_of
 from mobilezoo_latency.emulator.layout import Emulator, find_emulator, home
 from mobilezoo_latency.emulator.pricing import PriceList, cycles_of, disassemble, floating_or_integer_macs, macs_of
 from mobilezoo_latency.emulator.probe import MACS, write_probe
+from mobilezoo_latency.emulator.refusals import in_words
 
 CORES = ("cortex_a53", "cortex_a55", "cortex_a72", "cortex_a76", "cortex_x1")
 
@@ -222,3 +223,28 @@ def test_a_calibration_says_which_kinds_of_network_it_rests_on(name):
     calibration = core(name).calibration
     if calibration is not None:
         assert "14 CNNs, 8 of them with depthwise convolutions, none with other grouped ones" in calibration.basis
+
+
+@pytest.mark.parametrize(
+    ("said", "words"),
+    [
+        (
+            "LiteRT refused LiteRtCreateModelFromFile(net->environment, path, &model) (status 5)",
+            "does not load this file (CreateModelFromFile: unsupported): --device host may time it",
+        ),
+        (
+            "LiteRT refused LiteRtRunCompiledModel(net->compiled, 0, net->outputs) (status 77)",
+            "does not run this file (RunCompiledModel: status 77)",
+        ),
+        ("Killed", "Killed"),
+    ],
+)
+def test_what_the_runner_refuses_is_said_in_words(said, words):
+    assert in_words(said).endswith(words)
+
+
+def test_a_file_that_the_emulators_runtime_refuses_is_one_line(emulator, shared, tmp_path):
+    file = shared / "foreign" / "tflite" / "coral_keras_lstm_mnist_ptq.tflite"
+    with pytest.raises(DeviceError, match=r"does not load this file \(CreateModelFromFile: unsupported\)") as error:
+        profile(file, "cortex_a76", store=Store(tmp_path / "latency.db"))
+    assert "\n" not in str(error.value)

@@ -7,6 +7,9 @@ import numpy as np
 import pytest
 
 from mobilezoo.errors import DeviceError, MobilezooError
+from mobilezoo_latency import Store, profile, summarize
+from mobilezoo_latency.emulator.layout import find_emulator, home
+from mobilezoo_latency.emulator.setup import sources_sha256
 from mobilezoo_latency.operator_times import time_operators
 from mobilezoo_latency.operators import profile_operators
 
@@ -58,6 +61,19 @@ class GraphFile:
         builder.Finish(self.model.Pack(builder), b"TFL3")
         path.write_bytes(bytes(builder.Output()))
         return path
+
+
+def tokens_file(path: Path) -> Path:
+    """Rows of a table of three by seven tokens, and a second input that is added."""
+    file = GraphFile()
+    graph = file.graph()
+    tokens, more = file.tensor(graph, [1, 7], kind=INT), file.tensor(graph, [1, 7, 5])
+    table = file.tensor(graph, [3, 5], np.arange(15, dtype=np.float32).reshape(3, 5))
+    rows, total = file.tensor(graph, [1, 7, 5]), file.tensor(graph, [1, 7, 5])
+    file.add(graph, Op.GATHER, [table, tokens], [rows], schema.GatherOptionsT())
+    file.add(graph, Op.ADD, [rows, more], [total], schema.AddOptionsT())
+    graph.inputs, graph.outputs = [tokens, more], [total]
+    return file.save(path)
 
 
 def kinds(path: Path) -> list[str]:
@@ -151,6 +167,10 @@ def test_each_operator_gets_what_the_one_before_it_gave(tmp_path):
     assert [(op.type, op.shape) for op in found.operators] == [("ARG_MAX", "1"), ("GATHER", "1×5")]
 
 
+def test_tokens_and_a_second_input_are_fed_in_their_own_types(tmp_path):
+    assert kinds(tokens_file(tmp_path / "tokens.tflite")) == ["GATHER", "ADD"]
+
+
 def test_open_batches_are_taken_apart_in_the_size_that_is_fed(tmp_path):
     file = GraphFile()
     graph = file.graph()
@@ -205,3 +225,16 @@ def test_real_files_of_others_are_taken_apart(name, most, shared):
     found = kinds(shared / "foreign" / "tflite" / f"{name}.tflite")
     assert most in found
     assert "DEQUANTIZE" not in found
+
+
+def test_tokens_and_several_inputs_are_counted_on_an_emulated_core(tmp_path):
+    """As an index, the bytes of a float would lie outside of every table."""
+    if not (home() / "installed.json").is_file():
+        pytest.skip("no emulator: run `mobilezoo device setup emulator`")
+    if find_emulator().installed.sources_sha256 != sources_sha256():
+        pytest.skip("the emulator's runner is of other sources: run `mobilezoo device setup emulator`")
+    report = profile(tokens_file(tmp_path / "tokens.tflite"), "cortex_a76", store=Store(tmp_path / "latency.db"))
+    assert report.counts is not None
+    assert report.counts.instructions > 0
+    assert report.unproven == "not proven here"
+    assert set(summarize(report)) == {"median_ms", "ci_low_ms", "ci_high_ms"}

@@ -9,6 +9,7 @@ from mobilezoo.files import write_text
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency.emulator.cores import EmulatedConfig
 from mobilezoo_latency.emulator.layout import Emulator
+from mobilezoo_latency.emulator.refusals import in_words
 
 CPUINFO = """processor\t: 0
 BogoMIPS\t: 38.40
@@ -100,4 +101,4 @@ def _sysroot(emulator: Emulator, core: EmulatedConfig) -> Path:
 def _reason(stderr: str) -> str:
     """The last line that is not the runtime's chatter."""
     lines = [line for line in stderr.strip().splitlines() if not line.startswith(("INFO", "WARNING"))]
-    return lines[-1] if lines else "the process ended without a word"
+    return in_words(lines[-1]) if lines else "the process ended without a word"

@@ -12,6 +12,7 @@ import time
 from collections.abc import Callable
 
 from mobilezoo.errors import DeviceError, MobilezooError, printable
+from mobilezoo_latency.emulator.refusals import in_words
 from mobilezoo_latency.remote.link import Link
 from mobilezoo_latency.remote.said import exit_status
 
@@ -94,4 +95,4 @@ def _quoted(out: str, *endings: str) -> str:
 
 def _last_words(text: str) -> str:
     lines = [line for line in text[-4000:].split("\n") if line.strip() and not line.startswith(("INFO", "WARNING"))]
-    return printable(lines[-1].strip()[:400]) if lines else "no word"
+    return printable(in_words(lines[-1].strip()[:400])) if lines else "no word"

@@ -46,6 +46,7 @@ Status LiteRtGetTensorBufferSize(Handle, size_t *);
 
 enum { ACCELERATOR_CPU = 1, LOCK_READ = 0, LOCK_WRITE = 1, MAX_TENSORS = 64, TENSOR_TYPE_BYTES = 512 };
 enum { MARKER = 0xb0b0 };
+enum { INT32 = 2, INT64 = 4, BOOL = 6 }; /* LiteRtElementType */
 
 #define CHECK(call)                                                                                                    \
     do {                                                                                                               \
@@ -74,16 +75,18 @@ static void say(const char *key, double value)
     fflush(stdout);
 }
 
-/* Bytes that are a plausible float32 (0.5) and, read as int8 or uint8, not all equal. */
-static void fill(Handle buffer)
+/* Bytes that are a plausible float32 (0.5) and, read as int8 or uint8, not all equal. Truth values and integers of four
+ * bytes or more are 0 and 1 in turns: as an index or a token anything larger may lie outside of a table. */
+static void fill(Handle buffer, const void *type)
 {
     const float half = 0.5f;
+    int element = *(const int *)type; /* a tensor type begins with its element's */
+    size_t width = element == INT64 ? 8 : element == INT32 ? 4 : element == BOOL ? 1 : 0, size;
     void *memory;
-    size_t size;
     CHECK(LiteRtGetTensorBufferSize(buffer, &size));
     CHECK(LiteRtLockTensorBuffer(buffer, &memory, LOCK_WRITE));
     for (size_t i = 0; i < size; i++)
-        ((uint8_t *)memory)[i] = ((const uint8_t *)&half)[i % sizeof half];
+        ((uint8_t *)memory)[i] = width ? i % width == 0 && i / width % 2 : ((const uint8_t *)&half)[i % sizeof half];
     CHECK(LiteRtUnlockTensorBuffer(buffer));
 }
 
@@ -96,7 +99,7 @@ static void create_buffers(Network *net, Handle signature)
         CHECK(LiteRtGetRankedTensorType(tensor, type));
         CHECK(LiteRtGetCompiledModelInputBufferRequirements(net->compiled, 0, i, &needs));
         CHECK(LiteRtCreateManagedTensorBufferFromRequirements(net->environment, type, needs, &net->inputs[i]));
-        fill(net->inputs[i]);
+        fill(net->inputs[i], type);
     }
     for (size_t i = 0; i < net->output_count; i++) {
         CHECK(LiteRtGetSignatureOutputTensorByIndex(signature, i, &tensor));
