@@ -18,6 +18,7 @@ from torch import nn
 
 from mobilezoo.errors import ConfigError
 from mobilezoo.models.base import ModelConfig, family_module
+from mobilezoo.models.scale import within_memory
 from mobilezoo.models.weights import channels_of, classes_of, official_to_ours
 
 SOURCES = ("url", "file", "state_dict", "hf_hub_id")
@@ -28,7 +29,15 @@ FEATURES = ("features_only", "out_indices", "feature_cls")
 Given: TypeAlias = "str | Mapping[str, Any] | PretrainedCfg | None"
 
 
-def build(
+def build(config: ModelConfig, **kwargs: Any) -> nn.Module:
+    """The network of a config as timm's factory would build it. Raises ConfigError where it has no weights to load, or
+    where it is larger than this machine's memory.
+    """
+    with within_memory(config.name):
+        return _built(config, **kwargs)
+
+
+def _built(
     config: ModelConfig,
     *,
     pretrained: bool = False,
@@ -38,7 +47,6 @@ def build(
     cache_dir: str | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """The network of a config as timm's factory would build it. Raises ConfigError where it has no weights to load."""
     family = family_module(config.family)
     if config.family == "timm":
         weights = {"pretrained": pretrained, "pretrained_cfg": pretrained_cfg, "cache_dir": cache_dir}

@@ -6,6 +6,7 @@ import torch
 from torch import nn
 
 from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.models.scale import check_activations
 from mobilezoo.resolution import written
 
 ONE_IMAGE = "{} cannot learn from a batch of one image, its batch norms need two: set data.batch_size to 2 or more"
@@ -13,6 +14,7 @@ ONE_IMAGE = "{} cannot learn from a batch of one image, its batch norms need two
 
 def check_input(network: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
     """Raise ConfigError where the network cannot take one image [C, H, W] of zeros."""
+    check_activations(network, name, shape)
     modes = {module: module.training for module in network.modules()}
     tensor = next((t for t in network.parameters()), torch.empty(0))
     try:

@@ -13,6 +13,7 @@ from fvcore.nn import FlopCountAnalysis
 from fvcore.nn.jit_handles import conv_flop_jit, get_shape, matmul_flop_jit
 from torch import nn
 
+from mobilezoo.models.scale import check_activations
 from mobilezoo.resolution import Size, as_size
 
 
@@ -48,7 +49,9 @@ HANDLES = {
 def analyse(network: nn.Module, resolution: int | Size) -> FlopCountAnalysis:
     """fvcore's analysis of one image of `resolution` pixels."""
     logging.getLogger("fvcore").setLevel(logging.ERROR)
-    image = torch.zeros(1, getattr(network, "in_chans", 3), *as_size(resolution))
+    shape = (getattr(network, "in_chans", 3), *as_size(resolution))
+    check_activations(network, "the network", shape)
+    image = torch.zeros(1, *shape)
     analysis = FlopCountAnalysis(network.eval(), image)
     return analysis.set_op_handle(**HANDLES).unsupported_ops_warnings(False).uncalled_modules_warnings(False)
 

@@ -9,6 +9,7 @@ from mobilezoo.artifacts import Checkpoint
 from mobilezoo.config import apply_overrides, config_names, config_path, find_config, is_yaml, read_yaml
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.models.base import ModelConfig, family_module
+from mobilezoo.models.bounds import check_numbers
 from mobilezoo.resolution import Size
 
 if TYPE_CHECKING:
@@ -42,6 +43,7 @@ def parse_model_config(data: Mapping[str, Any], name: str, source: str) -> Model
     """A model YAML's data as its family's config. Raises ConfigError, UnknownNameError."""
     if "family" not in data:
         raise ConfigError(f"{source}: missing key 'family'")
+    check_numbers(data, source)
     config_class: type[ModelConfig] = family_module(str(data["family"])).Config
     return config_class.parse({**data, "name": name}, source)
 

@@ -96,6 +96,7 @@ def _assembled(config: "ModelConfig", path: Path | None, record: Checkpoint | No
     from mobilezoo.models import create_model
     from mobilezoo.models.checkpoint import network_of_file
     from mobilezoo.models.fits import check_input
+    from mobilezoo.models.scale import check_activations
     from mobilezoo.models.weights import channels_of, classes_of
 
     resolution = options.resolution or (record.resolution if record else config.resolution)
@@ -104,6 +105,7 @@ def _assembled(config: "ModelConfig", path: Path | None, record: Checkpoint | No
     args |= {"num_classes": options.num_classes, "in_chans": options.in_chans}
     network = network_of_file(config, path, key=options.key, **args) if path else create_model(config, **args)
     channels, known = channels_of(network), record.preprocessing if record else config.preprocessing()
+    check_activations(network, config.name, (channels, *resolution))
     if options.resolution or options.in_chans:
         check_input(network, config.name, (channels, *resolution))
     labels = options.labels or (record.labels if record else ())
