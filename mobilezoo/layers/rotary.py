@@ -30,3 +30,10 @@ def pairs_to_halves(rows: Tensor, heads: int) -> Tensor:
     """Output channels [h·d, ...] whose pairs lie side by side in each head → pairs half a head apart."""
     by_pair = rows.reshape(heads, -1, 2, *rows.shape[1:])
     return by_pair.transpose(1, 2).reshape(rows.shape)
+
+
+def sequence_tables(tokens: int, head_dim: int, like: Tensor) -> tuple[Tensor, Tensor]:
+    """(cos, sin), each [tokens, head_dim / 2], of a sequence: angles 10000^(-2i / head_dim) per position."""
+    speeds = 10000.0 ** (-torch.arange(0, head_dim, 2, device=like.device) / head_dim)
+    angles = torch.arange(tokens, device=like.device)[:, None] * speeds
+    return angles.cos().to(like.dtype), angles.sin().to(like.dtype)

@@ -57,6 +57,7 @@ FAMILIES: Registry[Any] = Registry(
         "agent": "mobilezoo.models.agent",
         "inline": "mobilezoo.models.inline",
         "nat": "mobilezoo.models.nat",
+        "illama": "mobilezoo.models.illama",
     },
     _is_family,
     "Config (a ModelConfig), build and from_official",

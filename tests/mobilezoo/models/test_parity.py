@@ -54,6 +54,8 @@ TOLERANCES = {
     "inline_deit_t": 1e-4,
     "inline_pvt_t": 1e-4,
     "nat_mini": 1e-4,
+    "illama_t": 1e-4,
+    "illama_t_softmask05": 1e-4,
 }
 """Official name → largest difference of the logits, over their standard deviation."""
 

@@ -24,6 +24,7 @@ OFFICIAL = {
     "agent": (300, 4096, 4e-3),
     "inline": (300, 4096, 4e-3),
     "nat": (300, 1024, 1e-3),
+    "illama": (300, 4096, 4e-3),
 }
 """Recipe → epochs, images per optimizer step, peak learning rate."""
 
