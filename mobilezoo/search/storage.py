@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mobilezoo.search.records import SearchConfig
 
 STUDY_NAME = "search"
-"""Of the only study in a run folder's SQLite file; in a shared database a study has the search's name."""
+"""Of a study whose search has no name, and of any in a run folder that an earlier version wrote."""
 DATABASE = "study.db"
 IDENTITY = "mobilezoo"
 CONFIG = "config"
@@ -191,10 +191,12 @@ def read_study(config: "SearchConfig", folder: Path) -> Study:
     where = place_of(config, folder)
     _check_file(_url(config, folder))
     with database_errors(where):
+        storage = open_storage(_url(config, folder))
+        name = _name(config, optuna.get_all_study_names(storage))
         try:
-            return optuna.load_study(study_name=_name(config), storage=open_storage(_url(config, folder)))
+            return optuna.load_study(study_name=name, storage=storage)
         except KeyError:
-            raise ConfigError(f"{where!r} holds no search {_name(config)!r}") from None
+            raise ConfigError(f"{where!r} holds no search {name!r}") from None
 
 
 def _url(config: "SearchConfig", folder: Path) -> str:
@@ -208,8 +210,11 @@ def _check_file(url: str) -> None:
         raise ConfigError(f"study database {file!r} not found: begin with `mobilezoo search run`")
 
 
-def _name(config: "SearchConfig") -> str:
-    return config.name or STUDY_NAME if config.storage else STUDY_NAME
+def _name(config: "SearchConfig", names: list[str]) -> str:
+    """The search's among the studies `names`; that in a folder of its own may be called as before a change of name."""
+    name = config.name or STUDY_NAME
+    alone = not config.storage and len(names) == 1
+    return names[0] if alone else name
 
 
 def _heartbeat_s(config: "SearchConfig") -> int | None:
@@ -217,11 +222,9 @@ def _heartbeat_s(config: "SearchConfig") -> int | None:
 
 
 def _existing(config: "SearchConfig", storage: RDBStorage, where: str) -> Study | None:
-    name = _name(config)
     names = optuna.get_all_study_names(storage)
+    name = _name(config, names)
     if name not in names:
-        if names and not config.storage:
-            raise ConfigError(f"{where!r} holds the study {names[0]!r}, which is no search of mobilezoo")
         return None
     study = optuna.load_study(
         study_name=name,
@@ -229,6 +232,8 @@ def _existing(config: "SearchConfig", storage: RDBStorage, where: str) -> Study 
         sampler=make_sampler(config.engine, config.engine_settings, config.space.genes),
         pruner=make_pruner(config),
     )
+    if IDENTITY not in study.user_attrs and name not in (STUDY_NAME, config.name):
+        raise ConfigError(f"{where!r} holds the study {name!r}, which is no search of mobilezoo")
     fault = _difference(study.user_attrs.get(IDENTITY), _identity(config))
     if fault is None:
         return study
@@ -243,7 +248,7 @@ def _existing(config: "SearchConfig", storage: RDBStorage, where: str) -> Study 
 def _created(config: "SearchConfig", storage: RDBStorage) -> Study:
     small = ["minimize"] * (len(config.criteria) - 1) if config.goal == "front" else []
     study = optuna.create_study(
-        study_name=_name(config),
+        study_name=config.name or STUDY_NAME,
         storage=storage,
         directions=["maximize", *small],
         sampler=make_sampler(config.engine, config.engine_settings, config.space.genes),

@@ -1,5 +1,6 @@
 """The search loop: stop and resume, failures, duplicates, other studies, broken databases, and what it writes."""
 
+import contextlib
 import json
 import os
 import signal
@@ -284,6 +285,19 @@ def test_a_foreign_damaged_or_locked_database_is_one_line(tmp_path: Path) -> Non
     other.rollback()
     other.close()
     assert len(Judge().search(config(trials=2), tmp_path / "locked").trials) == 2
+
+
+def test_a_study_bears_the_name_of_its_search_and_one_of_before_goes_on(tmp_path: Path) -> None:
+    import optuna
+
+    url = f"sqlite:///{tmp_path / DATABASE}"
+    Judge().search(config(trials=2), tmp_path)
+    assert optuna.get_all_study_names(url) == ["toy"]
+    with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as database, database:
+        database.execute("UPDATE studies SET study_name = 'search'")
+    assert standing(config(), tmp_path).states["complete"] == 2
+    assert len(Judge().search(config(trials=3), tmp_path).trials) == 3
+    assert optuna.get_all_study_names(url) == ["search"]
 
 
 @pytest.mark.parametrize("engine", engines_for("front"))
