@@ -127,7 +127,7 @@ def report(
     out: Annotated[Path, typer.Option("--out", help="The page to write.")] = Path("latency.html"),
     where: Where = None,
 ) -> None:
-    """One page of kept results: a table and a plot of all samples per kind of device.
+    """One page of kept results: a table and a plot of samples per kind of device.
 
     Examples:
 

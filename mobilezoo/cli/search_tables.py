@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING
 from mobilezoo.cli.tables import print_table
 
 if TYPE_CHECKING:
+    from mobilezoo.search.finished import Finished
     from mobilezoo.search.records import LatencyEstimate, SearchResult, TrialRecord
     from mobilezoo.search.results import Standing
-    from mobilezoo.workflows.finetune import Finished
 
 
 def print_front(result: "SearchResult") -> None:

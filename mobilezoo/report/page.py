@@ -3,6 +3,7 @@
 import json
 from collections.abc import Mapping, Sequence
 from datetime import UTC, datetime
+from functools import partial
 from pathlib import Path
 from typing import Any
 
@@ -10,18 +11,9 @@ from mobilezoo.artifacts import Artifact, LatencyReport
 from mobilezoo.errors import MobilezooError, require
 from mobilezoo.files import write_text
 from mobilezoo.report.curves import Curves, read_curves, run_names
-from mobilezoo.report.figures import (
-    criterion_figures,
-    front_figure,
-    importance_figure,
-    latency_figure,
-    reward_figure,
-    training_figures,
-)
-from mobilezoo.report.importance import importances
-from mobilezoo.report.picture import architecture_svg, describe
+from mobilezoo.report.figures import latency_figure, training_figures
+from mobilezoo.report.search_section import SearchFound, search_section
 from mobilezoo.report.tables import counted, latency_groups, model_rows, parity_rows, tool_versions
-from mobilezoo.search.records import SearchResult, TrialRecord
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -34,11 +26,13 @@ def build_report(
     runs: Sequence[Path] = (),
     artifacts: Sequence[Artifact] = (),
     latencies: Sequence[LatencyReport] = (),
-    search: SearchResult | None = None,
+    searches: Sequence[SearchFound] = (),
+    unread: Sequence[tuple[str, str]] = (),
 ) -> Path:
     """Write the page and return its path; sections without records are left out.
 
-    `models` are mappings with name, params, macs (both counts), resolution (224 or 192x256) and top1 (percent).
+    `models` are mappings with name, params, macs (both counts), resolution (224 or 192x256) and top1 (percent);
+    `unread` are pairs of a file and the reason why the page shows nothing of it.
     Raises MissingToolError without jinja2 or plotly, MobilezooError for a run folder without readable metrics.
     """
     require("jinja2", "report")
@@ -62,7 +56,8 @@ def build_report(
         parity=parity_rows(artifacts),
         latency=latency,
         counted=counted(latencies),
-        search=None if search is None else _search_section(search, figures),
+        searches=[search_section(i, found, Path(out_path), partial(_add, figures)) for i, found in enumerate(searches)],
+        unread=unread,
         tools=tool_versions(artifacts),
         figures=figures,
     )
@@ -123,45 +118,6 @@ def _run_row(run: Curves) -> dict[str, Any]:
         "best_loss": run.best("val_loss", highest=False),
         "images_per_s": run.last("images_per_s"),
     }
-
-
-def _search_section(search: SearchResult, figures: dict[str, dict[str, Any]]) -> dict[str, Any]:
-    done = [t for t in search.trials if t.state == "complete" and t.latency]
-    shares = importances(search)
-    return {
-        "result": search,
-        "complete": len(done),
-        "ended": [t for t in search.trials if t.state != "complete"],
-        "front": _add(figures, "front", front_figure(search)) if done else None,
-        "further": [_add(figures, f"front-{i}", f) for i, f in enumerate(criterion_figures(search))] if done else [],
-        "reward": _add(figures, "reward", reward_figure(search)) if done else None,
-        "importance": _add(figures, "importance", importance_figure(shares)) if shares else None,
-        "best": None if search.best is None else _member(search, search.trial(search.best)),
-        "members": [_member(search, search.trial(number)) for number in search.front],
-    }
-
-
-def _member(search: SearchResult, trial: TrialRecord) -> dict[str, Any]:
-    """A network of the front: figures, picture, and the words for its stages."""
-    assert trial.point is not None
-    number = search.front.index(trial.number) if trial.number in search.front else None
-    path = None if number is None or number >= len(search.front_yaml) else search.front_yaml[number]
-    words = [describe(stage) for stage in trial.point.stages]
-    return {
-        "trial": trial,
-        "svg": architecture_svg(trial.point, f"Architecture of trial {trial.number}"),
-        "stages": list(zip(words, trial.arch, strict=False)),
-        "yaml": path,
-        "more": _more(trial),
-    }
-
-
-def _more(trial: TrialRecord) -> list[str]:
-    """Second measurements, other devices, size and memory of a front member, in words."""
-    lines = [f"measured again: {estimate.ms:.3g} ms on {device}" for device, estimate in trial.remeasured.items()]
-    lines += [f"{estimate.ms:.3g} ms on {device}" for device, estimate in trial.elsewhere.items()]
-    lines += [f"{trial.size_mb:.2f} MB"] if trial.size_mb is not None else []
-    return lines + ([f"{trial.memory_mb:.1f} MB of memory"] if trial.memory_mb is not None else [])
 
 
 def _render(*, figures: dict[str, dict[str, Any]], **context: Any) -> str:

@@ -3,31 +3,11 @@
 from pathlib import Path
 
 from mobilezoo.artifacts import save_json
-from mobilezoo.config import Record, load_record
+from mobilezoo.config import load_record
 from mobilezoo.errors import ExportError
-from mobilezoo.search.records import LatencyEstimate, SearchConfig, TrialRecord
+from mobilezoo.search.finished import FINISHED_NAME, Finished
+from mobilezoo.search.records import SearchConfig, TrialRecord
 from mobilezoo.workflows.candidate_evaluator import estimate_of
-
-FINISHED_NAME = "finetune.json"
-
-
-class Finished(Record):
-    """A searched network, finished: what the search said of it, and what came out."""
-
-    schema_version: int = 1
-    number: int
-    """Trial of the search."""
-    checkpoint: str
-    file: str
-    """The exported file."""
-    search_top1: float | None
-    top1: float | None
-    """Of the weights, in percent, on the recipe's validation split."""
-    file_top1: float
-    """Of the exported file in its own runtime."""
-    search_latency: LatencyEstimate | None
-    latency: dict[str, LatencyEstimate]
-    """Of the exported file, by device; empty where the search had an estimator and no device."""
 
 
 def finish(

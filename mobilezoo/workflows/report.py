@@ -1,66 +1,154 @@
 """`mobilezoo report`: gathers the records that lie in run folders and writes one page."""
 
+from collections.abc import Callable, Iterator
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any, TypeVar
 
-from mobilezoo.artifacts import Artifact, Checkpoint, LatencyReport, read_record_of, record_path, why_changed
+from mobilezoo.artifacts import Artifact, Checkpoint, Described, LatencyReport, read_record_of, record_path, why_changed
 from mobilezoo.errors import MobilezooError, existing_path
 from mobilezoo.files import COMMIT, tidy
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import written
+from mobilezoo_export.registry import file_suffixes
+
+if TYPE_CHECKING:
+    from mobilezoo.report.search_section import FinishedFound, SearchFound
+
+T = TypeVar("T")
+METRICS, LATENCY = "metrics.csv", ".latency.json"
 
 
 def write_report(folders: list[Path], out: Path) -> Path:
-    """One page over all records found below the folders. Raises MobilezooError where there is nothing to show."""
-    from mobilezoo.report import build_report
-    from mobilezoo.search.records import RESULT_NAME, load_search_result
-    from mobilezoo_export.registry import is_exported
+    """One page over all records found below the folders; what cannot be read is named on it with the reason.
 
-    roots = [existing_path(folder, "run folder") for folder in folders]
-    for folder in {committed.parent for root in roots for committed in root.rglob(f"*{COMMIT}")}:
-        tidy(folder)
-    runs = [metrics.parent for metrics in _found(roots, "metrics.csv")]
-    files = [p for p in _found(roots, "*") if is_exported(p) and record_path(p).exists()]
-    artifacts = [_artifact(file) for file in files]
-    latencies = [LatencyReport.parse(read_json(path), str(path)) for path in _found(roots, "*.latency.json")]
-    searches = _found(roots, RESULT_NAME)
+    Raises MobilezooError where there is nothing to show.
+    """
+    from mobilezoo.report import build_report
+    from mobilezoo.report.curves import read_curves
+
+    found = _Found([existing_path(folder, "run folder") for folder in folders])
+    runs = [path.parent for path in found.named(METRICS) if found.read(path, lambda p: read_curves(p.parent, p.name))]
+    artifacts = [record for file in found.exported() if (record := found.read(file, _artifact))]
+    latencies = [report for path in found.ending(LATENCY) if (report := found.read(path, _latency))]
+    searches = _searches(found)
+    models = [row for run in runs if (row := found.read(run / "best.safetensors", _model_row))]
     if not (runs or artifacts or latencies or searches):
         named = ", ".join(map(str, folders))
-        raise MobilezooError(f"nothing to report in {named}: no run, file, latency or search in it")
+        reason = "; ".join(f"{name}: {why}" for name, why in found.unread[:3])
+        raise MobilezooError(f"nothing to report in {named}: {reason or 'no run, file, latency or search in it'}")
     return build_report(
         out,
         title="mobilezoo report",
-        models=[row for run in runs if (row := _model_row(run))],
+        models=models,
         runs=runs,
         artifacts=artifacts,
         latencies=latencies,
-        search=load_search_result(searches[0]) if searches else None,
+        searches=searches,
+        unread=found.unread,
     )
 
 
-def _found(roots: list[Path], pattern: str) -> list[Path]:
-    """Files below the folders, without those of a search's single candidates and of writers at work."""
-    found = [(root, path) for root in roots for path in sorted(root.rglob(pattern))]
-    return [path for root, path in found if not any(map(_is_left_out, path.relative_to(root).parts))]
+class _Found:
+    """The files below some folders, without hidden ones and those of a search's single candidates."""
+
+    def __init__(self, roots: list[Path]) -> None:
+        self.unread: list[tuple[str, str]] = []
+        """(file, why it cannot be read)"""
+        self._suffixes = file_suffixes()
+        self._files = list(dict.fromkeys(path for root in roots for path in _below(root, self._suffixes)))
+
+    def named(self, name: str) -> list[Path]:
+        return [path for path in self._files if path.name == name]
+
+    def ending(self, ending: str) -> list[Path]:
+        return [path for path in self._files if path.name.endswith(ending)]
+
+    def exported(self) -> list[Path]:
+        """Exported files, and those that only a record tells of."""
+        endings = tuple(record_path(Path(suffix)).name for suffix in self._suffixes)
+        told = [path.with_name(path.name.removesuffix(".json")) for path in self._files if path.name.endswith(endings)]
+        return sorted({*told, *(path for path in self._files if path.suffix in self._suffixes)})
+
+    def read(self, path: Path, reader: Callable[[Path], T]) -> T | None:
+        """What `reader` makes of a file; None, and a line on the page, where it cannot."""
+        try:
+            return reader(path)
+        except MobilezooError as error:
+            self.unread.append((str(path), " ".join(str(error).split())))
+            return None
 
 
-def _is_left_out(name: str) -> bool:
-    return name == "trials" or name.startswith(".")
+def _below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
+    """Files in order; an `.mlpackage` is one."""
+    if any(folder.glob(f"*{COMMIT}")):
+        tidy(folder)
+    for path in sorted(folder.iterdir()):
+        if path.name.startswith(".") or path.name == "trials":
+            continue
+        if path.is_dir() and not path.is_symlink() and path.suffix not in suffixes:
+            yield from _below(path, suffixes)
+        else:
+            yield path
 
 
 def _artifact(file: Path) -> Artifact:
-    """The record of a file; nothing it proved holds for a file that changed since."""
-    record = read_record_of(Artifact, file)
-    reason = why_changed(file, record)
+    """The record of a file; nothing it proved holds for a file that is gone or changed since."""
+    beside = record_path(file)
+    record = read_record_of(Artifact, file) if file.exists() else Artifact.parse(read_json(beside), str(beside))
+    reason = _fault(file, record)
     return record.model_copy(update={"parity": None, "not_run": reason}) if reason else record
 
 
-def _model_row(run: Path) -> dict[str, Any] | None:
+def _fault(file: Path, record: Described) -> str:
+    """What is wrong with a file that has a record, if anything."""
+    return (why_changed(file, record) or "") if file.exists() else "the file is missing"
+
+
+def _latency(path: Path) -> LatencyReport:
+    return LatencyReport.parse(read_json(path), str(path))
+
+
+def _searches(found: _Found) -> "list[SearchFound]":
+    from mobilezoo.report.search_section import SearchFound
+    from mobilezoo.search.finished import FINISHED_NAME
+    from mobilezoo.search.records import RESULT_NAME, load_search_result
+
+    results = [(p.parent, one) for p in found.named(RESULT_NAME) if (one := found.read(p, load_search_result))]
+    finished = [(p, done) for p in found.named(FINISHED_NAME) if (done := found.read(p, _finished))]
+    for path, _ in finished:
+        if len(results) != 1 and not any(folder in path.parents for folder, _ in results):
+            found.unread.append((str(path), "its search is not in these folders: name the search's folder too"))
+    return [
+        SearchFound(result, tuple(done for path, done in finished if len(results) == 1 or folder in path.parents))
+        for folder, result in results
+    ]
+
+
+def _finished(path: Path) -> "FinishedFound":
+    """The record and its files, which lie beside it also where the folder was moved."""
+    from mobilezoo.report.search_section import FinishedFound
+    from mobilezoo.search.finished import Finished
+
+    record = Finished.parse(read_json(path), str(path))
+    weights, file = path.parent / "train" / Path(record.checkpoint).name, path.parent / Path(record.file).name
+    return FinishedFound(record, ((weights, _state(Checkpoint, weights)), (file, _state(Artifact, file))))
+
+
+def _state(cls: type[Described], file: Path) -> str:
+    """In a word or two, what is wrong with a file; empty where it is the one its record describes."""
+    if not file.exists():
+        return "missing"
+    try:
+        return "changed" if why_changed(file, read_record_of(cls, file)) else ""
+    except MobilezooError:
+        return "no record that can be read"
+
+
+def _model_row(weights: Path) -> dict[str, Any] | None:
     """The network that a run trained; None for a supernet, which is no single network."""
     from mobilezoo.models import create_model, recorded_config
     from mobilezoo.models.macs import count
 
-    weights = run / "best.safetensors"
     record = read_record_of(Checkpoint, weights)
     changed = why_changed(weights, record) is not None
     config = recorded_config(record, weights).built_for(record.resolution)
@@ -74,7 +162,7 @@ def _model_row(run: Path) -> dict[str, Any] | None:
     ).eval()
     return {
         "name": f"{config.name} (weights changed since training)" if changed else config.name,
-        "run": run.name,
+        "run": weights.parent.name,
         "resolution": written(record.resolution),
         **count(network, record.resolution),
         "top1": None if changed else record.top1,

@@ -6,10 +6,11 @@ from rich.console import Console
 
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError, MobilezooError, existing_path, require
+from mobilezoo.search.finished import Finished
 from mobilezoo.search.networks import load_search_config, yaml_data
 from mobilezoo.search.records import SearchConfig, SearchResult, TrialRecord
 from mobilezoo.workflows.candidate_evaluator import Judge
-from mobilezoo.workflows.finetune import Finished, finish
+from mobilezoo.workflows.finetune import finish
 
 
 def run_search(config: str, overrides: tuple[str, ...], out: Path | None, progress: bool) -> SearchResult:

@@ -49,7 +49,18 @@
     const narrow = div.clientWidth < 480;
     return Plotly.react(div, data.map(trace => paint(trace, narrow)), dress(layout, narrow), settings);
   });
-  const draw = () => Promise.all(drawings()).then(() => document.documentElement.dataset.drawn = "yes");
+  // With a view box, paper may scale a drawing to its column; on the screen it is as large as it was drawn.
+  const box = svg => svg.setAttribute("viewBox", `0 0 ${svg.getAttribute("width")} ${svg.getAttribute("height")}`);
+  const boxes = () => document.querySelectorAll(".plot .main-svg").forEach(box);
+  const draw = () => Promise.all(drawings()).then(() => {
+    boxes();
+    document.documentElement.dataset.drawn = "yes";
+  });
+  // A4 between its margins is 703 CSS pixels wide; drawn for that, letters keep their size on paper.
+  const fit = size => document.querySelectorAll(".plot").forEach(div => Plotly.relayout(div, size(div)));
+  const paper = div => div.closest(".grid, .split") ? 330 : 680;
+  addEventListener("beforeprint", () => { fit(div => ({ width: paper(div), height: div.clientHeight })); boxes(); });
+  addEventListener("afterprint", () => { fit(() => ({ width: null, height: null, autosize: true })); boxes(); });
   dark.addEventListener("change", draw);
   draw();
 })();

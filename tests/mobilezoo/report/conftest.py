@@ -17,6 +17,7 @@ from mobilezoo.artifacts import (
     Preprocessing,
     Protocol,
 )
+from mobilezoo.report.search_section import SearchFound
 from mobilezoo.search.objective import Objective, pareto_front
 from mobilezoo.search.records import LatencyEstimate, SearchResult, TrialRecord
 from mobilezoo.search.space import Space
@@ -146,5 +147,5 @@ def records(tmp_path: Path) -> dict[str, Any]:
             latency("demo_best", "litert", 0.41, "host", 2, ("the sentinel moved by 5.1% (3% accepted)",)),
             latency("mobilenetv2_ca_100", "litert", 3.4, "phone", 3),
         ],
-        "search": search_result(),
+        "searches": [SearchFound(search_result())],
     }
