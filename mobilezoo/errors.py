@@ -98,8 +98,10 @@ def require(module: str, extra: str) -> None:
 
 
 def existing_path(path: str | Path, what: str) -> Path:
-    """`path` as a Path, or a MobilezooError naming `what` is missing."""
+    """`path` as a Path, or a MobilezooError naming `what` is missing. Pipes, sockets and devices may never end."""
     found = Path(path).expanduser()
     if not found.exists():
         raise MobilezooError(f"{what} not found: {str(path)!r}")
+    if not (found.is_file() or found.is_dir()):
+        raise MobilezooError(f"{what} {str(path)!r} is a pipe, socket or device: name a file")
     return found

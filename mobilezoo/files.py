@@ -84,7 +84,7 @@ def at_rest(path: Path) -> Iterator[None]:
 def tidy(folder: Path) -> None:
     """Finish what dead writers committed in a folder and remove what else they left; once per process and folder."""
     with contextlib.suppress(OSError):
-        _tidy_once(folder.resolve())
+        _tidy_once(Path(os.path.realpath(folder)))
 
 
 @lru_cache(maxsize=4096)

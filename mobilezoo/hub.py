@@ -5,6 +5,7 @@ that timm cannot find by name (a YAML of the user's own, or a zoo name under whi
 data: its architecture is then `mobilezoo`, and its config an argument of that.
 """
 
+import os
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -54,7 +55,7 @@ def write_folder(checkpoint: Path, out: Path) -> Path:
 
     from mobilezoo.models import create_model, recorded_config
 
-    out = out.expanduser().resolve()
+    out = Path(os.path.realpath(out.expanduser()))
     _refuse_another_folder(out)
     record = load_record_of(Checkpoint, checkpoint)
     if record.probe_queries:

@@ -30,9 +30,9 @@ INT_LIMIT = 1 << 63
 def read_text(path: str | Path, limit: int) -> str:
     """The UTF-8 text of a regular file of at most `limit` bytes. Raises ConfigError."""
     try:
+        if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for its writer
+            raise ConfigError(f"{path}: not a regular file")
         with Path(path).open("rb") as file:
-            if not stat.S_ISREG(Path(path).stat().st_mode):
-                raise ConfigError(f"{path}: not a regular file")
             data = file.read(limit + 1)
     except (OSError, ValueError) as error:  # also a name with a NUL
         raise ConfigError(f"{path}: {getattr(error, 'strerror', None) or error}") from None

@@ -3,6 +3,7 @@
 Kinds (`DeviceInfo.kind`) are never mixed: a host, a phone, a browser and an emulated core give different numbers.
 """
 
+import os
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
@@ -95,7 +96,7 @@ def load_artifact(path: str | Path) -> ArtifactFile:
     """A file with its record, or with what it tells of itself. Raises MobilezooError where it is not the record's."""
     from mobilezoo_export import open_artifact
 
-    return ArtifactFile(Path(path).expanduser().resolve(), open_artifact(path))
+    return ArtifactFile(Path(os.path.realpath(Path(path).expanduser())), open_artifact(path))
 
 
 def unproven(record: Artifact) -> str | None:

@@ -23,6 +23,7 @@ from mobilezoo.data.tars import Place, TarSplit
 from mobilezoo.errors import DataError, MobilezooError
 from mobilezoo.files import write_text
 from mobilezoo.reading import read_json
+from mobilezoo.workers import end_with_parent
 
 INDEX_NAME = ".mobilezoo-index.json"
 FOLDER, TAR = "folder:", "tar:"
@@ -118,7 +119,7 @@ def check_data(
     index = _read_index(root)
     jobs = {f"{s}/{name}": found.job(name) for s, found in splits.items() for name, _ in found.scan.samples}
     stale = [n for n, job in jobs.items() if n not in index or (index[n].size, index[n].mtime_ns) != job[1:3]]
-    with ProcessPoolExecutor(max(1, workers)) as pool:
+    with ProcessPoolExecutor(max(1, workers), initializer=end_with_parent) as pool:
         read: Iterable[Entry] = pool.map(inspect, [jobs[name] for name in stale], chunksize=32)
         read = progress(read, len(stale)) if progress else read
         fresh = dict(zip(stale, read, strict=True))

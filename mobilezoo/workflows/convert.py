@@ -1,5 +1,6 @@
 """`mobilezoo convert`."""
 
+import os
 from pathlib import Path
 
 from mobilezoo.artifacts import Checkpoint, write_with_record
@@ -21,7 +22,7 @@ def convert_checkpoint(model: str, options: SubjectOptions, out: Path | None = N
     assert options.checkpoint is not None
     source = options.checkpoint
     out = out or source.with_suffix(".safetensors")
-    if out.suffix != ".safetensors" or out.resolve() == source.resolve():
+    if out.suffix != ".safetensors" or os.path.realpath(out) == os.path.realpath(source):
         raise ConfigError(f"--out {str(out)!r}: a .safetensors file, and another one than what is converted")
     subject = load_subject(model, options)
     tensors = {k: v.contiguous().clone() for k, v in subject.network.state_dict().items()}
