@@ -180,9 +180,20 @@ def _classifier_names(spec: Any) -> tuple[str, ...]:
         values = {out.name: op for op in block.operations for out in op.outputs if op.type == "const"}
         for op in block.operations:
             if op.type == "classify":
-                made = values.get(op.inputs["classes"].arguments[0].name)
-                return tuple(made.attributes["val"].immediateValue.tensor.strings.values) if made else ()
+                given = op.inputs["classes"].arguments[0]
+                if given.HasField("value"):
+                    return _strings(given.value)
+                made = values.get(given.name)
+                return _strings(made.attributes["val"]) if made else ()
     return ()
+
+
+def _strings(value: Any) -> tuple[str, ...]:
+    """A list of an ML Program, or a tensor of strings, as names."""
+    inside = value.immediateValue
+    if inside.HasField("list"):
+        return tuple(name for item in inside.list.values for name in _strings(item))
+    return tuple(map(str, (*inside.tensor.strings.values, *inside.tensor.longInts.values)))
 
 
 def _labels_in(told: dict[str, str]) -> tuple[str, ...]:

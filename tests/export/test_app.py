@@ -9,7 +9,7 @@ from torch import nn
 
 from mobilezoo.artifacts import Quantization
 from mobilezoo.files import sha256_of
-from mobilezoo_export import ExportOptions, ExportSpec, export_model, load_runner
+from mobilezoo_export import ExportOptions, ExportSpec, export_model, load_runner, packs
 from mobilezoo_export.app import notes, notes_text, read_notes, to_normalised, to_pixels
 from mobilezoo_export.contract import Borders
 from mobilezoo_export.images import sample_images
@@ -158,6 +158,7 @@ def test_core_ml_classifiers_answer_with_names(tiny: nn.Module, tiny_spec: Expor
     with torch.no_grad():
         expected = tiny(torch.from_numpy(images)).softmax(-1).numpy()
     np.testing.assert_allclose(load_runner(result.path).run(images), expected, atol=2e-4)
+    assert packs.from_coreml(Path(result.path)).labels == spec.labels
 
 
 @pytest.mark.parametrize(

@@ -254,3 +254,34 @@ def test_a_record_that_is_of_another_file_is_an_error_and_never_foreign(exported
     record_path(path).write_text(json.dumps({"schema_version": 1}))
     with pytest.raises(MobilezooError, match=r"x\.onnx\.json"):
         open_artifact(path)
+
+
+@pytest.mark.slow
+def test_core_ml_files_with_two_outputs_are_read_at_the_one_that_fits_and_classifiers_know_names(tmp_path):
+    ct = pytest.importorskip("coremltools")
+    import torch
+
+    class Two(nn.Module):
+        def forward(self, x_bchw):
+            return x_bchw.amax((2, 3)).sum(1, keepdim=True) * torch.ones(1, 5), x_bchw.mean((2, 3)).softmax(-1)
+
+    class One(nn.Module):
+        def forward(self, x_bchw):
+            return x_bchw.mean((2, 3)).softmax(-1)
+
+    def saved(network, path, **more):
+        program = torch.export.export(network.eval(), (torch.zeros(1, 3, 8, 8),)).run_decompositions({})
+        ct.convert(program, convert_to="mlprogram", skip_model_load=True, **more).save(str(path))
+        return path
+
+    images = np.random.default_rng(0).random((1, 3, 8, 8), dtype=np.float32)
+    means = images.mean((2, 3))
+    expected = np.exp(means) / np.exp(means).sum()
+    for record in (
+        open_artifact(saved(Two(), tmp_path / "two.mlpackage"), labels=3),
+        open_artifact(saved(One(), tmp_path / "one.mlpackage", classifier_config=ct.ClassifierConfig(["a", "b", "c"]))),
+    ):
+        assert (record.output, "scores" in record.untold) == ("probabilities", False)
+        with FileApart(tmp_path / record.path, record) as opened:
+            assert np.allclose(opened.run(images), expected, atol=2e-3)
+    assert record.labels == ("a", "b", "c")

@@ -57,8 +57,8 @@ class Program:
     def input_name(self) -> str:
         return next(iter(self.function.inputs))
 
-    def run(self, image: np.ndarray, observe: Observer | None = None) -> np.ndarray:
-        """The program's first output, or a classifier's probabilities, for one input.
+    def run(self, image: np.ndarray, observe: Observer | None = None, output: int = 0) -> np.ndarray:
+        """One of the program's outputs, or a classifier's probabilities, for one input.
 
         It has `input_shape`, or other sizes where the program leaves them open. Raises ExportError where a value has
         another shape than declared.
@@ -72,7 +72,7 @@ class Program:
         with torch.no_grad():
             for item in self.operations():
                 self._compute(item, values, observe)
-        last = self.function.outputs[0]
+        last = self.function.outputs[output]
         if last.op is not None and last.op.op_type == CLASSIFY:
             last = last.op.inputs["probabilities"]
         result: np.ndarray = values[last].numpy()

@@ -161,18 +161,19 @@ class CoreMLRunner(Runner):
         self._held = np.asarray(values[0], dtype=np.float32)
 
     def invoke(self) -> None:
-        self._result = self._program.run(self._held)
+        self._result = self._program.run(self._held, output=self.output_index)
 
     def output(self) -> np.ndarray:
         return np.asarray(self._result, dtype=np.float32)
 
 
 def declared(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of a package's description."""
+    """Inputs and outputs of a package's description; of a classifier's outputs, the probabilities alone."""
     import coremltools as ct
 
     described = ct.utils.load_spec(str(path)).description
-    return tuple(map(_tensor, described.input)), tuple(map(_tensor, described.output))
+    read = [f for f in described.output if described.predictedProbabilitiesName in ("", f.name)]
+    return tuple(map(_tensor, described.input)), tuple(map(_tensor, read))
 
 
 def _tensor(feature: Any) -> TensorSpec:
@@ -198,18 +199,19 @@ class _Prediction:
 
         self.model = ct.models.MLModel(str(path))
         described = self.model.get_spec().description
-        self._names = described.input[0].name, described.predictedProbabilitiesName or described.output[0].name
-        self._labels = parse_json(described.metadata.userDefined.get(KEY, "{}"), path.name).get("labels", [])
+        self._input, probabilities = described.input[0].name, described.predictedProbabilitiesName
+        self._outputs = [probabilities] if probabilities else [feature.name for feature in described.output]
+        self._labels = packs.from_coreml(path).labels
         kind = described.input[0].type
         self._image = kind.WhichOneof("Type") == "imageType"
         self.input_shape = usual_shape(kind)
 
-    def run(self, image: np.ndarray) -> np.ndarray:
+    def run(self, image: np.ndarray, output: int = 0) -> np.ndarray:
         from PIL import Image
 
         pixels = image[0].transpose(1, 2, 0).squeeze(-1) if image.shape[1] == 1 else image[0].transpose(1, 2, 0)
         fed = Image.fromarray(pixels.astype(np.uint8)) if self._image else image
-        answer = self.model.predict({self._names[0]: fed})[self._names[1]]
+        answer = self.model.predict({self._input: fed})[self._outputs[output]]
         return np.asarray([[answer[label] for label in self._labels]] if isinstance(answer, dict) else answer)
 
 
