@@ -11,6 +11,7 @@ from PIL import Image
 from mobilezoo.artifacts import InputSpec, Quantization
 from mobilezoo.cli import main as cli
 from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.files import save_record
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.workflows.answers import Answers
 from mobilezoo.workflows.open_file import parse_preprocess
@@ -262,6 +263,21 @@ def test_preprocess_of_a_network_is_refused(photos: Path, capsys: pytest.Capture
         assert code == 2
         assert "--preprocess 'raw' is for exported files without a record, 'mnasnet_small' is a network" in err
         assert len(err.splitlines()) == 1
+
+
+def test_what_a_record_says_of_its_file_is_not_said_again(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    from mobilezoo_export import open_artifact
+
+    file, image = colors_file(tmp_path / "ours.onnx"), photos / "train" / "red" / "0.png"
+    save_record(file, open_artifact(file).model_copy(update={"foreign": False, "preprocessing": PLAIN, "untold": ()}))
+    for option, value in (("--preprocess", "raw"), ("--mean", "0.5"), ("--std", "0.5"), ("--resolution", "32")):
+        for words in (("predict", file, image), ("eval", file, "--data", f"folder:{photos}")):
+            code, _, err = call(capsys, *words, option, value)
+            assert (code, len(err.splitlines())) == (2, 1)
+            assert f"'ours.onnx' has a record, which says how images become its input: leave {option} out" in err
+    assert probabilities_of(file, capsys, image) == pytest.approx(softmax(RED / 255), abs=1e-6)
 
 
 def test_one_of_several_outputs_is_found_or_both_are_named(
