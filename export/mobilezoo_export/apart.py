@@ -54,7 +54,7 @@ class FileApart:
         self._held.close()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """The first output, float32 [n, ...], of any number of float32 NCHW images."""
+        """The scores, float32 [n, ...], of any number of float32 NCHW images."""
         images, answers = (self._folder / name for name in ("images.npy", "answers.npy"))
         np.save(images, np.ascontiguousarray(batch, dtype=np.float32))
         self._ask(

@@ -10,7 +10,7 @@ import numpy as np
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
-from mobilezoo.reading import parse_json, read_json
+from mobilezoo.reading import read_json
 from mobilezoo_export import app, coverage, packs
 from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
 from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, TensorSpec, Told

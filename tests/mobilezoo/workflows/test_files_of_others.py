@@ -8,10 +8,9 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilezoo.artifacts import InputSpec, Quantization
+from mobilezoo.artifacts import InputSpec, Quantization, save_record
 from mobilezoo.cli import main as cli
 from mobilezoo.errors import ConfigError, MobilezooError
-from mobilezoo.files import save_record
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.workflows.answers import Answers
 from mobilezoo.workflows.open_file import parse_preprocess
@@ -109,7 +108,10 @@ class Inline:
         except MobilezooError as error:
             return {"error": str(error)}
 
-    def end(self) -> None:
+    def __enter__(self) -> "Inline":
+        return self
+
+    def __exit__(self, *_: object) -> None:
         pass
 
 
