@@ -79,9 +79,11 @@ class Worker:
             if timer is not None:
                 timer.cancel()
         try:
-            answer: dict[str, Any] = json.loads(line)
+            answer = json.loads(line)
         except ValueError:  # nothing, or half a line: it died over the request
-            raise WorkerEndedError(self._ending(limit_s if expired.is_set() else None)) from None
+            answer = None
+        if not isinstance(answer, dict):
+            raise WorkerEndedError(self._ending(limit_s if expired.is_set() else None))
         return answer
 
     def end(self) -> None:

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilezoo.artifacts import LatencyReport
-from mobilezoo.errors import ConfigError, MobilezooError, existing_path
+from mobilezoo.errors import ConfigError, MobilezooError, existing_path, printable
 from mobilezoo.files import write_text
 from mobilezoo.reading import MAX_JSON_BYTES, parse_json
 from mobilezoo_latency import stats
@@ -20,6 +20,10 @@ from mobilezoo_latency.measuring import summarize
 from mobilezoo_latency.store import Store
 
 MINUTE_MS = 60_000.0
+SCHEMA = 1
+"""Of `LatencyReport`, as the lines of a file say."""
+FORMULA = ("=", "+", "-", "@")
+"""What spreadsheets take for a program."""
 COLUMNS = ("kind", "device", "runtime", "model", "target", "precision", "protocol")
 """What a listing can be filtered by."""
 
@@ -107,8 +111,15 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
     out = io.StringIO()
     writer = csv.DictWriter(out, list(rows[0]), lineterminator="\n")
     writer.writeheader()
-    writer.writerows(rows)
+    writer.writerows({key: _plain(value) for key, value in row.items()} for row in rows)
     return out.getvalue()
+
+
+def _plain(value: Any) -> Any:
+    """A cell of a table that other programs open: one line of text that is text."""
+    if not isinstance(value, str):
+        return value
+    return printable(f"'{value}" if value.startswith(FORMULA) else value)
 
 
 def import_results(store: Store, path: str | Path) -> tuple[int, int]:
@@ -121,7 +132,7 @@ def import_results(store: Store, path: str | Path) -> tuple[int, int]:
         reports = list(_lines(source))
     except (OSError, ConfigError) as error:
         reason = error.strerror if isinstance(error, OSError) else None
-        raise MobilezooError(f"{reason or error}; nothing was imported") from None
+        raise MobilezooError(f"{f'{path}: {reason}' if reason else error}; nothing was imported") from None
     added = sum(store.add(report) for report in reports)
     return added, len(reports) - added
 
@@ -144,4 +155,8 @@ def _lines(source: Path) -> Iterator[LatencyReport]:
             data = parse_json(text, place)
             if not isinstance(data, dict):
                 raise ConfigError(f"{place}: not a latency result")
+            if data.get("schema_version", SCHEMA) != SCHEMA:
+                other = printable(str(data["schema_version"])[:40])
+                remedy = "use the version of mobilezoo that wrote it"
+                raise ConfigError(f"{place}: of schema {other}, and this version reads {SCHEMA}: {remedy}")
             yield LatencyReport.parse(data, place)

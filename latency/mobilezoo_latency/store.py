@@ -29,7 +29,7 @@ from sqlalchemy import (
     func,
     select,
 )
-from sqlalchemy.engine import Connection, make_url
+from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
@@ -41,6 +41,13 @@ ENVIRONMENT = "MOBILEZOO_LATENCY_DB"
 LOCK_WAIT_S = 60
 CREATION_LOCK = 0x6D7A6C61
 """Of PostgreSQL, held by whoever creates the table; any number that nobody else uses."""
+REMEDIES = {
+    "unable to open": f": file and folder must be writable, also to read: copy it, or set {ENVIRONMENT}",
+    "readonly": f": file and folder must be writable, also to read: copy it, or set {ENVIRONMENT}",
+    "is full": ": free some space, or set " + ENVIRONMENT,
+    "locked": ": another program holds it: end that, or wait",
+}
+"""By words of SQLite's own message."""
 METADATA = MetaData()
 REPORTS = Table(
     "latency_reports",
@@ -88,14 +95,14 @@ class Store:
         self.file: Path | None = None
         if "://" not in text:
             self.file = Path(text).expanduser()
-            text = f"sqlite:///{self.file}"
         elif text.startswith("sqlite:///"):
             self.file = Path(text.removeprefix("sqlite:///"))
         if self.file is not None:
             _make_folder(self.file)
         try:
             wait = {"timeout": LOCK_WAIT_S} if self.file is not None else {}
-            self._engine = create_engine(make_url(text), connect_args=wait)
+            address = URL.create("sqlite", database=str(self.file)) if self.file is not None else make_url(text)
+            self._engine = create_engine(address, connect_args=wait)
         except (ArgumentError, NoSuchModuleError) as error:
             raise MobilezooError(f"results database {text!r}: {error}") from None
         except ModuleNotFoundError as error:
@@ -213,7 +220,8 @@ class Store:
                 type(error) is DatabaseError
             ):  # its subclasses name a fault of the request or the server, not of the file
                 raise MobilezooError(self._set_aside(reason)) from None
-            raise MobilezooError(f"results database {self._engine.url!s}: {reason}") from None
+            remedy = next((remedy for words, remedy in REMEDIES.items() if words in reason), "")
+            raise MobilezooError(f"results database {self._engine.url!s}: {reason}{remedy}") from None
 
     def _set_aside(self, reason: str) -> str:
         if self.file is None or not self.file.is_file():

@@ -36,7 +36,7 @@ def list_(where: Where = None, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
         return
-    cells = [(*(_short(row[key]) for key in SHOWN), _how(row), row["noisy"]) for row in rows]
+    cells = [(*(_cut(_short(row[key])) for key in SHOWN), _how(row), _cut(row["noisy"], 300)) for row in rows]
     columns = ("id", *SHOWN[1:7], "median ms", "p90 ms", "p99 ms", "how", "noisy")
     print_table("kept latencies", columns, cells)
 
@@ -173,6 +173,11 @@ def _plain_rows(shown: dict[str, Any], prefix: str = "") -> Iterator[tuple[str, 
             yield name, "; ".join(map(str, value))
         elif value not in (None, "", [], ()):
             yield name, ("yes" if value else "no") if isinstance(value, bool) else _short(value)
+
+
+def _cut(text: str, most: int = 80) -> str:
+    """A list is for many results: what is longer than a name stands whole in `show`."""
+    return text if len(text) <= most else f"{text[: most - 1]}…"
 
 
 def _short(value: Any) -> str:

@@ -158,6 +158,32 @@ def test_a_worker_that_dies_is_named_with_its_last_words(tiny_onnx, program, exp
         pass
 
 
+DIES = """
+import json, os, signal, sys
+opened = {"runtime": "x", "warmup_runs": 1, "warmup_settled": True, "runs_per_sample": 1}
+opened.update(dict.fromkeys(("load_ms", "first_run_ms", "sentinel_before_ms"), 1.0))
+for line in sys.stdin:
+    if json.loads(line)["op"] == "open":
+        print(json.dumps(opened), flush=True)
+    if WHEN in line:
+        os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.parametrize("when", ["close", "open"])
+def test_a_worker_that_kills_itself_on_close_is_named_and_no_broken_pipe(tiny_onnx, when):
+    def close() -> None:
+        with WorkerSession(
+            tiny_onnx, QUICK, command=[sys.executable, "-c", DIES.replace("WHEN", repr(when))]
+        ) as session:
+            if when == "open":
+                session._worker._process.wait()  # the request meets a broken pipe
+            session.close()
+
+    with pytest.raises(DeviceError, match="the runtime ended with SIGKILL"):
+        close()
+
+
 def test_threads_or_delegate_other_than_asked_for_fail(tiny_onnx):
     artifact = load_artifact(tiny_onnx)
     device = load_device("host").for_artifact(artifact)

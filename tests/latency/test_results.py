@@ -148,6 +148,22 @@ def test_lines_end_at_line_feeds_only(store, tmp_path):
     assert [report.device.name for _, report in other.rows()][1] == odd
 
 
+def test_another_schema_or_no_file_is_one_line_that_says_what_to_do(store, tmp_path):
+    path = edited(store, tmp_path / "all.jsonl", lambda data: data.update(schema_version=2))
+    with pytest.raises(MobilezooError, match="of schema 2, and this version reads 1: use the version"):
+        import_results(Store(tmp_path / "other.db"), path)
+    with pytest.raises(MobilezooError, match=f"{tmp_path}: Is a directory"):
+        import_results(store, tmp_path)
+
+
+def test_a_csv_holds_no_formula_and_nothing_that_steers_a_terminal(tmp_path):
+    store = Store(tmp_path / "latency.db")
+    store.add(made(model="=cmd|x", device=DeviceInfo(name="a\x1b[2J\nb", kind="host", runtime="@x")))
+    export_results(store, tmp_path / "all.csv")
+    (row,) = csv.DictReader(io.StringIO((tmp_path / "all.csv").read_text(encoding="utf-8")))
+    assert (row["model"], row["device"], row["runtime"]) == ("'=cmd|x", "a\\x1b[2J\\nb", "'@x")
+
+
 def test_a_line_named_twice_is_counted_once(store, tmp_path):
     export_results(store, tmp_path / "all.jsonl")
     twice = tmp_path / "twice.jsonl"

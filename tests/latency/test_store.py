@@ -6,6 +6,7 @@ import threading
 from pathlib import Path
 
 import pytest
+from sqlalchemy import event
 
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.errors import MobilezooError
@@ -140,6 +141,30 @@ def test_the_default_database_follows_the_environment(tmp_path, monkeypatch):
     monkeypatch.setenv("MOBILEZOO_LATENCY_DB", str(tmp_path / "mine.db"))
     Store().add(made())
     assert (tmp_path / "mine.db").is_file()
+
+
+def test_a_file_name_is_no_address(tmp_path):
+    for name in ("a?b=c.db", "100%.db", "a#b.db", "a b:@.db"):
+        Store(tmp_path / name).add(made())
+        assert (tmp_path / name).is_file()
+
+
+def test_a_database_that_cannot_be_written_is_one_line_with_the_remedy(tmp_path):
+    with pytest.raises(MobilezooError, match="must be writable") as error:
+        Store(tmp_path)  # a folder: what a folder that is read-only says too
+    assert "\n" not in str(error.value)
+
+
+def test_a_full_disk_is_one_line_with_the_remedy(store):
+    store.add(made())
+    with store._connect() as connection:
+        (pages,) = connection.exec_driver_sql("pragma page_count").one()
+    limit = f"pragma max_page_count={pages + 2}"
+    event.listen(store._engine, "connect", lambda connection, _: connection.execute(limit))
+    store._engine.dispose()
+    with pytest.raises(MobilezooError, match="is full: free some space"):
+        store.add(made(model="b", noisy=("x" * 500_000,)))
+    assert len(store.rows()) == 1
 
 
 def spoil(store: Store, number: int, change: str = '"samples_ms":[NaN,-1.0]') -> None:

@@ -83,6 +83,33 @@ def test_two_writers_of_one_report_keep_one(address):
     assert len(kept) == len(stores)
 
 
+def test_eight_creators_at_once_make_one_table(address):
+    """IF NOT EXISTS alone lets two of them create the same type at once, and one fails."""
+    from sqlalchemy import create_engine, text
+
+    engine = create_engine(address)
+    for _ in range(5):
+        with engine.begin() as connection:
+            connection.execute(text("drop table if exists latency_reports"))
+        start, made_by, failed = threading.Barrier(8), list[Store](), list[Exception]()
+
+        def create(start: threading.Barrier = start, made_by: list = made_by, failed: list = failed) -> None:
+            start.wait()
+            try:
+                made_by.append(Store(address))
+                made_by[-1].add(made("d" * 64))
+            except Exception as error:
+                failed.append(error)
+
+        workers = [threading.Thread(target=create) for _ in range(8)]
+        for worker in workers:
+            worker.start()
+        for worker in workers:
+            worker.join()
+        assert failed == []
+        assert len(Store(address).rows()) == 1
+
+
 def test_a_server_that_is_gone_is_one_line():
     pytest.importorskip("psycopg")
     with pytest.raises(MobilezooError, match="results database") as error:

@@ -37,6 +37,7 @@ def test_answers_come_without_what_libraries_print():
         ("import sys; print('no room\\n', file=sys.stderr); sys.exit(3)", "ended with status 3: no room"),
         ("print('{\"half\": ', end='', flush=True)", "ended with status 0"),
         ("import sys; sys.stdout.buffer.write(b'\\xff\\n')", "ended with status 0"),
+        ("print('[1]')", "ended with status 0"),
     ],
 )
 def test_a_death_is_named_and_nothing_else_is_raised_while_closing(program, expected):

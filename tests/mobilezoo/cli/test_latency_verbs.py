@@ -7,7 +7,7 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, save_record
+from mobilezoo.artifacts import Artifact, DeviceInfo, InputSpec, LatencyReport, Preprocessing, save_record
 from mobilezoo.cli.main import main
 from mobilezoo.files import sha256_of, size_of
 from mobilezoo_latency import Store
@@ -221,3 +221,16 @@ def test_a_name_is_exported_and_counted_on_an_emulated_core_and_found_again(tmp_
     assert again["cached"], "the same name gives the same file"
     (fresh,) = json.loads(call(capsys, *how, "--no-cache")[1])
     assert fresh["counts"] == first["counts"]
+
+
+def test_a_list_cuts_long_names_and_show_does_not(capsys):
+    named = DeviceInfo(name="phone", kind="phone", runtime="LiteRT")
+    plain = {"artifact": "a", "target": "litert", "precision": "fp32", "device": named, "protocol": TIERS["screen"]}
+    nothing = dict.fromkeys(("load_ms", "first_run_ms", "sentinel_before_ms", "sentinel_after_ms"))
+    noisy = ("why " * 1000,)
+    report = LatencyReport(
+        artifact_sha256="a", model="m" * 5000, samples_ms=(1.0,), measured_at="now", noisy=noisy, **plain, **nothing
+    )
+    Store().add(report)
+    assert len(call(capsys, "latency", "list")[1]) < 5000
+    assert "m" * 5000 in call(capsys, "latency", "show", "1")[1]
