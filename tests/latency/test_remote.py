@@ -366,6 +366,21 @@ def test_a_runner_that_fails_is_named_with_its_last_words(launcher, tiny_tflite,
         device.measure(load_artifact(tiny_tflite), QUICK)
 
 
+def test_quantised_files_of_others_are_timed_and_said_to_be_unproven(launcher, shared, tmp_path):
+    device = stand_in(launcher, LocalLink(tmp_path))
+    file = shared / "foreign" / "tflite" / "coral_mobilenet_v1_0.25_128_quant.tflite"
+    report = profile(file, device, QUICK, store=Store(tmp_path / "latency.db"))
+    assert len(report.samples_ms) == 5
+    assert (report.device.kind, report.unproven) == ("board", "not proven here")
+
+
+def test_a_file_that_the_devices_runtime_refuses_is_one_line(launcher, shared, tmp_path):
+    device = stand_in(launcher, LocalLink(tmp_path))
+    with pytest.raises(DeviceError, match=r"does not load this file .*: --device host may time it") as error:
+        device.measure(load_artifact(shared / "foreign" / "tflite" / "coral_keras_lstm_mnist_ptq.tflite"), QUICK)
+    assert "\n" not in str(error.value)
+
+
 def test_a_machine_that_is_not_arm64_is_refused(launcher, tmp_path):
     device = stand_in("", LocalLink(tmp_path))
     with pytest.raises(DeviceError, match="not arm64"):

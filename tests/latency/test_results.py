@@ -195,3 +195,27 @@ def test_an_estimate_has_no_percentiles(store):
     (row,) = [row for row in list_results(store) if row["model"] == "d"]
     assert (row["median_ms"], row["ci_low_ms"], row["ci_high_ms"]) == (5.0, 4.0, 6.0)
     assert (row["p90_ms"], row["p99_ms"]) == (None, None)
+
+
+def test_percentiles_of_estimates_are_nowhere(store, tmp_path, capsys, monkeypatch):
+    """Neither in JSON nor in CSV, tables, pages or the figures of `profile`; none is known of one number."""
+    from mobilezoo.artifacts import Counts
+    from mobilezoo.cli import latency
+    from mobilezoo.report import build_report
+    from mobilezoo.workflows.profile import print_reports, report_dict
+
+    (report,) = [r for _, r in store.rows() if r.model == "d"]
+    assert set(report_dict(report)["summary"]) == {"median_ms", "ci_low_ms", "ci_high_ms"}
+    export_results(store, tmp_path / "all.csv")
+    (row,) = [r for r in csv.DictReader(io.StringIO((tmp_path / "all.csv").read_text())) if r["model"] == "d"]
+    assert (row["median_ms"], row["p90_ms"], row["p99_ms"]) == ("5.0", "", "")
+    monkeypatch.setattr("mobilezoo_latency.Store", lambda: store)
+    latency.list_(where=["model=d"])
+    line = capsys.readouterr().out.splitlines()[-1].split()
+    assert line[6:10] == ["screen", "5.000", "estimated,", "error"]
+    counted = report.model_copy(update={"counts": Counts(instructions=9, cycles=4.0)})
+    print_reports([counted])
+    page = build_report(tmp_path / "r.html", title="x", latencies=[counted]).read_text()
+    for text in (capsys.readouterr().out, page[page.index("<body>") :]):
+        assert "p90" not in text
+        assert "p99" not in text
