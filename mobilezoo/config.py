@@ -180,16 +180,18 @@ def explained(record: Record) -> list[tuple[str, str, str]]:
     return list(_rows(type(record), record, ""))
 
 
-def _rows(cls: type[BaseModel], record: BaseModel | None, prefix: str) -> Iterator[tuple[str, str, str]]:
+def _rows(
+    cls: type[BaseModel], record: BaseModel | None, prefix: str, inside: tuple[type[BaseModel], ...] = ()
+) -> Iterator[tuple[str, str, str]]:
     for name, field in cls.model_fields.items():
         group, value = _record_in(field.annotation), getattr(record, name, None)
         key = prefix + name
         if group is None or not isinstance(value, BaseModel):
             shown = "" if record is None else _shown(value)
             yield key, shown, field.description or (_first_line(group) if group else _alternatives(field.annotation))
-        if group is not None:
+        if group is not None and group not in (cls, *inside):  # a record may hold one of its own kind
             listed = isinstance(value, tuple)
-            yield from _rows(group, None if listed else value, f"{key}[]." if listed else f"{key}.")
+            yield from _rows(group, None if listed else value, f"{key}[]." if listed else f"{key}.", (cls, *inside))
 
 
 def _shown(value: Any) -> str:

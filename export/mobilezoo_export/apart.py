@@ -13,6 +13,8 @@ import numpy as np
 from mobilezoo import workers
 from mobilezoo.artifacts import Artifact, has_record
 from mobilezoo.errors import ExportError, existing_path
+from mobilezoo.files import size_of
+from mobilezoo.memory import limit_memory_for
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import Worker, WorkerEndedError
 
@@ -102,6 +104,7 @@ class _Loaded:
         from mobilezoo_export.foreign import describe_file
         from mobilezoo_export.registry import load_runner, set_input
 
+        limit_memory_for(size_of(path))
         artifact = Artifact.parse(given, str(path)) if given else None
         if artifact is None and has_record(path):
             artifact = load_record_of(Artifact, path)

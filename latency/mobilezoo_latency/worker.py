@@ -14,6 +14,8 @@ from typing import Any
 from mobilezoo import workers
 from mobilezoo.artifacts import Protocol
 from mobilezoo.errors import DeviceError, MobilezooError
+from mobilezoo.files import size_of
+from mobilezoo.memory import limit_memory_for
 from mobilezoo_latency import machine
 from mobilezoo_latency.protocol import WarmUp, runs_per_sample, sample, timer_step_s, warm_up
 from mobilezoo_latency.sentinel import Sentinel
@@ -120,6 +122,8 @@ def main() -> None:
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:
         nonlocal session
+        if "artifact" in request:
+            limit_memory_for(size_of(Path(request["artifact"])))
         if request["op"] == "open":
             session = Session(request["artifact"], Protocol.parse(request["protocol"], "request"))
             return session.opened()
