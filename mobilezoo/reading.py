@@ -220,5 +220,5 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 def _yaml_fault(error: Exception) -> str:
     """What is wrong and where, in one line."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
-    text = " ".join((problem or str(error) or type(error).__name__).split())[:200]
+    text = printable(" ".join((problem or str(error) or type(error).__name__).split())[:200])
     return f"{text} (line {mark.line + 1}, column {mark.column + 1})" if mark else text

@@ -147,15 +147,16 @@ def import_csv(path: str | Path, device: DeviceInfo, key: str = "key", ms: str =
     try:
         with file.open(encoding="utf-8", newline="") as handle:
             rows = csv.DictReader(handle)
-            if missing := [name for name in (key, ms) if name not in (rows.fieldnames or ())]:
-                raise MobilezooError(f"{file.name}: no column {missing[0]!r}, only {list(rows.fieldnames or ())}")
+            columns = list(rows.fieldnames or ())
+            if missing := [name for name in (key, ms) if name not in columns]:
+                raise MobilezooError(f"{file.name}: no column {missing[0]!r}, only {shortened(repr(columns))}")
             for row in rows:
                 place = f"{file.name}, line {rows.line_num}"
                 name = row[key]
                 if not name:
                     raise MobilezooError(f"{place}: no block name")
                 if name in blocks:
-                    raise MobilezooError(f"{place}: block {name!r} stands there twice")
+                    raise MobilezooError(f"{place}: block {shortened(repr(name))} stands there twice")
                 blocks[name] = _block_ms(row[ms], place)
     except (OSError, ValueError, csv.Error) as error:
         raise MobilezooError(f"{file.name}: cannot be read as CSV: {error}") from None
