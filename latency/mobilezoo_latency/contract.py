@@ -4,13 +4,14 @@ Kinds (`DeviceInfo.kind`) are never mixed: a host, a phone, a browser and an emu
 """
 
 import os
+import shlex
 from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import ClassVar
+from typing import Annotated, ClassVar
 
-from pydantic import Field
+from pydantic import AfterValidator, Field
 
 from mobilezoo.artifacts import Artifact, DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.config import Record
@@ -21,6 +22,20 @@ NAME_LIMIT = 120
 NAME = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,100}$"
 """What a user calls something: one short line of printable text."""
 SENTENCE = NAME.replace("100", "500")
+
+
+def _splits(text: str) -> str:
+    try:
+        words = shlex.split(text)
+    except ValueError as error:
+        raise ValueError(f"a command line as a shell reads it: {str(error).lower()}") from None
+    if text and not words:
+        raise ValueError("a command line, or nothing at all")
+    return text
+
+
+Command = Annotated[str, Field(pattern=SENTENCE), AfterValidator(_splits)]
+"""A program and its arguments, quoted as in a shell; empty for none."""
 
 
 class DeviceConfig(Record):

@@ -28,7 +28,7 @@ from mobilezoo_latency.browser.handler import PAGE
 from mobilezoo_latency.browser.messages import Hello, Result, job_of, limit_s, usable
 from mobilezoo_latency.browser.reach import LOCAL_NAMES, lan_address, one_address, who_and_how
 from mobilezoo_latency.browser.server import PageServer, in_url
-from mobilezoo_latency.contract import NAME, ArtifactFile, Device, DeviceConfig, name_of, utc_now
+from mobilezoo_latency.contract import NAME, ArtifactFile, Command, Device, DeviceConfig, name_of, utc_now
 from mobilezoo_latency.protocol import judge
 from mobilezoo_latency.stats import median, median_known
 
@@ -58,7 +58,7 @@ class BrowserConfig(DeviceConfig):
     phone: str = Field(
         default="", pattern=NAME, description="what to call the phone; its results are found again by this name"
     )
-    open: str = Field(default="", description="a command that opens the page on this machine; the link is appended")
+    open: Command = Field(default="", description="a command that opens the page on this machine; the link is appended")
     patience_s: float = Field(default=300.0, gt=0, description="how long a silent browser is waited for")
 
     @model_validator(mode="after")

@@ -21,7 +21,7 @@ from mobilezoo.errors import DeviceError
 from mobilezoo.files import sha256_of
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_export.registry import load_exporter
-from mobilezoo_latency.contract import SENTENCE, ArtifactFile, Device, DeviceConfig, name_of, utc_now
+from mobilezoo_latency.contract import ArtifactFile, Command, Device, DeviceConfig, name_of, utc_now
 from mobilezoo_latency.emulator.layout import find_emulator
 from mobilezoo_latency.emulator.probe import write_probe
 from mobilezoo_latency.protocol import judge, slices_of
@@ -46,9 +46,7 @@ class RemoteConfig(DeviceConfig):
     folder: str = Field(pattern=FOLDER, description="where files are put on the device")
     cores: Cores = Field(default="any", description="core class to pin to, by maximum clock")
     patience_s: float = Field(default=120.0, gt=0, description="how long a lost connection is waited for")
-    launcher: str = Field(
-        default="", pattern=SENTENCE, description="put before the runner's command line; empty on a real device"
-    )
+    launcher: Command = Field(default="", description="put before the runner's command line; empty on a real device")
     runner: RunnerConfig | None = Field(default=None, description="a vendor's tool instead of our own LiteRT runner")
 
     def commands(self) -> dict[str, str]:
