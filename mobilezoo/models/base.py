@@ -58,6 +58,7 @@ FAMILIES: Registry[Any] = Registry(
         "inline": "mobilezoo.models.inline",
         "nat": "mobilezoo.models.nat",
         "illama": "mobilezoo.models.illama",
+        "favit": "mobilezoo.models.favit",
     },
     _is_family,
     "Config (a ModelConfig), build and from_official",

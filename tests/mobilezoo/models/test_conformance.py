@@ -31,11 +31,13 @@ STRIDES = {
     "inline_deit_t": (16, 16, 16),
     "nat_3m": (4, 8, 16, 32),
     "illama_t": (16, 16, 16),
+    "favit_b0": (4, 8, 16, 32),
 }
 """Smallest variant of every family (and plan) → strides of its features."""
 SMALLEST = {"ghostnetv2_100": 33, "cas_vit_xs": 32, "emo2_1m": 32, "mobilemamba_t2": 64, "mobilenext_035": 32}
 SMALLEST |= {"care_s0": 32, "smt_t": 3, "focalnet_3m": 32}
 SMALLEST |= {"agent_deit_t": 16, "agent_pvt_t": 32, "inline_deit_t": 16, "illama_t": 16}
+SMALLEST |= {"favit_b0": 29}
 """Least side in pixels; the others pad and take any."""
 PATCHES = {"care_s0": 4, "smt_t": 1, "focalnet_3m": 4, "agent_deit_t": 1, "agent_pvt_t": 4, "inline_deit_t": 1}
 PATCHES |= {"illama_t": 1}

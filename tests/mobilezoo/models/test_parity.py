@@ -56,6 +56,8 @@ TOLERANCES = {
     "nat_mini": 1e-4,
     "illama_t": 1e-4,
     "illama_t_softmask05": 1e-4,
+    "favit_b0": 1e-4,
+    "favit_b1": 1e-4,
 }
 """Official name → largest difference of the logits, over their standard deviation."""
 

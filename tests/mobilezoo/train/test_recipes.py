@@ -25,6 +25,7 @@ OFFICIAL = {
     "inline": (300, 4096, 4e-3),
     "nat": (300, 1024, 1e-3),
     "illama": (300, 4096, 4e-3),
+    "favit": (300, 1024, 1e-3),
 }
 """Recipe → epochs, images per optimizer step, peak learning rate."""
 
