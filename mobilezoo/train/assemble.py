@@ -73,6 +73,7 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None, tools: Tools | Non
         train_batches=train_batches,
         val_batches=eval_loader(config.data, held_out, resolution, prep, device, ranks),
         bad_images=fit.bad_images,
+        images=(_size(fit), _size(held_out)),
         cache=fit.cache,
         left_out=tuple(line for line in (fit.left_out, held_out.left_out) if line),
         quantised=quantised,

@@ -46,6 +46,8 @@ class Parts:
     train_batches: TrainBatches
     val_batches: EvalBatches
     bad_images: torch.Tensor
+    images: tuple[int | None, int | None] = (None, None)
+    """In the training and the validation split; None for streams, which do not know."""
     cache: SmallCopies | None = None
     left_out: tuple[str, ...] = ()
     """Lines on the files of the data that are no images."""

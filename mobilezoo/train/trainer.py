@@ -23,6 +23,7 @@ from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.diagnose import nan_message
 from mobilezoo.train.evaluate import evaluate
 from mobilezoo.train.hardware import memory_mb
+from mobilezoo.train.header import RunClock, header
 from mobilezoo.train.progress import EpochBar, epoch_bar
 from mobilezoo.train.ranks import joined, total
 from mobilezoo.train.resuming import Position, best_record, keep_best, load_state, put_back, snapshot
@@ -62,11 +63,13 @@ def train(
             stop_in_order(go_on, folder.kept, speaks=ranks.rank == 0) as stop,
             epoch_bar(updates_per_epoch(config, parts), progress and ranks.rank == 0) as bar,
         ):
-            for line in (*parts.left_out, *damaged):
+            head = header(config, parts, folder) if progress and ranks.rank == 0 else ()
+            for line in (*head, *parts.left_out, *damaged):
                 bar.line(line)
             at = Position([], []) if state is None else put_back(folder, config, parts, state, bar.line)
             if line := _where(folder, config, at, resume):
                 bar.line(line)
+            clock = RunClock(config, parts, at)
             with Boards(run_dir, config, ranks) as boards:
                 while at.epoch < config.train.epochs:
                     bar.start(at.epoch, config.train.epochs, len(at.losses))
@@ -78,7 +81,7 @@ def train(
                     at.losses.clear()
                     if ranks.rank == 0:
                         _end_epoch(folder, config, parts, at, boards)
-                    bar.line(_summary(row))
+                    bar.line(_summary(row, config.train.epochs, clock.left(at)))
                     if parts.cache is not None and at.epoch == 1:
                         images, size = parts.cache.size()
                         bar.line(f"{images} small copies in {parts.cache.folder}: {size / 1e6:.0f} MB")
@@ -216,9 +219,14 @@ def _set_lr(parts: Parts, update: int) -> float:
     return float(parts.optimizer.param_groups[0]["lr"])
 
 
-def _summary(row: dict[str, float]) -> str:
-    return (
-        f"epoch {int(row['epoch']):3d}  train loss {row['train_loss']:.4f}  val loss {row['val_loss']:.4f}  "
-        f"top-1 {row['val_top1']:.2f}%  {row['images_per_s']:.0f} images/s"
-        + (f"  {int(row['bad_images'])} unreadable images skipped" if row["bad_images"] else "")
+def _summary(row: dict[str, float], epochs: int, left: str) -> str:
+    parts = (
+        f"epoch {int(row['epoch']):{len(str(epochs))}d}/{epochs}",
+        f"loss {row['train_loss']:.4f}",
+        f"val loss {row['val_loss']:.4f}",
+        f"top-1 {row['val_top1']:.2f}%",
+        f"{row['images_per_s']:,.0f} images/s",
+        left,
+        f"{int(row['bad_images'])} unreadable images skipped" if row["bad_images"] else "",
     )
+    return "  ".join(part for part in parts if part)

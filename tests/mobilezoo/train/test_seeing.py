@@ -14,6 +14,9 @@ from mobilezoo.config import load_record
 from mobilezoo.errors import DataError, MobilezooError
 from mobilezoo.train import trainer
 from mobilezoo.train.config import TrainConfig
+from mobilezoo.train.header import RunClock, header, in_words
+from mobilezoo.train.resuming import Position
+from mobilezoo.train.run_folder import RunFolder
 
 MODEL = """family: mbconv
 resolution: 32
@@ -22,6 +25,7 @@ head: 32
 stages:
   - {block: ir, depth: 1, kernel: 3, stride: 2, expansion: 2, width: 8}
 """
+HEADER = ("network", "data", "batch", "device", "epochs", "folder")
 
 
 def recipe(folder: Path, *overrides: str) -> TrainConfig:
@@ -47,7 +51,19 @@ def test_rows_environment_and_events_hold_what_was_seen(tmp_path: Path, capsys: 
     events = EventAccumulator(str(tmp_path / "run" / "tensorboard"))
     events.Reload()
     assert [event.value for event in events.Scalars("val_top1")] == pytest.approx([row["val_top1"] for row in rows])
-    assert "epoch   3" in capsys.readouterr().err
+    said = capsys.readouterr().err.splitlines()
+    told = [next(line for line in said if line.startswith(word)).split(maxsplit=1)[1] for word in HEADER]
+    assert told[0].endswith("tiny.yaml: 1.36 k parameters, 30.78 k MACs")
+    assert told[1:3] == [
+        "digits: 10 classes, 1,437 training and 360 validation images",
+        "128 images of 16 px, 11 updates per epoch",
+    ]
+    assert told[3].startswith("cpu, float32, ")
+    assert told[4:] == ["3, a checkpoint after each", str(tmp_path / "run")]
+    epochs = [line for line in said if line.startswith("epoch ")]
+    assert [line.split()[1] for line in epochs] == ["1/3", "2/3", "3/3"]
+    assert [line.endswith(" left") for line in epochs] == [True, True, False]
+    assert max(map(len, epochs)) <= 80
 
 
 def test_weights_and_biases_gets_every_row_and_its_absence_is_told(
@@ -143,3 +159,16 @@ def test_a_batch_that_does_not_fit_ends_the_run_where_told_to(tmp_path: Path) ->
     batch = next(parts.train_batches.epoch(0))
     with pytest.raises(MobilezooError, match="a batch of 128 images at 16 px does not fit the memory: set a smaller"):
         trainer.run_update(parts, config, [batch], 0, lambda _: None)
+
+
+def test_the_batch_tells_what_it_is_made_of_and_durations_are_words(tmp_path: Path) -> None:
+    config = recipe(tmp_path, "train.accumulate=2", "data.augment.sizes=[16, 24x32]", "train.epochs=9")
+    parts = trainer.assemble(config)
+    lines = header(config, parts, RunFolder(tmp_path / "run"))
+    assert lines[2] == "batch    128 x 2 accumulated = 256 images of 16, 24x32 px, 5 updates per epoch"
+    clock, at = RunClock(config, parts, Position([], [1.0, 1.0])), Position([], [1.0] * 4)
+    assert clock.left(at).endswith(" left")
+    assert clock.left(Position([{}] * 9, [])) == ""
+    assert clock.left(Position([], [1.0])) == "", "nothing is known yet"
+    words = {5: "5 s", 99: "99 s", 101: "2 min", 5900: "98 min", 6100: "1.7 h", 86400 * 3: "3.0 days"}
+    assert {seconds: in_words(seconds) for seconds in words} == words
