@@ -8,7 +8,7 @@ from mobilezoo.artifacts import Artifact, has_record
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
 from mobilezoo.workflows.model_options import SubjectOptions
-from mobilezoo.workflows.open_file import check_network, described
+from mobilezoo.workflows.open_file import check_network, described, refuse_weights
 
 if TYPE_CHECKING:
     import torch
@@ -43,6 +43,8 @@ def evaluate_subject(
     if record is None:
         check_network(subject, options)
     weights = _weights_of(Path(subject), record, options) if record else (subject, options)
+    if weights is None:
+        refuse_weights(Path(subject), options)
     loaded = load_subject(*weights) if weights is not None else None
     source = _source(subject, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
     split = open_data(source, train=False)

@@ -122,6 +122,7 @@ def parse_preprocess(text: str, known: Preprocessing, spec: InputSpec) -> Said:
         key, equals, value = (piece.strip() for piece in part.partition("="))
         found: dict[str, Any] = {}
         if not equals and key in ("raw", *PRESETS):
+            _check_type(key, spec)
             found = PRESETS.get(key) or _raw(spec)
         elif key in ("mean", "std") and re.fullmatch(r"[-+0-9.e/]+", value):
             found = {key: _numbers(value, part)}
@@ -139,6 +140,14 @@ def parse_preprocess(text: str, known: Preprocessing, spec: InputSpec) -> Said:
     data |= {key: data[key] * count for key in ("mean", "std") if len(data[key]) == 1}
     parsed = Preprocessing.parse(data, f"--preprocess {text}").for_channels(known.channels)
     return Said(parsed, size, frozenset(keys))
+
+
+def _check_type(name: str, spec: InputSpec) -> None:
+    """Raise ConfigError where whole numbers without a scale would hold 0 and 1 at most."""
+    if name != "raw" and spec.dtype.startswith("int") and spec.quantization is None:
+        raise ConfigError(
+            f"--preprocess {name}: the input is {spec.dtype} without a scale, which takes raw pixels only"
+        )
 
 
 def _raw(spec: InputSpec) -> dict[str, list[float]]:

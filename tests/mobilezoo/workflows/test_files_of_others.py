@@ -250,6 +250,23 @@ def test_raw_pixels_are_the_bytes_of_a_quantized_input(dtype: str, scale: float,
     assert np.array_equal(fed.astype(int), pixels.transpose(0, 2, 3, 1).astype(int) - shift)
 
 
+def test_whole_numbers_without_a_scale_take_raw_pixels_only() -> None:
+    spec = InputSpec(shape=(1, 3, 8, 8), dtype="int32")
+    assert parse_preprocess("raw", PLAIN, spec).preprocessing.std == pytest.approx((1 / 255,) * 3)
+    for name in ("unit", "inception", "imagenet"):
+        with pytest.raises(ConfigError, match=f"--preprocess {name}: the input is int32 without a scale"):
+            parse_preprocess(name, PLAIN, spec)
+
+
+def test_what_belongs_to_weights_is_refused_where_a_file_has_none(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = colors_file(tmp_path / "theirs.onnx")
+    asked = ("eval", file, "--data", f"folder:{photos}", "--preprocess", "unit", "--num-classes", "5")
+    code, _, err = call(capsys, *asked)
+    assert (code, "holds its own weights: leave --num-classes out" in err) == (2, True)
+
+
 def test_half_said_preprocessing_is_none(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = colors_file(tmp_path / "theirs.onnx")
     image = photos / "train" / "red" / "0.png"
