@@ -26,7 +26,8 @@ def profile_subject_operators(subjects: list[str], choices: Choices, plot: Path 
     files = [file for what in subjects for file in exported_files(what, choices)]
     if plot is not None and len(files) != 1:
         raise MobilezooError(f"--plot draws one file, got {len(files)}")
-    found = {file.name: profile_operators(file, choices.threads or 1) for file in files}
+    alike = len({file.name for file in files}) < len(files)
+    found = {str(file) if alike else file.name: profile_operators(file, choices.threads or 1) for file in files}
     if plot is not None:
         write_text(plot, flame(*next(iter(found.items()))))
     return found
