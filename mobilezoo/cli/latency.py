@@ -16,7 +16,7 @@ Where = Annotated[
 ]
 MAX_ID = (1 << 31) - 1
 """What a database column of numbers holds."""
-SHOWN = ("id", "kind", "device", "model", "target", "precision", "protocol", "median_ms", "p90_ms", "p99_ms")
+SHOWN = ("id", "kind", "device", "target", "precision", "protocol", "median_ms", "p90_ms", "p99_ms")
 
 
 @command(app, "list")
@@ -36,9 +36,12 @@ def list_(where: Where = None, as_json: Json = False) -> None:
     if as_json:
         print_json(rows)
         return
-    cells = [(*(_cut(_short(row[key])) for key in SHOWN), _how(row), _cut(row["noisy"], 300)) for row in rows]
-    columns = ("id", *SHOWN[1:7], "median ms", "p90 ms", "p99 ms", "how", "noisy")
-    print_table("kept latencies", columns, cells)
+    cells = [
+        (*(_cut(_short(row[key])) for key in SHOWN), _how(row), _cut(row["noisy"], 300), _cut(row["model"], 300))
+        for row in rows
+    ]
+    columns = (*SHOWN[:6], "median ms", "p90 ms", "p99 ms", "how", "noisy", "model")
+    print_table("kept latencies", columns, cells, paths_last=True)  # a model may be the path of its YAML
 
 
 @command(app)

@@ -212,7 +212,7 @@ def test_percentiles_of_estimates_are_nowhere(store, tmp_path, capsys, monkeypat
     monkeypatch.setattr("mobilezoo_latency.Store", lambda: store)
     latency.list_(where=["model=d"])
     line = capsys.readouterr().out.splitlines()[-1].split()
-    assert line[6:10] == ["screen", "5.000", "estimated,", "error"]
+    assert line[5:9] == ["screen", "5.000", "estimated,", "error"]
     counted = report.model_copy(update={"counts": Counts(instructions=9, cycles=4.0)})
     print_reports([counted])
     page = build_report(tmp_path / "r.html", title="x", latencies=[counted]).read_text()
