@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import MobilezooError, printable
 
 PR_SET_PDEATHSIG = 1
 BOUND = f"""
@@ -106,7 +106,7 @@ class Worker:
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, self._errors.tell() - 4000))
         said = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
-        return how_it_ended(code, expired_s) + (f": {said[-1][:200]}" if said else "")
+        return how_it_ended(code, expired_s) + (f": {printable(said[-1][:200])}" if said else "")
 
 
 def how_it_ended(code: int, expired_s: float | None = None) -> str:
@@ -132,7 +132,7 @@ def serve(answer: Callable[[dict[str, Any]], dict[str, Any]], requests: TextIO, 
         try:
             said = answer(request)
         except MobilezooError as error:
-            said = {"error": str(error)}
+            said = {"error": printable(str(error))}
         except Exception as error:  # a runtime may raise anything: the parent turns it into one line
             said = {"error": f"{type(error).__name__}: {first_line(error)}"}
         answers.write(json.dumps(said) + "\n")
@@ -166,7 +166,7 @@ def end_with_parent(_: object = None) -> None:
 def first_line(error: BaseException, limit: int = 300) -> str:
     """The first telling line of an exception's text."""
     lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return (lines[0] if lines else "no message")[:limit]
+    return printable((lines[0] if lines else "no message")[:limit])
 
 
 def main(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

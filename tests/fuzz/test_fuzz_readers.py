@@ -32,7 +32,8 @@ from mobilezoo.search.networks import load_search_config
 from mobilezoo.testing.fuzzing import damages, owed
 from mobilezoo.train.config import TrainConfig
 from mobilezoo_latency import Store
-from mobilezoo_latency.estimators.predictor import Predictor
+from mobilezoo_latency.estimators.kernels import FEATURES
+from mobilezoo_latency.estimators.predictor import Predictor, PredictorRecord
 from mobilezoo_latency.estimators.table import Table, import_csv, load_table
 from mobilezoo_latency.registry import load_device
 from mobilezoo_latency.results import import_results
@@ -183,11 +184,29 @@ def test_results_of_others(tmp_path: Path, count: int) -> None:
     fuzz(corpus, tmp_path / "x.jsonl", lambda path: import_results(store, path), count)
 
 
+def predictor() -> PredictorRecord:
+    width = len(FEATURES)
+    return PredictorRecord(
+        device=INFO,
+        inputs=((1.0,) * width, (2.0,) * width, (3.0,) * width),
+        latencies_ms=(1.0, 2.0, 3.0),
+        rates=(0.5,) * (width + 1),
+        length_scale=1.0,
+        signal=0.1,
+        noise=0.1,
+        widening=1.0,
+        error_percent=5.0,
+    )
+
+
 @rounds(60)
 def test_tables_and_predictors(tmp_path: Path, count: int) -> None:
-    table = Table(device=INFO, source="measured", blocks_ms={"a": 1.0, "b": 2.0})
-    fuzz(as_json(table), tmp_path / "t.json", load_table, count)
-    fuzz(as_json(table), tmp_path / "p.json", Predictor.load, count)
+    fitted = {"scale": 1.1, "error_percent": 3.0, "low_ratio": 0.9, "high_ratio": 1.1, "networks": 4}
+    table = Table(device=INFO, source="measured", blocks_ms={"a": 1.0, "b": 2.0}, **fitted)
+    fuzz(as_json(table), tmp_path / "t.json", lambda path: load_table(path).compose(["a", "b"]), count)
+    alone = predictor()
+    carried = alone.model_copy(update={"rates": (), "source": alone})
+    fuzz(as_json(alone, carried), tmp_path / "p.json", lambda path: Predictor.load(path).predict_kernels([]), count)
     csv = b'key,mean_ms\nfirst,1.5\n"second, wide",2\nthird,0.25\n'
     fuzz({"csv": csv}, tmp_path / "t.csv", lambda path: import_csv(path, INFO), count)
 

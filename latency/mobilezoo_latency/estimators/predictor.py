@@ -17,6 +17,7 @@ from statistics import fmean
 from typing import Literal, NamedTuple, Self
 
 import numpy as np
+from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
 from mobilezoo.artifacts import DeviceInfo, Estimate
 from mobilezoo.config import Record
@@ -29,6 +30,8 @@ from mobilezoo_latency.estimators.kernels import FEATURES, Kernel, features, ker
 MIN_NETWORKS = 8
 COVERAGE = 0.9
 FOLDS = 10
+MOST_NETWORKS = 2000
+"""Time grows with the cube of their number, memory with the square."""
 FEW = 60
 """Up to so many networks, hyperparameters are fitted anew for every fold: from few networks they are themselves fitted
 to the network that is held out, and intervals would be too narrow."""
@@ -47,21 +50,30 @@ class PredictorRecord(Record):
     schema_version: Literal[1] = 1
     device: DeviceInfo
     feature_names: tuple[str, ...] = FEATURES
-    inputs: tuple[tuple[float, ...], ...]
+    inputs: tuple[tuple[NonNegativeFloat, ...], ...] = Field(min_length=1, max_length=MOST_NETWORKS)
     """Features of the measured networks."""
-    latencies_ms: tuple[float, ...]
+    latencies_ms: tuple[PositiveFloat, ...]
     rates: tuple[float, ...] = ()
     """Milliseconds per unit of each feature, then the constant; empty where `source` is the mean."""
     source: "PredictorRecord | None" = None
-    length_scale: float
-    signal: float
-    noise: float
+    length_scale: PositiveFloat
+    signal: NonNegativeFloat
+    noise: PositiveFloat
     """Deviations of the process and of single measurements, in log units."""
-    widening: float
+    widening: NonNegativeFloat
     """Factor on the deviation that gives `coverage`."""
     coverage: float = COVERAGE
-    error_percent: float
+    error_percent: NonNegativeFloat
     """Mean absolute percentage error on networks that were held out of the fit."""
+
+    @model_validator(mode="after")
+    def _whole(self) -> Self:
+        width = len(self.feature_names)
+        if len(self.latencies_ms) != len(self.inputs) or any(len(row) != width for row in self.inputs):
+            raise ValueError(f"a latency and {width} features of every network")
+        if len(self.rates) != (0 if self.source else width + 1):
+            raise ValueError(f"{width + 1} rates, or a source and no rates")
+        return self
 
 
 class Predictor(LatencySource):
@@ -79,7 +91,12 @@ class Predictor(LatencySource):
         residual = np.log(np.asarray(record.latencies_ms)) - np.log(self._mean_ms(x))
         self._offset = float(residual.mean())
         covariance = self._kernel(self._known, self._known) + record.noise**2 * np.eye(len(x))
-        self._inverse = np.linalg.inv(covariance)
+        try:
+            self._inverse = np.linalg.inv(covariance)
+        except np.linalg.LinAlgError:
+            raise MobilezooError(
+                f"predictor of {record.device.name}: its numbers give no fit: train it again"
+            ) from None
         self._alpha = self._inverse @ (residual - self._offset)
 
     def predict(self, artifact: str | Path) -> Estimate:
@@ -88,9 +105,12 @@ class Predictor(LatencySource):
 
     def predict_kernels(self, kernels: Sequence[Kernel]) -> Estimate:
         """Latency of a network given by its kernels."""
-        ms, deviation = self._predict(np.asarray([features(kernels)]))
-        width = math.exp(self.record.widening * float(deviation[0]))
         record = self.record
+        with np.errstate(all="ignore"):  # what is not finite is told below
+            ms, deviation = self._predict(np.asarray([features(kernels)]))
+            width = float(np.exp(record.widening * deviation[0]))
+        if not (math.isfinite(float(ms[0]) * width) and ms[0] > 0):
+            raise MobilezooError(f"predictor of {record.device.name}: its numbers give no latency: train it again")
         return Estimate(
             latency_ms=float(ms[0]),
             low_ms=float(ms[0]) / width,

@@ -13,7 +13,7 @@ from statistics import fmean
 from typing import Literal, NamedTuple
 
 import numpy as np
-from pydantic import PositiveFloat
+from pydantic import NonNegativeFloat, PositiveFloat
 
 from mobilezoo.artifacts import DeviceInfo, Estimate, Protocol
 from mobilezoo.config import Record
@@ -45,10 +45,10 @@ class Table(Record):
     blocks_ms: dict[str, PositiveFloat]
     scale: float = 1.0
     overhead_ms: float = 0.0
-    error_percent: float | None = None
+    error_percent: NonNegativeFloat | None = None
     """Mean absolute percentage error on whole networks, each left out once; None until `fit_overhead`."""
-    low_ratio: float | None = None
-    high_ratio: float | None = None
+    low_ratio: NonNegativeFloat | None = None
+    high_ratio: NonNegativeFloat | None = None
     """10th and 90th percentile of measured over composed latency."""
     networks: int = 0
 
@@ -60,6 +60,8 @@ class Table(Record):
         if self.error_percent is None or self.low_ratio is None or self.high_ratio is None:
             raise DeviceError(f"the table of {self.device.name} has no known error: fit its overhead to whole networks")
         ms = self.scale * self.sum_ms(keys) + self.overhead_ms
+        if not (ms >= 0 and math.isfinite(ms * self.high_ratio)):
+            raise DeviceError(f"the table of {self.device.name} gives {ms:g} ms: its scale or overhead is wrong")
         return Estimate(
             latency_ms=ms,
             low_ms=ms * self.low_ratio,
