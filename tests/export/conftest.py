@@ -1,12 +1,15 @@
 """A network small enough that every converter takes seconds, with the parts that converters get wrong."""
 
+from collections.abc import Callable
+from functools import cache
+
 import pytest
 import torch
 import torch.nn.functional as F
 from torch import nn
 
 from mobilezoo.artifacts import Preprocessing
-from mobilezoo_export import ExportSpec
+from mobilezoo_export import ExportResult, ExportSpec, export_model
 
 
 class Tiny(nn.Module):
@@ -40,3 +43,18 @@ def tiny_spec() -> ExportSpec:
     """14 px gives a 7 × 7 map, pooled to 3 × 3 and brought back to 7 × 7: the case that LiteRT rounds wrongly."""
     preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     return ExportSpec(model="tiny", resolution=(14, 14), preprocessing=preprocessing, labels=tuple("abcdefghij"))
+
+
+@pytest.fixture(scope="session")
+def tiny_file(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path_factory: pytest.TempPathFactory
+) -> Callable[[str], ExportResult]:
+    """Target → `tiny` as its fp32 file, made once for all tests, which leave it as it is."""
+
+    @cache
+    def made(target: str) -> ExportResult:
+        (only,) = export_model(tiny, tiny_spec, [target], ["fp32"], tmp_path_factory.mktemp(target), isolate=False)
+        assert only.status == "exported", only.reason
+        return only
+
+    return made

@@ -1,5 +1,6 @@
 """Files made for apps take pixels, give probabilities and hold notes on both; the same input gives the same bytes."""
 
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -9,7 +10,7 @@ from torch import nn
 
 from mobilezoo.artifacts import Quantization
 from mobilezoo.files import sha256_of
-from mobilezoo_export import ExportOptions, ExportSpec, export_model, load_runner, packs
+from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, export_model, load_runner, packs
 from mobilezoo_export.app import notes, notes_text, read_notes, to_normalised, to_pixels
 from mobilezoo_export.contract import Borders
 from mobilezoo_export.images import sample_images
@@ -49,11 +50,14 @@ def test_pixels_go_in_and_probabilities_come_out(
 
 @pytest.mark.parametrize("target", TARGETS)
 def test_the_same_network_gives_the_same_bytes(
-    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, target: str
+    tiny: nn.Module,
+    tiny_file: Callable[[str], ExportResult],
+    tiny_spec: ExportSpec,
+    tmp_path: Path,
+    target: str,
 ) -> None:
     hashes = set()
-    for name in ("a", "b"):
-        (result,) = export_model(tiny, tiny_spec, [target], ["fp32"], tmp_path / name, isolate=False)
+    for result in (tiny_file(target), *export_model(tiny, tiny_spec, [target], ["fp32"], tmp_path, isolate=False)):
         assert result.path is not None, result.reason
         assert read_notes(Path(result.path))["output"] == "logits"
         hashes.add(sha256_of(Path(result.path)))

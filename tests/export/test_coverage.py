@@ -1,13 +1,14 @@
 """The record of a file says what is in it, what XNNPACK took, and what phones are known to refuse."""
 
 from collections import Counter
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
 import torch
 from torch import nn
 
-from mobilezoo_export import ExportSpec, export_model
+from mobilezoo_export import ExportResult, ExportSpec, export_model
 from mobilezoo_export.contract import Reading
 from mobilezoo_export.coverage import LITERT, _inside, _warnings
 
@@ -49,12 +50,15 @@ def test_what_phones_refuse_is_named_with_its_source() -> None:
     ],
 )
 def test_an_operator_outside_the_delegate_is_counted(
-    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, target: str, op: str
+    tiny: nn.Module,
+    tiny_file: Callable[[str], ExportResult],
+    tiny_spec: ExportSpec,
+    tmp_path: Path,
+    target: str,
+    op: str,
 ) -> None:
-    plain, gathers = (
-        export_model(net, tiny_spec, [target], ["fp32"], tmp_path / name, isolate=False)[0]
-        for net, name in ((tiny, "plain"), (Gathers(tiny).eval(), "gathers"))
-    )
+    plain = tiny_file(target)
+    (gathers,) = export_model(Gathers(tiny).eval(), tiny_spec, [target], ["fp32"], tmp_path, isolate=False)
     assert plain.artifact is not None
     assert plain.artifact.coverage is not None
     assert gathers.artifact is not None

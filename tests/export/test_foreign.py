@@ -3,6 +3,7 @@
 import json
 import shutil
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
 
 import numpy as np
@@ -11,10 +12,11 @@ from torch import nn
 
 from mobilezoo.artifacts import Quantization, record_path
 from mobilezoo.errors import ExportError, MobilezooError
-from mobilezoo_export import ExportSpec, FileApart, export_model, load_runner, open_artifact
+from mobilezoo_export import ExportResult, FileApart, load_runner, open_artifact
 from mobilezoo_export.contract import TensorSpec
 from mobilezoo_export.feeding import image_input, noise_for
 from mobilezoo_export.packs import told_by
+from mobilezoo_export.registry import start_runner
 
 onnx = pytest.importorskip("onnx")
 
@@ -137,14 +139,11 @@ def test_onnx_properties_tell_labels_and_pixel_range(text, labels, tmp_path):
 
 
 @pytest.fixture(scope="module")
-def exported(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path_factory: pytest.TempPathFactory) -> dict[str, Path]:
-    folder = tmp_path_factory.mktemp("exported")
-    results = export_model(tiny, tiny_spec, ["onnx", "litert", "coreml", "executorch"], ["fp32"], folder, isolate=False)
-    return {r.target: Path(r.path) for r in results if r.path}
+def exported(tiny_file: Callable[[str], ExportResult]) -> dict[str, Path]:
+    return {target: Path(str(tiny_file(target).path)) for target in ("onnx", "litert", "coreml", "executorch")}
 
 
 def test_files_that_lost_their_record_tell_what_their_notes_hold(exported, tiny_spec, tmp_path):
-    assert len(exported) == 4
     for target, source in exported.items():
         lost = tmp_path / source.name
         shutil.copytree(source, lost) if source.is_dir() else shutil.copy(source, lost)
@@ -154,8 +153,8 @@ def test_files_that_lost_their_record_tell_what_their_notes_hold(exported, tiny_
         told = ("target", "input", "labels", "preprocessing", "sha256")
         assert {name: getattr(record, name) for name in told} == {name: getattr(ours, name) for name in told}, target
         images = np.random.default_rng(0).standard_normal((3, *tiny_spec.shape[1:]), dtype=np.float32)
-        with FileApart(lost) as theirs, FileApart(source) as own:
-            assert np.array_equal(theirs.run(images), own.run(images)), target
+        theirs, own = start_runner(lost, record), load_runner(source)
+        assert np.array_equal(theirs.run(images), own.run(images)), target
 
 
 def damaged(source: Path, folder: Path) -> list[Path]:
