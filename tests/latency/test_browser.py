@@ -15,7 +15,7 @@ import pytest
 from mobilezoo.artifacts import InputSpec, Protocol, Quantization
 from mobilezoo.errors import ConfigError, DeviceError
 from mobilezoo_latency import Store, load_artifact, load_device, profile
-from mobilezoo_latency.browser import assets, device
+from mobilezoo_latency.browser import assets, device, reporting
 from mobilezoo_latency.browser import server as browser_server
 from mobilezoo_latency.browser.device import BrowserDevice
 from mobilezoo_latency.browser.messages import CAPS, job_of
@@ -276,7 +276,7 @@ def cast_and_sum(path: Path, kind: str, inputs: int = 1) -> ArtifactFile:
 def test_the_page_is_fed_in_the_files_own_type(kind, dtype, tmp_path):
     file = cast_and_sum(tmp_path / "theirs.onnx", kind)
     load_device("browser").for_artifact(file)
-    fed, expected = device._input_and_output(file)
+    fed, expected = reporting.input_and_output(file)
     values = np.frombuffer(fed, dtype).reshape(2, 3)
     assert expected == values.astype(float).ravel().tolist()
     assert job_of(1, "onnx", "a", file.record.input, QUICK)["dtype"] == dtype
@@ -285,7 +285,7 @@ def test_the_page_is_fed_in_the_files_own_type(kind, dtype, tmp_path):
 def test_a_file_with_two_inputs_is_refused_in_one_line(tmp_path):
     file = cast_and_sum(tmp_path / "two.onnx", "FLOAT", inputs=2)
     with pytest.raises(DeviceError, match=r"two\.onnx takes x0 \(float32 2×3\), x1 .*, and the page feeds one input"):
-        device._input_and_output(file)
+        reporting.input_and_output(file)
 
 
 def test_integers_of_a_browser_are_compared_as_the_numbers_they_stand_for(tiny_onnx):
@@ -296,9 +296,9 @@ def test_integers_of_a_browser_are_compared_as_the_numbers_they_stand_for(tiny_o
     file = type(file)(file.path, file.record.model_copy(update={"output_quantization": how}))
     results: Any = [SimpleNamespace(threads=1, output=(12.0, 8.0))]
     hello: Any = SimpleNamespace(isolated=True, relaxed_simd=True)
-    assert device._obtained(results, hello, "", [1.0, -1.0], file)["output_difference"] == "0.0e+00"
+    assert reporting.obtained_of(results, hello, "", [1.0, -1.0], file)["output_difference"] == "0.0e+00"
     with pytest.raises(DeviceError, match="off by"):
-        device._obtained(results, hello, "", [12.0, 8.0], file)
+        reporting.obtained_of(results, hello, "", [12.0, 8.0], file)
 
 
 def test_without_the_runtimes_the_set_up_command_is_named(tmp_path, monkeypatch):

@@ -18,8 +18,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
-from mobilezoo.errors import DeviceError, MobilezooError, printable, require
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
+from mobilezoo.errors import DeviceError, printable, require
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import bound
 from mobilezoo_latency.browser.assets import NAMES, VERSIONS, find_assets
@@ -27,10 +27,9 @@ from mobilezoo_latency.browser.certificate import require_openssl, self_signed
 from mobilezoo_latency.browser.handler import PAGE
 from mobilezoo_latency.browser.messages import Hello, Result, job_of, limit_s, usable
 from mobilezoo_latency.browser.reach import LOCAL_NAMES, lan_address, one_address, who_and_how
+from mobilezoo_latency.browser.reporting import input_and_output, obtained_of, report_of
 from mobilezoo_latency.browser.server import PageServer, in_url
-from mobilezoo_latency.contract import NAME, ArtifactFile, Command, Device, DeviceConfig, name_of, utc_now
-from mobilezoo_latency.protocol import judge
-from mobilezoo_latency.stats import median, median_known
+from mobilezoo_latency.contract import NAME, ArtifactFile, Command, Device, DeviceConfig, name_of
 
 POLL_S = 0.2
 RUNTIMES = {"litert": ("LiteRT.js", "@litertjs/core"), "onnx": ("onnxruntime-web", "onnxruntime-web")}
@@ -40,8 +39,6 @@ TYPES = {
     "onnx": ("float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"),
 }
 """What an input may hold: the types of arrays that the JavaScript runtimes take."""
-OUTPUT_TOLERANCE = 1e-2
-"""Largest accepted difference from this machine's runtime, relative to the largest value compared."""
 
 
 class BrowserConfig(DeviceConfig):
@@ -153,7 +150,7 @@ class BrowserDevice(Device):
                 "(adb reverse) for an Android phone"
             )
         server = self._serving()
-        fed, expected = _input_and_output(artifact)
+        fed, expected = input_and_output(artifact)
         server.blobs = {"model": artifact.path.read_bytes(), "input": fed}
         results: list[Result] = []
         built = ""
@@ -164,8 +161,8 @@ class BrowserDevice(Device):
             server.give(job)
             results.append(self._wait(server, job, limit_s(protocol)))
             built = next((name for name in server.served if name.endswith(".wasm")), "")
-        obtained = _obtained(results, hello, built, expected, artifact)
-        return _report(info, artifact, protocol, results, obtained)
+        obtained = obtained_of(results, hello, built, expected, artifact)
+        return report_of(info, artifact, protocol, results, obtained)
 
     def close(self) -> None:
         """End the page, the server and what was opened."""
@@ -247,102 +244,3 @@ def _opened(command: list[str], url: str) -> Iterator[None]:
             except subprocess.TimeoutExpired:
                 process.kill()
                 process.wait()
-
-
-def _input_and_output(artifact: ArtifactFile) -> tuple[bytes, list[float]]:
-    """The noise that every browser gets, and what this machine's runtime makes of it.
-
-    The second is empty where this machine has no such runtime: then nothing is compared. Raises DeviceError for files
-    with several inputs, since the page feeds one.
-    """
-    import numpy as np
-
-    from mobilezoo_export import load_runner
-    from mobilezoo_export.contract import TensorSpec
-    from mobilezoo_export.feeding import described, noise_for
-
-    spec = artifact.record.input
-    values = noise_for([TensorSpec(name="input", shape=spec.shape, dtype=spec.dtype)])
-    fed = np.ascontiguousarray(values[0]).tobytes()
-    try:
-        runner = load_runner(artifact.path)
-    except MobilezooError:
-        return fed, []
-    if len(runner.inputs) != 1:
-        raise DeviceError(f"{artifact.path.name} takes {described(runner.inputs)}, and the page feeds one input")
-    runner.feed(values)
-    runner.invoke()
-    return fed, runner.output().ravel()[:64].tolist()
-
-
-def _obtained(
-    results: list[Result], hello: Hello, built: str, expected: list[float], artifact: ArtifactFile
-) -> dict[str, str]:
-    """What really ran. Raises DeviceError when the network computed something else than here."""
-    obtained = {
-        "threads": str(results[-1].threads),
-        "delegate": "WebAssembly",
-        "build": built.rpartition("/")[2],
-        "isolated": str(hello.isolated),
-        "relaxed_simd": str(hello.relaxed_simd and "compat" not in built and "litert" in built),
-    }
-    given = results[-1].output
-    if (how := artifact.record.output_quantization) is not None:
-        given = tuple((value - how.zero_point) * how.scale for value in given)
-    if expected and given:
-        count = min(len(given), len(expected))
-        scale = max(abs(value) for value in expected[:count]) or 1.0
-        off = max(abs(a - b) for a, b in zip(given[:count], expected[:count], strict=True)) / scale
-        if off > OUTPUT_TOLERANCE:
-            raise DeviceError(
-                f"{artifact.path.name}: the browser's output is off by {off:.1%} of its largest value: not timed"
-            )
-        obtained["output_difference"] = f"{off:.1e}"
-    return obtained
-
-
-def _report(
-    info: DeviceInfo, artifact: ArtifactFile, protocol: Protocol, results: list[Result], obtained: dict[str, str]
-) -> LatencyReport:
-    requested = {"threads": str(protocol.threads), "delegate": "WebAssembly"}
-    if obtained["threads"] != requested["threads"]:
-        raise DeviceError(
-            f"{artifact.path.name}: requested threads {requested['threads']}, the runtime used {obtained['threads']}"
-        )
-    runs = [_process(result) for result in results]
-    samples = tuple(ms for result in results for ms in result.samples_ms)
-    noisy = judge(protocol, runs, samples)
-    if any(result.hidden for result in results):
-        noisy += ("the page was in the background",)
-    record = artifact.record
-    return LatencyReport(
-        artifact_sha256=record.sha256,
-        artifact=artifact.path.name,
-        target=record.target,
-        precision=record.precision,
-        model=record.model,
-        device=info.model_copy(update={"threads": protocol.threads}),
-        protocol=protocol,
-        samples_ms=samples,
-        load_ms=median_known(r.load_ms for r in runs),
-        first_run_ms=median([r.first_run_ms for r in runs]),
-        sentinel_before_ms=runs[0].sentinel_before_ms,
-        sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,
-        noisy=noisy,
-        measured_at=utc_now(),
-        requested=requested,
-        obtained=obtained,
-        processes=tuple(runs),
-    )
-
-
-def _process(result: Result) -> ProcessRun:
-    return ProcessRun(
-        load_ms=result.load_ms,
-        first_run_ms=result.first_run_ms,
-        warmup_runs=result.warmup_runs,
-        warmup_settled=result.warmup_settled,
-        runs_per_sample=result.runs_per_sample,
-        sentinel_before_ms=result.sentinel_before_ms,
-        slices=tuple(Slice(start_s=s.start_s, samples=s.samples, sentinel_ms=s.sentinel_ms) for s in result.slices),
-    )

@@ -1,0 +1,110 @@
+"""What a browser's results become: checked against this machine's own runtime, then one report."""
+
+from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
+from mobilezoo.errors import DeviceError, MobilezooError
+from mobilezoo_latency.browser.messages import Hello, Result
+from mobilezoo_latency.contract import ArtifactFile, utc_now
+from mobilezoo_latency.protocol import judge
+from mobilezoo_latency.stats import median, median_known
+
+OUTPUT_TOLERANCE = 1e-2
+"""Largest accepted difference from this machine's runtime, relative to the largest value compared."""
+
+
+def input_and_output(artifact: ArtifactFile) -> tuple[bytes, list[float]]:
+    """The noise that every browser gets, and what this machine's runtime makes of it.
+
+    The second is empty where this machine has no such runtime: then nothing is compared. Raises DeviceError for files
+    with several inputs, since the page feeds one.
+    """
+    import numpy as np
+
+    from mobilezoo_export import load_runner
+    from mobilezoo_export.contract import TensorSpec
+    from mobilezoo_export.feeding import described, noise_for
+
+    spec = artifact.record.input
+    values = noise_for([TensorSpec(name="input", shape=spec.shape, dtype=spec.dtype)])
+    fed = np.ascontiguousarray(values[0]).tobytes()
+    try:
+        runner = load_runner(artifact.path)
+    except MobilezooError:
+        return fed, []
+    if len(runner.inputs) != 1:
+        raise DeviceError(f"{artifact.path.name} takes {described(runner.inputs)}, and the page feeds one input")
+    runner.feed(values)
+    runner.invoke()
+    return fed, runner.output().ravel()[:64].tolist()
+
+
+def obtained_of(
+    results: list[Result], hello: Hello, built: str, expected: list[float], artifact: ArtifactFile
+) -> dict[str, str]:
+    """What really ran. Raises DeviceError when the network computed something else than here."""
+    obtained = {
+        "threads": str(results[-1].threads),
+        "delegate": "WebAssembly",
+        "build": built.rpartition("/")[2],
+        "isolated": str(hello.isolated),
+        "relaxed_simd": str(hello.relaxed_simd and "compat" not in built and "litert" in built),
+    }
+    given = results[-1].output
+    if (how := artifact.record.output_quantization) is not None:
+        given = tuple((value - how.zero_point) * how.scale for value in given)
+    if expected and given:
+        count = min(len(given), len(expected))
+        scale = max(abs(value) for value in expected[:count]) or 1.0
+        off = max(abs(a - b) for a, b in zip(given[:count], expected[:count], strict=True)) / scale
+        if off > OUTPUT_TOLERANCE:
+            raise DeviceError(
+                f"{artifact.path.name}: the browser's output is off by {off:.1%} of its largest value: not timed"
+            )
+        obtained["output_difference"] = f"{off:.1e}"
+    return obtained
+
+
+def report_of(
+    info: DeviceInfo, artifact: ArtifactFile, protocol: Protocol, results: list[Result], obtained: dict[str, str]
+) -> LatencyReport:
+    requested = {"threads": str(protocol.threads), "delegate": "WebAssembly"}
+    if obtained["threads"] != requested["threads"]:
+        raise DeviceError(
+            f"{artifact.path.name}: requested threads {requested['threads']}, the runtime used {obtained['threads']}"
+        )
+    runs = [_process(result) for result in results]
+    samples = tuple(ms for result in results for ms in result.samples_ms)
+    noisy = judge(protocol, runs, samples)
+    if any(result.hidden for result in results):
+        noisy += ("the page was in the background",)
+    record = artifact.record
+    return LatencyReport(
+        artifact_sha256=record.sha256,
+        artifact=artifact.path.name,
+        target=record.target,
+        precision=record.precision,
+        model=record.model,
+        device=info.model_copy(update={"threads": protocol.threads}),
+        protocol=protocol,
+        samples_ms=samples,
+        load_ms=median_known(r.load_ms for r in runs),
+        first_run_ms=median([r.first_run_ms for r in runs]),
+        sentinel_before_ms=runs[0].sentinel_before_ms,
+        sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,
+        noisy=noisy,
+        measured_at=utc_now(),
+        requested=requested,
+        obtained=obtained,
+        processes=tuple(runs),
+    )
+
+
+def _process(result: Result) -> ProcessRun:
+    return ProcessRun(
+        load_ms=result.load_ms,
+        first_run_ms=result.first_run_ms,
+        warmup_runs=result.warmup_runs,
+        warmup_settled=result.warmup_settled,
+        runs_per_sample=result.runs_per_sample,
+        sentinel_before_ms=result.sentinel_before_ms,
+        slices=tuple(Slice(start_s=s.start_s, samples=s.samples, sentinel_ms=s.sentinel_ms) for s in result.slices),
+    )
