@@ -43,7 +43,8 @@ class UnknownNameError(MobilezooError):
     def __init__(self, kind: str, name: str, known: Iterable[str], note: str = "") -> None:
         names = sorted(known)
         near = near_names(name, names, 4)
-        every = f"known: {', '.join(names)}" if len(names) <= FEW else "see `mobilezoo list`"
+        every = f"known: {', '.join(names[:FEW])}" + (", …" if len(names) > FEW else "")
+        every = "see `mobilezoo list`" if kind == "model" and len(names) > FEW else every
         hint = f"did you mean {', '.join(near)}?" if near else every
         super().__init__(f"unknown {kind} {shortened(repr(name))}: {hint}" + (f"; {note}" if note else ""))
 

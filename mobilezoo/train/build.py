@@ -50,7 +50,7 @@ def build_network(config: TrainConfig, num_classes: int) -> nn.Module:
         )
     except ClassCountError as error:
         raise error.remedied("add reset_head=true for a new classifier") from None
-    except TypeError as error:
+    except (TypeError, AssertionError) as error:  # timm asserts what it does not know
         raise ConfigError(f"model_args of {config.model!r}: {error}") from error
 
 

@@ -11,6 +11,14 @@ from mobilezoo.resolution import Resolution
 
 MOST_EPOCHS, MOST_RATE = 100_000, 1e6
 """Beyond these, a typing error is likelier than a training."""
+NOT_ARGS = {
+    "num_classes": "the data has the classes",
+    "pretrained": "write pretrained=true",
+    "checkpoint_path": "write checkpoint=PATH",
+    "features_only": "a classifier is trained",
+    "out_indices": "a classifier is trained",
+}
+"""Arguments of timm's that are not for `model_args`, and why."""
 Beta = Annotated[float, Field(ge=0, lt=1)]
 Share = Annotated[float, Field(ge=0, le=1)]
 
@@ -177,6 +185,16 @@ class TrainConfig(Record):
     def _reads_images(self) -> "TrainConfig":
         if isinstance(self.in_chans, bool) or self.in_chans not in COLOURS:
             raise ValueError(f"model_args.in_chans of 1 (grey), 3 (RGB) or 4 (RGBA), got {self.in_chans!r}")
+        return self
+
+    @model_validator(mode="after")
+    def _args_are_a_classifiers(self) -> "TrainConfig":
+        for key, value in self.model_args.items():
+            if key in NOT_ARGS:
+                raise ValueError(f"model_args without {key}: {NOT_ARGS[key]}")
+            is_share = isinstance(value, (int, float)) and not isinstance(value, bool) and 0 <= value < 1
+            if key.endswith("_rate") and value is not None and not is_share:
+                raise ValueError(f"model_args.{key} of at least 0 and below 1, got {value!r}")
         return self
 
     @model_validator(mode="after")

@@ -81,6 +81,10 @@ def test_what_no_run_can_use_is_one_line(key: str, count: int, value: str) -> No
         ("data.augment.auto_augment=rand-mstdinf", "expected one of timm's policies"),
         ("data.augment.interpolation=bicubicc", "'bilinear', 'bicubic'"),
         ("model_args.in_chans=2", "recipe.yaml: expected model_args.in_chans of 1 (grey), 3 (RGB) or 4 (RGBA), got 2"),
+        ("model_args.drop_rate=2", "expected model_args.drop_rate of at least 0 and below 1, got 2"),
+        ("model_args.drop_path_rate=abc", "model_args.drop_path_rate of at least 0 and below 1, got 'abc'"),
+        ("model_args.num_classes=5", "expected model_args without num_classes: the data has the classes"),
+        ("model_args.features_only=true", "expected model_args without features_only: a classifier is trained"),
         ("train.epochs=1", "for a short run add train.schedule.warmup_epochs=0"),
     ],
 )

@@ -218,6 +218,8 @@ def test_a_loss_that_is_not_finite_names_step_layer_and_remedy(recipe: Path, tmp
         ("train.optimizer.name=adamm", "did you mean"),
         ("data.batch_size=5000", "fewer than one batch"),
         ("model_args.wings=2", "model_args"),
+        ("model_args.global_pool=foo", "model_args of .*Invalid pool type: foo"),
+        ("train.optimizer.name=lbfgs", "unknown optimizer 'lbfgs': known: ada"),
         ("model=shvit_s9", "did you mean"),
     ],
 )
