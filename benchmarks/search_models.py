@@ -24,6 +24,7 @@ from typing import Any
 import torch
 from common import Kept, unpack_cifar, unpack_clothing
 
+from mobilezoo.cli.progress import shown
 from mobilezoo.config import find_config, load_record, read_yaml, write_yaml
 from mobilezoo.errors import ExportError
 from mobilezoo.files import write_text
@@ -34,7 +35,7 @@ from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.trainer import train
 from mobilezoo.workflows.candidate_evaluator import estimate_of
 from mobilezoo.workflows.load_model import untrained
-from mobilezoo.workflows.search import run_search
+from mobilezoo.workflows.search import search
 
 Network = dict[str, Any]
 CONFIGS = {"cifar10": "cifar10_supernet", "attention": "attention"}
@@ -89,11 +90,12 @@ class Bench:
     def file(self, network: Network) -> Path:
         """The network's fp32 LiteRT file, made unless it is there."""
         from mobilezoo.workflows.export import export_network
+        from mobilezoo_export import ExportConfig
 
         folder = self.work / "files" / word(network)
         model = load_model_config(write_yaml(folder / "network.yaml", network))
         subject = untrained(model, self.pixels, self.classes)
-        (result,) = export_network(subject, ["litert"], ["fp32"], folder, isolate=False)
+        (result,) = export_network(subject, ExportConfig(targets=("litert",), overwrite=True), folder, isolate=False)
         if result.path is None:
             raise ExportError(result.reason)
         return Path(result.path)
@@ -230,7 +232,8 @@ def main() -> None:
     target_ms = max(bench.timed({**network, "width_multiplier": width}) for network in others.values())
     overrides.append(f"objective.target_ms={target_ms:.3f}")
     config = load_search_config(CONFIGS[args.task], overrides)
-    result = run_search(CONFIGS[args.task], tuple(overrides), bench.work / "search", True)
+    with shown() as hooks:
+        result = search(CONFIGS[args.task], tuple(overrides), out=bench.work / "search", hooks=hooks)
     found, *more = searched(args.task, config, result)
     name, ours = found[0], {**found[1], "width_multiplier": 1.0}
     contest = {name: ours}

@@ -18,7 +18,7 @@ from mobilezoo.reading import parse_yaml, read_yaml
 
 MOST_FAULTS = 5
 """So many are told of one record."""
-KINDS = ("models", "train", "export", "devices", "search")
+KINDS = ("models", "train", "export", "profile", "devices", "search")
 
 
 class Record(BaseModel):
@@ -82,7 +82,7 @@ def find_config(kind: str, name: str | Path) -> Path:
         return path
     if found := config_path(kind, text):
         return found
-    noun = kind if kind in ("train", "export", "search") else kind.removesuffix("s")
+    noun = kind if kind in ("train", "export", "profile", "search") else kind.removesuffix("s")
     raise UnknownNameError(f"{noun} config" if kind != "models" else "model", text, config_names(kind))
 
 
@@ -128,6 +128,13 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
                 raise ConfigError(f"override {item!r}: {part!r} is a value, not a group of keys")
         node[last] = parse_yaml(value, f"override {item!r}") if value else None
     return result
+
+
+def listed(value: Any) -> Any:
+    """A list as a tuple, and `a,b` of the command line as one: for validators that run before the type is checked."""
+    if isinstance(value, str):
+        return tuple(part.strip() for part in value.split(","))
+    return tuple(value) if isinstance(value, list) else value
 
 
 def load_record(cls: type[R], path: str | Path, overrides: Iterable[str] = ()) -> R:

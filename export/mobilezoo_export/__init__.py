@@ -10,12 +10,14 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mobilezoo_export.apart import FileApart
+    from mobilezoo_export.config import ExportConfig
     from mobilezoo_export.contract import Exporter, ExportOptions, ExportResult, ExportSpec, Runner
     from mobilezoo_export.foreign import open_artifact
     from mobilezoo_export.pipeline import export_model
     from mobilezoo_export.registry import list_targets, load_exporter, load_runner
 
 _HOME = {
+    "ExportConfig": "config",
     "ExportOptions": "contract",
     "ExportResult": "contract",
     "ExportSpec": "contract",
@@ -30,6 +32,7 @@ _HOME = {
 }
 
 __all__ = [
+    "ExportConfig",
     "ExportOptions",
     "ExportResult",
     "ExportSpec",

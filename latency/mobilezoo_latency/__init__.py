@@ -11,6 +11,7 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from mobilezoo_latency.config import ProfileConfig
     from mobilezoo_latency.contract import Device, load_artifact
     from mobilezoo_latency.measuring import Comparison, compare, profile, summarize
     from mobilezoo_latency.protocol import load_protocol
@@ -20,6 +21,7 @@ if TYPE_CHECKING:
 _HOME = {
     "Comparison": "measuring",
     "Device": "contract",
+    "ProfileConfig": "config",
     "Store": "store",
     "compare": "measuring",
     "list_devices": "registry",
@@ -33,6 +35,7 @@ _HOME = {
 __all__ = [
     "Comparison",
     "Device",
+    "ProfileConfig",
     "Store",
     "compare",
     "list_devices",

@@ -11,14 +11,16 @@ from rich.console import Console
 
 from mobilezoo.artifacts import Checkpoint, LatencyReport, save_json
 from mobilezoo.cli.options import Quiet
+from mobilezoo.cli.progress import shown
 from mobilezoo.cli.tables import print_table
 from mobilezoo.errors import require
+from mobilezoo.workflows.hooks import Hooks
 
 if TYPE_CHECKING:
     from mobilezoo.search.records import SearchResult
     from mobilezoo_export import ExportResult
 
-TARGETS = ["onnx", "litert", "coreml"]
+TARGETS = ("onnx", "litert", "coreml")
 TIMED = ("onnx", "litert")
 """Core ML's runtime exists on Apple devices only; here its program is checked, never timed."""
 console = Console(stderr=True)
@@ -42,37 +44,31 @@ def run_demo(out: Path, progress: bool) -> None:
 
     Run again after an interruption, it goes on where training and search stopped.
     """
-    from mobilezoo.workflows.export import export_subject
-    from mobilezoo.workflows.export_images import NONE_NAMED
-    from mobilezoo.workflows.model_options import SubjectOptions
-    from mobilezoo.workflows.profile import Choices, profile_subjects
+    from mobilezoo.workflows.export import export
+    from mobilezoo.workflows.profile import profile
     from mobilezoo.workflows.report import write_report
-    from mobilezoo.workflows.search import run_search
-    from mobilezoo.workflows.train import run_training
+    from mobilezoo.workflows.search import search
+    from mobilezoo.workflows.train import train
+    from mobilezoo_export import ExportConfig
+    from mobilezoo_latency import ProfileConfig
 
     _require_toolchains()
     started = time.perf_counter()
     with _step("1/5  train mobilenetv2_ca_100 on 1,437 scanned digits, score it on 360 others"):
-        record = run_training("digits", (), out / "train", resume=True, progress=progress)
-    with _step("2/5  export to ONNX, LiteRT and Core ML, compared with PyTorch"):
-        files = export_subject(
-            record.path,
-            TARGETS,
-            ["fp32"],
-            SubjectOptions(),
-            NONE_NAMED,
-            out / "export",
-            overwrite=True,
-            progress=progress,
-        )
-    with _step("3/5  measure latency on this machine"):
+        record = train("digits", out=out / "train", resume=True, hooks=Hooks(show_progress=progress))
+    with _step("2/5  export to ONNX, LiteRT and Core ML, compared with PyTorch"), shown(not progress) as hooks:
+        files = export(record.path, ExportConfig(targets=TARGETS, overwrite=True), out=out / "export", hooks=hooks)
+    with _step("3/5  measure latency on this machine"), shown(not progress) as hooks:
         timed = [f.path for f in files if f.path and f.target in TIMED]
-        reports = profile_subjects(timed, Choices(use_cache=False, progress=progress))
+        reports = profile(timed, ProfileConfig(use_cache=False), hooks=hooks)
         for report in reports:
             save_json(out / "latency" / f"{Path(report.artifact).name}.latency.json", report)
-    with _step("4/5  search small networks by accuracy and LiteRT latency"):
+    with (
+        _step("4/5  search small networks by accuracy and LiteRT latency"),
+        shown(not progress, lines=progress) as hooks,
+    ):
         # On a slow host even the smallest network may miss the config's target; the demo searches all the same.
-        found = run_search("digits", ("check_target=false",), out / "search", progress=progress)
+        found = search("digits", ("check_target=false",), out=out / "search", hooks=hooks)
     with _step("5/5  write the page"):
         page = write_report([out], out / "report.html")
     _print_summary(record, files, reports, found)

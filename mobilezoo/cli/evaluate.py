@@ -1,11 +1,15 @@
 """`mobilezoo eval`."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mobilezoo.cli.model_options import ClassesArg, DataArg, PreprocessArg, SubjectFlags
 from mobilezoo.cli.options import AllowCommands, Json, Quiet, print_json
+from mobilezoo.cli.progress import shown
+
+if TYPE_CHECKING:
+    from mobilezoo.workflows.evaluate import Scores
 
 
 def eval_(
@@ -32,8 +36,41 @@ def eval_(
         mobilezoo eval runs/digits/export/mobilenetv2_ca_100.fp32.tflite
         mobilezoo eval theirs.tflite --preprocess raw --data folder:photos --classes imagenet-1k
     """
-    from mobilezoo.workflows.evaluate import evaluate_subject, print_result
+    from mobilezoo.workflows.evaluate import evaluate
 
     options = of.parsed().model_copy(update={"preprocess": preprocess})
-    result = evaluate_subject(subject, data, options, batch_size, workers, not quiet, classes)
-    print_json(result) if as_json else print_result(result)
+    with shown(quiet) as hooks:
+        scores = evaluate(subject, data, options, classes=classes, batch_size=batch_size, workers=workers, hooks=hooks)
+    print_json(_plain(scores)) if as_json else print_scores(scores)
+
+
+def _plain(scores: "Scores") -> dict[str, Any]:
+    """Without what was not found."""
+    return {name: value for name, value in scores.model_dump(exclude_none=True).items() if value or name != "zeros"}
+
+
+def print_scores(scores: "Scores") -> None:
+    """A line for the network, a line for the file, and what was not shown of it."""
+    if scores.pytorch is not None:
+        print_scores(scores.pytorch)
+    loss = "none" if scores.loss is None else f"{scores.loss:.4f}"
+    print(
+        f"{scores.subject} on {scores.data} ({scores.images} images, {scores.runs_in}): "
+        f"top-1 {scores.top1:.2f}%  top-5 {scores.top5:.2f}%  loss {loss}"
+        + (f"  drop {scores.top1_drop:.2f}" if scores.top1_drop is not None else "")
+    )
+    if scores.output is not None:
+        print(f"  {_about_file(scores)}")
+
+
+def _about_file(scores: "Scores") -> str:
+    """What a file answers with, and what was not shown of it."""
+    from mobilezoo.workflows.answers import LEAST, WORDS
+
+    assert scores.output is not None
+    said = [f"output: {WORDS[scores.output]}"]
+    if scores.zeros:
+        said.append(f"{scores.zeros} images give their class probability 0, which the loss counts as {LEAST:g}")
+    if scores.parity:
+        said.append(f"parity with PyTorch: {scores.parity}")
+    return "; ".join(said)

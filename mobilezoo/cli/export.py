@@ -1,22 +1,45 @@
 """`mobilezoo export`."""
 
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from mobilezoo.cli.model_options import ClassesArg, SubjectFlags
-from mobilezoo.cli.options import AllowCommands, Json, Quiet, print_json
+from mobilezoo.cli.options import (
+    AllowCommands,
+    Json,
+    Keys,
+    OldSet,
+    Quiet,
+    print_json,
+    print_keys,
+    refuse_set,
+    short_forms,
+    split_words,
+)
+from mobilezoo.cli.progress import shown
+from mobilezoo.cli.tables import print_table
 from mobilezoo.errors import MobilezooError
+
+if TYPE_CHECKING:
+    from mobilezoo_export import ExportResult
+    from mobilezoo_export.bisect import Finding
 
 
 def export(
     of: SubjectFlags,
-    subjects: Annotated[
-        list[str] | None, typer.Argument(help="Checkpoint, zoo name, model YAML, or timm:NAME; many with --matrix.")
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="[SUBJECT] [KEY=VALUE]...",
+            help="Checkpoint, zoo name, model YAML, or timm:NAME (many with --matrix); then changes: softmax=true",
+        ),
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", help="Comma-separated: onnx, litert, coreml, executorch.")] = None,
-    precision: Annotated[str | None, typer.Option("--precision", help="Comma-separated: fp32, fp16, int8.")] = None,
+    config: Annotated[str, typer.Option("--config", help="A YAML, or a bare name in configs/export/.")] = "default",
+    to: Annotated[str | None, typer.Option("--to", help="Short for targets: onnx, litert, coreml, executorch.")] = None,
+    precision: Annotated[str | None, typer.Option("--precision", help="Short for precisions: fp32, int8.")] = None,
     data: Annotated[
         str | None,
         typer.Option("--data", help="Its validation images are compared and scored; default: the training data."),
@@ -26,8 +49,7 @@ def export(
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default: export/ beside the checkpoint.")] = None,
     overwrite: Annotated[bool, typer.Option("--overwrite", help="Replace files that exist.")] = False,
-    batch: Annotated[int, typer.Option("--batch", min=1, help="Fixed batch size of the files.")] = 1,
-    settings: Annotated[list[str] | None, typer.Option("--set", help="KEY=VALUE, see below.")] = None,
+    batch: Annotated[int | None, typer.Option("--batch", min=1, help="Fixed batch size of the files.")] = None,
     max_drop: Annotated[
         float | None,
         typer.Option("--max-drop", min=0, help="int8: leave so much in float that top-1 falls by at most this."),
@@ -40,9 +62,11 @@ def export(
         bool, typer.Option("--matrix", help="Every variant, target and precision; goes on where it stopped.")
     ] = False,
     table: Annotated[Path | None, typer.Option("--table", help="With --matrix: write the table as Markdown.")] = None,
+    keys: Keys = False,
     as_json: Json = False,
     allow_commands: AllowCommands = False,
     quiet: Quiet = False,
+    set_: OldSet = None,
 ) -> None:
     """Phone formats, each run in its own runtime and compared with PyTorch before it gets its name.
 
@@ -52,55 +76,39 @@ def export(
         mobilezoo export shvit_s1 --checkpoint shvit_s1.pth --to litert,onnx --out files/
         mobilezoo export timm:mobilenetv4_conv_small --to litert
         mobilezoo export best.safetensors --data folder:/mnt/photos --precision int8
-        mobilezoo export best.safetensors --set image=true --set softmax=true
+        mobilezoo export best.safetensors image=true softmax=true
         mobilezoo export best.safetensors --to litert --precision int8 --max-drop 1.0
         mobilezoo export best.safetensors --to litert --precision int8 --bisect
         mobilezoo export --matrix --table docs/export-matrix.md
         mobilezoo export --matrix 'shvit_*' timm:mobilenetv3_small_100 --to litert,executorch --precision fp32
 
-    Keys of --set:
-
-        image=true          uint8 pixels in, normalised in the file (Core ML: an image input)
-        softmax=true        probabilities instead of logits
-        classifier=true     Core ML files answer with names and probabilities (with softmax=true)
-        int8_io=true        int8 LiteRT files take and give int8, float only where nothing else works
-        layout=NCHW         input layout of LiteRT files (default NHWC)
-        flexible=batch      takes batches of 1 to 16; or resolution (half to double), or both
-        opset=18            ONNX operator set, 18 to 23
-        onnx_activations=uint8   faster int8 on most x86 CPUs
-        coreml_target=iOS17      oldest system that runs the Core ML file
     """
+    refuse_set(set_, "mobilezoo export SUBJECT")
+    subjects, overrides = split_words(words)
+    said = {"targets": to, "precisions": precision, "data": data, "calib": calib, "classes": classes}
+    changes = (*overrides, *short_forms({**said, "batch": batch, "max_drop": max_drop, "overwrite": overwrite or None}))
     options = of.parsed()
-    if matrix and options != type(options)():
-        raise MobilezooError("--matrix exports networks as they are defined: leave --checkpoint and its like out")
     if matrix:
-        _export_matrix(subjects or [], to, precision, out, overwrite, table, as_json, quiet)
+        if options != type(options)():
+            raise MobilezooError("--matrix exports networks as they are defined: leave --checkpoint and its like out")
+        _export_matrix(subjects, to, precision, out, overwrite, table, as_json, quiet)
         return
-    if not subjects or len(subjects) != 1:
-        raise MobilezooError(f"export takes one subject, got {len(subjects or [])}: name it, or pass --matrix for many")
-    from mobilezoo.workflows.export import bisect_subject, export_subject, print_exports, print_findings
-    from mobilezoo.workflows.export_images import Sources
+    from mobilezoo.workflows import export as workflow
 
-    targets, precisions = (to or "onnx,litert,coreml").split(","), (precision or "fp32").split(",")
-    sources = Sources(data, calib)
+    files = workflow.load_export_config(config, changes)
+    if keys:
+        print_keys(f"export {config}", files, as_json)
+        return
+    if len(subjects) != 1:
+        raise MobilezooError(f"export takes one subject, got {len(subjects)}: name it, or pass --matrix for many")
+    with shown(quiet) as hooks:
+        if bisect:
+            found = workflow.bisect_model(subjects[0], files, options, hooks=hooks)
+        else:
+            results = workflow.export(subjects[0], files, options, out=out, hooks=hooks)
     if bisect:
-        found = bisect_subject(subjects[0], targets, precisions, options, sources, progress=not quiet)
         print_json([f.model_dump() for f in found]) if as_json else print_findings(found)
         return
-    results = export_subject(
-        subjects[0],
-        targets,
-        precisions,
-        options,
-        sources,
-        out,
-        overwrite=overwrite,
-        progress=not quiet,
-        batch=batch,
-        settings=tuple(settings or ()),
-        max_drop=max_drop,
-        classes=classes,
-    )
     print_json([r.model_dump() for r in results]) if as_json else print_exports(results)
     if not all(r.ok for r in results):
         raise typer.Exit(2)
@@ -116,15 +124,89 @@ def _export_matrix(
     as_json: bool,
     quiet: bool,
 ) -> None:
-    from mobilezoo.workflows import export_matrix as matrix
-    from mobilezoo_export import list_targets, load_exporter
+    from mobilezoo.workflows import export_matrix as workflow
+    from mobilezoo_export import list_targets
 
-    targets = to.split(",") if to else list_targets()
-    for target in targets:
-        load_exporter(target)  # an unknown one is told before hours of work
     folder = out or Path("runs/matrix")
-    precisions = precision.split(",") if precision else list(matrix.PRECISIONS)
-    results = matrix.run_matrix(subjects, targets, precisions, folder, overwrite=overwrite, progress=not quiet)
+    targets = to.split(",") if to else list_targets()
+    precisions = precision.split(",") if precision else list(workflow.PRECISIONS)
+    with shown(quiet) as hooks:
+        results = workflow.run_matrix(subjects, targets, precisions, folder, overwrite=overwrite, hooks=hooks)
     if table:
-        matrix.write_matrix(matrix.read_records(folder), table)
-    print_json([{"model": n, **r.model_dump()} for n, r in results]) if as_json else matrix.print_matrix(results)
+        workflow.write_matrix(workflow.read_records(folder), table)
+    print_json([{"model": n, **r.model_dump()} for n, r in results]) if as_json else print_matrix(results)
+
+
+def print_exports(results: "list[ExportResult]") -> None:
+    rows = []
+    for r in results:
+        a = r.artifact
+        p = a.parity if a else None
+        rows.append(
+            (
+                r.target,
+                r.precision,
+                r.status,
+                f"{a.size_bytes / 1e6:.2f}" if a else "",
+                f"{p.relative:.1e}" if p else "",
+                f"{p.snr_db:.0f}" if p else "",
+                f"{100 * p.top1_agreement:.1f}" if p else "",
+                (p.ran_in if p else a.not_run) if a else r.reason,
+                r.path or "",
+            )
+        )
+    columns = ("target", "precision", "status", "MB", "max diff / std", "SNR dB", "top-1 agreement %", "run by", "file")
+    print_table("difference from PyTorch on real images", columns, rows, paths_last=True)
+    print_mixed(results)
+    for warning in dict.fromkeys(w for r in results for w in r.warnings):
+        print(f"warning: {warning}")
+
+
+def print_findings(found: "list[Finding]") -> None:
+    rows = [
+        (f.target, f.precision, f.layer or "none: the whole network agrees", f.last_good or "", f.probes, f.reason)
+        for f in found
+    ]
+    columns = ("target", "precision", "first layer that departs", "last that agrees", "probes", "how")
+    print_table("where files depart from PyTorch", columns, rows)
+
+
+def print_mixed(results: "list[ExportResult]") -> None:
+    """What was kept in float, for results that tell."""
+    rows = [
+        (
+            r.target,
+            f"{r.mixed.top1_float:.2f}",
+            f"{r.mixed.top1_int8:.2f}",
+            f"{r.mixed.top1:.2f}",
+            f"{r.mixed.drop:.2f}",
+            ", ".join(str(group + 1) for group in r.mixed.float_groups) or "none",
+            r.mixed.tried,
+        )
+        for r in results
+        if r.mixed
+    ]
+    columns = (
+        "target",
+        "top-1 PyTorch",
+        "all int8",
+        "this file",
+        "drop",
+        "eighths in float",
+        "files tried",
+    )
+    if rows:
+        print_table("mixed precision", columns, rows)
+
+
+def print_matrix(results: "Sequence[tuple[str, ExportResult]]") -> None:
+    from mobilezoo.cli.tables import print_table
+
+    rows = []
+    for name, r in results:
+        p = r.artifact.parity if r.artifact else None
+        size = f"{r.artifact.size_bytes / 1e6:.2f}" if r.artifact else ""
+        figures = (f"{p.relative:.1e}", f"{p.snr_db:.0f}") if p else ("", "")
+        rows.append((name, r.target, r.precision, r.status, size, *figures, r.reason))
+    columns = ("model", "target", "precision", "status", "MB", "max diff / std", "SNR dB", "reason")
+    print_table("export matrix", columns, rows)

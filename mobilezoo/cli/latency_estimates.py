@@ -1,7 +1,5 @@
 """`mobilezoo latency table | import-table | fit | predict`: estimates from measured blocks or measured networks."""
 
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import Annotated
 
@@ -9,8 +7,9 @@ import typer
 
 from mobilezoo.cli.latency import app
 from mobilezoo.cli.options import AllowCommands, Json, Quiet, command, print_json
+from mobilezoo.cli.progress import shown
 from mobilezoo.workflows.estimate_latency import estimate, load_space
-from mobilezoo.workflows.latency_blocks import Say, block_keys, export_blocks, sample_networks
+from mobilezoo.workflows.latency_blocks import block_keys, export_blocks, sample_networks
 
 SpaceArg = Annotated[str, typer.Argument(help="A search config: path of a YAML, or a bare name in configs/search/.")]
 DeviceOpt = Annotated[str, typer.Option("--device", help="A name of `mobilezoo device list`, or a YAML.")]
@@ -42,11 +41,11 @@ def table(
 
     choices = load_space(space)
     chosen = load_device(device)
-    with telling(quiet) as say:
-        sampled = sample_networks(choices, networks, work / Path(space).stem, say)
-        blocks = export_blocks(choices, [s.point for s in sampled], work / Path(space).stem / "blocks", say)
+    with shown(quiet) as hooks:
+        sampled = sample_networks(choices, networks, work / Path(space).stem, hooks.status)
+        blocks = export_blocks(choices, [s.point for s in sampled], work / Path(space).stem / "blocks", hooks.status)
         networks_of = [(block_keys(choices, s.point), s.path) for s in sampled]
-        made = measure_table(blocks, chosen, networks=networks_of, say=say)
+        made = measure_table(blocks, chosen, networks=networks_of, say=hooks.status)
         chosen.close()
     made.save(out)
     print(
@@ -105,14 +104,14 @@ def fit(
 
     known = Predictor.load(source) if source else None
     choices, chosen = load_space(space), load_device(device)
-    with telling(quiet) as say:
-        sampled = sample_networks(choices, networks, work / Path(space).stem, say)
+    with shown(quiet) as hooks:
+        sampled = sample_networks(choices, networks, work / Path(space).stem, hooks.status)
         reports = []
         for number, one in enumerate(sampled, 1):
-            say(f"measuring {number} of {len(sampled)}: {one.path.name}")
+            hooks.status(f"measuring {number} of {len(sampled)}: {one.path.name}")
             reports.append(profile(one.path, chosen, reuse_noisy=True))
         chosen.close()
-        say("training")
+        hooks.status("training")
         times = at_one_speed(reports)
         rows = [Measured(kernels_of(s.path), ms) for s, ms in zip(sampled, times, strict=True)]
         made = train(rows, reports[0].device, known)
@@ -141,7 +140,8 @@ def predict(
         mobilezoo latency predict runs/search-digits/best.yaml --with digits.predictor.json
         mobilezoo latency predict runs/search-digits/best.yaml --with digits.table.json --space digits
     """
-    found = estimate(subject, by, space, device, progress=not quiet)
+    with shown(quiet) as hooks:
+        found = estimate(subject, by, space, device, hooks)
     if as_json:
         print_json(found.model_dump())
         return
@@ -149,16 +149,3 @@ def predict(
         f"{subject}: {found.latency_ms:.3f} ms, {found.low_ms:.3f}–{found.high_ms:.3f} "
         f"(estimated, not measured; error {found.error_percent:.1f}%; {found.basis})"
     )
-
-
-@contextmanager
-def telling(quiet: bool) -> Iterator[Say]:
-    """A line of text on stderr that says what is being done."""
-    from rich.console import Console
-
-    console = Console(stderr=True)
-    if quiet or not console.is_terminal:
-        yield lambda text: None
-        return
-    with console.status("preparing") as status:
-        yield lambda text: status.update(text)

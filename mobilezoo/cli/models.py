@@ -1,10 +1,11 @@
 """`mobilezoo list` and `show`."""
 
-from typing import Annotated
+from typing import Annotated, Any
 
 import typer
 
 from mobilezoo.cli.options import Json, print_json
+from mobilezoo.cli.tables import print_table
 
 
 def list_(
@@ -18,7 +19,7 @@ def list_(
         mobilezoo list
         mobilezoo list 'mnasnet*' --json
     """
-    from mobilezoo.workflows.list_models import model_rows, print_models
+    from mobilezoo.workflows.list_models import model_rows
 
     rows = model_rows(pattern)
     print_json(rows) if as_json else print_models(rows)
@@ -36,7 +37,57 @@ def show(
         mobilezoo show mobilenetv2_ca_100
         mobilezoo show my_variant.yaml resolution=160
     """
-    from mobilezoo.workflows.list_models import print_stages, stage_table
+    from mobilezoo.workflows.list_models import stage_table
 
     table = stage_table(model, tuple(overrides or ()))
     print_json(table) if as_json else print_stages(table)
+
+
+def print_models(rows: list[dict[str, Any]]) -> None:
+    columns = (
+        "model",
+        "family",
+        "params M",
+        "MACs M",
+        "pixels",
+        "top-1 %",
+        "distilled %",
+        "epochs",
+        "source",
+        "licence of weights",
+    )
+    cells = [
+        (
+            row["name"],
+            row["family"],
+            f"{row['params'] / 1e6:.2f}",
+            f"{row['macs'] / 1e6:.0f}",
+            row["resolution"],
+            row["top1"],
+            row["top1_distilled"],
+            row["epochs"],
+            row["source"],
+            row["licence"],
+        )
+        for row in rows
+    ]
+    print_table("top-1 as published by the authors on ImageNet-1k, none measured here", columns, cells)
+
+
+def print_stages(table: dict[str, Any]) -> None:
+    title = (
+        f"{table['name']} ({table['family']}, {table['resolution']} px): "
+        f"{table['params']:,} parameters, {table['macs'] / 1e6:.1f} M MACs"
+    )
+    rows = [
+        (
+            s["stage"],
+            s["layers"],
+            "×".join(str(n) for n in s["output"]),
+            f"{s['params']:,}",
+            f"{s['macs'] / 1e6:.2f}",
+            f"{100 * s['macs'] / table['macs']:.1f}%",
+        )
+        for s in table["stages"]
+    ]
+    print_table(title, ("stage", "layers", "output", "params", "MACs M", "of MACs"), rows)

@@ -4,16 +4,20 @@ import dataclasses
 import functools
 import inspect
 import json
+import re
 from collections.abc import Callable
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
+from mobilezoo.errors import MobilezooError
 from mobilezoo.trust import allow_commands
 
 if TYPE_CHECKING:
     from mobilezoo.config import Record
 
+OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
 Keys = Annotated[bool, typer.Option("--keys", help="List every key with its value and meaning, and stop.")]
@@ -23,6 +27,8 @@ AllowCommands = Annotated[
     typer.Option("--allow-commands", help="Let configs start programs (see docs/latency.md).", callback=allow_commands),
 ]
 """Acts by itself; the command has nothing to do with its value."""
+OldSet = Annotated[list[str] | None, typer.Option("--set", hidden=True)]
+"""What overrides were called once; it is refused with what to write instead."""
 Register = Callable[[Callable[..., None]], Callable[..., None]]
 
 
@@ -88,3 +94,27 @@ def print_keys(title: str, record: "Record", as_json: bool) -> None:
 def print_json(value: Any) -> None:
     """Plain data as JSON on stdout."""
     print(json.dumps(value, indent=2, default=str))
+
+
+def split_words(words: list[str] | None) -> tuple[list[str], tuple[str, ...]]:
+    """What a command is about, and the dotted changes `KEY=VALUE` among its words."""
+    subjects: list[str] = []
+    changes: list[str] = []
+    for word in words or ():
+        is_change = OVERRIDE.match(word) is not None and not Path(word).exists()
+        (changes if is_change else subjects).append(word)
+    return subjects, tuple(changes)
+
+
+def short_forms(values: dict[str, Any]) -> tuple[str, ...]:
+    """Options that stand for keys of a config, as dotted changes; those that were not given are left out.
+
+    Text is quoted as YAML, so that it arrives as it was typed.
+    """
+    return tuple(f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None)
+
+
+def refuse_set(given: list[str] | None, command: str, prefix: str = "") -> None:
+    """Raise MobilezooError for `--set KEY=VALUE`, naming what to write instead."""
+    if given:
+        raise MobilezooError(f"--set {given[0]}: write changes after the subject: {command} {prefix}{given[0]}")

@@ -1,13 +1,20 @@
 """`mobilezoo predict`."""
 
+import csv
+import io
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mobilezoo.cli.model_options import PreprocessArg, SubjectFlags
 from mobilezoo.cli.options import Json, print_json
+from mobilezoo.cli.progress import shown
+from mobilezoo.cli.tables import print_table
 from mobilezoo.errors import MobilezooError
+
+if TYPE_CHECKING:
+    from mobilezoo.workflows.predict import Prediction
 
 
 def predict(
@@ -27,17 +34,43 @@ def predict(
         mobilezoo predict model.int8.tflite photos/ --csv
         mobilezoo predict theirs.tflite photo.jpg --preprocess raw --labels labels.txt
     """
-    from mobilezoo.workflows import predict as predicting
+    from mobilezoo.workflows.predict import predict as predict_images
 
     if as_csv and as_json:
         raise MobilezooError("--csv and --json are two ways to print the same: choose one")
     options = of.parsed().model_copy(update={"preprocess": preprocess})
-    found = predicting.predict(subject, images, options, top)
+    with shown() as hooks:
+        found = predict_images(subject, images, options, top=top, hooks=hooks)
     if as_json:
         print_json([f.model_dump() for f in found])
     elif as_csv:
-        print(predicting.as_csv(found), end="")
+        print(csv_text(found), end="")
     else:
-        predicting.print_predictions(found)
+        print_predictions(found)
     if any(f.fault for f in found):
         raise typer.Exit(2)
+
+
+def csv_text(predictions: "list[Prediction]") -> str:
+    """One row per image and rank; a fault has a row of its own."""
+    out = io.StringIO()
+    writer = csv.writer(out, lineterminator="\n")
+    writer.writerow(("image", "rank", "index", "label", "probability", "fault"))
+    for found in predictions:
+        for rank, guess in enumerate(found.best, 1):
+            writer.writerow((found.image, rank, guess.index, guess.label or "", f"{guess.probability:.6f}", ""))
+        if found.fault:
+            writer.writerow((found.image, "", "", "", "", found.fault))
+    return out.getvalue()
+
+
+def print_predictions(predictions: "list[Prediction]") -> None:
+
+    rows: list[tuple[Any, ...]] = []
+    for found in predictions:
+        for rank, guess in enumerate(found.best, 1):
+            label = guess.label if guess.label is not None else f"class {guess.index}"
+            rows.append((found.image if rank == 1 else "", rank, label, f"{100 * guess.probability:.2f}%"))
+        if found.fault:
+            rows.append((found.image, "", f"cannot be read: {found.fault}", ""))
+    print_table("best classes", ("image", "rank", "class", "probability"), rows)

@@ -1,27 +1,55 @@
 """`mobilezoo profile`."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
+from mobilezoo.artifacts import LatencyReport
 from mobilezoo.cli.model_options import SubjectFlags
-from mobilezoo.cli.options import AllowCommands, Json, Quiet, print_json
+from mobilezoo.cli.options import (
+    AllowCommands,
+    Json,
+    Keys,
+    OldSet,
+    Quiet,
+    print_json,
+    print_keys,
+    refuse_set,
+    short_forms,
+    split_words,
+)
+from mobilezoo.cli.progress import shown
+from mobilezoo.cli.tables import print_table
+from mobilezoo.errors import MobilezooError, printable
+
+if TYPE_CHECKING:
+    from mobilezoo_latency import Comparison
+    from mobilezoo_latency.operators import Profile
+
+BAR = 40
+SHOWN = 20
+"""Single operators printed; `--json` holds all of them."""
 
 
 def profile(
-    subjects: Annotated[list[str], typer.Argument(help="Exported files, checkpoints, zoo names or timm:NAME.")],
+    words: Annotated[
+        list[str] | None,
+        typer.Argument(
+            metavar="SUBJECT... [KEY=VALUE]...",
+            help="Exported files, checkpoints, zoo names or timm:NAME; then changes: device.serial=R58M",
+        ),
+    ] = None,
+    *,
     of: SubjectFlags,
+    config: Annotated[str, typer.Option("--config", help="A YAML, or a bare name in configs/profile/.")] = "default",
     device: Annotated[
-        str, typer.Option("--device", help="A name of `mobilezoo device list`, or the path of a device YAML.")
-    ] = "host",
-    to: Annotated[str, typer.Option("--to", help="Formats to export names and checkpoints to.")] = "litert",
-    tier: Annotated[str, typer.Option("--tier", "--protocol", help="screen, report or sustained.")] = "screen",
+        str | None, typer.Option("--device", help="A name of `mobilezoo device list`, or the path of a device YAML.")
+    ] = None,
+    to: Annotated[str | None, typer.Option("--to", help="Formats to export names and checkpoints to.")] = None,
+    tier: Annotated[str | None, typer.Option("--tier", "--protocol", help="screen, report or sustained.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: one.")] = None,
     cores: Annotated[str | None, typer.Option("--cores", help="Phones and boards: big, mid, little or any.")] = None,
-    settings: Annotated[
-        list[str] | None, typer.Option("--set", help="KEY=VALUE of the device's YAML, for example serial=R58M.")
-    ] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Time two files in turns; report their ratio.")] = False,
     ops: Annotated[bool, typer.Option("--ops", help="Where the milliseconds go, operator by operator.")] = False,
     plot: Annotated[Path | None, typer.Option("--plot", help="With --ops: a flame-like picture, SVG.")] = None,
@@ -29,9 +57,11 @@ def profile(
     allow_folded: Annotated[
         bool, typer.Option("--allow-folded", help="Time a file whose zero norms let branches vanish.")
     ] = False,
+    keys: Keys = False,
     allow_commands: AllowCommands = False,
     as_json: Json = False,
     quiet: Quiet = False,
+    set_: OldSet = None,
 ) -> None:
     """Latency of exported files by a stated protocol; raw samples are kept, noisy runs are marked.
 
@@ -42,25 +72,122 @@ def profile(
         mobilezoo profile a.tflite b.tflite --compare
         mobilezoo profile shvit_s1 --device cortex_a76
         mobilezoo profile shvit_s1 --device android --cores big
-        mobilezoo profile shvit_s1 --device android --set runner.kind=benchmark_model --set runner.path=PATH
+        mobilezoo profile shvit_s1 --device android device.runner.kind=benchmark_model device.runner.path=PATH
         mobilezoo profile shvit_s1 --tier report --no-cache --json
         mobilezoo profile shvit_s1 --ops --plot shvit_s1.svg
     """
-    from mobilezoo.workflows import profile as profiling
+    refuse_set(set_, "mobilezoo profile FILE", "device.")
+    subjects, overrides = split_words(words)
+    said = {"device": device, "targets": to, "tier": tier, "threads": threads, "device.cores": cores}
+    flags = {"use_cache": False if no_cache else None, "allow_folded": allow_folded or None}
+    from mobilezoo.workflows import profile as workflow
 
-    changed = (*(settings or ()), *((f"cores={cores}",) if cores else ()))
-    choices = profiling.Choices(
-        device, tuple(to.split(",")), tier, threads, not no_cache, allow_folded, not quiet, changed, of.parsed()
-    )
+    how = workflow.load_profile_config(config, (*overrides, *short_forms({**said, **flags})))
+    if keys:
+        print_keys(f"profile {config}", how, as_json)
+        return
+    if not subjects:
+        raise MobilezooError("profile takes files, checkpoints or names of networks, got none")
+    with shown(quiet) as hooks:
+        if compare:
+            ratio = workflow.compare(subjects, how, of.parsed(), hooks=hooks)
+        elif ops:
+            from mobilezoo.workflows import profile_operators as operators
+
+            found = operators.profile_operators(subjects, how, of.parsed(), plot=plot, hooks=hooks)
+        else:
+            reports = workflow.profile(subjects, how, of.parsed(), hooks=hooks)
     if compare:
-        ratio = profiling.compare_subjects(subjects, choices)
-        print_json(ratio.model_dump()) if as_json else profiling.print_comparison(ratio)
-        return
-    if ops:
-        from mobilezoo.workflows import profile_operators as operators
+        print_json(ratio.model_dump()) if as_json else print_comparison(ratio)
+    elif ops:
+        print_json(operators.operators_dict(found)) if as_json else print_operators(found)
+    else:
+        print_json([workflow.report_dict(r) for r in reports]) if as_json else print_reports(reports)
 
-        found = operators.profile_subject_operators(subjects, choices, plot)
-        print_json(operators.operators_dict(found)) if as_json else operators.print_operators(found)
-        return
-    reports = profiling.profile_subjects(subjects, choices)
-    print_json([profiling.report_dict(r) for r in reports]) if as_json else profiling.print_reports(reports)
+
+def print_reports(reports: list[LatencyReport]) -> None:
+    """One table of what was timed and one of what was counted: the two are never in one column."""
+    timed = [r for r in reports if r.samples_ms]
+    if timed:
+        times = ("median ms", "95% interval", "p90 ms", "p99 ms", "MAD ms")
+        timed_columns = ("kind", "runtime", "threads", *times, "samples", "load ms", "notes", "file")
+        print_table("latency, batch 1, measured", timed_columns, [_timed_row(r) for r in timed], paths_last=True)
+    counted = [r for r in reports if r.counts]
+    if counted:
+        columns = (
+            "kind",
+            "core",
+            "M instructions",
+            "M cycles",
+            "k DRAM lines",
+            "estimated ms",
+            "error",
+            "notes",
+            "file",
+        )
+        print_table("emulated: counted, not timed", columns, [_counted_row(r) for r in counted], paths_last=True)
+        for basis in dict.fromkeys(r.estimate.basis for r in counted if r.estimate):
+            print(f"estimates and their error rest on: {basis}")
+
+
+def print_comparison(c: "Comparison") -> None:
+    for name, file, ms, device, doubt in (
+        ("A", c.a, c.a_median_ms, c.device_a, c.unproven_a),
+        ("B", c.b, c.b_median_ms, c.device_b, c.unproven_b),
+    ):
+        print(f"{name} {printable(file)}: median {ms:.3f} ms ({device.runtime})" + (f"; {doubt}" if doubt else ""))
+    print(f"B takes {c.ratio:.3f} times as long as A (95% interval {c.ratio_low:.3f}–{c.ratio_high:.3f})")
+
+
+def _timed_row(r: LatencyReport) -> tuple[object, ...]:
+    from mobilezoo_latency import summarize
+
+    s = summarize(r)
+    interval = f"{s['ci_low_ms']:.3f}–{s['ci_high_ms']:.3f}"
+    times = (f"{s['median_ms']:.3f}", interval, *(f"{s[key]:.3f}" for key in ("p90_ms", "p99_ms", "mad_ms")))
+    load = "" if r.load_ms is None else f"{r.load_ms:.0f}"
+    return (r.device.kind, r.device.runtime, r.device.threads, *times, len(r.samples_ms), load, _notes(r), r.artifact)
+
+
+def _counted_row(r: LatencyReport) -> tuple[object, ...]:
+    assert r.counts is not None
+    lines = "" if r.counts.dram_lines is None else f"{r.counts.dram_lines / 1e3:.0f}"
+    counts = (f"{r.counts.instructions / 1e6:.2f}", f"{r.counts.cycles / 1e6:.2f}", lines)
+    if r.estimate is None:
+        return (r.device.kind, r.device.name, *counts, "", "not calibrated", _notes(r), r.artifact)
+    e = r.estimate
+    ms = f"{e.latency_ms:.2f} ({e.low_ms:.2f}–{e.high_ms:.2f})"
+    return (r.device.kind, r.device.name, *counts, ms, f"{e.error_percent:.1f}%", _notes(r), r.artifact)
+
+
+def _notes(r: LatencyReport) -> str:
+    notes = ["cached"] if r.cached else []
+    notes += [r.unproven] if r.unproven else []
+    notes += [f"NOISY: {', '.join(r.noisy)}"] if r.noisy else []
+    return "; ".join(notes)
+
+
+def print_operators(found: "dict[str, Profile]") -> None:
+    """Times by type and the most expensive single operators, with bars as long as their share."""
+    from mobilezoo_latency.operators import advice, by_type
+
+    for name, p in found.items():
+        both = f"{p.whole_ms:.3f} ms as one, {p.sum_ms:.3f} ms summed over operators"
+        print(f"{printable(name)}: {both} ({p.runtime}; {p.how})")
+        rows = [
+            (kind, count, f"{ms:.3f}", f"{share:.1%}", _bar(share)) for kind, count, ms, share in by_type(p.operators)
+        ]
+        print_table("by type", ("type", "operators", "ms", "share", ""), rows)
+        top = sorted(p.operators, key=lambda op: -op.ms)[:SHOWN]
+        cells = [(op.type, op.shape, op.name, f"{op.ms:.3f}", f"{op.share:.1%}", _bar(op.share)) for op in top]
+        print_table("most expensive", ("type", "output", "name", "ms", "share", ""), cells)
+        for line in p.left_out:
+            print(f"not timed alone: {printable(line)}")
+        if p.unproven:
+            print(f"note: {printable(p.unproven)}")
+        for line in advice(p.operators):
+            print(f"note: {line}")
+
+
+def _bar(share: float) -> str:
+    return "█" * round(BAR * share)

@@ -7,6 +7,7 @@ import typer
 from typer.core import TyperGroup
 
 from mobilezoo.cli.options import SETTINGS, AllowCommands, Json, Keys, Quiet, command, print_json, print_keys
+from mobilezoo.cli.progress import shown
 
 
 class _RunByDefault(TyperGroup):
@@ -76,9 +77,10 @@ def run(
         print_keys(f"search {config}", load_search_config(config, tuple(overrides or ())), as_json)
         return
     from mobilezoo.cli.search_tables import print_front
-    from mobilezoo.workflows.search import run_search
+    from mobilezoo.workflows import search as workflow
 
-    result = run_search(config, tuple(overrides or ()), out, progress=not quiet)
+    with shown(quiet, lines=not quiet) as hooks:
+        result = workflow.search(config, tuple(overrides or ()), out=out, hooks=hooks)
     print_json(result.model_dump()) if as_json else print_front(result)
 
 
@@ -101,9 +103,10 @@ def worker(
         mobilezoo search worker postgresql+psycopg://me@server/searches --name mnasnet --out /tmp/mnasnet
     """
     from mobilezoo.cli.search_tables import print_front
-    from mobilezoo.workflows.search import run_worker
+    from mobilezoo.workflows import search as workflow
 
-    result = run_worker(study, name, out, progress=not quiet)
+    with shown(quiet, lines=not quiet) as hooks:
+        result = workflow.work(study, name, out=out, hooks=hooks)
     print_json(result.model_dump()) if as_json else print_front(result)
 
 
@@ -148,7 +151,8 @@ def front(
     from mobilezoo.cli.search_tables import print_front
     from mobilezoo.workflows.search import show_front
 
-    result = show_front(study, name, remeasure, tuple(device or ()), progress=not quiet)
+    with shown(quiet or not remeasure) as hooks:
+        result = show_front(study, name, remeasure=remeasure, devices=tuple(device or ()), hooks=hooks)
     print_json(result.model_dump()) if as_json else print_front(result)
 
 
@@ -179,7 +183,9 @@ def finetune(
     from mobilezoo.cli.search_tables import print_finished
     from mobilezoo.workflows import search as searching
 
-    done = searching.finetune(study, name, member, recipe, tuple(overrides or ()), out, progress=not quiet)
+    changes = tuple(overrides or ())
+    with shown(quiet) as hooks:
+        done = searching.finetune(study, changes, name=name, member=member, recipe=recipe, out=out, hooks=hooks)
     print_json(done.model_dump()) if as_json else print_finished(done)
 
 
@@ -199,5 +205,5 @@ def report(
     from mobilezoo.workflows.search import find_study, show_front
 
     _, folder = find_study(study, name)
-    show_front(study, name, False, (), progress=False)  # brings search.json up to date
+    show_front(study, name)  # brings search.json up to date
     print(write_report([folder], out))

@@ -8,6 +8,7 @@ import typer
 
 from mobilezoo.cli.model_options import resolution_override
 from mobilezoo.cli.options import AllowCommands, Json, Keys, Quiet, print_json, print_keys
+from mobilezoo.workflows.hooks import Hooks
 
 
 def train(
@@ -44,8 +45,8 @@ def train(
         recipe = load_record(TrainConfig, recipe_file(config), changes)
         print_keys(f"recipe {config}", recipe, as_json)
         return
-    from mobilezoo.workflows.train import run_training
+    from mobilezoo.workflows import train as workflow
 
-    record = run_training(config, changes, out, resume, progress=not quiet)
+    record = workflow.train(config, changes, out=out, resume=resume, hooks=Hooks(show_progress=not quiet))
     if os.environ.get("RANK", "0") == "0":  # torchrun starts this verb several times
         print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")

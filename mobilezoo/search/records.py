@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mobilezoo.config import Record
+from mobilezoo.config import Record, listed
 from mobilezoo.errors import DeviceError, MobilezooError, existing_path
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.reading import read_json
@@ -87,10 +87,7 @@ class SearchConfig(Record):
     @field_validator("devices", "further", mode="before")
     @classmethod
     def _listed(cls, value: Any) -> Any:
-        """`devices=host,android` on the command line is a list."""
-        if isinstance(value, str):
-            return tuple(part.strip() for part in value.split(","))
-        return tuple(value) if isinstance(value, list) else value
+        return listed(value)
 
     @property
     def images(self) -> tuple[str, ...]:

@@ -74,12 +74,12 @@ class Judge:
         """The candidate, exported."""
         from mobilezoo.train.config import TrainConfig
         from mobilezoo.workflows.export import export_network
+        from mobilezoo_export import ExportConfig
 
         recipe = load_record(TrainConfig, find_config("train", self.settings.recipe), self.settings.recipe_overrides)
         subject = untrained(candidate.config, recipe.train.resolution or candidate.config.resolution)
-        (result,) = export_network(
-            subject, [self.settings.target], ["fp32"], candidate.folder, isolate=False, images=PARITY_IMAGES
-        )
+        config = ExportConfig(targets=(self.settings.target,), overwrite=True, parity_images=PARITY_IMAGES)
+        (result,) = export_network(subject, config, candidate.folder, isolate=False)
         if result.path is None:
             raise ExportError(f"{result.target}: {result.reason}")
         return Path(result.path)

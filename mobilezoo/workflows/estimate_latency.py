@@ -5,6 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 from mobilezoo.errors import MobilezooError, existing_path
 from mobilezoo.reading import read_json
+from mobilezoo.workflows.hooks import Hooks
 from mobilezoo.workflows.latency_blocks import block_keys
 
 if TYPE_CHECKING:
@@ -12,7 +13,7 @@ if TYPE_CHECKING:
     from mobilezoo.search.space import Space
 
 
-def estimate(subject: str, by: Path, space: str | None, device: str | None, progress: bool) -> "Estimate":
+def estimate(subject: str, by: Path, space: str | None, device: str | None, hooks: Hooks) -> "Estimate":
     """The estimate of a table or a predictor. Raises MobilezooError."""
     from mobilezoo_latency import load_device
     from mobilezoo_latency.estimators.predictor import Predictor
@@ -20,11 +21,13 @@ def estimate(subject: str, by: Path, space: str | None, device: str | None, prog
 
     info = load_device(device).describe() if device else None
     if not is_table(by):
-        from mobilezoo.workflows.profile import Choices, exported_files
+        from mobilezoo.workflows.model_options import NOTHING_SAID
+        from mobilezoo.workflows.profile import files_to_time
+        from mobilezoo_latency import ProfileConfig
 
         predictor = Predictor.load(by)
         _same_device(predictor.record.device, info)
-        (file,) = exported_files(subject, Choices(progress=progress))
+        (file,) = files_to_time([subject], ProfileConfig(), NOTHING_SAID, hooks)
         return predictor.predict(file)
     if space is None:
         raise MobilezooError(f"{by.name} is a table of blocks: name the search space with --space")

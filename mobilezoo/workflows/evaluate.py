@@ -1,33 +1,59 @@
-"""`mobilezoo eval`."""
+"""Accuracy of a network, or of a file in its own runtime, on a validation split."""
 
-from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, cast
 
-from mobilezoo.artifacts import Artifact, has_record
+from mobilezoo.artifacts import Artifact, Output, has_record
+from mobilezoo.config import Record
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.hooks import SILENT, Hooks
+from mobilezoo.workflows.model_options import NOTHING_SAID, SubjectOptions
 from mobilezoo.workflows.open_file import check_network, described, refuse_weights
 
 if TYPE_CHECKING:
     import torch
 
     from mobilezoo.data.classes import Places
-    from mobilezoo.data.loaders import Batch, EvalBatches
     from mobilezoo.train.evaluate import EvalResult
     from mobilezoo.workflows.load_model import Subject
 
 
-def evaluate_subject(
-    subject: str,
-    data: str | None,
-    options: SubjectOptions,
-    batch_size: int,
-    workers: int,
-    progress: bool,
+class Scores(Record):
+    """Accuracy of a network or a file on one split."""
+
+    subject: str
+    data: str
+    runs_in: str
+    images: int
+    top1: float
+    """Percent."""
+    top5: float
+    """Percent."""
+    loss: float | None
+    """Mean cross entropy in nats; None for outputs that are no distribution."""
+    output: Output | None = None
+    """What a file answers with."""
+    zeros: int = 0
+    """Images whose class a file gave probability 0."""
+    parity: str | None = None
+    """Of a file without a record: that nothing was shown of it."""
+    pytorch: "Scores | None" = None
+    """Of the weights that a file was made of."""
+    top1_drop: float | None = None
+    """By which the file is worse, in points."""
+
+
+def evaluate(
+    model: str,
+    data: str | None = None,
+    options: SubjectOptions = NOTHING_SAID,
+    *,
     classes: str | None = None,
-) -> dict[str, Any]:
+    batch_size: int = 64,
+    workers: int = 2,
+    hooks: Hooks = SILENT,
+) -> Scores:
     """Scores of a network in PyTorch, or of an exported file in its own runtime, on the validation split.
 
     `data` None takes the data that the network's record names; splits and the meaning of pixels are as in training
@@ -39,25 +65,25 @@ def evaluate_subject(
     from mobilezoo.workflows.load_model import load_subject
     from mobilezoo_export.registry import is_exported
 
-    record = described(Path(subject), options) if is_exported(subject) else None
+    record = described(Path(model), options) if is_exported(model) else None
     if record is None:
-        check_network(subject, options)
-    weights = _weights_of(Path(subject), record, options) if record else (subject, options)
+        check_network(model, options)
+    weights = _weights_of(Path(model), record, options) if record else (model, options)
     if weights is None:
-        refuse_weights(Path(subject), options)
+        refuse_weights(Path(model), options)
     loaded = load_subject(*weights) if weights is not None else None
-    source = _source(subject, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
+    source = _source(model, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
     split = open_data(source, train=False)
     network = None
     if loaded is not None and weights is not None:
-        network = _evaluate_network(weights[0], loaded, source, split, progress, classes)
+        network = _evaluate_network(weights[0], loaded, source, split, hooks, classes)
     if record is None:
         assert network is not None
         return network
-    result = _evaluate_file(Path(subject), record, source, split, progress, classes)
-    if network is not None:
-        result |= {"pytorch": network, "top1_drop": network["top1"] - result["top1"]}
-    return result
+    result = _evaluate_file(Path(model), record, source, split, hooks, classes)
+    if network is None:
+        return result
+    return result.model_copy(update={"pytorch": network, "top1_drop": network.top1 - result.top1})
 
 
 def _source(subject: str, data: str | None, loaded: "Subject | None") -> DataConfig:
@@ -67,12 +93,12 @@ def _source(subject: str, data: str | None, loaded: "Subject | None") -> DataCon
     return named_data(data, recorded) if data is not None else cast("DataConfig", recorded)
 
 
-def evaluate_file(path: Path, source: DataConfig, progress: bool = False, classes: str | None = None) -> dict[str, Any]:
+def evaluate_file(path: Path, source: DataConfig, classes: str | None = None, hooks: Hooks = SILENT) -> Scores:
     """Scores of an exported file, run in its own runtime, on the validation split of a data config."""
     from mobilezoo.data import open_data
 
     record = described(path, SubjectOptions())
-    return _evaluate_file(path, record, source, open_data(source, train=False), progress, classes)
+    return _evaluate_file(path, record, source, open_data(source, train=False), hooks, classes)
 
 
 def evaluate_loaded(subject: "Subject", source: DataConfig, classes: str | None = None) -> "EvalResult":
@@ -81,48 +107,24 @@ def evaluate_loaded(subject: "Subject", source: DataConfig, classes: str | None 
 
     from mobilezoo.data import open_data
 
-    return _score_loaded(subject, source, open_data(source, train=False), torch.device("cpu"), False, classes)
-
-
-def print_result(result: dict[str, Any]) -> None:
-    if "pytorch" in result:
-        print_result(result["pytorch"])
-    loss = "none" if result["loss"] is None else f"{result['loss']:.4f}"
-    print(
-        f"{result['subject']} on {result['data']} ({result['images']} images, {result['runs_in']}): "
-        f"top-1 {result['top1']:.2f}%  top-5 {result['top5']:.2f}%  loss {loss}"
-        + (f"  drop {result['top1_drop']:.2f}" if "top1_drop" in result else "")
-    )
-    if "output" in result:
-        print(f"  {_about_file(result)}")
-
-
-def _about_file(result: dict[str, Any]) -> str:
-    """What a file answers with, and what was not shown of it."""
-    from mobilezoo.workflows.answers import LEAST, WORDS
-
-    said = [f"output: {WORDS[result['output']]}"]
-    if result.get("zeros"):
-        said.append(f"{result['zeros']} images give their class probability 0, which the loss counts as {LEAST:g}")
-    if "parity" in result:
-        said.append(f"parity with PyTorch: {result['parity']}")
-    return "; ".join(said)
+    return _score_loaded(subject, source, open_data(source, train=False), torch.device("cpu"), SILENT, classes)
 
 
 def _evaluate_network(
-    subject: str, loaded: "Subject", source: DataConfig, split: Any, progress: bool, classes: str | None
-) -> dict[str, Any]:
+    subject: str, loaded: "Subject", source: DataConfig, split: Any, hooks: Hooks, classes: str | None
+) -> Scores:
     from mobilezoo.train.build import pick_device
 
     device = pick_device("auto")
     if loaded.fresh:
         raise ConfigError(f"{subject!r} has random weights here: pass --checkpoint PATH")
-    scores = _score_loaded(loaded, source, split, device, progress, classes)
-    return {"subject": subject, "data": source.source, "runs_in": f"PyTorch ({device.type})", **scores.model_dump()}
+    scores = _score_loaded(loaded, source, split, device, hooks, classes)
+    runs_in = f"PyTorch ({device.type})"
+    return Scores(subject=subject, data=source.source, runs_in=runs_in, **scores.model_dump())
 
 
 def _score_loaded(
-    loaded: "Subject", source: DataConfig, split: Any, device: "torch.device", progress: bool, classes: str | None
+    loaded: "Subject", source: DataConfig, split: Any, device: "torch.device", hooks: Hooks, classes: str | None
 ) -> "EvalResult":
     import torch
 
@@ -134,9 +136,9 @@ def _score_loaded(
     one = torch.zeros(1, loaded.in_chans, *loaded.resolution, device=device)
     with torch.inference_mode():
         outputs = int(network(one).shape[-1])
-    places = _placed(outputs, loaded.labels, split, classes, loaded.name)
+    places = _placed(outputs, loaded.labels, split, classes, loaded.name, hooks)
     loader = eval_loader(source, split, loaded.resolution, loaded.preprocessing, device)
-    return evaluate(network, placed(_tracked(loader, progress), places))
+    return evaluate(network, placed(hooks.track(loader, "evaluating", len(loader)), places))
 
 
 def _weights_of(file: Path, record: Artifact, options: SubjectOptions) -> tuple[str, SubjectOptions] | None:
@@ -158,8 +160,8 @@ def _weights_of(file: Path, record: Artifact, options: SubjectOptions) -> tuple[
 
 
 def _evaluate_file(
-    path: Path, record: Artifact, source: DataConfig, split: Any, progress: bool, classes: str | None
-) -> dict[str, Any]:
+    path: Path, record: Artifact, source: DataConfig, split: Any, hooks: Hooks, classes: str | None
+) -> Scores:
     import numpy as np
     import torch
 
@@ -173,30 +175,21 @@ def _evaluate_file(
         empty = opened.run(np.zeros((1, prep.channels, *size), np.float32))
         outputs = Answers.of_file(path, record).read(empty, 1).shape[1]  # tells how many outputs there are
         check_labels(record.labels, outputs)
-        places = _placed(outputs, record.labels, split, classes, path)
+        places = _placed(outputs, record.labels, split, classes, path, hooks)
         loader = eval_loader(source, split, size, prep, torch.device("cpu"))
-        batches = placed(_tracked(loader, progress), places)
+        batches = placed(hooks.track(loader, "evaluating", len(loader)), places)
         scores = evaluate_answers(opened.run, batches, Answers.of_file(path, record))
-    mark = {"parity": record.not_run} if record.foreign else {}
-    return {"subject": str(path), "data": source.source, "runs_in": opened.runtime, **scores, **mark}
+    mark = record.not_run if record.foreign else None
+    return Scores(subject=str(path), data=source.source, runs_in=opened.runtime, parity=mark, **scores)
 
 
-def _placed(outputs: int, labels: tuple[str, ...], split: Any, classes: str | None, whose: str | Path) -> "Places":
+def _placed(
+    outputs: int, labels: tuple[str, ...], split: Any, classes: str | None, whose: str | Path, hooks: Hooks
+) -> "Places":
     """Which output stands for which class of the split."""
-    import sys
-
     from mobilezoo.data.classes import place_classes
 
     places = place_classes(split.labels, outputs, labels, classes, str(whose))
-    for line in (split.left_out, places.note):
-        if line:
-            print(line, file=sys.stderr)
+    for line in filter(None, (split.left_out, places.note)):
+        hooks.on_message(line)
     return places
-
-
-def _tracked(loader: "EvalBatches", progress: bool) -> "Iterator[Batch]":
-    from rich.console import Console
-    from rich.progress import track
-
-    console = Console(stderr=True)
-    return iter(track(loader, "evaluating", total=len(loader), console=console, disable=not progress, transient=True))

@@ -5,31 +5,18 @@ ships. Where the training data is gone, a trained network is still compared, on 
 activation ranges of other images than it knows would cost accuracy without a word.
 """
 
-import sys
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import DataError, MobilezooError
+from mobilezoo.workflows.hooks import Hooks
 from mobilezoo.workflows.load_model import Subject
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from mobilezoo_export import ExportSpec
-
-
-@dataclass(frozen=True)
-class Sources:
-    """What the user named; None takes what the network's record names."""
-
-    data: str | None = None
-    """Labelled: its validation split is compared and scored on."""
-    calib: str | None = None
-    """Calibrated on; labels do not matter."""
-
-
-NONE_NAMED = Sources()
+    from mobilezoo_export import ExportConfig, ExportSpec
 
 
 @dataclass(frozen=True)
@@ -44,20 +31,21 @@ class ExportImages:
     """What top-1 can be measured on."""
 
 
-def export_images(subject: Subject, spec: "ExportSpec", sources: Sources, count: int) -> ExportImages:
-    """At most `count` images for each purpose. Raises MobilezooError where named data cannot be read."""
-    labelled = _named(subject, sources.data) if sources.data else subject.data
+def export_images(subject: Subject, spec: "ExportSpec", config: "ExportConfig", hooks: Hooks) -> ExportImages:
+    """At most `config.parity_images` for each purpose. Raises MobilezooError where named data cannot be read."""
+    count = config.parity_images
+    labelled = _named(subject, config.data) if config.data else subject.data
     found: tuple[np.ndarray, str] | None = None
     missing = False
     if labelled is not None:
         try:
             found = _validation(labelled, subject, count)
         except MobilezooError as error:
-            if sources.data:
+            if config.data:
                 raise
             missing, labelled = True, None
-            print(f"{subject.name}: {_no_data(error)}", file=sys.stderr)
-    calibration = _validation(_named(subject, sources.calib), subject, count) if sources.calib else None
+            hooks.on_message(f"{subject.name}: {_no_data(error)}")
+    calibration = _validation(_named(subject, config.calib), subject, count) if config.calib else None
     parity = found or calibration or _photographs(spec, count)
     if calibration is None:
         calibration = (parity[0][:0], "") if missing else parity

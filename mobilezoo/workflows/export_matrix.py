@@ -3,6 +3,7 @@
 import fnmatch
 import shutil
 from collections.abc import Callable, Sequence
+from functools import partial
 from pathlib import Path
 
 from mobilezoo.artifacts import save_json
@@ -10,7 +11,8 @@ from mobilezoo.config import config_names
 from mobilezoo.errors import MobilezooError, UnknownNameError
 from mobilezoo.files import write_text
 from mobilezoo.reading import read_json
-from mobilezoo_export import ExportResult, export_model, list_targets
+from mobilezoo.workflows.hooks import SILENT, Hooks
+from mobilezoo_export import ExportResult, export_model, list_targets, load_exporter
 from mobilezoo_export.convert import Converters
 from mobilezoo_export.images import sample_images
 
@@ -27,7 +29,7 @@ def run_matrix(
     *,
     overwrite: bool = False,
     keep_files: bool = False,
-    progress: bool = True,
+    hooks: Hooks = SILENT,
 ) -> list[tuple[str, ExportResult]]:
     """Export every cell that has no record below `out/records` yet; returns (model, result) of all cells asked for.
 
@@ -35,36 +37,38 @@ def run_matrix(
     with random norms whose variances fit the images. Files are removed once their record is written, unless
     `keep_files`.
     """
-    from rich.console import Console
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
-
+    for target in targets:
+        load_exporter(target)  # an unknown one is told before hours of work
     names = chosen(subjects)
     cells = [(name, target, precision) for name in names for target in targets for precision in precisions]
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeElapsedColumn())
-    with (
-        Converters() as converters,
-        Progress(*columns, console=Console(stderr=True), disable=not progress, transient=True) as bar,
-    ):
-        task = bar.add_task("exporting", total=len(cells))
+    done = 0
+
+    def starting(what: str) -> None:
+        hooks.on_progress(what, done, len(cells))
+
+    with Converters() as converters:
         for name in names:
             todo = [(t, p) for n, t, p in cells if n == name and (overwrite or not _record(out, name, t, p).is_file())]
-            bar.advance(task, len(targets) * len(precisions) - len(todo))
+            done += len(targets) * len(precisions) - len(todo)
             for wanted_targets, wanted in _blocks(todo):
 
-                def starting(target: str, precision: str, name: str = name) -> None:
-                    bar.update(task, description=f"{name} {target} {precision}")
-
                 def finished(result: ExportResult, name: str = name) -> None:
+                    nonlocal done
                     save_json(_record(out, name, result.target, result.precision), result)
-                    bar.advance(task)
+                    done += 1
 
-                _export(name, wanted_targets, wanted, out / "files", converters, starting, finished)
+                begin = partial(_told, starting, name)
+                _export(name, wanted_targets, wanted, out / "files", converters, begin, finished)
                 if not keep_files:
                     shutil.rmtree(out / "files", ignore_errors=True)
     return [
         (name, ExportResult.parse(read_json(_record(out, name, target, precision)), name))
         for name, target, precision in cells
     ]
+
+
+def _told(starting: Callable[[str], None], name: str, target: str, precision: str) -> None:
+    starting(f"{name} {target} {precision}")
 
 
 def chosen(subjects: Sequence[str]) -> list[str]:
@@ -188,16 +192,3 @@ def _counts(result: ExportResult | None) -> str:
     outside = "" if found.outside is None else str(sum(found.outside.values()))
     partitions = "" if found.partitions is None else str(found.partitions)
     return f"{sum(found.ops.values())} | {transposes} | {partitions} | {outside}"
-
-
-def print_matrix(results: Sequence[tuple[str, ExportResult]]) -> None:
-    from mobilezoo.cli.tables import print_table
-
-    rows = []
-    for name, r in results:
-        p = r.artifact.parity if r.artifact else None
-        size = f"{r.artifact.size_bytes / 1e6:.2f}" if r.artifact else ""
-        figures = (f"{p.relative:.1e}", f"{p.snr_db:.0f}") if p else ("", "")
-        rows.append((name, r.target, r.precision, r.status, size, *figures, r.reason))
-    columns = ("model", "target", "precision", "status", "MB", "max diff / std", "SNR dB", "reason")
-    print_table("export matrix", columns, rows)

@@ -3,44 +3,33 @@
 from pathlib import Path
 
 from mobilezoo.artifacts import save_json
-from mobilezoo.config import load_record
 from mobilezoo.errors import ExportError
 from mobilezoo.search.finished import FINISHED_NAME, Finished
 from mobilezoo.search.records import SearchConfig, TrialRecord
+from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.candidate_evaluator import estimate_of
+from mobilezoo.workflows.hooks import SILENT, Hooks
 
 
 def finish(
-    settings: SearchConfig, trial: TrialRecord, path: Path, overrides: tuple[str, ...], out: Path, progress: bool
+    settings: SearchConfig, trial: TrialRecord, recipe: TrainConfig, out: Path, *, hooks: Hooks = SILENT
 ) -> Finished:
-    """Train by the recipe at `path` (or go on), export to the search's target, score and time the file."""
-    from mobilezoo.train.config import TrainConfig
+    """Train by the recipe (or go on), export to the search's target, score and time the file."""
     from mobilezoo.train.trainer import train
-    from mobilezoo.workflows.evaluate import evaluate_subject
-    from mobilezoo.workflows.export import export_subject
-    from mobilezoo.workflows.export_images import NONE_NAMED
-    from mobilezoo.workflows.model_options import SubjectOptions
-    from mobilezoo_export import load_exporter
+    from mobilezoo.workflows.evaluate import evaluate
+    from mobilezoo.workflows.export import export
+    from mobilezoo_export import ExportConfig, load_exporter
     from mobilezoo_latency import profile
 
-    recipe = load_record(TrainConfig, path, overrides)
     load_exporter(settings.target).require()  # told before hours of training
     run = out / "train"
-    record = train(recipe, run, resume=run.exists(), progress=progress)
-    (exported,) = export_subject(
-        str(run / record.path),
-        [settings.target],
-        ["fp32"],
-        SubjectOptions(),
-        NONE_NAMED,
-        out,
-        overwrite=True,
-        progress=progress,
-    )
+    record = train(recipe, run, resume=run.exists(), progress=hooks.show_progress)
+    files = ExportConfig(targets=(settings.target,), overwrite=True)
+    (exported,) = export(str(run / record.path), files, out=out, hooks=hooks)
     if exported.path is None:
         raise ExportError(f"{exported.target}: {exported.reason}")
     data = recipe.data
-    scored = evaluate_subject(exported.path, data.source, SubjectOptions(), data.batch_size, data.workers, progress)
+    scores = evaluate(exported.path, data.source, batch_size=data.batch_size, workers=data.workers, hooks=hooks)
     devices = () if settings.estimator else settings.devices
     result = Finished(
         number=trial.number,
@@ -48,7 +37,7 @@ def finish(
         file=exported.path,
         search_top1=trial.top1,
         top1=record.top1,
-        file_top1=scored["top1"],
+        file_top1=scores.top1,
         search_latency=trial.latency,
         latency={device: estimate_of(profile(exported.path, device)) for device in devices},
     )

@@ -2,7 +2,6 @@
 
 from typing import Any
 
-from mobilezoo.cli.tables import print_table
 from mobilezoo.resolution import written
 
 
@@ -17,37 +16,6 @@ def model_rows(pattern: str) -> list[dict[str, Any]]:
     if not rows:
         raise UnknownNameError("model", pattern, names)
     return rows
-
-
-def print_models(rows: list[dict[str, Any]]) -> None:
-    columns = (
-        "model",
-        "family",
-        "params M",
-        "MACs M",
-        "pixels",
-        "top-1 %",
-        "distilled %",
-        "epochs",
-        "source",
-        "licence of weights",
-    )
-    cells = [
-        (
-            row["name"],
-            row["family"],
-            f"{row['params'] / 1e6:.2f}",
-            f"{row['macs'] / 1e6:.0f}",
-            row["resolution"],
-            row["top1"],
-            row["top1_distilled"],
-            row["epochs"],
-            row["source"],
-            row["licence"],
-        )
-        for row in rows
-    ]
-    print_table("top-1 as published by the authors on ImageNet-1k, none measured here", columns, cells)
 
 
 def stage_table(model: str, overrides: tuple[str, ...]) -> dict[str, Any]:
@@ -65,25 +33,6 @@ def stage_table(model: str, overrides: tuple[str, ...]) -> dict[str, Any]:
         "stages": count_stages(network, config.resolution),
         "config": config.model_dump(mode="json", exclude_none=True),
     }
-
-
-def print_stages(table: dict[str, Any]) -> None:
-    title = (
-        f"{table['name']} ({table['family']}, {table['resolution']} px): "
-        f"{table['params']:,} parameters, {table['macs'] / 1e6:.1f} M MACs"
-    )
-    rows = [
-        (
-            s["stage"],
-            s["layers"],
-            "×".join(str(n) for n in s["output"]),
-            f"{s['params']:,}",
-            f"{s['macs'] / 1e6:.2f}",
-            f"{100 * s['macs'] / table['macs']:.1f}%",
-        )
-        for s in table["stages"]
-    ]
-    print_table(title, ("stage", "layers", "output", "params", "MACs M", "of MACs"), rows)
 
 
 def _matches(name: str, pattern: str) -> bool:

@@ -1,40 +1,28 @@
-"""`mobilezoo export … --precision int8 --max-drop POINTS`: int8 files that keep sensitive stretches in float."""
+"""int8 files that keep sensitive segments in float: `mobilezoo export … --max-drop POINTS`."""
 
-from collections.abc import Callable
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilezoo.cli.tables import print_table
 from mobilezoo.data.config import DataConfig
 from mobilezoo.errors import ConfigError, ExportError
 from mobilezoo.workflows.export_images import ExportImages
+from mobilezoo.workflows.hooks import Hooks
 from mobilezoo.workflows.load_model import Subject
 
 if TYPE_CHECKING:
-    from mobilezoo_export import ExportResult, ExportSpec
+    from mobilezoo_export import ExportConfig, ExportResult, ExportSpec
 
 
 def export_mixed(
-    subject: Subject,
-    spec: "ExportSpec",
-    targets: list[str],
-    precisions: list[str],
-    out: Path,
-    images: ExportImages,
-    max_drop: float,
-    overwrite: bool,
-    tell: Callable[[str], None],
-    classes: str | None = None,
+    subject: Subject, spec: "ExportSpec", config: "ExportConfig", images: ExportImages, out: Path, *, hooks: Hooks
 ) -> "list[ExportResult]":
-    """One file for each target, with the fewest stretches in float that hold top-1 on `images.labelled`.
-
-    `classes` says which output stands for which class of the data (see `place_classes`).
-    """
+    """One file for each target, with the fewest segments in float that hold top-1 on `images.labelled`."""
     from mobilezoo_export import ExportResult, export_model
     from mobilezoo_export.mixed import search
 
-    source = _labelled(subject, precisions, images)
-    top1_float = _float_top1(subject, source, classes)
+    assert config.max_drop is not None
+    source, max_drop = _labelled(subject, config.precisions, images), config.max_drop
+    top1_float = _float_top1(subject, source, config.classes)
 
     def one(target: str) -> "ExportResult":
         def make(groups: tuple[int, ...], folder: Path) -> "ExportResult":
@@ -42,60 +30,32 @@ def export_mixed(
                 subject.network,
                 spec.model_copy(update={"float_groups": groups}),
                 [target],
-                precisions,
+                config.precisions,
                 folder,
                 images=[images.parity],
                 images_name=images.parity_name,
                 calibration=[images.calibration],
-                overwrite=overwrite,
+                overwrite=config.overwrite,
             )[0]
 
         try:
             found = search(
                 make,
-                lambda path: _top1(path, source, classes),
+                lambda path: _top1(path, source, config.classes),
                 top1_float,
                 max_drop,
-                lambda text: tell(f"{target}: {text}"),
+                lambda text: hooks.status(f"{target}: {text}"),
             )
         except ExportError as error:
-            return ExportResult(target=target, precision=precisions[0], status="failed", reason=str(error))
+            return ExportResult(target=target, precision=config.precisions[0], status="failed", reason=str(error))
         return make(found.float_groups, out).model_copy(update={"mixed": found})
 
-    return [one(target) for target in targets]
+    return [one(target) for target in config.targets]
 
 
-def print_mixed(results: "list[ExportResult]") -> None:
-    """What was kept in float, for results that tell."""
-    rows = [
-        (
-            r.target,
-            f"{r.mixed.top1_float:.2f}",
-            f"{r.mixed.top1_int8:.2f}",
-            f"{r.mixed.top1:.2f}",
-            f"{r.mixed.drop:.2f}",
-            ", ".join(str(group + 1) for group in r.mixed.float_groups) or "none",
-            r.mixed.tried,
-        )
-        for r in results
-        if r.mixed
-    ]
-    columns = (
-        "target",
-        "top-1 PyTorch",
-        "all int8",
-        "this file",
-        "drop",
-        "eighths in float",
-        "files tried",
-    )
-    if rows:
-        print_table("mixed precision", columns, rows)
-
-
-def _labelled(subject: Subject, precisions: list[str], images: ExportImages) -> DataConfig:
+def _labelled(subject: Subject, precisions: tuple[str, ...], images: ExportImages) -> DataConfig:
     """What top-1 is measured on. Raises ConfigError where nothing can be, or nothing need be, searched for."""
-    if precisions not in (["int8"], ["w8a8"]):
+    if precisions not in (("int8",), ("w8a8",)):
         raise ConfigError(f"--max-drop is for one precision, int8 or w8a8, got {','.join(precisions)!r}")
     if subject.fresh:
         raise ConfigError(f"{subject.name!r} has random weights, no accuracy to keep: name a checkpoint for --max-drop")
@@ -113,5 +73,4 @@ def _float_top1(subject: Subject, source: DataConfig, classes: str | None) -> fl
 def _top1(path: Path, source: DataConfig, classes: str | None) -> float:
     from mobilezoo.workflows.evaluate import evaluate_file
 
-    top1: float = evaluate_file(path, source, classes=classes)["top1"]
-    return top1
+    return evaluate_file(path, source, classes).top1

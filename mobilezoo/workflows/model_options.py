@@ -34,6 +34,10 @@ class SubjectOptions(Record):
         )
 
 
+NOTHING_SAID = SubjectOptions()
+"""Everything as the record or the config has it."""
+
+
 def read_labels(given: str) -> tuple[str, ...]:
     """Class names from a .txt (one per line), a .json, or a list with commas. Raises ConfigError."""
     from mobilezoo.data.class_lists import read_entries

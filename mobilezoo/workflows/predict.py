@@ -1,13 +1,9 @@
 """`mobilezoo predict`: the best classes of single images, by a network, a checkpoint or an exported file."""
 
-import csv
-import io
-import sys
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
 
 import numpy as np
 
@@ -16,7 +12,8 @@ from mobilezoo.errors import ConfigError, DataError, existing_path
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
 from mobilezoo.workflows.answers import WORDS, Answers, check_labels
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.hooks import SILENT, Hooks
+from mobilezoo.workflows.model_options import NOTHING_SAID, SubjectOptions
 from mobilezoo.workflows.open_file import check_network, described, refuse_weights
 
 BATCH = 16
@@ -52,7 +49,14 @@ class _Scorer:
     """Of a file without a record: that nothing was shown of it."""
 
 
-def predict(subject: str, images: list[Path], options: SubjectOptions, top: int = 5) -> list[Prediction]:
+def predict(
+    model: str,
+    images: list[Path],
+    options: SubjectOptions = NOTHING_SAID,
+    *,
+    top: int = 5,
+    hooks: Hooks = SILENT,
+) -> list[Prediction]:
     """The `top` classes of every image; a folder stands for all images in it, however deep.
 
     Images are read, resized and cropped as `eval` does. One that cannot be read has its fault in its place. Raises
@@ -62,7 +66,7 @@ def predict(subject: str, images: list[Path], options: SubjectOptions, top: int 
     from mobilezoo.data.transforms import eval_transform
 
     paths = images_of(images)
-    with _scorer(subject, options) as scorer:
+    with _scorer(model, options) as scorer:
         fit = eval_transform(scorer.preprocessing, scorer.resolution)
         pixels = Pixels(channels=scorer.preprocessing.channels)
         faults: dict[Path, str] = {}
@@ -78,7 +82,7 @@ def predict(subject: str, images: list[Path], options: SubjectOptions, top: int 
                 waiting = {}
         scores |= _scores(scorer, waiting)
     if scorer.proof and scores:
-        print(f"{subject}: output: {WORDS[scorer.answers.output]}; {scorer.proof}", file=sys.stderr)
+        hooks.on_message(f"{model}: output: {WORDS[scorer.answers.output]}; {scorer.proof}")
     return [_prediction(scorer, path, scores.get(path), faults.get(path), top) for path in paths]
 
 
@@ -147,29 +151,3 @@ def _scorer(subject: str, options: SubjectOptions) -> Iterator[_Scorer]:
             return answer
 
     yield _Scorer(run, Answers(subject, "logits"), loaded.preprocessing, loaded.resolution, loaded.labels)
-
-
-def as_csv(predictions: list[Prediction]) -> str:
-    """One row per image and rank; a fault has a row of its own."""
-    out = io.StringIO()
-    writer = csv.writer(out, lineterminator="\n")
-    writer.writerow(("image", "rank", "index", "label", "probability", "fault"))
-    for found in predictions:
-        for rank, guess in enumerate(found.best, 1):
-            writer.writerow((found.image, rank, guess.index, guess.label or "", f"{guess.probability:.6f}", ""))
-        if found.fault:
-            writer.writerow((found.image, "", "", "", "", found.fault))
-    return out.getvalue()
-
-
-def print_predictions(predictions: list[Prediction]) -> None:
-    from mobilezoo.cli.tables import print_table
-
-    rows: list[tuple[Any, ...]] = []
-    for found in predictions:
-        for rank, guess in enumerate(found.best, 1):
-            label = guess.label if guess.label is not None else f"class {guess.index}"
-            rows.append((found.image if rank == 1 else "", rank, label, f"{100 * guess.probability:.2f}%"))
-        if found.fault:
-            rows.append((found.image, "", f"cannot be read: {found.fault}", ""))
-    print_table("best classes", ("image", "rank", "class", "probability"), rows)

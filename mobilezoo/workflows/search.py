@@ -2,31 +2,33 @@
 
 from pathlib import Path
 
-from rich.console import Console
-
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError, MobilezooError, existing_path, require
 from mobilezoo.search.finished import Finished
 from mobilezoo.search.networks import load_search_config, yaml_data
 from mobilezoo.search.records import SearchConfig, SearchResult, TrialRecord
+from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.candidate_evaluator import Judge
 from mobilezoo.workflows.finetune import finish
+from mobilezoo.workflows.hooks import SILENT, Hooks
 
 
-def run_search(config: str, overrides: tuple[str, ...], out: Path | None, progress: bool) -> SearchResult:
+def search(
+    config: str, overrides: tuple[str, ...] = (), *, out: Path | None = None, hooks: Hooks = SILENT
+) -> SearchResult:
     """Begin or go on with the study that the config names, then measure its front once more."""
     require("optuna", "search")
     settings = load_search_config(config, overrides)
     folder = out or Path("runs") / f"search-{settings.name}"
-    result = _work(settings, folder, progress)
+    result = _work(settings, folder, hooks)
     devices = _measured_devices(settings, result) if settings.remeasure else ()
-    return _remeasure(settings, folder, devices, again=False, progress=progress) if devices else result
+    return _remeasure(settings, folder, devices, again=False, hooks=hooks) if devices else result
 
 
-def run_worker(study: str, name: str | None, out: Path | None, progress: bool) -> SearchResult:
+def work(study: str, name: str | None = None, *, out: Path | None = None, hooks: Hooks = SILENT) -> SearchResult:
     """Join a search from its run folder or database until all its trials are finished."""
     settings, folder = find_study(study, name, out)
-    return _work(settings, folder, progress)
+    return _work(settings, folder, hooks)
 
 
 def find_study(study: str, name: str | None = None, out: Path | None = None) -> tuple[SearchConfig, Path]:
@@ -44,11 +46,10 @@ def find_study(study: str, name: str | None = None, out: Path | None = None) -> 
     return load_record(SearchConfig, folder / CONFIG_NAME), out or folder
 
 
-def _work(settings: SearchConfig, folder: Path, progress: bool) -> SearchResult:
-    """Run trials until all are finished; every one prints a line."""
-    from mobilezoo.search.study import search
+def _work(settings: SearchConfig, folder: Path, hooks: Hooks) -> SearchResult:
+    """Run trials until all are finished; every one is a message."""
+    from mobilezoo.search import study
     from mobilezoo.search.supernet.accuracy import shared_accuracy
-    from mobilezoo.train.config import TrainConfig
     from mobilezoo.workflows.estimate_latency import is_table
     from mobilezoo_latency import load_device
 
@@ -60,21 +61,17 @@ def _work(settings: SearchConfig, folder: Path, progress: bool) -> SearchResult:
         is_table(Path(file).expanduser())
     for device in () if settings.estimator else settings.devices:
         load_device(device).close()
-    console = Console(stderr=True, quiet=not progress)
 
-    def say(text: str) -> None:
-        console.print(text, highlight=False, markup=False)
+    def on_trial(trial: TrialRecord, best: float) -> None:
+        hooks.on_message(_line(trial, best))
+        hooks.on_progress(f"searching {settings.name}", trial.number + 1, settings.trials)
 
-    def tell(trial: TrialRecord, best: float) -> None:
-        say(_line(trial, best))
-        status.update(f"searching {settings.name}: trial {trial.number + 1} of {settings.trials} done")
-
-    judge = Judge(settings, say)
-    shared = shared_accuracy(settings, folder, say=say)
-    with console.status(f"searching {settings.name}: {settings.trials} trials") as status:
-        result = search(settings, shared or judge.accuracy, judge.measure, folder, on_trial=tell)
-        if shared is not None:
-            shared.write(result, folder)
+    judge = Judge(settings, hooks.on_message)
+    shared = shared_accuracy(settings, folder, say=hooks.on_message)
+    hooks.on_progress(f"searching {settings.name}", 0, settings.trials)
+    result = study.search(settings, shared or judge.accuracy, judge.measure, folder, on_trial=on_trial)
+    if shared is not None:
+        shared.write(result, folder)
     return result
 
 
@@ -88,27 +85,33 @@ def _measured_devices(settings: SearchConfig, result: SearchResult) -> tuple[str
 
 
 def _remeasure(
-    settings: SearchConfig, folder: Path, devices: tuple[str, ...], *, again: bool, progress: bool
+    settings: SearchConfig, folder: Path, devices: tuple[str, ...], *, again: bool, hooks: Hooks
 ) -> SearchResult:
     from mobilezoo.search.study import remeasure
 
-    console = Console(stderr=True, quiet=not progress)
-    judge = Judge(settings, lambda text: console.print(text, highlight=False, markup=False))
-    with console.status("measuring the front once more") as status:
-        return remeasure(
-            settings,
-            lambda candidate: judge.remeasure(candidate, devices),
-            folder,
-            again=again,
-            on_member=lambda trial: status.update(f"measured trial {trial.number} once more"),
-        )
+    judge = Judge(settings, hooks.on_message)
+    hooks.status("measuring the front once more")
+    return remeasure(
+        settings,
+        lambda candidate: judge.remeasure(candidate, devices),
+        folder,
+        again=again,
+        on_member=lambda trial: hooks.status(f"measured trial {trial.number} once more"),
+    )
 
 
-def show_front(study: str, name: str | None, remeasure: bool, devices: tuple[str, ...], progress: bool) -> SearchResult:
+def show_front(
+    study: str,
+    name: str | None = None,
+    *,
+    remeasure: bool = False,
+    devices: tuple[str, ...] = (),
+    hooks: Hooks = SILENT,
+) -> SearchResult:
     """The front as it stands; measured again first where that is asked for."""
     settings, folder = find_study(study, name)
     if remeasure:
-        return _remeasure(settings, folder, devices or settings.devices, again=True, progress=progress)
+        return _remeasure(settings, folder, devices or settings.devices, again=True, hooks=hooks)
     from mobilezoo.search.results import current
 
     return current(settings, folder)
@@ -116,12 +119,13 @@ def show_front(study: str, name: str | None, remeasure: bool, devices: tuple[str
 
 def finetune(
     study: str,
-    name: str | None,
-    member: int | None,
-    recipe: str | None,
-    overrides: tuple[str, ...],
-    out: Path | None,
-    progress: bool,
+    overrides: tuple[str, ...] = (),
+    *,
+    name: str | None = None,
+    member: int | None = None,
+    recipe: str | None = None,
+    out: Path | None = None,
+    hooks: Hooks = SILENT,
 ) -> Finished:
     """Train a tried network (default: the best) by a full recipe, export it, score and time the file."""
     settings, folder = find_study(study, name)
@@ -136,9 +140,8 @@ def finetune(
     weights = folder / "front" / model.with_suffix(".safetensors").name
     path = find_config("train", recipe or settings.final_recipe or settings.recipe)
     inherited = (f"checkpoint={weights}",) if weights.is_file() else ()
-    return finish(
-        settings, chosen, path, (f"model={model}", *settings.images, *inherited, *overrides), target, progress
-    )
+    changes = (f"model={model}", *settings.images, *inherited, *overrides)
+    return finish(settings, chosen, load_record(TrainConfig, path, changes), target, hooks=hooks)
 
 
 def _member(result: SearchResult, number: int | None) -> TrialRecord:

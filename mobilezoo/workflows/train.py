@@ -1,4 +1,4 @@
-"""`mobilezoo train`, and what it lends the trainer from the export package."""
+"""A backbone trained by a recipe, and what it lends the trainer from the export package."""
 
 import os
 import shlex
@@ -9,12 +9,20 @@ from mobilezoo.artifacts import Checkpoint, file_stem
 from mobilezoo.config import config_names, find_config, is_yaml, load_record
 from mobilezoo.errors import MobilezooError, near_names
 from mobilezoo.train.config import TrainConfig
+from mobilezoo.workflows.hooks import SILENT, Hooks
 
 if TYPE_CHECKING:
     from mobilezoo.train.trainer import Tools
 
 
-def run_training(config: str, overrides: tuple[str, ...], out: Path | None, resume: bool, progress: bool) -> Checkpoint:
+def train(
+    config: str,
+    overrides: tuple[str, ...] = (),
+    *,
+    out: Path | None = None,
+    resume: bool = False,
+    hooks: Hooks = SILENT,
+) -> Checkpoint:
     """Load the recipe (or a run's own), train, and return the record of the best weights with its full path."""
     named = run_folder_named(config)
     if named is not None:
@@ -22,13 +30,15 @@ def run_training(config: str, overrides: tuple[str, ...], out: Path | None, resu
     path = recipe_file(config)
     recipe = load_record(TrainConfig, path, overrides)
     recipe = recipe.model_copy(update={"data": recipe.data.located()})
+    from mobilezoo.train import trainer
     from mobilezoo.train.run_folder import RunFolder
-    from mobilezoo.train.trainer import train
 
     folder = named or out or Path("runs") / (path.stem if recipe.name is None else recipe.name or _model_name(recipe))
     if resume:
         recipe = recipe.model_copy(update={"model": RunFolder(folder).network_at_hand(recipe.model)})
-    record = train(recipe, folder, resume=resume, progress=progress, tools=tools_for(recipe), go_on=_go_on(folder))
+    record = trainer.train(
+        recipe, folder, resume=resume, progress=hooks.show_progress, tools=tools_for(recipe), go_on=_go_on(folder)
+    )
     return record.model_copy(update={"path": str(folder / record.path)})
 
 
@@ -103,14 +113,11 @@ def tools_for(recipe: TrainConfig) -> "Tools":
 def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, float], list[str]]:
     """What `mobilezoo export` and `mobilezoo eval` say of these weights, as metrics; failures as lines."""
     from mobilezoo.workflows.evaluate import evaluate_file
-    from mobilezoo.workflows.export import export_subject
-    from mobilezoo.workflows.export_images import NONE_NAMED
-    from mobilezoo.workflows.model_options import SubjectOptions
+    from mobilezoo.workflows.export import export
+    from mobilezoo_export import ExportConfig
 
-    targets, precisions = list(recipe.train.export_to), list(recipe.train.export_precision)
-    results = export_subject(
-        str(weights), targets, precisions, SubjectOptions(), NONE_NAMED, weights.parent, overwrite=True, progress=False
-    )
+    files = ExportConfig(targets=recipe.train.export_to, precisions=recipe.train.export_precision, overwrite=True)
+    results = export(str(weights), files, out=weights.parent)
     metrics: dict[str, float] = {}
     lines = []
     for result in results:
@@ -118,7 +125,7 @@ def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, flo
         if result.path is None or result.artifact is None:
             lines.append(f"export to {result.target} {result.precision} {result.status}: {result.reason}")
             continue
-        metrics[f"{name}_top1"] = evaluate_file(Path(result.path), recipe.data)["top1"]
+        metrics[f"{name}_top1"] = evaluate_file(Path(result.path), recipe.data).top1
         metrics[f"{name}_mb"] = result.artifact.size_bytes / 1e6
         lines.append(f"{Path(result.path).name}: top-1 {metrics[f'{name}_top1']:.2f}%, {metrics[f'{name}_mb']:.2f} MB")
     return metrics, lines
@@ -145,5 +152,5 @@ def _write_int8(recipe: TrainConfig, trained: Any, record: Checkpoint, folder: P
         if result.path is None:
             lines.append(f"int8 file for {result.target} {result.status}: {result.reason}")
             continue
-        lines.append(f"{result.path}: top-1 {evaluate_file(Path(result.path), recipe.data)['top1']:.2f}%")
+        lines.append(f"{result.path}: top-1 {evaluate_file(Path(result.path), recipe.data).top1:.2f}%")
     return lines

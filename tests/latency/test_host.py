@@ -66,7 +66,8 @@ def test_load_ms_is_the_runtimes_loading_and_not_the_files_checksum(tiny_tflite,
 def test_a_file_without_a_record_says_not_proven_here_in_table_and_json_and_when_it_is_known(
     tiny_tflite, tmp_path, store, capsys
 ):
-    from mobilezoo.workflows.profile import print_reports, report_dict
+    from mobilezoo.cli.profile import print_reports
+    from mobilezoo.workflows.profile import report_dict
 
     path = tmp_path / "theirs.tflite"
     path.write_bytes(tiny_tflite.read_bytes())

@@ -85,20 +85,10 @@ def test_a_runtime_without_a_profiler_is_refused(tmp_path, record_beside):
 @pytest.mark.slow
 def test_executorchs_trace_looks_into_its_delegate(tmp_path):
     pytest.importorskip("executorch")
-    from mobilezoo.workflows.export import export_subject
-    from mobilezoo.workflows.export_images import NONE_NAMED
-    from mobilezoo.workflows.model_options import SubjectOptions
+    from mobilezoo.workflows.export import export
+    from mobilezoo_export import ExportConfig
 
-    (result,) = export_subject(
-        "mnasnet_small",
-        ["executorch"],
-        ["fp32"],
-        SubjectOptions(),
-        NONE_NAMED,
-        tmp_path,
-        overwrite=True,
-        progress=False,
-    )
+    (result,) = export("mnasnet_small", ExportConfig(targets=("executorch",), overwrite=True), out=tmp_path)
     found = time_operators(Path(result.path))
     assert len(found.operators) > 50
     assert any("Convolution" in op.type for op in found.operators)

@@ -15,12 +15,12 @@ def test_the_demo_leaves_weights_files_latencies_a_search_and_a_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     """Shorter than a user's demo in training only; every other step is the real one."""
-    real = training.run_training
+    real = training.train
 
-    def shorter(config: str, overrides: tuple[str, ...], *rest: object, **more: object) -> Checkpoint:
+    def shorter(config: str, overrides: tuple[str, ...] = (), *rest: object, **more: object) -> Checkpoint:
         return real(config, (*overrides, "train.epochs=2"), *rest, **more)  # type: ignore[arg-type]
 
-    monkeypatch.setattr(training, "run_training", shorter)
+    monkeypatch.setattr(training, "train", shorter)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     out = tmp_path / "demo"
     demo.run_demo(out, progress=False)

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from mobilezoo.data.classes import place_classes, placed
 from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError
 from mobilezoo.models import create_model
-from mobilezoo.workflows.evaluate import evaluate_subject
+from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.model_options import SubjectOptions
 
 FISH = ("n01440764", "n01443537", "n01484850")
@@ -140,11 +140,11 @@ def test_a_network_of_1000_classes_is_scored_on_a_subset_named_by_wordnet_ids(tm
     head.bias.data = torch.linspace(1, 0, 1000)  # whatever it sees, output 0 first, then 1, 2, …
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     weights = SubjectOptions(checkpoint=tmp_path / "w.safetensors")
-    result = evaluate_subject("mnasnet_small", f"folder:{tmp_path}", weights, 2, 0, progress=False)
-    assert (result["top1"], result["top5"]) == (0, 100)
+    result = evaluate("mnasnet_small", f"folder:{tmp_path}", weights, batch_size=2, workers=0)
+    assert (result.top1, result.top5) == (0, 100)
     swapped = write(tmp_path / "map.json", {FISH[1]: 0, FISH[2]: 999})
-    result = evaluate_subject("mnasnet_small", f"folder:{tmp_path}", weights, 2, 0, progress=False, classes=swapped)
-    assert (result["top1"], result["top5"]) == (50, 50)
+    result = evaluate("mnasnet_small", f"folder:{tmp_path}", weights, batch_size=2, workers=0, classes=swapped)
+    assert (result.top1, result.top5) == (50, 50)
 
 
 def test_labels_that_are_imagenets_in_another_order_are_refused() -> None:

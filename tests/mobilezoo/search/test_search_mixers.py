@@ -133,11 +133,25 @@ def test_the_smallest_network_is_of_convolutions_where_they_are_cheaper() -> Non
 def test_a_network_with_mixers_exports_with_equal_answers(mixer: str, tmp_path: Path) -> None:
     from mobilezoo.workflows.export import export_network
     from mobilezoo.workflows.load_model import untrained
+    from mobilezoo_export import ExportConfig
 
     space = Space.parse({**DATA, "stages": [*DATA["stages"][:1], {"stride": 2, "block": [mixer], "width": [24],
                                                                    "depth": [1]}]}, "space")  # fmt: skip
     (point,) = space.points()
     config = model_config(space, point, f"with_{mixer}")
     subject = untrained(config, 32, 10)
-    for result in export_network(subject, ["litert", "onnx"], ["fp32"], tmp_path, isolate=False, images=4):
+    for result in export_network(
+        subject,
+        ExportConfig(
+            targets=(
+                "litert",
+                "onnx",
+            ),
+            precisions=("fp32",),
+            overwrite=True,
+            parity_images=4,
+        ),
+        tmp_path,
+        isolate=False,
+    ):
         assert result.path is not None, result.reason

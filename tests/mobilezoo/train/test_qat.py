@@ -54,7 +54,7 @@ def test_int8_files_after_qat_are_as_good_as_after_training_and_a_stopped_run_go
     run("train", recipe, "train.epochs=10", "-q", "--out", str(tmp_path / "float"))
     weights = tmp_path / "float" / "best.safetensors"
     run("export", str(weights), "--to", "executorch", "--precision", "int8")
-    after = evaluate_file(tmp_path / "float" / "export" / "tiny.int8.pte", data)["top1"]
+    after = evaluate_file(tmp_path / "float" / "export" / "tiny.int8.pte", data).top1
     qat = [f"checkpoint={weights}", "train.qat=true", "train.epochs=2", "train.optimizer.lr=3e-4"]
     run("train", recipe, *qat, "-q", "--out", str(tmp_path / "qat"))
     for suffix in (".pte", ".onnx"):
@@ -63,7 +63,7 @@ def test_int8_files_after_qat_are_as_good_as_after_training_and_a_stopped_run_go
         assert record.precision == "int8"
         assert record.parity is not None
         assert record.parity.top1_agreement > 0.9
-        trained = evaluate_file(file, data)["top1"]
+        trained = evaluate_file(file, data).top1
         print(f"{suffix}: int8 after training {after:.2f}%, quantisation-aware {trained:.2f}%")
         assert trained >= after - 2.5  # nine of 360 images: ranges are the same, the weights went on learning
     float_size = (tmp_path / "float" / "best.safetensors").stat().st_size
@@ -134,4 +134,4 @@ def test_exports_during_training_are_scored_as_eval_scores_them(tmp_path: Path) 
     assert rows[1]["export_onnx_fp32_top1"] == pytest.approx(rows[1]["val_top1"], abs=0.3)
     assert rows[1]["export_onnx_int8_top1"] > rows[1]["val_top1"] - 5
     file = tmp_path / "run" / "export" / "epoch-0002" / "tiny.int8.onnx"
-    assert evaluate_file(file, DataConfig(source="digits"))["top1"] == rows[1]["export_onnx_int8_top1"]
+    assert evaluate_file(file, DataConfig(source="digits")).top1 == rows[1]["export_onnx_int8_top1"]

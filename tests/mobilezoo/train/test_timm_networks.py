@@ -13,12 +13,13 @@ from mobilezoo.config import load_record
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.train import trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.workflows.evaluate import evaluate_subject
+from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.export import export_network
 from mobilezoo.workflows.load_model import load_subject
 from mobilezoo.workflows.model_options import SubjectOptions
 from mobilezoo.workflows.report import write_report
-from mobilezoo.workflows.train import run_training
+from mobilezoo.workflows.train import train
+from mobilezoo_export import ExportConfig
 
 NAME = "mobilenetv3_small_050"
 
@@ -50,13 +51,18 @@ def test_a_tuned_network_starts_from_timms_weights_and_serves_everywhere(tmp_pat
     assert all(torch.equal(after[key], before[key]) for key in before if not key.startswith("classifier"))
     subject = load_subject(str(run / "best.safetensors"))
     assert subject.network.global_pool.pool_type == "max"  # type: ignore[union-attr]
-    scores = evaluate_subject(str(run / "best.safetensors"), "digits", SubjectOptions(), 64, 0, progress=False)
-    assert scores["top1"] == pytest.approx(record.top1)
-    (exported,) = export_network(subject, ["onnx"], ["fp32"], run / "export", isolate=False, images=8)
+    scores = evaluate(str(run / "best.safetensors"), "digits", SubjectOptions(), batch_size=64, workers=0)
+    assert scores.top1 == pytest.approx(record.top1)
+    (exported,) = export_network(
+        subject,
+        ExportConfig(targets=("onnx",), precisions=("fp32",), overwrite=True, parity_images=8),
+        run / "export",
+        isolate=False,
+    )
     assert exported.path == str(run / "export" / f"{NAME}.fp32.onnx")
     assert load_record_of(Artifact, exported.path).model == f"timm:{NAME}"
-    of_file = evaluate_subject(exported.path, "digits", SubjectOptions(), 64, 0, progress=False)
-    assert of_file["pytorch"]["top1"] == pytest.approx(record.top1)
+    of_file = evaluate(exported.path, "digits", SubjectOptions(), batch_size=64, workers=0)
+    assert of_file.pytorch["top1"] == pytest.approx(record.top1)
     assert "timm:mobilenetv3_" in write_report([run], tmp_path / "page.html").read_text(encoding="utf-8")
     shared = timm.create_model(
         f"local-dir:{hub.write_folder(run / 'best.safetensors', tmp_path / 'hub')}", pretrained=True
@@ -71,7 +77,7 @@ def test_the_run_folder_of_a_timm_network_has_a_name_that_a_folder_can_have(
     monkeypatch.chdir(tmp_path)
     recipe(tmp_path)
     override = ("name=null", "train.resolution=32", "model=timm:test_vit")
-    record = run_training("tuned.yaml", override, None, resume=False, progress=False)
+    record = train("tuned.yaml", override)
     assert Path(record.path).parent.parent == Path("runs")
     assert ":" not in record.path
     saved = load_record_of(Checkpoint, record.path)

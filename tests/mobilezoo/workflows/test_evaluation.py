@@ -7,15 +7,17 @@ import torch
 from safetensors.torch import save_file
 
 from mobilezoo.artifacts import Checkpoint, save_record
+from mobilezoo.cli.evaluate import print_scores
 from mobilezoo.errors import UnknownNameError
 from mobilezoo.files import sha256_of
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.randomize import randomize_norms
-from mobilezoo.workflows.evaluate import evaluate_subject, print_result
+from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.export import export_network
 from mobilezoo.workflows.export_matrix import chosen, read_records, run_matrix, write_matrix
 from mobilezoo.workflows.load_model import load_subject
 from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo_export import ExportConfig
 
 MODEL = "mnasnet_small"
 
@@ -44,27 +46,33 @@ def test_a_file_is_scored_beside_the_weights_its_record_names(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     out = checkpoint.parent / "export"
-    (exported,) = export_network(load_subject(str(checkpoint)), ["onnx"], ["fp32"], out, isolate=False, images=8)
+    (exported,) = export_network(
+        load_subject(str(checkpoint)),
+        ExportConfig(targets=("onnx",), precisions=("fp32",), overwrite=True, parity_images=8),
+        out,
+        isolate=False,
+    )
     assert exported.path is not None, exported.reason
-    result = evaluate_subject(exported.path, "digits", SubjectOptions(), 64, 0, progress=False)
-    assert result["images"] == result["pytorch"]["images"] == 360
-    assert result["top1_drop"] == pytest.approx(0, abs=0.3)
-    assert result["pytorch"]["loss"] == pytest.approx(result["loss"], rel=1e-3)
-    print_result(result)
+    result = evaluate(exported.path, "digits", SubjectOptions(), batch_size=64, workers=0)
+    assert result.pytorch is not None
+    assert result.images == result.pytorch.images == 360
+    assert result.top1_drop == pytest.approx(0, abs=0.3)
+    assert result.pytorch.loss == pytest.approx(result.loss, rel=1e-3)
+    print_scores(result)
     lines = capsys.readouterr().out.splitlines()
     assert "PyTorch" in lines[0]
     assert "ONNX Runtime" in lines[1]
     assert "drop" in lines[1]
     checkpoint.unlink()
-    assert "pytorch" not in evaluate_subject(exported.path, "digits", SubjectOptions(), 64, 0, progress=False)
+    assert evaluate(exported.path, "digits", SubjectOptions(), batch_size=64, workers=0).pytorch is None
 
 
 @pytest.mark.slow
 def test_the_matrix_keeps_what_is_done_and_tells_what_is_not(tmp_path: Path) -> None:
-    first = run_matrix([MODEL], ["onnx"], ["fp32"], tmp_path, progress=False)
+    first = run_matrix([MODEL], ["onnx"], ["fp32"], tmp_path)
     (record,) = (tmp_path / "records").glob("*/*.json")
     written = record.stat().st_mtime_ns
-    both = run_matrix([MODEL], ["onnx"], ["fp32", "nonsense"], tmp_path, progress=False)
+    both = run_matrix([MODEL], ["onnx"], ["fp32", "nonsense"], tmp_path)
     assert record.stat().st_mtime_ns == written
     assert [r.status for _, r in both] == ["exported", "refused"]
     assert both[0][1] == first[0][1]

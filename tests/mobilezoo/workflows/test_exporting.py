@@ -2,6 +2,7 @@
 
 import json
 import shutil
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -12,9 +13,11 @@ from mobilezoo.artifacts import Artifact, load_record_of
 from mobilezoo.cli.main import main
 from mobilezoo.data import DataConfig, sample_batch
 from mobilezoo.errors import DataError
-from mobilezoo.workflows.export import numbered, spec_of
-from mobilezoo.workflows.export_images import Sources, export_images
+from mobilezoo.workflows.export import spec_of
+from mobilezoo.workflows.export_images import export_images
+from mobilezoo.workflows.hooks import Hooks
 from mobilezoo.workflows.load_model import Subject, load_subject
+from mobilezoo_export import ExportConfig
 
 MODEL = """family: mbconv
 resolution: 32
@@ -68,9 +71,12 @@ def says(arguments: list[str]) -> int:
     return 0
 
 
+SHOWN = Hooks(on_message=lambda text: print(text, file=sys.stderr))
+
+
 def images_of(path: Path, data: str | None = None, calib: str | None = None, count: int = 64):  # type: ignore[no-untyped-def]
     subject = load_subject(str(path))
-    return export_images(subject, spec_of(subject), Sources(data, calib), count)
+    return export_images(subject, spec_of(subject), ExportConfig(data=data, calib=calib, parity_images=count), SHOWN)
 
 
 def test_a_run_on_few_images_of_another_split_is_exported_from_any_folder(
@@ -137,7 +143,7 @@ def test_named_data_that_is_not_there_is_an_error(trained: Path, named: str) -> 
 
 def test_a_network_nobody_trained_is_compared_and_calibrated_on_photographs() -> None:
     subject: Subject = load_subject("mnasnet_small")
-    found = export_images(subject, spec_of(subject), Sources(), 9)
+    found = export_images(subject, spec_of(subject), ExportConfig(parity_images=9), SHOWN)
     assert len(found.parity) == len(found.calibration) == 9
     assert found.labelled is None
 
@@ -148,7 +154,3 @@ def test_a_sample_is_spread_evenly_over_what_there_is(trained: Path) -> None:
     every, two = (sample_batch(config, 16, subject.preprocessing, count) for count in (64, 2))
     assert len(every) == 6
     assert np.array_equal(two, every[[0, 5]])
-
-
-def test_cells_are_counted() -> None:
-    assert list(numbered(2)) == ["1 of 2", "2 of 2"]

@@ -14,7 +14,7 @@ from mobilezoo.search.records import Candidate, DeviceLostError, SearchConfig
 from mobilezoo.workflows import candidate_evaluator as judge
 from mobilezoo.workflows.candidate_evaluator import Judge
 from mobilezoo.workflows.latency_blocks import block_keys
-from mobilezoo.workflows.search import run_search
+from mobilezoo.workflows.search import search
 from mobilezoo_latency.estimators.table import Table
 
 
@@ -156,7 +156,7 @@ def test_a_failure_of_a_device_that_is_there_is_the_candidates_own(
 def test_an_unknown_device_is_told_before_anything_is_written(tmp_path: Path) -> None:
     folder = tmp_path / "search"
     with pytest.raises(UnknownNameError, match="unknown device config 'iphone99': did you mean iphone"):
-        run_search("digits", ("devices=iphone99",), folder, False)
+        search("digits", ("devices=iphone99",), out=folder)
     assert not folder.exists()
 
 
@@ -171,5 +171,5 @@ def test_an_unknown_device_is_told_before_anything_is_written(tmp_path: Path) ->
 def test_a_wrong_recipe_is_told_before_anything_is_written(override: str, message: str, tmp_path: Path) -> None:
     folder = tmp_path / "search"
     with pytest.raises(MobilezooError, match=message):
-        run_search("digits", (override,), folder, False)
+        search("digits", (override,), out=folder)
     assert not folder.exists()

@@ -16,10 +16,11 @@ from mobilezoo.errors import CheckpointError, ConfigError, UnknownNameError
 from mobilezoo.models import create_model
 from mobilezoo.models.weights import classes_of
 from mobilezoo.workflows.convert import convert_checkpoint
-from mobilezoo.workflows.evaluate import evaluate_subject
+from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.export import export_network
 from mobilezoo.workflows.load_model import load_subject
 from mobilezoo.workflows.model_options import SubjectOptions, read_labels
+from mobilezoo_export import ExportConfig
 
 ZOO, TIMM = "mnasnet_small", "timm:mobilenetv3_small_050"
 
@@ -110,12 +111,17 @@ def test_a_file_made_of_a_timm_network_is_scored_beside_the_same_weights(tmp_pat
     torch.save(content, tmp_path / "two.pth")
     said = SubjectOptions(checkpoint=tmp_path / "two.pth", key="model", resolution=32, mean=(0.5,), std=(0.25,))
     subject = load_subject(TIMM, said)
-    (result,) = export_network(subject, ["onnx"], ["fp32"], tmp_path / "out", isolate=False, images=8)
+    (result,) = export_network(
+        subject,
+        ExportConfig(targets=("onnx",), precisions=("fp32",), overwrite=True, parity_images=8),
+        tmp_path / "out",
+        isolate=False,
+    )
     assert result.path == str(tmp_path / "out" / "mobilenetv3_small_050.fp32.onnx")
     record = load_record_of(Artifact, result.path)
     assert (record.model, record.checkpoint_key) == (TIMM, "model")
-    scores = evaluate_subject(result.path, "digits", SubjectOptions(), 64, 0, progress=False)
-    assert scores["pytorch"]["loss"] == pytest.approx(scores["loss"], rel=1e-4)  # not the average, nor another size
+    scores = evaluate(result.path, "digits", SubjectOptions(), batch_size=64, workers=0)
+    assert scores.pytorch["loss"] == pytest.approx(scores.loss, rel=1e-4)  # not the average, nor another size
 
 
 @pytest.mark.parametrize(

@@ -1,0 +1,44 @@
+"""What `mobilezoo export` is told, as data: which files to make of a network, and how they are proven."""
+
+from pydantic import Field, field_validator
+
+from mobilezoo.config import listed
+from mobilezoo_export.contract import ExportOptions
+from mobilezoo_export.registry import TARGETS
+
+PARITY_IMAGES = 64
+
+
+class ExportConfig(ExportOptions):
+    """One YAML in configs/export/."""
+
+    targets: tuple[str, ...] = Field(
+        default=("onnx", "litert", "coreml"), min_length=1, description="formats: onnx, litert, coreml, executorch, ..."
+    )
+    precisions: tuple[str, ...] = Field(default=("fp32",), min_length=1, description="fp32, fp16, int8, ...")
+    batch: int = Field(default=1, gt=0, description="fixed batch size of the files")
+    data: str | None = Field(
+        default=None, description="images that files are compared and scored on; null: the network's training data"
+    )
+    calib: str | None = Field(default=None, description="images that int8 is calibrated on; null: those of data")
+    classes: str | None = Field(default=None, description="the data's class of each output, see docs/data.md")
+    max_drop: float | None = Field(
+        default=None, ge=0, description="int8 keeps so much in float that top-1 falls by at most this"
+    )
+    overwrite: bool = Field(default=False, description="replace files that exist")
+    parity_images: int = Field(default=PARITY_IMAGES, gt=0, description="images that files are compared on")
+
+    @field_validator("targets", "precisions", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return listed(value)
+
+    @field_validator("targets")
+    @classmethod
+    def _known_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        return tuple(TARGETS.known(name) for name in value)
+
+    @property
+    def options(self) -> ExportOptions:
+        """The part that changes a file but not what it computes."""
+        return ExportOptions(**{name: getattr(self, name) for name in ExportOptions.model_fields})
