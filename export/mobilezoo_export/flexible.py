@@ -1,4 +1,4 @@
-"""Files that take other batch sizes, other resolutions, or both (`--set flexible=batch|resolution|both`).
+"""Files that take other batch sizes, other resolutions, or both (`flexible=batch|resolution|both`).
 
 Sizes move within bounds, which ExecuTorch plans its memory by and Core ML declares: batches from 1 to 16, rows and
 columns from half to double the model's own. Resolutions move in steps of 32 pixels, which every stage of a mobile
