@@ -3,9 +3,11 @@
 import sys
 import warnings
 from collections.abc import Callable
+from typing import Annotated
 
 import typer
 
+import mobilezoo
 from mobilezoo.cli import (
     convert,
     data,
@@ -30,7 +32,6 @@ from mobilezoo.errors import MobilezooError, printable
 app = typer.Typer(
     name="mobilezoo",
     no_args_is_help=True,
-    add_completion=False,
     rich_markup_mode=None,
     pretty_exceptions_enable=False,
     context_settings=SETTINGS,
@@ -47,6 +48,22 @@ A first walk:
     mobilezoo device list                              phones, browsers and emulated cores to measure on
 """,
 )
+
+
+def _print_version(wanted: bool) -> None:
+    if wanted:
+        print(f"mobilezoo {mobilezoo.__version__}")
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    version: Annotated[
+        bool, typer.Option("--version", callback=_print_version, is_eager=True, help="Print the version and stop.")
+    ] = False,
+) -> None:
+    """Options of `mobilezoo` itself; each acts by its callback."""
+
 
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("list", models.list_),
@@ -84,7 +101,7 @@ def main(args: list[str] | None = None) -> None:
 def _run(args: list[str] | None) -> int:
     """The exit code of a command; a failure of standard output, and what is no user's mistake, is raised."""
     try:
-        app(args=args)
+        app(args=args, prog_name="mobilezoo")
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else int(done.code is not None)
         return _said("interrupted", AGAIN, code) if code == faults.INTERRUPTED else code
