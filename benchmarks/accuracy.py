@@ -65,7 +65,7 @@ def our_run(run: Path, data: Path, model: str, seed: int, pixels: int, **changes
             "schedule": {"warmup_epochs": 0, "min_lr": 1e-5},
         },
     }
-    train(TrainConfig.parse(recipe), run, resume=True, progress=False)
+    train(TrainConfig.parse(recipe), run, resume=True, show_progress=False)
     return float(json.loads((run / "metrics.json").read_text())[-1]["val_top1"])
 
 

@@ -24,7 +24,7 @@ from common import Kept
 from mobilezoo.files import write_text
 from mobilezoo.search.networks import load_search_config, model_config
 from mobilezoo.search.records import Candidate
-from mobilezoo.workflows.candidate_evaluator import Judge
+from mobilezoo.workflows.candidate_evaluator import CandidateEvaluator
 from mobilezoo.workflows.latency_blocks import block_keys
 from mobilezoo_latency.estimators.table import load_table
 
@@ -65,7 +65,7 @@ def latencies(args: argparse.Namespace, kept: Kept) -> dict[str, list[dict[str, 
     known = load_table(made["table"]).blocks_ms.keys()
     for source, overrides in sources(made).items():
         config = load_search_config(SPACE, ("recipe_overrides=[data.source=digits]", *overrides))
-        judge = Judge(config)
+        evaluator = CandidateEvaluator(config)
         number = -1
         while len(found.get(source, ())) < args.candidates:
             number += 1
@@ -77,7 +77,7 @@ def latencies(args: argparse.Namespace, kept: Kept) -> dict[str, list[dict[str, 
             )
             if source == TABLE and not known >= set(block_keys(config.space, point)):
                 continue
-            row = kept(f"latency/{source}/{number}", partial(asked, judge.measure, candidate))
+            row = kept(f"latency/{source}/{number}", partial(asked, evaluator.measure, candidate))
             if number:
                 found.setdefault(source, []).append(row)
     return found

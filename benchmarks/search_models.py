@@ -34,7 +34,7 @@ from mobilezoo.search.records import SearchConfig, SearchResult
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.trainer import train
 from mobilezoo.workflows.candidate_evaluator import estimate_of
-from mobilezoo.workflows.load_model import untrained
+from mobilezoo.workflows.load_model import with_random_weights
 from mobilezoo.workflows.search import search
 
 Network = dict[str, Any]
@@ -94,8 +94,8 @@ class Bench:
 
         folder = self.work / "files" / word(network)
         model = load_model_config(write_yaml(folder / "network.yaml", network))
-        subject = untrained(model, self.pixels, self.classes)
-        (result,) = export_network(subject, ExportConfig(targets=("litert",), overwrite=True), folder, isolate=False)
+        loaded = with_random_weights(model, self.pixels, self.classes)
+        (result,) = export_network(loaded, ExportConfig(targets=("litert",), overwrite=True), folder, isolate=False)
         if result.path is None:
             raise ExportError(result.reason)
         return Path(result.path)
@@ -135,7 +135,7 @@ class Bench:
         model = write_yaml(folder / "network.yaml", network)
         changes = (f"model={model}", f"train.epochs={epochs}", f"train.seed={seed}", "train.device=cpu")
         recipe = load_record(TrainConfig, find_config("train", config.recipe), (*config.recipe_overrides, *changes))
-        train(recipe, folder / "run", resume=True, progress=False)
+        train(recipe, folder / "run", resume=True, show_progress=False)
         return float(json.loads((folder / "run" / "metrics.json").read_text())[-1]["val_top1"])
 
 

@@ -75,7 +75,7 @@ def trained_alone(config: SearchConfig, genome: Genome, folder: Path, epochs: in
     model = write_yaml(folder / "network.yaml", yaml_data(config.space, config.space.point(genome)))
     changes = (f"model={model}", f"train.epochs={epochs}", f"train.seed={seed}", "train.device=cpu")
     recipe = load_record(TrainConfig, find_config("train", config.recipe), (*config.recipe_overrides, *changes))
-    train(recipe, folder / "run", resume=True, progress=False)
+    train(recipe, folder / "run", resume=True, show_progress=False)
     history = json.loads((folder / "run" / "metrics.json").read_text())
     return {"top1": history[-1]["val_top1"]}
 

@@ -36,10 +36,10 @@ def demo(
 
         mobilezoo demo
     """
-    run_demo(out, progress=not quiet)
+    run_demo(out, show_progress=not quiet)
 
 
-def run_demo(out: Path, progress: bool) -> None:
+def run_demo(out: Path, show_progress: bool) -> None:
     """Leave a trained backbone, its files, their latency, a small search and one page below `out`.
 
     Run again after an interruption, it goes on where training and search stopped.
@@ -55,17 +55,17 @@ def run_demo(out: Path, progress: bool) -> None:
     _require_toolchains()
     started = time.perf_counter()
     with _step("1/5  train mobilenetv2_ca_100 on 1,437 scanned digits, score it on 360 others"):
-        record = train("digits", out=out / "train", resume=True, hooks=Hooks(show_progress=progress))
-    with _step("2/5  export to ONNX, LiteRT and Core ML, compared with PyTorch"), shown(not progress) as hooks:
+        record = train("digits", out=out / "train", resume=True, hooks=Hooks(show_progress=show_progress))
+    with _step("2/5  export to ONNX, LiteRT and Core ML, compared with PyTorch"), shown(not show_progress) as hooks:
         files = export(record.path, ExportConfig(targets=TARGETS, overwrite=True), out=out / "export", hooks=hooks)
-    with _step("3/5  measure latency on this machine"), shown(not progress) as hooks:
+    with _step("3/5  measure latency on this machine"), shown(not show_progress) as hooks:
         timed = [f.path for f in files if f.path and f.target in TIMED]
         reports = profile(timed, ProfileConfig(use_cache=False), hooks=hooks)
         for report in reports:
             save_json(out / "latency" / f"{Path(report.artifact).name}.latency.json", report)
     with (
         _step("4/5  search small networks by accuracy and LiteRT latency"),
-        shown(not progress, lines=progress) as hooks,
+        shown(not show_progress, lines=show_progress) as hooks,
     ):
         # On a slow host even the smallest network may miss the config's target; the demo searches all the same.
         found = search("digits", ("check_target=false",), out=out / "search", hooks=hooks)

@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mobilezoo.cli.model_options import ClassesArg, DataArg, PreprocessArg, SubjectFlags
+from mobilezoo.cli.model_options import ClassesArg, DataArg, ModelFlags, PreprocessArg
 from mobilezoo.cli.options import AllowCommands, Json, Quiet, print_json
 from mobilezoo.cli.progress import shown
 
@@ -13,8 +13,8 @@ if TYPE_CHECKING:
 
 
 def eval_(
-    subject: Annotated[str, typer.Argument(help="Zoo name, checkpoint (.safetensors), exported file, or timm:NAME.")],
-    of: SubjectFlags,
+    model: Annotated[str, typer.Argument(help="Zoo name, checkpoint (.safetensors), exported file, or timm:NAME.")],
+    of: ModelFlags,
     data: DataArg = None,
     classes: ClassesArg = None,
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
@@ -40,7 +40,7 @@ def eval_(
 
     options = of.parsed().model_copy(update={"preprocess": preprocess})
     with shown(quiet) as hooks:
-        scores = evaluate(subject, data, options, classes=classes, batch_size=batch_size, workers=workers, hooks=hooks)
+        scores = evaluate(model, data, options, classes=classes, batch_size=batch_size, workers=workers, hooks=hooks)
     print_json(_plain(scores)) if as_json else print_scores(scores)
 
 
@@ -55,7 +55,7 @@ def print_scores(scores: "Scores") -> None:
         print_scores(scores.pytorch)
     loss = "none" if scores.loss is None else f"{scores.loss:.4f}"
     print(
-        f"{scores.subject} on {scores.data} ({scores.images} images, {scores.runs_in}): "
+        f"{scores.model} on {scores.data} ({scores.images} images, {scores.runs_in}): "
         f"top-1 {scores.top1:.2f}%  top-5 {scores.top5:.2f}%  loss {loss}"
         + (f"  drop {scores.top1_drop:.2f}" if scores.top1_drop is not None else "")
     )

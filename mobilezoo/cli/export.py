@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilezoo.cli.model_options import ClassesArg, SubjectFlags
+from mobilezoo.cli.model_options import ClassesArg, ModelFlags
 from mobilezoo.cli.options import (
     AllowCommands,
     Json,
@@ -29,11 +29,11 @@ if TYPE_CHECKING:
 
 
 def export(
-    of: SubjectFlags,
+    of: ModelFlags,
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="[SUBJECT] [KEY=VALUE]...",
+            metavar="[MODEL] [KEY=VALUE]...",
             help="Checkpoint, zoo name, model YAML, or timm:NAME (many with --matrix); then changes: softmax=true",
         ),
     ] = None,
@@ -83,15 +83,15 @@ def export(
         mobilezoo export --matrix 'shvit_*' timm:mobilenetv3_small_100 --to litert,executorch --precision fp32
 
     """
-    refuse_set(set_, "mobilezoo export SUBJECT")
-    subjects, overrides = split_words(words)
+    refuse_set(set_, "mobilezoo export MODEL")
+    models, overrides = split_words(words)
     said = {"targets": to, "precisions": precision, "data": data, "calib": calib, "classes": classes}
     changes = (*overrides, *short_forms({**said, "batch": batch, "max_drop": max_drop, "overwrite": overwrite or None}))
     options = of.parsed()
     if matrix:
         if options != type(options)():
             raise MobilezooError("--matrix exports networks as they are defined: leave --checkpoint and its like out")
-        _export_matrix(subjects, to, precision, out, overwrite, table, as_json, quiet)
+        _export_matrix(models, to, precision, out, overwrite, table, as_json, quiet)
         return
     from mobilezoo.workflows import export as workflow
 
@@ -99,13 +99,13 @@ def export(
     if keys:
         print_keys(f"export {config}", files, as_json)
         return
-    if len(subjects) != 1:
-        raise MobilezooError(f"export takes one subject, got {len(subjects)}: name it, or pass --matrix for many")
+    if len(models) != 1:
+        raise MobilezooError(f"export takes one model, got {len(models)}: name it, or pass --matrix for many")
     with shown(quiet) as hooks:
         if bisect:
-            found = workflow.bisect_model(subjects[0], files, options, hooks=hooks)
+            found = workflow.bisect_model(models[0], files, options, hooks=hooks)
         else:
-            results = workflow.export(subjects[0], files, options, out=out, hooks=hooks)
+            results = workflow.export(models[0], files, options, out=out, hooks=hooks)
     if bisect:
         print_json([f.model_dump() for f in found]) if as_json else print_findings(found)
         return
@@ -115,7 +115,7 @@ def export(
 
 
 def _export_matrix(
-    subjects: list[str],
+    models: list[str],
     to: str | None,
     precision: str | None,
     out: Path | None,
@@ -131,7 +131,7 @@ def _export_matrix(
     targets = to.split(",") if to else list_targets()
     precisions = precision.split(",") if precision else list(workflow.PRECISIONS)
     with shown(quiet) as hooks:
-        results = workflow.run_matrix(subjects, targets, precisions, folder, overwrite=overwrite, hooks=hooks)
+        results = workflow.run_matrix(models, targets, precisions, folder, overwrite=overwrite, hooks=hooks)
     if table:
         workflow.write_matrix(workflow.read_records(folder), table)
     print_json([{"model": n, **r.model_dump()} for n, r in results]) if as_json else print_matrix(results)

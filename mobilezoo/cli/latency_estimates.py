@@ -125,7 +125,7 @@ def fit(
 
 @command(app)
 def predict(
-    subject: Annotated[str, typer.Argument(help="Model YAML, zoo name, timm:NAME, checkpoint or .tflite file.")],
+    model: Annotated[str, typer.Argument(help="Model YAML, zoo name, timm:NAME, checkpoint or .tflite file.")],
     by: Annotated[Path, typer.Option("--with", help="A table or a predictor.")],
     space: Annotated[str | None, typer.Option("--space", help="The search space of a table's blocks.")] = None,
     device: Annotated[str | None, typer.Option("--device", help="Refuse a table made for another device.")] = None,
@@ -141,11 +141,11 @@ def predict(
         mobilezoo latency predict runs/search-digits/best.yaml --with digits.table.json --space digits
     """
     with shown(quiet) as hooks:
-        found = estimate(subject, by, space, device, hooks)
+        found = estimate(model, by, space, device, hooks)
     if as_json:
         print_json(found.model_dump())
         return
     print(
-        f"{subject}: {found.latency_ms:.3f} ms, {found.low_ms:.3f}–{found.high_ms:.3f} "
+        f"{model}: {found.latency_ms:.3f} ms, {found.low_ms:.3f}–{found.high_ms:.3f} "
         f"(estimated, not measured; error {found.error_percent:.1f}%; {found.basis})"
     )

@@ -9,7 +9,7 @@ import typer
 
 from mobilezoo.errors import ConfigError
 from mobilezoo.resolution import parse_resolution
-from mobilezoo.workflows.model_options import SubjectOptions, read_labels
+from mobilezoo.workflows.model_options import ModelOptions, read_labels
 
 DataArg = Annotated[
     str | None,
@@ -53,9 +53,9 @@ class NetworkFlags:
     )
     std: Annotated[str | None, typer.Option("--std", help="Per channel, like --mean.")] = None
 
-    def parsed(self, checkpoint: Path | None = None) -> SubjectOptions:
+    def parsed(self, checkpoint: Path | None = None) -> ModelOptions:
         """Typed values. Raises ConfigError naming the option."""
-        return SubjectOptions(
+        return ModelOptions(
             checkpoint=checkpoint,
             key=self.key,
             labels=read_labels(self.labels) if self.labels is not None else (),
@@ -68,14 +68,14 @@ class NetworkFlags:
 
 
 @dataclass(frozen=True)
-class SubjectFlags(NetworkFlags):
+class ModelFlags(NetworkFlags):
     """The same for commands that take a network by name."""
 
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="Official or own weights for a name; any packing.")
     ] = None
 
-    def parsed(self, checkpoint: Path | None = None) -> SubjectOptions:
+    def parsed(self, checkpoint: Path | None = None) -> ModelOptions:
         return super().parsed(checkpoint or self.checkpoint)
 
 

@@ -98,12 +98,12 @@ def print_json(value: Any) -> None:
 
 def split_words(words: list[str] | None) -> tuple[list[str], tuple[str, ...]]:
     """What a command is about, and the dotted changes `KEY=VALUE` among its words."""
-    subjects: list[str] = []
+    models: list[str] = []
     changes: list[str] = []
     for word in words or ():
         is_change = OVERRIDE.match(word) is not None and not Path(word).exists()
-        (changes if is_change else subjects).append(word)
-    return subjects, tuple(changes)
+        (changes if is_change else models).append(word)
+    return models, tuple(changes)
 
 
 def short_forms(values: dict[str, Any]) -> tuple[str, ...]:
@@ -117,4 +117,4 @@ def short_forms(values: dict[str, Any]) -> tuple[str, ...]:
 def refuse_set(given: list[str] | None, command: str, prefix: str = "") -> None:
     """Raise MobilezooError for `--set KEY=VALUE`, naming what to write instead."""
     if given:
-        raise MobilezooError(f"--set {given[0]}: write changes after the subject: {command} {prefix}{given[0]}")
+        raise MobilezooError(f"--set {given[0]}: write changes after the model: {command} {prefix}{given[0]}")

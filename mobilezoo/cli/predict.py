@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mobilezoo.cli.model_options import PreprocessArg, SubjectFlags
+from mobilezoo.cli.model_options import ModelFlags, PreprocessArg
 from mobilezoo.cli.options import Json, print_json
 from mobilezoo.cli.progress import shown
 from mobilezoo.cli.tables import print_table
@@ -18,9 +18,9 @@ if TYPE_CHECKING:
 
 
 def predict(
-    subject: Annotated[str, typer.Argument(help="Checkpoint (.safetensors), exported file, zoo name, or timm:NAME.")],
+    model: Annotated[str, typer.Argument(help="Checkpoint (.safetensors), exported file, zoo name, or timm:NAME.")],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
-    of: SubjectFlags,
+    of: ModelFlags,
     preprocess: PreprocessArg = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Classes per image.")] = 5,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: one row per image and rank.")] = False,
@@ -40,7 +40,7 @@ def predict(
         raise MobilezooError("--csv and --json are two ways to print the same: choose one")
     options = of.parsed().model_copy(update={"preprocess": preprocess})
     with shown() as hooks:
-        found = predict_images(subject, images, options, top=top, hooks=hooks)
+        found = predict_images(model, images, options, top=top, hooks=hooks)
     if as_json:
         print_json([f.model_dump() for f in found])
     elif as_csv:

@@ -6,7 +6,7 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 
 from mobilezoo.artifacts import LatencyReport
-from mobilezoo.cli.model_options import SubjectFlags
+from mobilezoo.cli.model_options import ModelFlags
 from mobilezoo.cli.options import (
     AllowCommands,
     Json,
@@ -36,12 +36,12 @@ def profile(
     words: Annotated[
         list[str] | None,
         typer.Argument(
-            metavar="SUBJECT... [KEY=VALUE]...",
+            metavar="MODEL... [KEY=VALUE]...",
             help="Exported files, checkpoints, zoo names or timm:NAME; then changes: device.serial=R58M",
         ),
     ] = None,
     *,
-    of: SubjectFlags,
+    of: ModelFlags,
     config: Annotated[str, typer.Option("--config", help="A YAML, or a bare name in configs/profile/.")] = "default",
     device: Annotated[
         str | None, typer.Option("--device", help="A name of `mobilezoo device list`, or the path of a device YAML.")
@@ -77,7 +77,7 @@ def profile(
         mobilezoo profile shvit_s1 --ops --plot shvit_s1.svg
     """
     refuse_set(set_, "mobilezoo profile FILE", "device.")
-    subjects, overrides = split_words(words)
+    models, overrides = split_words(words)
     said = {"device": device, "targets": to, "tier": tier, "threads": threads, "device.cores": cores}
     flags = {"use_cache": False if no_cache else None, "allow_folded": allow_folded or None}
     from mobilezoo.workflows import profile as workflow
@@ -86,17 +86,17 @@ def profile(
     if keys:
         print_keys(f"profile {config}", how, as_json)
         return
-    if not subjects:
+    if not models:
         raise MobilezooError("profile takes files, checkpoints or names of networks, got none")
     with shown(quiet) as hooks:
         if compare:
-            ratio = workflow.compare(subjects, how, of.parsed(), hooks=hooks)
+            ratio = workflow.compare(models, how, of.parsed(), hooks=hooks)
         elif ops:
             from mobilezoo.workflows import profile_operators as operators
 
-            found = operators.profile_operators(subjects, how, of.parsed(), plot=plot, hooks=hooks)
+            found = operators.profile_operators(models, how, of.parsed(), plot=plot, hooks=hooks)
         else:
-            reports = workflow.profile(subjects, how, of.parsed(), hooks=hooks)
+            reports = workflow.profile(models, how, of.parsed(), hooks=hooks)
     if compare:
         print_json(ratio.model_dump()) if as_json else print_comparison(ratio)
     elif ops:

@@ -180,13 +180,13 @@ def finetune(
         mobilezoo search finetune runs/search-digits train.epochs=50 --member 3
         mobilezoo search finetune runs/search-mnasnet --recipe shvit
     """
-    from mobilezoo.cli.search_tables import print_finished
+    from mobilezoo.cli.search_tables import print_finetune
     from mobilezoo.workflows import search as searching
 
     changes = tuple(overrides or ())
     with shown(quiet) as hooks:
         done = searching.finetune(study, changes, name=name, member=member, recipe=recipe, out=out, hooks=hooks)
-    print_json(done.model_dump()) if as_json else print_finished(done)
+    print_json(done.model_dump()) if as_json else print_finetune(done)
 
 
 @command(app)

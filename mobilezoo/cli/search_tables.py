@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING
 from mobilezoo.cli.tables import print_table
 
 if TYPE_CHECKING:
-    from mobilezoo.search.finished import Finished
+    from mobilezoo.search.finetune_result import FinetuneResult
     from mobilezoo.search.records import LatencyEstimate, SearchResult, TrialRecord
     from mobilezoo.search.results import Standing
 
@@ -58,7 +58,7 @@ def _said(trial: "TrialRecord") -> str:
     return f"trial {trial.number}: top-1 {trial.top1:.2f}%, ms: {ms}, reward {trial.reward or 0:.4f}"
 
 
-def print_finished(done: "Finished") -> None:
+def print_finetune(done: "FinetuneResult") -> None:
     """What the search said beside what came out."""
     rows: list[tuple[str, str, str]] = [
         ("top-1 %", _percent(done.search_top1), f"{_percent(done.top1)} (file: {done.file_top1:.2f})")

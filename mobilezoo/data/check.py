@@ -106,10 +106,10 @@ class Found(NamedTuple):
 def check_data(
     source: str,
     workers: int = 2,
-    progress: Callable[[Iterable[Entry], int], Iterable[Entry]] | None = None,
+    track: Callable[[Iterable[Entry], int], Iterable[Entry]] | None = None,
     train_split: str = "train",
 ) -> DataReport:
-    """Check a folder or `tar:FOLDER` of splits. `progress(entries, total)` wraps what is being read.
+    """Check a folder or `tar:FOLDER` of splits. `track(entries, total)` wraps what is being read.
 
     Writes the index into the folder; where that is not writable the check is only slower the next time. Raises
     DataError for a folder without splits and classes.
@@ -121,7 +121,7 @@ def check_data(
     stale = [n for n, job in jobs.items() if n not in index or (index[n].size, index[n].mtime_ns) != job[1:3]]
     with ProcessPoolExecutor(max(1, workers), initializer=end_with_parent) as pool:
         read: Iterable[Entry] = pool.map(inspect, [jobs[name] for name in stale], chunksize=32)
-        read = progress(read, len(stale)) if progress else read
+        read = track(read, len(stale)) if track else read
         fresh = dict(zip(stale, read, strict=True))
     entries = {name: fresh.get(name) or index[name] for name in jobs}
     _write_index(root, entries)

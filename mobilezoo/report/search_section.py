@@ -11,15 +11,15 @@ from mobilezoo.report.figures import Figure
 from mobilezoo.report.importance import importances
 from mobilezoo.report.picture import architecture_svg, describe
 from mobilezoo.report.search_figures import criterion_figures, front_figure, importance_figure, reward_figure
-from mobilezoo.search.finished import Finished
+from mobilezoo.search.finetune_result import FinetuneResult
 from mobilezoo.search.records import SearchResult, TrialRecord
 
 
 @dataclass(frozen=True)
-class FinishedFound:
+class FinetuneFound:
     """A network of a search, trained in full."""
 
-    record: Finished
+    record: FinetuneResult
     files: tuple[tuple[Path, str], ...]
     """Its weights and its exported file, each with what is wrong with it, or nothing."""
 
@@ -29,7 +29,7 @@ class SearchFound:
     """A search and what became of its networks."""
 
     result: SearchResult
-    finished: tuple[FinishedFound, ...] = ()
+    finetunes: tuple[FinetuneFound, ...] = ()
 
 
 def search_section(index: int, found: SearchFound, page: Path, add: Callable[[str, Figure], Figure]) -> dict[str, Any]:
@@ -48,13 +48,13 @@ def search_section(index: int, found: SearchFound, page: Path, add: Callable[[st
         "reward": add(f"reward{mark}", reward_figure(search)) if done else None,
         "importance": add(f"importance{mark}", importance_figure(shares)) if shares else None,
         "best": None if search.best is None else _member(search, search.trial(search.best)),
-        "finished": [_finished(search, one, page) for one in found.finished],
+        "finetunes": [_finetune(search, one, page) for one in found.finetunes],
         "members": [_member(search, search.trial(number)) for number in search.front],
     }
 
 
-def _finished(search: SearchResult, found: FinishedFound, page: Path) -> dict[str, Any]:
-    """A finished network: its figures before and after, and links to its files."""
+def _finetune(search: SearchResult, found: FinetuneFound, page: Path) -> dict[str, Any]:
+    """A fine-tuned network: its figures before and after, and links to its files."""
     done = found.record
     before = done.search_latency
     rows = [("top-1 in %", _percent(done.search_top1), f"{_percent(done.top1)} (file {done.file_top1:.2f})")]

@@ -195,7 +195,7 @@ class Evaluate(Protocol):
 
 class Measure(Protocol):
     def __call__(self, candidate: Candidate) -> Figures:
-        """Latency and the like of the untrained network; called before `Evaluate`.
+        """Latency and the like of the network with random weights; called before `Evaluate`.
 
         Raises DeviceLostError when no answer is to be had now, any other MobilezooError for the candidate's own fault.
         """

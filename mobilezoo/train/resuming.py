@@ -10,7 +10,7 @@ from mobilezoo.train.assemble import global_batch, updates_per_epoch
 from mobilezoo.train.checkpoints import RunState, latest_checkpoint
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.run_folder import RunFolder
-from mobilezoo.train.step import Parts, Say, shipped
+from mobilezoo.train.step import OnMessage, Parts, shipped
 from mobilezoo.train.tools import record_of
 
 
@@ -73,7 +73,7 @@ def load_state(folder: RunFolder) -> tuple[RunState | None, list[str]]:
     return state, damaged
 
 
-def put_back(folder: RunFolder, config: TrainConfig, parts: Parts, state: RunState, say: Say) -> Position:
+def put_back(folder: RunFolder, config: TrainConfig, parts: Parts, state: RunState, on_message: OnMessage) -> Position:
     """A saved state in freshly assembled parts, and where the run stands. Raises ConfigError."""
     restore(parts, state)
     at = Position(state.history, list(state.losses))
@@ -82,21 +82,21 @@ def put_back(folder: RunFolder, config: TrainConfig, parts: Parts, state: RunSta
         # Another number of processes than before: the update of this epoch that has seen as many images.
         step = min(state.step * state.global_batch // batch, updates_per_epoch(config, parts) - 1)
         at.losses = [float(np.mean(state.losses))] * step
-        say(f"{state.global_batch} images per update before, {batch} now: an unbroken run would differ")
-    at.lost = _epochs_without_weights(folder, at, say)
+        on_message(f"{state.global_batch} images per update before, {batch} now: an unbroken run would differ")
+    at.lost = _epochs_without_weights(folder, at, on_message)
     if not at.losses and parts.ranks.rank == 0:
         keep_best(folder, config, parts, at)
     return at
 
 
-def _epochs_without_weights(folder: RunFolder, at: Position, say: Say) -> int:
+def _epochs_without_weights(folder: RunFolder, at: Position, on_message: OnMessage) -> int:
     """How many epochs at the beginning can be the best no more: the best weights are of a later one, or are gone."""
     if not at.history:
         return 0
     try:
         return (best_record(folder).epoch or 1) - 1
     except MobilezooError as error:
-        say(f"{error}; going on without: the best of the epochs from here on is kept")
+        on_message(f"{error}; going on without: the best of the epochs from here on is kept")
         return at.epoch - (0 if at.losses else 1)
 
 

@@ -22,7 +22,7 @@ from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.shared import SharedWeights
 
 AMP = {"bf16": torch.bfloat16, "fp16": torch.float16}
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 @dataclass
@@ -82,7 +82,7 @@ def shipped(parts: Parts) -> nn.Module:
     return network
 
 
-def run_update(parts: Parts, config: TrainConfig, batches: list[Batch], update: int, say: Say) -> float:
+def run_update(parts: Parts, config: TrainConfig, batches: list[Batch], update: int, on_message: OnMessage) -> float:
     """Learn from `train.accumulate` batches; returns their mean loss. A batch that does not fit is cut in halves."""
     mixed = [mix(parts, x, y) for x, y in batches]
     while True:
@@ -96,7 +96,7 @@ def run_update(parts: Parts, config: TrainConfig, batches: list[Batch], update: 
         except (torch.OutOfMemoryError, RuntimeError) as error:
             if not _is_out_of_memory(error):
                 raise
-            _cut_smaller(parts, config, max(len(x) for x, _ in mixed), say)
+            _cut_smaller(parts, config, max(len(x) for x, _ in mixed), on_message)
     _apply(parts, config, update)
     return loss
 
@@ -181,7 +181,7 @@ def _is_out_of_memory(error: BaseException) -> bool:
     return isinstance(error, torch.OutOfMemoryError) or "out of memory" in text or "can't allocate memory" in text
 
 
-def _cut_smaller(parts: Parts, config: TrainConfig, batch: int, say: Say) -> None:
+def _cut_smaller(parts: Parts, config: TrainConfig, batch: int, on_message: OnMessage) -> None:
     """Double the pieces, or tell the user. Batch statistics have then seen the part that did fit once more."""
     remedy = "set a smaller data.batch_size and a larger train.accumulate, or train.checkpoint_activations=true"
     if config.train.on_out_of_memory == "stop" or parts.pieces >= batch or parts.ranks.world > 1:
@@ -192,4 +192,6 @@ def _cut_smaller(parts: Parts, config: TrainConfig, batch: int, say: Say) -> Non
     parts.optimizer.zero_grad()
     if parts.device.type == "cuda":
         torch.cuda.empty_cache()
-    say(f"a batch of {batch} images does not fit the memory: going on with {parts.pieces} pieces of it, accumulated")
+    on_message(
+        f"a batch of {batch} images does not fit the memory: going on with {parts.pieces} pieces of it, accumulated"
+    )

@@ -39,7 +39,7 @@ def train(
     config: TrainConfig,
     run_dir: Path,
     resume: bool = False,
-    progress: bool = True,
+    show_progress: bool = True,
     on_epoch: Callable[[int, float], None] | None = None,
     tools: Tools | None = None,
     go_on: str = "run the same command again",
@@ -61,9 +61,9 @@ def train(
             folder.keep_classes(parts.labels)
         with (
             stop_in_order(go_on, folder.kept, speaks=ranks.rank == 0) as stop,
-            epoch_bar(updates_per_epoch(config, parts), progress and ranks.rank == 0) as bar,
+            epoch_bar(updates_per_epoch(config, parts), show_progress and ranks.rank == 0) as bar,
         ):
-            head = header(config, parts, folder) if progress and ranks.rank == 0 else ()
+            head = header(config, parts, folder) if show_progress and ranks.rank == 0 else ()
             for line in (*head, *parts.left_out, *damaged):
                 bar.line(line)
             at = Position([], []) if state is None else put_back(folder, config, parts, state, bar.line)
@@ -157,12 +157,12 @@ def train_epoch(
     }
 
 
-def validate(config: TrainConfig, parts: Parts, each: Callable[[], None] = lambda: None) -> dict[str, float]:
-    """Scores of the weights that would be shipped: the averaged ones where averaging is on; `each` runs per batch."""
+def validate(config: TrainConfig, parts: Parts, on_batch: Callable[[], None] = lambda: None) -> dict[str, float]:
+    """Scores of the averaged weights, or of the trained ones without averaging; `on_batch` runs before each batch."""
 
     def batches() -> Iterator[Batch]:
         for batch in parts.val_batches:
-            each()
+            on_batch()
             yield batch
 
     network = (parts.quantised or shipped(parts)).eval()

@@ -10,7 +10,7 @@ from mobilezoo.config import find_config, load_record, read_yaml, write_yaml
 from mobilezoo.errors import DeviceError, ExportError
 from mobilezoo.search.networks import yaml_data
 from mobilezoo.search.records import Candidate, DeviceLostError, Figures, LatencyEstimate, SearchConfig
-from mobilezoo.workflows.load_model import untrained
+from mobilezoo.workflows.load_model import with_random_weights
 
 if TYPE_CHECKING:
     from mobilezoo.artifacts import LatencyReport
@@ -20,12 +20,12 @@ POLL_S = 15.0
 """Between two looks for a device that was lost."""
 
 
-class Judge:
-    """Latency, size and memory of the untrained network, then accuracy."""
+class CandidateEvaluator:
+    """Latency, size and memory of the network with random weights, then accuracy."""
 
-    def __init__(self, settings: SearchConfig, say: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, settings: SearchConfig, on_message: Callable[[str], None] = lambda text: None) -> None:
         self.settings = settings
-        self.say = say
+        self.on_message = on_message
 
     def measure(self, candidate: Candidate) -> Figures:
         """What the config's devices, or its estimator, say. Raises ExportError, DeviceError, DeviceLostError."""
@@ -66,7 +66,7 @@ class Judge:
         write_yaml(model, data, [f"trial {candidate.number}"])
         overrides = (*self.settings.recipe_overrides, f"model={model}")
         recipe = load_record(TrainConfig, find_config("train", self.settings.recipe), overrides)
-        record = train(recipe, folder, resume=folder.exists(), progress=False, on_epoch=candidate.report)
+        record = train(recipe, folder, resume=folder.exists(), show_progress=False, on_epoch=candidate.report)
         assert record.top1 is not None, "the trainer scores every epoch"
         return record.top1
 
@@ -77,9 +77,9 @@ class Judge:
         from mobilezoo_export import ExportConfig
 
         recipe = load_record(TrainConfig, find_config("train", self.settings.recipe), self.settings.recipe_overrides)
-        subject = untrained(candidate.config, recipe.train.resolution or candidate.config.resolution)
+        loaded = with_random_weights(candidate.config, recipe.train.resolution or candidate.config.resolution)
         config = ExportConfig(targets=(self.settings.target,), overwrite=True, parity_images=PARITY_IMAGES)
-        (result,) = export_network(subject, config, candidate.folder, isolate=False)
+        (result,) = export_network(loaded, config, candidate.folder, isolate=False)
         if result.path is None:
             raise ExportError(f"{result.target}: {result.reason}")
         return Path(result.path)
@@ -123,7 +123,7 @@ class Judge:
                         raise
                     again = True
                 elif self.settings.on_device_lost == "estimate":
-                    self.say(f"device {device!r} is gone ({error}): estimating by {self.settings.fallback}")
+                    self.on_message(f"device {device!r} is gone ({error}): estimating by {self.settings.fallback}")
                     return None
                 else:
                     self._wait(device, str(error), patience)
@@ -135,7 +135,7 @@ class Judge:
             raise DeviceLostError(f"device {device!r} is gone: {error}: {remedy} (on_device_lost=wait waits for it)")
         if time.monotonic() > patience:
             raise DeviceLostError(f"device {device!r} is gone for {self.settings.device_wait_min:g} minutes: {remedy}")
-        self.say(f"device {device!r} is gone ({error}): waiting for it")
+        self.on_message(f"device {device!r} is gone ({error}): waiting for it")
         time.sleep(POLL_S)
 
 

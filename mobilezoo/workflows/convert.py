@@ -6,10 +6,10 @@ from pathlib import Path
 from mobilezoo.artifacts import Checkpoint, write_with_record
 from mobilezoo.errors import ConfigError
 from mobilezoo.files import sha256_of
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.model_options import ModelOptions
 
 
-def convert_checkpoint(model: str, options: SubjectOptions, out: Path | None = None) -> Path:
+def convert_checkpoint(model: str, options: ModelOptions, out: Path | None = None) -> Path:
     """Write `options.checkpoint` as safetensors with our keys and its Checkpoint record; returns the path written.
 
     Class count and input channels are the file's own. Raises CheckpointError, ConfigError.
@@ -17,15 +17,15 @@ def convert_checkpoint(model: str, options: SubjectOptions, out: Path | None = N
     from safetensors.torch import save_file
 
     from mobilezoo.models.weights import classes_of
-    from mobilezoo.workflows.load_model import load_subject
+    from mobilezoo.workflows.load_model import load_model
 
     assert options.checkpoint is not None
     source = options.checkpoint
     out = out or source.with_suffix(".safetensors")
     if out.suffix != ".safetensors" or os.path.realpath(out) == os.path.realpath(source):
         raise ConfigError(f"--out {str(out)!r}: a .safetensors file, and another one than what is converted")
-    subject = load_subject(model, options)
-    tensors = {k: v.contiguous().clone() for k, v in subject.network.state_dict().items()}
+    loaded = load_model(model, options)
+    tensors = {k: v.contiguous().clone() for k, v in loaded.network.state_dict().items()}
     metadata = {"model": model, "source": source.name}
 
     def describe(written: Path) -> Checkpoint:
@@ -33,11 +33,11 @@ def convert_checkpoint(model: str, options: SubjectOptions, out: Path | None = N
             path=out.name,
             sha256=sha256_of(written),
             model=model,
-            num_classes=classes_of(subject.network),
-            in_chans=subject.in_chans,
-            resolution=subject.resolution,
-            preprocessing=subject.preprocessing,
-            labels=subject.labels,
+            num_classes=classes_of(loaded.network),
+            in_chans=loaded.in_chans,
+            resolution=loaded.resolution,
+            preprocessing=loaded.preprocessing,
+            labels=loaded.labels,
         )
 
     write_with_record(out, lambda temporary: save_file(tensors, temporary, metadata=metadata), describe)

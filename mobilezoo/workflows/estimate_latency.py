@@ -13,7 +13,7 @@ if TYPE_CHECKING:
     from mobilezoo.search.space import Space
 
 
-def estimate(subject: str, by: Path, space: str | None, device: str | None, hooks: Hooks) -> "Estimate":
+def estimate(model: str, by: Path, space: str | None, device: str | None, hooks: Hooks) -> "Estimate":
     """The estimate of a table or a predictor. Raises MobilezooError."""
     from mobilezoo_latency import load_device
     from mobilezoo_latency.estimators.predictor import Predictor
@@ -27,7 +27,7 @@ def estimate(subject: str, by: Path, space: str | None, device: str | None, hook
 
         predictor = Predictor.load(by)
         _same_device(predictor.record.device, info)
-        (file,) = files_to_time([subject], ProfileConfig(), NOTHING_SAID, hooks)
+        (file,) = files_to_time([model], ProfileConfig(), NOTHING_SAID, hooks)
         return predictor.predict(file)
     if space is None:
         raise MobilezooError(f"{by.name} is a table of blocks: name the search space with --space")
@@ -35,7 +35,7 @@ def estimate(subject: str, by: Path, space: str | None, device: str | None, hook
     from mobilezoo.search.networks import point_of
 
     choices = load_space(space)
-    point = point_of(choices, load_model_config(subject))
+    point = point_of(choices, load_model_config(model))
     return load_table(by).compose(block_keys(choices, point), info)
 
 

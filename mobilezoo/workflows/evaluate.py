@@ -8,7 +8,7 @@ from mobilezoo.config import Record
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo.workflows.model_options import NOTHING_SAID, SubjectOptions
+from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
 from mobilezoo.workflows.open_file import check_network, described, refuse_weights
 
 if TYPE_CHECKING:
@@ -16,13 +16,13 @@ if TYPE_CHECKING:
 
     from mobilezoo.data.classes import Places
     from mobilezoo.train.evaluate import EvalResult
-    from mobilezoo.workflows.load_model import Subject
+    from mobilezoo.workflows.load_model import LoadedModel
 
 
 class Scores(Record):
     """Accuracy of a network or a file on one split."""
 
-    subject: str
+    model: str
     data: str
     runs_in: str
     images: int
@@ -47,7 +47,7 @@ class Scores(Record):
 def evaluate(
     model: str,
     data: str | None = None,
-    options: SubjectOptions = NOTHING_SAID,
+    options: ModelOptions = NOTHING_SAID,
     *,
     classes: str | None = None,
     batch_size: int = 64,
@@ -62,7 +62,7 @@ def evaluate(
     names, where that is still there.
     """
     from mobilezoo.data import open_data
-    from mobilezoo.workflows.load_model import load_subject
+    from mobilezoo.workflows.load_model import load_model
     from mobilezoo_export.registry import is_exported
 
     record = described(Path(model), options) if is_exported(model) else None
@@ -71,7 +71,7 @@ def evaluate(
     weights = _weights_of(Path(model), record, options) if record else (model, options)
     if weights is None:
         refuse_weights(Path(model), options)
-    loaded = load_subject(*weights) if weights is not None else None
+    loaded = load_model(*weights) if weights is not None else None
     source = _source(model, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
     split = open_data(source, train=False)
     network = None
@@ -86,10 +86,10 @@ def evaluate(
     return result.model_copy(update={"pytorch": network, "top1_drop": network.top1 - result.top1})
 
 
-def _source(subject: str, data: str | None, loaded: "Subject | None") -> DataConfig:
+def _source(model: str, data: str | None, loaded: "LoadedModel | None") -> DataConfig:
     recorded = loaded.data if loaded is not None else None
     if data is None and recorded is None:
-        raise ConfigError(f"no record says what {subject!r} was trained on: pass --data, for example folder:PATH")
+        raise ConfigError(f"no record says what {model!r} was trained on: pass --data, for example folder:PATH")
     return named_data(data, recorded) if data is not None else cast("DataConfig", recorded)
 
 
@@ -97,34 +97,34 @@ def evaluate_file(path: Path, source: DataConfig, classes: str | None = None, ho
     """Scores of an exported file, run in its own runtime, on the validation split of a data config."""
     from mobilezoo.data import open_data
 
-    record = described(path, SubjectOptions())
+    record = described(path, ModelOptions())
     return _evaluate_file(path, record, source, open_data(source, train=False), hooks, classes)
 
 
-def evaluate_loaded(subject: "Subject", source: DataConfig, classes: str | None = None) -> "EvalResult":
+def evaluate_loaded(loaded: "LoadedModel", source: DataConfig, classes: str | None = None) -> "EvalResult":
     """Scores of a network at hand, on the CPU, on the validation split of a data config."""
     import torch
 
     from mobilezoo.data import open_data
 
-    return _score_loaded(subject, source, open_data(source, train=False), torch.device("cpu"), SILENT, classes)
+    return _score_loaded(loaded, source, open_data(source, train=False), torch.device("cpu"), SILENT, classes)
 
 
 def _evaluate_network(
-    subject: str, loaded: "Subject", source: DataConfig, split: Any, hooks: Hooks, classes: str | None
+    model: str, loaded: "LoadedModel", source: DataConfig, split: Any, hooks: Hooks, classes: str | None
 ) -> Scores:
     from mobilezoo.train.build import pick_device
 
     device = pick_device("auto")
-    if loaded.fresh:
-        raise ConfigError(f"{subject!r} has random weights here: pass --checkpoint PATH")
+    if loaded.random_weights:
+        raise ConfigError(f"{model!r} has random weights here: pass --checkpoint PATH")
     scores = _score_loaded(loaded, source, split, device, hooks, classes)
     runs_in = f"PyTorch ({device.type})"
-    return Scores(subject=subject, data=source.source, runs_in=runs_in, **scores.model_dump())
+    return Scores(model=model, data=source.source, runs_in=runs_in, **scores.model_dump())
 
 
 def _score_loaded(
-    loaded: "Subject", source: DataConfig, split: Any, device: "torch.device", hooks: Hooks, classes: str | None
+    loaded: "LoadedModel", source: DataConfig, split: Any, device: "torch.device", hooks: Hooks, classes: str | None
 ) -> "EvalResult":
     import torch
 
@@ -141,7 +141,7 @@ def _score_loaded(
     return evaluate(network, placed(hooks.track(loader, "evaluating", len(loader)), places))
 
 
-def _weights_of(file: Path, record: Artifact, options: SubjectOptions) -> tuple[str, SubjectOptions] | None:
+def _weights_of(file: Path, record: Artifact, options: ModelOptions) -> tuple[str, ModelOptions] | None:
     """The network that a file was made of, with what was said of it; None where its record names none that exists."""
     said = options.model_dump(exclude_defaults=True)
     if options.checkpoint is None and record.checkpoint:
@@ -156,7 +156,7 @@ def _weights_of(file: Path, record: Artifact, options: SubjectOptions) -> tuple[
     if not record.foreign:  # others may normalise inside of the file
         files_own |= {"mean": prep.mean, "std": prep.std}
     said.pop("preprocess", None)
-    return named, SubjectOptions(**{**files_own, **said, "checkpoint": None if named == str(weights) else weights})
+    return named, ModelOptions(**{**files_own, **said, "checkpoint": None if named == str(weights) else weights})
 
 
 def _evaluate_file(
@@ -180,7 +180,7 @@ def _evaluate_file(
         batches = placed(hooks.track(loader, "evaluating", len(loader)), places)
         scores = evaluate_answers(opened.run, batches, Answers.of_file(path, record))
     mark = record.not_run if record.foreign else None
-    return Scores(subject=str(path), data=source.source, runs_in=opened.runtime, parity=mark, **scores)
+    return Scores(model=str(path), data=source.source, runs_in=opened.runtime, parity=mark, **scores)
 
 
 def _placed(

@@ -5,9 +5,9 @@ from typing import TYPE_CHECKING, Any
 
 from mobilezoo.workflows.export_images import ExportImages, export_images
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo.workflows.load_model import Subject, load_subject
+from mobilezoo.workflows.load_model import LoadedModel, load_model
 from mobilezoo.workflows.mixed_precision import export_mixed
-from mobilezoo.workflows.model_options import NOTHING_SAID, SubjectOptions
+from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -27,7 +27,7 @@ def load_export_config(name: str = "default", overrides: tuple[str, ...] = ()) -
 def export(
     model: str,
     config: "ExportConfig | None" = None,
-    options: SubjectOptions = NOTHING_SAID,
+    options: ModelOptions = NOTHING_SAID,
     *,
     out: Path | None = None,
     hooks: Hooks = SILENT,
@@ -43,14 +43,14 @@ def export(
     Raises MobilezooError; what one target cannot do is in its result.
     """
     config = config or load_export_config()
-    loaded = load_subject(model, options)
-    if loaded.fresh:
+    loaded = load_model(model, options)
+    if loaded.random_weights:
         hooks.on_message(f"{loaded.name}: random weights, norms randomised: good for latency, not for use")
     return export_network(loaded, config, out or (loaded.folder or Path()) / "export", hooks=hooks)
 
 
 def export_network(
-    subject: Subject, config: "ExportConfig", out: Path, *, isolate: bool = True, hooks: Hooks = SILENT
+    loaded: LoadedModel, config: "ExportConfig", out: Path, *, isolate: bool = True, hooks: Hooks = SILENT
 ) -> "list[ExportResult]":
     """The same for a network at hand; norms of fresh networks are filled, so that nothing folds away.
 
@@ -58,20 +58,20 @@ def export_network(
     """
     from mobilezoo_export import export_model
 
-    spec = spec_of(subject, batch=config.batch, options=config.options)
-    images = export_images(subject, spec, config, hooks)
-    _settle(subject, images.parity)
+    spec = spec_of(loaded, batch=config.batch, options=config.options)
+    images = export_images(loaded, spec, config, hooks)
+    _settle(loaded, images.parity)
     if config.max_drop is not None:
-        return export_mixed(subject, spec, config, images, out, hooks=hooks)
+        return export_mixed(loaded, spec, config, images, out, hooks=hooks)
     total = len(config.targets) * len(config.precisions)
     done = iter(range(total))
 
     def starting(target: str, precision: str) -> None:
         number = next(done)
-        hooks.on_progress(f"{subject.name}: {number + 1} of {total}, {target} {precision}", number, total)
+        hooks.on_progress(f"{loaded.name}: {number + 1} of {total}, {target} {precision}", number, total)
 
     return export_model(
-        subject.network,
+        loaded.network,
         spec,
         config.targets,
         config.precisions,
@@ -86,18 +86,18 @@ def export_network(
 
 
 def bisect_model(
-    model: str, config: "ExportConfig", options: SubjectOptions = NOTHING_SAID, *, hooks: Hooks = SILENT
+    model: str, config: "ExportConfig", options: ModelOptions = NOTHING_SAID, *, hooks: Hooks = SILENT
 ) -> "list[Finding]":
     """The first layer of each target and precision whose output departs from PyTorch."""
     from mobilezoo_export.bisect import bisect
 
-    subject = load_subject(model, options)
-    spec = spec_of(subject, options=config.options)
-    images: ExportImages = export_images(subject, spec, config, hooks)
-    _settle(subject, images.parity)
+    loaded = load_model(model, options)
+    spec = spec_of(loaded, options=config.options)
+    images: ExportImages = export_images(loaded, spec, config, hooks)
+    _settle(loaded, images.parity)
     return [
         bisect(
-            subject.network,
+            loaded.network,
             spec.model_copy(update={"precision": precision}),
             target,
             images.parity,
@@ -109,27 +109,27 @@ def bisect_model(
     ]
 
 
-def _settle(subject: Subject, images: "np.ndarray") -> None:
+def _settle(loaded: LoadedModel, images: "np.ndarray") -> None:
     """Give a fresh network norms that hide nothing and fit the images."""
-    if subject.fresh:
+    if loaded.random_weights:
         import torch
 
         from mobilezoo.models.randomize import as_if_trained
 
-        as_if_trained(subject.network, torch.from_numpy(images[:16]))
+        as_if_trained(loaded.network, torch.from_numpy(images[:16]))
 
 
-def spec_of(subject: Subject, **more: Any) -> "ExportSpec":
-    """What to export of a subject, as far as the subject says."""
+def spec_of(loaded: LoadedModel, **more: Any) -> "ExportSpec":
+    """What to export of a loaded, as far as the loaded says."""
     from mobilezoo_export import ExportSpec
 
     return ExportSpec(
-        model=subject.name,
-        resolution=subject.resolution,
-        in_chans=subject.in_chans,
-        preprocessing=subject.preprocessing,
-        labels=subject.labels,
-        checkpoint=str(subject.checkpoint) if subject.checkpoint else None,
-        checkpoint_key=subject.checkpoint_key,
+        model=loaded.name,
+        resolution=loaded.resolution,
+        in_chans=loaded.in_chans,
+        preprocessing=loaded.preprocessing,
+        labels=loaded.labels,
+        checkpoint=str(loaded.checkpoint) if loaded.checkpoint else None,
+        checkpoint_key=loaded.checkpoint_key,
         **more,
     )

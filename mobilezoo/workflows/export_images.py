@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import DataError, MobilezooError
 from mobilezoo.workflows.hooks import Hooks
-from mobilezoo.workflows.load_model import Subject
+from mobilezoo.workflows.load_model import LoadedModel
 
 if TYPE_CHECKING:
     import numpy as np
@@ -31,21 +31,21 @@ class ExportImages:
     """What top-1 can be measured on."""
 
 
-def export_images(subject: Subject, spec: "ExportSpec", config: "ExportConfig", hooks: Hooks) -> ExportImages:
+def export_images(loaded: LoadedModel, spec: "ExportSpec", config: "ExportConfig", hooks: Hooks) -> ExportImages:
     """At most `config.parity_images` for each purpose. Raises MobilezooError where named data cannot be read."""
     count = config.parity_images
-    labelled = _named(subject, config.data) if config.data else subject.data
+    labelled = _named(loaded, config.data) if config.data else loaded.data
     found: tuple[np.ndarray, str] | None = None
     missing = False
     if labelled is not None:
         try:
-            found = _validation(labelled, subject, count)
+            found = _validation(labelled, loaded, count)
         except MobilezooError as error:
             if config.data:
                 raise
             missing, labelled = True, None
-            hooks.on_message(f"{subject.name}: {_no_data(error)}")
-    calibration = _validation(_named(subject, config.calib), subject, count) if config.calib else None
+            hooks.on_message(f"{loaded.name}: {_no_data(error)}")
+    calibration = _validation(_named(loaded, config.calib), loaded, count) if config.calib else None
     parity = found or calibration or _photographs(spec, count)
     if calibration is None:
         calibration = (parity[0][:0], "") if missing else parity
@@ -62,18 +62,18 @@ def _photographs(spec: "ExportSpec", count: int) -> "tuple[np.ndarray, str]":
     return sample_images(spec, count), f"{count} {SAMPLE_NAME}"
 
 
-def _validation(data: DataConfig, subject: Subject, count: int) -> "tuple[np.ndarray, str]":
+def _validation(data: DataConfig, loaded: LoadedModel, count: int) -> "tuple[np.ndarray, str]":
     from mobilezoo.data import sample_batch
 
-    images = sample_batch(data, subject.resolution, subject.preprocessing, count)
+    images = sample_batch(data, loaded.resolution, loaded.preprocessing, count)
     return images, f"{len(images)} images of {data.source} (split {data.val_split})"
 
 
-def _named(subject: Subject, source: str) -> DataConfig:
+def _named(loaded: LoadedModel, source: str) -> DataConfig:
     """Named data, split as the training data was; else by the names that all know. Raises MobilezooError."""
     from mobilezoo.data import open_data
 
-    as_trained = named_data(source, subject.data)
+    as_trained = named_data(source, loaded.data)
     try:
         open_data(as_trained, train=False)
     except DataError:

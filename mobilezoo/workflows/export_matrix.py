@@ -22,7 +22,7 @@ CALIBRATION_SEED = 1
 
 
 def run_matrix(
-    subjects: Sequence[str],
+    models: Sequence[str],
     targets: Sequence[str],
     precisions: Sequence[str],
     out: Path,
@@ -33,13 +33,13 @@ def run_matrix(
 ) -> list[tuple[str, ExportResult]]:
     """Export every cell that has no record below `out/records` yet; returns (model, result) of all cells asked for.
 
-    `subjects` are zoo names, patterns of them (`shvit_*`) or `timm:NAME`; none means the whole zoo. Networks are fresh,
+    `models` are zoo names, patterns of them (`shvit_*`) or `timm:NAME`; none means the whole zoo. Weights are random,
     with random norms whose variances fit the images. Files are removed once their record is written, unless
     `keep_files`.
     """
     for target in targets:
         load_exporter(target)  # an unknown one is told before hours of work
-    names = chosen(subjects)
+    names = chosen(models)
     cells = [(name, target, precision) for name in names for target in targets for precision in precisions]
     done = 0
 
@@ -71,14 +71,14 @@ def _told(starting: Callable[[str], None], name: str, target: str, precision: st
     starting(f"{name} {target} {precision}")
 
 
-def chosen(subjects: Sequence[str]) -> list[str]:
-    """Zoo names and `timm:NAME`s that the subjects stand for. Raises UnknownNameError for one that matches none."""
+def chosen(models: Sequence[str]) -> list[str]:
+    """Zoo names and `timm:NAME`s that the models stand for. Raises UnknownNameError for one that matches none."""
     zoo = config_names("models")
     found: list[str] = []
-    for subject in subjects or ["*"]:
-        matches = [subject] if subject.startswith("timm:") else fnmatch.filter(zoo, subject)
+    for pattern in models or ["*"]:
+        matches = [pattern] if pattern.startswith("timm:") else fnmatch.filter(zoo, pattern)
         if not matches:
-            raise UnknownNameError("model", subject, zoo)
+            raise UnknownNameError("model", pattern, zoo)
         found += [name for name in matches if name not in found]
     return found
 
@@ -108,16 +108,16 @@ def _export(
 
     from mobilezoo.models.randomize import as_if_trained
     from mobilezoo.workflows.export import spec_of
-    from mobilezoo.workflows.load_model import load_subject
+    from mobilezoo.workflows.load_model import load_model
 
     torch.manual_seed(0)
-    subject = load_subject(name)
-    spec = spec_of(subject)
+    loaded = load_model(name)
+    spec = spec_of(loaded)
     calibration = sample_images(spec, seed=CALIBRATION_SEED)
-    as_if_trained(subject.network, torch.from_numpy(calibration[:16]))
+    as_if_trained(loaded.network, torch.from_numpy(calibration[:16]))
     try:
         export_model(
-            subject.network,
+            loaded.network,
             spec,
             targets,
             precisions,
@@ -156,7 +156,7 @@ def write_matrix(results: Sequence[tuple[str, ExportResult]], path: Path) -> Pat
     missing = [name for name in names if name not in done]
     lines = [
         "# Export matrix\n",
-        "Written by `mobilezoo export --matrix --table docs/export-matrix.md`. Networks are fresh, with random norms "
+        "Written by `mobilezoo export --matrix --table docs/export-matrix.md`. Weights are random, with random norms "
         "whose variances fit the calibration images. A cell gives the file's size, its largest difference from "
         "PyTorch over the deviation of the logits and the signal-to-error ratio, on 64 crops of real photographs, run "
         "in the file's own runtime (Core ML: program check). Random networks lose more in int8 than trained ones. The "

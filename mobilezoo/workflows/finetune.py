@@ -4,16 +4,16 @@ from pathlib import Path
 
 from mobilezoo.artifacts import save_json
 from mobilezoo.errors import ExportError
-from mobilezoo.search.finished import FINISHED_NAME, Finished
+from mobilezoo.search.finetune_result import FINETUNE_NAME, FinetuneResult
 from mobilezoo.search.records import SearchConfig, TrialRecord
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.candidate_evaluator import estimate_of
 from mobilezoo.workflows.hooks import SILENT, Hooks
 
 
-def finish(
+def finetune_candidate(
     settings: SearchConfig, trial: TrialRecord, recipe: TrainConfig, out: Path, *, hooks: Hooks = SILENT
-) -> Finished:
+) -> FinetuneResult:
     """Train by the recipe (or go on), export to the search's target, score and time the file."""
     from mobilezoo.train.trainer import train
     from mobilezoo.workflows.evaluate import evaluate
@@ -23,7 +23,7 @@ def finish(
 
     load_exporter(settings.target).require()  # told before hours of training
     run = out / "train"
-    record = train(recipe, run, resume=run.exists(), progress=hooks.show_progress)
+    record = train(recipe, run, resume=run.exists(), show_progress=hooks.show_progress)
     files = ExportConfig(targets=(settings.target,), overwrite=True)
     (exported,) = export(str(run / record.path), files, out=out, hooks=hooks)
     if exported.path is None:
@@ -31,7 +31,7 @@ def finish(
     data = recipe.data
     scores = evaluate(exported.path, data.source, batch_size=data.batch_size, workers=data.workers, hooks=hooks)
     devices = () if settings.estimator else settings.devices
-    result = Finished(
+    result = FinetuneResult(
         number=trial.number,
         checkpoint=str(run / record.path),
         file=exported.path,
@@ -41,5 +41,5 @@ def finish(
         search_latency=trial.latency,
         latency={device: estimate_of(profile(exported.path, device)) for device in devices},
     )
-    save_json(out / FINISHED_NAME, result)
+    save_json(out / FINETUNE_NAME, result)
     return result

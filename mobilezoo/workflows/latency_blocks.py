@@ -19,7 +19,7 @@ if TYPE_CHECKING:
 CLASSES = 10
 REFUSED = ".refused"
 """Beside where a file would be: the exporter would not make it; the text says why."""
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 class Sampled(NamedTuple):
@@ -29,7 +29,9 @@ class Sampled(NamedTuple):
     path: Path
 
 
-def sample_networks(space: "Space", count: int, folder: Path, say: Say = lambda text: None) -> list[Sampled]:
+def sample_networks(
+    space: "Space", count: int, folder: Path, on_message: OnMessage = lambda text: None
+) -> list[Sampled]:
     """`count` random networks as files, always the same ones; those that are there already are kept."""
     import numpy as np
 
@@ -45,7 +47,7 @@ def sample_networks(space: "Space", count: int, folder: Path, say: Say = lambda 
         point, name = space.sample(rng), f"net{number:04d}"
         path = folder / f"{name}.fp32.tflite"
         if not _there(path):
-            say(f"exporting network {len(found) + 1} of {count}")
+            on_message(f"exporting network {len(found) + 1} of {count}")
             _export(_network(space, point, number), name, 3, point.resolution, folder)
         if has_record(path):
             found.append(Sampled(point, path))
@@ -74,7 +76,9 @@ def block_keys(space: "Space", point: "Point") -> list[str]:
     return [*keys, f"{activation}-head-{width}>{space.head}-{side}"]
 
 
-def export_blocks(space: "Space", points: "list[Point]", folder: Path, say: Say = lambda text: None) -> dict[str, Path]:
+def export_blocks(
+    space: "Space", points: "list[Point]", folder: Path, on_message: OnMessage = lambda text: None
+) -> dict[str, Path]:
     """Key → file of every block that occurs in these networks. Raises ExportError for one that cannot be exported."""
     wanted: dict[str, tuple[int, Point, int]] = {}
     for number, point in enumerate(points):
@@ -85,7 +89,7 @@ def export_blocks(space: "Space", points: "list[Point]", folder: Path, say: Say 
         name = key.replace(">", "to")
         files[key] = folder / f"{name}.fp32.tflite"
         if not _there(files[key]):
-            say(f"exporting block {done} of {len(wanted)}: {key}")
+            on_message(f"exporting block {done} of {len(wanted)}: {key}")
             channels, side = _input_of(key)
             _export(_pieces(_network(space, point, number))[index], name, channels, side, folder)
         if not has_record(files[key]):

@@ -9,7 +9,7 @@ from mobilezoo.data.config import DataConfig, recorded_data
 from mobilezoo.errors import CheckpointError, ConfigError
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, as_size
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.model_options import ModelOptions
 
 if TYPE_CHECKING:
     from torch import nn
@@ -21,7 +21,7 @@ WEIGHTS = (".pth", ".pt", ".tar", ".ckpt", ".bin")
 
 
 @dataclass
-class Subject:
+class LoadedModel:
     """A network in eval mode with all that its files need to carry."""
 
     network: "nn.Module"
@@ -32,7 +32,7 @@ class Subject:
     labels: tuple[str, ...]
     data: DataConfig | None
     """What it was trained on; None where nobody knows."""
-    fresh: bool
+    random_weights: bool
     """True where the weights are random: fine for latency, meaningless for accuracy."""
     checkpoint: Path | None
     """Where the weights came from."""
@@ -45,11 +45,11 @@ class Subject:
         return self.checkpoint.parent if self.checkpoint else None
 
 
-def untrained(config: "ModelConfig", resolution: int | Size, classes: int = 1000) -> Subject:
+def with_random_weights(config: "ModelConfig", resolution: int | Size, classes: int = 1000) -> LoadedModel:
     """The network of a config with random weights; one number of `resolution` is the side of a square."""
     from mobilezoo.models import create_model
 
-    return Subject(
+    return LoadedModel(
         network=create_model(config, num_classes=classes).eval(),
         name=config.name,
         resolution=as_size(resolution),
@@ -57,16 +57,16 @@ def untrained(config: "ModelConfig", resolution: int | Size, classes: int = 1000
         preprocessing=config.preprocessing(),
         labels=(),
         data=None,
-        fresh=True,
+        random_weights=True,
         checkpoint=None,
     )
 
 
-def load_subject(what: str, options: SubjectOptions | None = None) -> Subject:
+def load_model(what: str, options: ModelOptions | None = None) -> LoadedModel:
     """Resolve what the user named, and what was said of it. Raises UnknownNameError, CheckpointError, ConfigError."""
     from mobilezoo.models import load_model_config, recorded_config
 
-    options = options or SubjectOptions()
+    options = options or ModelOptions()
     if what.endswith(".safetensors"):
         weights, record = Path(what), load_record_of(Checkpoint, what)
         if options.checkpoint is not None:
@@ -91,7 +91,9 @@ def _own_record(config: "ModelConfig", path: Path) -> Checkpoint | None:
     return record
 
 
-def _assembled(config: "ModelConfig", path: Path | None, record: Checkpoint | None, options: SubjectOptions) -> Subject:
+def _assembled(
+    config: "ModelConfig", path: Path | None, record: Checkpoint | None, options: ModelOptions
+) -> LoadedModel:
     """The network in its size, and its files' metadata: as the options say, else the record, else the config."""
     from mobilezoo.models import create_model
     from mobilezoo.models.checkpoint import network_of_file
@@ -111,7 +113,7 @@ def _assembled(config: "ModelConfig", path: Path | None, record: Checkpoint | No
     labels = options.labels or (record.labels if record else ())
     if labels and len(labels) != classes_of(network):
         raise ConfigError(f"{len(labels)} labels for the {classes_of(network)} classes of {config.name}: see --labels")
-    return Subject(
+    return LoadedModel(
         network=network.eval(),
         name=config.name,
         resolution=resolution,
@@ -119,7 +121,7 @@ def _assembled(config: "ModelConfig", path: Path | None, record: Checkpoint | No
         preprocessing=options.preprocessing(known, channels),
         labels=labels,
         data=recorded_data(record) if record else None,
-        fresh=path is None,
+        random_weights=path is None,
         checkpoint=path,
         checkpoint_key=options.key,
     )

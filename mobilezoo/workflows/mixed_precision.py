@@ -7,27 +7,27 @@ from mobilezoo.data.config import DataConfig
 from mobilezoo.errors import ConfigError, ExportError
 from mobilezoo.workflows.export_images import ExportImages
 from mobilezoo.workflows.hooks import Hooks
-from mobilezoo.workflows.load_model import Subject
+from mobilezoo.workflows.load_model import LoadedModel
 
 if TYPE_CHECKING:
     from mobilezoo_export import ExportConfig, ExportResult, ExportSpec
 
 
 def export_mixed(
-    subject: Subject, spec: "ExportSpec", config: "ExportConfig", images: ExportImages, out: Path, *, hooks: Hooks
+    loaded: LoadedModel, spec: "ExportSpec", config: "ExportConfig", images: ExportImages, out: Path, *, hooks: Hooks
 ) -> "list[ExportResult]":
     """One file for each target, with the fewest segments in float that hold top-1 on `images.labelled`."""
     from mobilezoo_export import ExportResult, export_model
     from mobilezoo_export.mixed import search
 
     assert config.max_drop is not None
-    source, max_drop = _labelled(subject, config.precisions, images), config.max_drop
-    top1_float = _float_top1(subject, source, config.classes)
+    source, max_drop = _labelled(loaded, config.precisions, images), config.max_drop
+    top1_float = _float_top1(loaded, source, config.classes)
 
     def one(target: str) -> "ExportResult":
         def make(groups: tuple[int, ...], folder: Path) -> "ExportResult":
             return export_model(
-                subject.network,
+                loaded.network,
                 spec.model_copy(update={"float_groups": groups}),
                 [target],
                 config.precisions,
@@ -53,21 +53,21 @@ def export_mixed(
     return [one(target) for target in config.targets]
 
 
-def _labelled(subject: Subject, precisions: tuple[str, ...], images: ExportImages) -> DataConfig:
+def _labelled(loaded: LoadedModel, precisions: tuple[str, ...], images: ExportImages) -> DataConfig:
     """What top-1 is measured on. Raises ConfigError where nothing can be, or nothing need be, searched for."""
     if precisions not in (("int8",), ("w8a8",)):
         raise ConfigError(f"--max-drop is for one precision, int8 or w8a8, got {','.join(precisions)!r}")
-    if subject.fresh:
-        raise ConfigError(f"{subject.name!r} has random weights, no accuracy to keep: name a checkpoint for --max-drop")
+    if loaded.random_weights:
+        raise ConfigError(f"{loaded.name!r} has random weights, no accuracy to keep: name a checkpoint for --max-drop")
     if images.labelled is None:
         raise ConfigError("--max-drop measures top-1 on labelled images: pass --data DATA")
     return images.labelled
 
 
-def _float_top1(subject: Subject, source: DataConfig, classes: str | None) -> float:
+def _float_top1(loaded: LoadedModel, source: DataConfig, classes: str | None) -> float:
     from mobilezoo.workflows.evaluate import evaluate_loaded
 
-    return evaluate_loaded(subject, source, classes).top1
+    return evaluate_loaded(loaded, source, classes).top1
 
 
 def _top1(path: Path, source: DataConfig, classes: str | None) -> float:

@@ -8,7 +8,7 @@ from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Resolution
 
 
-class SubjectOptions(Record):
+class ModelOptions(Record):
     """What is said beside the name; what is left out comes from the checkpoint's record, its tensors or the config."""
 
     checkpoint: Path | None = None
@@ -34,7 +34,7 @@ class SubjectOptions(Record):
         )
 
 
-NOTHING_SAID = SubjectOptions()
+NOTHING_SAID = ModelOptions()
 """Everything as the record or the config has it."""
 
 

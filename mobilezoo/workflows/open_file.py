@@ -9,7 +9,7 @@ from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, parse_resolution, written
 from mobilezoo.workflows.load_model import WEIGHTS
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.model_options import ModelOptions
 
 READ = (*WEIGHTS, ".safetensors", ".yaml", ".yml")
 """Endings of what holds a network beside them."""
@@ -34,34 +34,34 @@ class Said(NamedTuple):
     """Fields that were said; the others are as they were."""
 
 
-def check_network(subject: str, options: SubjectOptions) -> None:
+def check_network(model: str, options: ModelOptions) -> None:
     """Raise ConfigError where what should be a network's name is some other file, or --preprocess was given for it."""
     from mobilezoo.models import load_model_config
     from mobilezoo_export.registry import file_suffixes
 
-    place = Path(subject)
+    place = Path(model)
     if place.exists() and place.suffix not in READ:
         try:
-            load_model_config(subject)
+            load_model_config(model)
         except UnknownNameError:
             what = "a folder" if place.is_dir() else "a file of no kind that is known here"
             known = ", ".join(file_suffixes())
-            raise ConfigError(f"{subject!r} is {what}: name a network, a checkpoint, or a file ({known})") from None
+            raise ConfigError(f"{model!r} is {what}: name a network, a checkpoint, or a file ({known})") from None
     if options.preprocess is not None:
         raise ConfigError(
-            f"--preprocess {options.preprocess!r} is for exported files without a record, {subject!r} is a network: "
+            f"--preprocess {options.preprocess!r} is for exported files without a record, {model!r} is a network: "
             "say --mean, --std and --resolution where its own are not meant"
         )
 
 
-def refuse_weights(path: Path, options: SubjectOptions) -> None:
+def refuse_weights(path: Path, options: ModelOptions) -> None:
     """Raise ConfigError where a file that needs none was given weights, or what belongs to them."""
     given = [name for name in ("checkpoint", "key", "num_classes", "in_chans") if getattr(options, name) is not None]
     if given:
         raise ConfigError(f"{path.name!r} holds its own weights: leave --{given[0].replace('_', '-')} out")
 
 
-def described(path: Path, options: SubjectOptions) -> Artifact:
+def described(path: Path, options: ModelOptions) -> Artifact:
     """The record of a file; for one that others made, what it tells of itself and `options` add.
 
     Raises ConfigError where nobody says how images become its input, it takes no image, or a record says otherwise.
@@ -86,7 +86,7 @@ def described(path: Path, options: SubjectOptions) -> Artifact:
     return record.model_copy(update=update)
 
 
-def _ours(path: Path, record: Artifact, options: SubjectOptions) -> Artifact:
+def _ours(path: Path, record: Artifact, options: ModelOptions) -> Artifact:
     """A file whose record says all but other names for its classes."""
     given = [name for name in ("preprocess", "mean", "std") if getattr(options, name) is not None]
     if options.resolution not in (None, record.input.resolution):

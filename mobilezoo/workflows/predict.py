@@ -13,7 +13,7 @@ from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
 from mobilezoo.workflows.answers import WORDS, Answers, check_labels
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo.workflows.model_options import NOTHING_SAID, SubjectOptions
+from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
 from mobilezoo.workflows.open_file import check_network, described, refuse_weights
 
 BATCH = 16
@@ -52,7 +52,7 @@ class _Scorer:
 def predict(
     model: str,
     images: list[Path],
-    options: SubjectOptions = NOTHING_SAID,
+    options: ModelOptions = NOTHING_SAID,
     *,
     top: int = 5,
     hooks: Hooks = SILENT,
@@ -122,13 +122,13 @@ def _prediction(scorer: _Scorer, path: Path, scores: np.ndarray | None, fault: s
 
 
 @contextmanager
-def _scorer(subject: str, options: SubjectOptions) -> Iterator[_Scorer]:
+def _scorer(model: str, options: ModelOptions) -> Iterator[_Scorer]:
     from mobilezoo_export.registry import is_exported
 
-    if is_exported(subject):
+    if is_exported(model):
         from mobilezoo_export import FileApart
 
-        path = existing_path(subject, "file")
+        path = existing_path(model, "file")
         refuse_weights(path, options)
         record = described(path, options)
         answers, size = Answers.of_file(path, record), record.input.resolution
@@ -136,18 +136,18 @@ def _scorer(subject: str, options: SubjectOptions) -> Iterator[_Scorer]:
         with FileApart(path, record) as opened:
             yield _Scorer(opened.run, answers, record.preprocessing, size, record.labels, proof)
         return
-    check_network(subject, options)
+    check_network(model, options)
     import torch
 
-    from mobilezoo.workflows.load_model import load_subject
+    from mobilezoo.workflows.load_model import load_model
 
-    loaded = load_subject(subject, options)
-    if loaded.fresh:
-        raise ConfigError(f"{subject!r} has random weights here: pass --checkpoint PATH")
+    loaded = load_model(model, options)
+    if loaded.random_weights:
+        raise ConfigError(f"{model!r} has random weights here: pass --checkpoint PATH")
 
     def run(images: np.ndarray) -> np.ndarray:
         with torch.inference_mode():
             answer: np.ndarray = loaded.network(torch.from_numpy(images)).numpy()
             return answer
 
-    yield _Scorer(run, Answers(subject, "logits"), loaded.preprocessing, loaded.resolution, loaded.labels)
+    yield _Scorer(run, Answers(model, "logits"), loaded.preprocessing, loaded.resolution, loaded.labels)

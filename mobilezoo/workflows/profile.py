@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mobilezoo.artifacts import LatencyReport
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo.workflows.model_options import NOTHING_SAID, SubjectOptions
+from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
 
 if TYPE_CHECKING:
     from mobilezoo_latency import Comparison, ProfileConfig
@@ -31,7 +31,7 @@ def load_profile_config(name: str = "default", overrides: tuple[str, ...] = ()) 
 def profile(
     models: Sequence[str],
     config: "ProfileConfig | None" = None,
-    options: SubjectOptions = NOTHING_SAID,
+    options: ModelOptions = NOTHING_SAID,
     *,
     hooks: Hooks = SILENT,
 ) -> list[LatencyReport]:
@@ -56,7 +56,7 @@ def profile(
 def compare(
     models: Sequence[str],
     config: "ProfileConfig | None" = None,
-    options: SubjectOptions = NOTHING_SAID,
+    options: ModelOptions = NOTHING_SAID,
     *,
     hooks: Hooks = SILENT,
 ) -> "Comparison":
@@ -76,13 +76,13 @@ def compare(
 
 
 def files_to_time(
-    models: Sequence[str], config: "ProfileConfig", options: SubjectOptions, hooks: Hooks = SILENT
+    models: Sequence[str], config: "ProfileConfig", options: ModelOptions, hooks: Hooks = SILENT
 ) -> list[Path]:
     """Exported files as they are; anything else is exported to each target first. Raises ExportError."""
     return [file for model in models for file in _files_of(model, config, options, hooks)]
 
 
-def _files_of(model: str, config: "ProfileConfig", options: SubjectOptions, hooks: Hooks) -> list[Path]:
+def _files_of(model: str, config: "ProfileConfig", options: ModelOptions, hooks: Hooks) -> list[Path]:
     from mobilezoo_export.registry import is_exported
 
     if is_exported(model):

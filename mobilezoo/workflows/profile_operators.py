@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mobilezoo.errors import MobilezooError
 from mobilezoo.files import write_text
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo.workflows.model_options import NOTHING_SAID, SubjectOptions
+from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
 from mobilezoo.workflows.profile import files_to_time, load_profile_config
 
 if TYPE_CHECKING:
@@ -22,7 +22,7 @@ SHOWN = 20
 def profile_operators(
     models: Sequence[str],
     config: "ProfileConfig | None" = None,
-    options: SubjectOptions = NOTHING_SAID,
+    options: ModelOptions = NOTHING_SAID,
     *,
     plot: Path | None = None,
     hooks: Hooks = SILENT,

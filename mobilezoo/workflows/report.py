@@ -12,7 +12,7 @@ from mobilezoo.resolution import written
 from mobilezoo_export.registry import file_suffixes
 
 if TYPE_CHECKING:
-    from mobilezoo.report.search_section import FinishedFound, SearchFound
+    from mobilezoo.report.search_section import FinetuneFound, SearchFound
 
 T = TypeVar("T")
 METRICS, LATENCY = "metrics.csv", ".latency.json"
@@ -110,28 +110,28 @@ def _latency(path: Path) -> LatencyReport:
 
 def _searches(found: _Found) -> "list[SearchFound]":
     from mobilezoo.report.search_section import SearchFound
-    from mobilezoo.search.finished import FINISHED_NAME
+    from mobilezoo.search.finetune_result import FINETUNE_NAME
     from mobilezoo.search.records import RESULT_NAME, load_search_result
 
     results = [(p.parent, one) for p in found.named(RESULT_NAME) if (one := found.read(p, load_search_result))]
-    finished = [(p, done) for p in found.named(FINISHED_NAME) if (done := found.read(p, _finished))]
-    for path, _ in finished:
+    finetunes = [(p, done) for p in found.named(FINETUNE_NAME) if (done := found.read(p, _finetune))]
+    for path, _ in finetunes:
         if len(results) != 1 and not any(folder in path.parents for folder, _ in results):
             found.unread.append((str(path), "its search is not in these folders: name the search's folder too"))
     return [
-        SearchFound(result, tuple(done for path, done in finished if len(results) == 1 or folder in path.parents))
+        SearchFound(result, tuple(done for path, done in finetunes if len(results) == 1 or folder in path.parents))
         for folder, result in results
     ]
 
 
-def _finished(path: Path) -> "FinishedFound":
+def _finetune(path: Path) -> "FinetuneFound":
     """The record and its files, which lie beside it also where the folder was moved."""
-    from mobilezoo.report.search_section import FinishedFound
-    from mobilezoo.search.finished import Finished
+    from mobilezoo.report.search_section import FinetuneFound
+    from mobilezoo.search.finetune_result import FinetuneResult
 
-    record = Finished.parse(read_json(path), str(path))
+    record = FinetuneResult.parse(read_json(path), str(path))
     weights, file = path.parent / "train" / Path(record.checkpoint).name, path.parent / Path(record.file).name
-    return FinishedFound(record, ((weights, _state(Checkpoint, weights)), (file, _state(Artifact, file))))
+    return FinetuneFound(record, ((weights, _state(Checkpoint, weights)), (file, _state(Artifact, file))))
 
 
 def _state(cls: type[Described], file: Path) -> str:

@@ -4,12 +4,12 @@ from pathlib import Path
 
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError, MobilezooError, existing_path, require
-from mobilezoo.search.finished import Finished
+from mobilezoo.search.finetune_result import FinetuneResult
 from mobilezoo.search.networks import load_search_config, yaml_data
 from mobilezoo.search.records import SearchConfig, SearchResult, TrialRecord
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.workflows.candidate_evaluator import Judge
-from mobilezoo.workflows.finetune import finish
+from mobilezoo.workflows.candidate_evaluator import CandidateEvaluator
+from mobilezoo.workflows.finetune import finetune_candidate
 from mobilezoo.workflows.hooks import SILENT, Hooks
 
 
@@ -49,7 +49,7 @@ def find_study(study: str, name: str | None = None, out: Path | None = None) -> 
 def _work(settings: SearchConfig, folder: Path, hooks: Hooks) -> SearchResult:
     """Run trials until all are finished; every one is a message."""
     from mobilezoo.search import study
-    from mobilezoo.search.supernet.accuracy import shared_accuracy
+    from mobilezoo.search.supernet.create import create_accuracy
     from mobilezoo.workflows.estimate_latency import is_table
     from mobilezoo_latency import load_device
 
@@ -66,10 +66,10 @@ def _work(settings: SearchConfig, folder: Path, hooks: Hooks) -> SearchResult:
         hooks.on_message(_line(trial, best))
         hooks.on_progress(f"searching {settings.name}", trial.number + 1, settings.trials)
 
-    judge = Judge(settings, hooks.on_message)
-    shared = shared_accuracy(settings, folder, say=hooks.on_message)
+    evaluator = CandidateEvaluator(settings, hooks.on_message)
+    shared = create_accuracy(settings, folder, on_message=hooks.on_message)
     hooks.on_progress(f"searching {settings.name}", 0, settings.trials)
-    result = study.search(settings, shared or judge.accuracy, judge.measure, folder, on_trial=on_trial)
+    result = study.search(settings, shared or evaluator.accuracy, evaluator.measure, folder, on_trial=on_trial)
     if shared is not None:
         shared.write(result, folder)
     return result
@@ -89,11 +89,11 @@ def _remeasure(
 ) -> SearchResult:
     from mobilezoo.search.study import remeasure
 
-    judge = Judge(settings, hooks.on_message)
+    evaluator = CandidateEvaluator(settings, hooks.on_message)
     hooks.status("measuring the front once more")
     return remeasure(
         settings,
-        lambda candidate: judge.remeasure(candidate, devices),
+        lambda candidate: evaluator.remeasure(candidate, devices),
         folder,
         again=again,
         on_member=lambda trial: hooks.status(f"measured trial {trial.number} once more"),
@@ -126,7 +126,7 @@ def finetune(
     recipe: str | None = None,
     out: Path | None = None,
     hooks: Hooks = SILENT,
-) -> Finished:
+) -> FinetuneResult:
     """Train a tried network (default: the best) by a full recipe, export it, score and time the file."""
     settings, folder = find_study(study, name)
     from mobilezoo.search.results import current
@@ -141,7 +141,7 @@ def finetune(
     path = find_config("train", recipe or settings.final_recipe or settings.recipe)
     inherited = (f"checkpoint={weights}",) if weights.is_file() else ()
     changes = (f"model={model}", *settings.images, *inherited, *overrides)
-    return finish(settings, chosen, load_record(TrainConfig, path, changes), target, hooks=hooks)
+    return finetune_candidate(settings, chosen, load_record(TrainConfig, path, changes), target, hooks=hooks)
 
 
 def _member(result: SearchResult, number: int | None) -> TrialRecord:

@@ -37,7 +37,7 @@ def train(
     if resume:
         recipe = recipe.model_copy(update={"model": RunFolder(folder).network_at_hand(recipe.model)})
     record = trainer.train(
-        recipe, folder, resume=resume, progress=hooks.show_progress, tools=tools_for(recipe), go_on=_go_on(folder)
+        recipe, folder, resume=resume, show_progress=hooks.show_progress, tools=tools_for(recipe), go_on=_go_on(folder)
     )
     return record.model_copy(update={"path": str(folder / record.path)})
 

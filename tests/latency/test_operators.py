@@ -108,13 +108,12 @@ def test_the_command_prints_bars_and_json(bigger_onnx, capsys):
 
 
 def test_two_files_of_one_name_are_both_told(monkeypatch):
-    from mobilezoo.workflows.profile import Choices
-    from mobilezoo.workflows.profile_operators import profile_subject_operators
+    from mobilezoo.workflows.profile_operators import profile_operators
     from mobilezoo_latency import operators
 
     monkeypatch.setattr(operators, "profile_operators", lambda file, threads: str(file))
-    assert profile_subject_operators(["a/x.onnx", "b/x.onnx"], Choices()) == {n: n for n in ("a/x.onnx", "b/x.onnx")}
-    assert list(profile_subject_operators(["a/x.onnx", "b/y.onnx"], Choices())) == ["x.onnx", "y.onnx"]
+    assert profile_operators(["a/x.onnx", "b/x.onnx"]) == {n: n for n in ("a/x.onnx", "b/x.onnx")}
+    assert list(profile_operators(["a/x.onnx", "b/y.onnx"])) == ["x.onnx", "y.onnx"]
 
 
 def main_says(args: list[str]) -> None:

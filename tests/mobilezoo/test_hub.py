@@ -24,7 +24,7 @@ from mobilezoo.errors import CheckpointError
 from mobilezoo.files import sha256_of
 from mobilezoo.models import load_model_config
 from mobilezoo.models.randomize import randomize_norms
-from mobilezoo.workflows.load_model import load_subject
+from mobilezoo.workflows.load_model import load_model
 
 MODEL, SIDE = "mnasnet_a1_035", 64
 
@@ -185,9 +185,9 @@ def test_every_network_answers_the_same_in_timm_and_after_a_pull(tmp_path: Path,
     torch.testing.assert_close(logits(loaded, SIDE), expected)
     assert loaded.pretrained_cfg["input_size"] == (3, SIDE, SIDE)
     record = hub.pull(str(folder), tmp_path / "pulled")
-    subject = load_subject(str(tmp_path / "pulled" / record.path))
-    torch.testing.assert_close(logits(subject.network, SIDE), expected)
-    assert (subject.labels, subject.resolution, subject.preprocessing.crop_pct) == (("a", "b", "c"), (SIDE, SIDE), 0.9)
+    loaded = load_model(str(tmp_path / "pulled" / record.path))
+    torch.testing.assert_close(logits(loaded.network, SIDE), expected)
+    assert (loaded.labels, loaded.resolution, loaded.preprocessing.crop_pct) == (("a", "b", "c"), (SIDE, SIDE), 0.9)
     assert record.model == ("shared.yaml" if model == "mine.yaml" else model.partition(".")[0])
 
 
@@ -197,8 +197,8 @@ def test_timms_own_network_of_a_zoo_name_is_not_taken_for_the_zoos(tmp_path: Pat
     save_for_hf(theirs, str(tmp_path / "theirs"), safe_serialization=True)
     record = hub.pull(str(tmp_path / "theirs"), tmp_path / "pulled")
     assert record.model == "timm:mnasnet_small"
-    subject = load_subject(str(tmp_path / "pulled" / record.path))
-    torch.testing.assert_close(logits(subject.network), logits(theirs))
+    loaded = load_model(str(tmp_path / "pulled" / record.path))
+    torch.testing.assert_close(logits(loaded.network), logits(theirs))
 
 
 class Hub(BaseHTTPRequestHandler):

@@ -10,7 +10,7 @@ from mobilezoo.errors import ConfigError, MobilezooError, existing_path
 from mobilezoo.files import finish, tidy
 from mobilezoo.reading import read_json
 from mobilezoo.workflows.convert import convert_checkpoint
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.model_options import ModelOptions
 
 
 @pytest.fixture(params=["pipe", "socket", "device"])
@@ -41,4 +41,4 @@ def test_a_loop_of_links_is_no_file_and_no_folder(tmp_path: Path) -> None:
     with pytest.raises(MobilezooError, match="file not found"):
         existing_path(loop, "file")
     with pytest.raises(ConfigError, match="another one than what is converted"):
-        convert_checkpoint("shvit_s1", SubjectOptions(checkpoint=loop), loop)
+        convert_checkpoint("shvit_s1", ModelOptions(checkpoint=loop), loop)

@@ -29,14 +29,14 @@ from mobilezoo.train.trainer import train
 if TYPE_CHECKING:
     from mobilezoo.search.records import Candidate, SearchConfig, SearchResult
 
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 
 class SupernetAccuracy:
     """A search's `Evaluate`: a candidate's top-1 with the weights it inherits."""
 
-    def __init__(self, config: "SearchConfig", folder: Path, say: Say = lambda text: None) -> None:
-        self.config, self.say = config, say
+    def __init__(self, config: "SearchConfig", folder: Path, on_message: OnMessage = lambda text: None) -> None:
+        self.config, self.on_message = config, on_message
         self.folder = folder / "supernet"
         self.settings = config.supernet
         self.model = supernet_config(
@@ -99,8 +99,8 @@ class SupernetAccuracy:
         else:
             run = self.folder / "train"
             with writing_in(run):  # a second worker waits, and then finds it trained
-                self.say(f"supernet: trained in {run}, unless it is already")
-                record = train(self.recipe, run, resume=True, progress=False, on_epoch=self._tell)
+                self.on_message(f"supernet: trained in {run}, unless it is already")
+                record = train(self.recipe, run, resume=True, show_progress=False, on_epoch=self._report_epoch)
             path = run / record.path
         network = create_model(self.model, path, num_classes=record.num_classes, in_chans=record.in_chans)
         assert isinstance(network, Supernet)
@@ -145,19 +145,5 @@ class SupernetAccuracy:
             path, lambda temporary: save_file(tensors, temporary, metadata={"model": str(yaml)}), describe
         )
 
-    def _tell(self, epoch: int, top1: float) -> None:
-        self.say(f"supernet: epoch {epoch} of {self.recipe.train.epochs}, its largest network {top1:.2f}%")
-
-
-def shared_accuracy(config: "SearchConfig", folder: Path, say: Say) -> SupernetAccuracy | None:
-    """What the config's `accuracy` asks for; None for the proxy training. Raises ConfigError."""
-    if config.accuracy == "proxy":
-        return None
-    kind = SupernetAccuracy
-    if config.accuracy == "predictor":
-        from mobilezoo.search.supernet.predictor import PredictedAccuracy
-
-        kind = PredictedAccuracy
-    shared = kind(config, folder, say)
-    shared.check()
-    return shared
+    def _report_epoch(self, epoch: int, top1: float) -> None:
+        self.on_message(f"supernet: epoch {epoch} of {self.recipe.train.epochs}, its largest network {top1:.2f}%")

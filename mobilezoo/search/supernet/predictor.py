@@ -65,7 +65,7 @@ class PredictedAccuracy(SupernetAccuracy):
         tried = GaussianProcess(x[:few], top1[:few])
         report = judge(tried.predict(x[few:])[0], top1[few:], len(genomes))
         save_json(self.folder / "predictor.json", report)
-        self.say(
+        self.on_message(
             f"predictor: Spearman {report.spearman:.2f}, error {report.mean_abs_error:.2f} points on {report.held_out} "
             "held-out networks"
         )
@@ -87,7 +87,7 @@ class PredictedAccuracy(SupernetAccuracy):
                     # The line break comes first, so that a line cut off by a kill ruins only itself.
                     handle.write("\n" + json.dumps({"genome": genome, "top1": kept[key]}))
                 if number % 10 == 9:
-                    self.say(f"predictor: {number + 1} of {len(genomes)} networks scored")
+                    self.on_message(f"predictor: {number + 1} of {len(genomes)} networks scored")
             top1.append(kept[key])
         return genomes, np.array(top1)
 

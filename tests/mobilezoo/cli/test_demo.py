@@ -23,7 +23,7 @@ def test_the_demo_leaves_weights_files_latencies_a_search_and_a_page(
     monkeypatch.setattr(training, "train", shorter)
     monkeypatch.setenv("XDG_DATA_HOME", str(tmp_path / "home"))
     out = tmp_path / "demo"
-    demo.run_demo(out, progress=False)
+    demo.run_demo(out, show_progress=False)
     assert load_record_of(Checkpoint, out / "train" / "best.safetensors").num_classes == 10
     names = {p.name for p in out.rglob("*")}
     stem = "mobilenetv2_ca_100.fp32"

@@ -59,20 +59,18 @@ def test_keys_name_all_that_decides_a_blocks_latency(tmp_path):
 
 
 def test_a_table_predicts_a_network_of_its_space(tmp_path, capsys):
-    subject, keys = network(tmp_path)
+    model, keys = network(tmp_path)
     table(keys).save(tmp_path / "t.json")
-    code, out, err = call(
-        capsys, "latency", "predict", subject, "--with", str(tmp_path / "t.json"), "--space", "digits"
-    )
+    code, out, err = call(capsys, "latency", "predict", model, "--with", str(tmp_path / "t.json"), "--space", "digits")
     assert code == 0, err
     assert f"{0.4 * len(keys) + 1.0:.3f} ms" in out
     assert "estimated, not measured" in out
 
 
 def test_a_table_for_another_device_another_space_or_no_space_is_one_line(tmp_path, capsys):
-    subject, keys = network(tmp_path)
+    model, keys = network(tmp_path)
     table(keys).save(tmp_path / "t.json")
-    start = ("latency", "predict", subject, "--with", str(tmp_path / "t.json"))
+    start = ("latency", "predict", model, "--with", str(tmp_path / "t.json"))
     for more, expected in (
         ((), "name the search space with --space"),
         (("--space", "digits", "--device", "host_litert"), "this table is for Pixel 9 (LiteRT), not for host"),

@@ -12,7 +12,7 @@ from mobilezoo.data.classes import place_classes, placed
 from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError
 from mobilezoo.models import create_model
 from mobilezoo.workflows.evaluate import evaluate
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.model_options import ModelOptions
 
 FISH = ("n01440764", "n01443537", "n01484850")
 """Tench, goldfish and great white shark: outputs 0, 1 and 2 of ImageNet-1k."""
@@ -139,7 +139,7 @@ def test_a_network_of_1000_classes_is_scored_on_a_subset_named_by_wordnet_ids(tm
     torch.nn.init.zeros_(head.weight)
     head.bias.data = torch.linspace(1, 0, 1000)  # whatever it sees, output 0 first, then 1, 2, …
     save_file(network.state_dict(), tmp_path / "w.safetensors")
-    weights = SubjectOptions(checkpoint=tmp_path / "w.safetensors")
+    weights = ModelOptions(checkpoint=tmp_path / "w.safetensors")
     result = evaluate("mnasnet_small", f"folder:{tmp_path}", weights, batch_size=2, workers=0)
     assert (result.top1, result.top5) == (0, 100)
     swapped = write(tmp_path / "map.json", {FISH[1]: 0, FISH[2]: 999})

@@ -18,7 +18,7 @@ from mobilezoo.errors import CheckpointError
 from mobilezoo.models import create_model
 from mobilezoo.models.weights import tensors_of
 from mobilezoo.workflows.convert import convert_checkpoint
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.model_options import ModelOptions
 
 NAME = "mnasnet_small"
 
@@ -305,7 +305,7 @@ def test_a_missing_file_and_a_file_without_weights_are_named(tmp_path: Path) -> 
 def test_conversion_keeps_the_files_classes_and_channels_and_leaves_a_record(tmp_path: Path, name: str) -> None:
     network = create_model(name, num_classes=7, in_chans=1)
     torch.save({"state_dict": network.state_dict()}, tmp_path / "official.pth")
-    out = convert_checkpoint(name, SubjectOptions(checkpoint=tmp_path / "official.pth"), tmp_path / "ours.safetensors")
+    out = convert_checkpoint(name, ModelOptions(checkpoint=tmp_path / "official.pth"), tmp_path / "ours.safetensors")
     record = load_record_of(Checkpoint, out)
     assert (record.model, record.num_classes, record.in_chans) == (name, 7, 1)
     assert _equal(create_model(name, checkpoint=out, num_classes=7, in_chans=1), network.state_dict())

@@ -16,8 +16,8 @@ from mobilezoo.report.curves import Curves
 from mobilezoo.report.figures import MAX_POINTS, training_figures
 from mobilezoo.report.importance import importances
 from mobilezoo.report.search_figures import front_figure, reward_figure
-from mobilezoo.report.search_section import FinishedFound, SearchFound
-from mobilezoo.search.finished import Finished
+from mobilezoo.report.search_section import FinetuneFound, SearchFound
+from mobilezoo.search.finetune_result import FinetuneResult
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
 WIDTHS = {"phone": (390, 844), "desktop": (1280, 900)}
@@ -237,12 +237,12 @@ def test_a_finished_network_stands_beside_what_the_search_said(records: dict[str
     search = records["searches"][0].result
     trial = search.trial(search.best)
     estimate = trial.latency.model_copy(update={"ms": 0.4321})
-    done = Finished(
+    done = FinetuneResult(
         number=trial.number, checkpoint="w", file="f", search_top1=91.25, top1=95.5, file_top1=95.25,
         search_latency=trial.latency.model_copy(update={"ms": 0.321}), latency={"host": estimate},
     )  # fmt: skip
     files = ((tmp_path / "a b" / "best.safetensors", ""), (tmp_path / "net.tflite", "changed"))
-    searches = [SearchFound(search, (FinishedFound(done, files),))]
+    searches = [SearchFound(search, (FinetuneFound(done, files),))]
     body = body_of(build_report(tmp_path / "out" / "r.html", title="x", searches=searches).read_text())
     assert f"Trial {trial.number}, trained in full" in body
     assert all(word in body for word in ("91.25", "95.50 (file 95.25)", "0.321", "0.432", "ms on host"))

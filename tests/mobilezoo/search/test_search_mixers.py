@@ -132,16 +132,16 @@ def test_the_smallest_network_is_of_convolutions_where_they_are_cheaper() -> Non
 @pytest.mark.parametrize("mixer", MIXERS)
 def test_a_network_with_mixers_exports_with_equal_answers(mixer: str, tmp_path: Path) -> None:
     from mobilezoo.workflows.export import export_network
-    from mobilezoo.workflows.load_model import untrained
+    from mobilezoo.workflows.load_model import with_random_weights
     from mobilezoo_export import ExportConfig
 
     space = Space.parse({**DATA, "stages": [*DATA["stages"][:1], {"stride": 2, "block": [mixer], "width": [24],
                                                                    "depth": [1]}]}, "space")  # fmt: skip
     (point,) = space.points()
     config = model_config(space, point, f"with_{mixer}")
-    subject = untrained(config, 32, 10)
+    loaded = with_random_weights(config, 32, 10)
     for result in export_network(
-        subject,
+        loaded,
         ExportConfig(
             targets=(
                 "litert",

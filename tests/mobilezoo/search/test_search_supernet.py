@@ -17,8 +17,9 @@ from mobilezoo.models import create_model, load_model_config
 from mobilezoo.search.records import Figures, LatencyEstimate, SearchConfig
 from mobilezoo.search.space import MIXERS, Space
 from mobilezoo.search.study import search
-from mobilezoo.search.supernet.accuracy import SupernetAccuracy, shared_accuracy
+from mobilezoo.search.supernet.accuracy import SupernetAccuracy
 from mobilezoo.search.supernet.calibrate import recalibrate
+from mobilezoo.search.supernet.create import create_accuracy
 from mobilezoo.search.supernet.model import Supernet, supernet_config
 from mobilezoo.search.supernet.predictor import PredictedAccuracy, judge
 from mobilezoo.search.supernet.sandwich import bound, sandwich
@@ -145,20 +146,20 @@ def recipe_of(space: Space, folder: Path, *overrides: str) -> TrainConfig:
 
 def test_the_trainer_resumes_a_supernet_bit_for_bit(tmp_path: Path) -> None:
     recipe = recipe_of(tiny(), tmp_path, "train.ema.decay=0.9")
-    unbroken = train(recipe, tmp_path / "a", progress=False)
+    unbroken = train(recipe, tmp_path / "a", show_progress=False)
 
     def stop(epoch: int, top1: float) -> None:
         raise InterruptedError
 
     with pytest.raises(InterruptedError):
-        train(recipe, tmp_path / "b", progress=False, on_epoch=stop)
-    assert train(recipe, tmp_path / "b", resume=True, progress=False).sha256 == unbroken.sha256
+        train(recipe, tmp_path / "b", show_progress=False, on_epoch=stop)
+    assert train(recipe, tmp_path / "b", resume=True, show_progress=False).sha256 == unbroken.sha256
 
 
 def test_what_a_supernet_cannot_do_is_one_line(tmp_path: Path) -> None:
     recipe = recipe_of(tiny(), tmp_path, "train.compile=true")
     with pytest.raises(ConfigError, match=r"trains without train\.compile=true"):
-        train(recipe, tmp_path / "run", progress=False)
+        train(recipe, tmp_path / "run", show_progress=False)
     linear = recipe.model_copy(update={"tune": "linear"})
     with pytest.raises(ConfigError, match="trains without tune=linear"):
         check_shared(supernet_of(tiny()), linear, Ranks())
@@ -173,7 +174,7 @@ def searched(folder: Path, **changes: Any) -> tuple[SearchConfig, SupernetAccura
             "recipe": "digits", "recipe_overrides": QUICK, "accuracy": "supernet", **changes}  # fmt: skip
     config = SearchConfig.parse(data, "toy.yaml")
     said: list[str] = []
-    judge = shared_accuracy(config, folder, said.append)
+    judge = create_accuracy(config, folder, said.append)
     assert judge is not None
     figures = Figures(latency={"host": LatencyEstimate(ms=1.0, source="none")})
     result = search(config, judge, lambda candidate: figures, folder)
@@ -208,12 +209,12 @@ def test_a_search_leaves_the_winner_with_the_weights_it_was_scored_with(tmp_path
     assert other.top1(point) == pytest.approx(judge.top1(point))
     wider = again.model_copy(update={"space": Space.parse({**TINY, "stem": 16}, "wider")})
     with pytest.raises(CheckpointError, match="does not fit"):
-        shared_accuracy(wider, tmp_path / "wider", print)
+        create_accuracy(wider, tmp_path / "wider", print)
     missing = again.model_copy(
         update={"supernet": again.supernet.model_copy(update={"checkpoint": "none.safetensors"})}
     )
     with pytest.raises(MobilezooError, match=r"file not found.*none\.safetensors"):
-        shared_accuracy(missing, tmp_path / "missing", print)
+        create_accuracy(missing, tmp_path / "missing", print)
 
 
 def test_a_predictor_learns_from_scored_networks_and_states_its_error(tmp_path: Path) -> None:

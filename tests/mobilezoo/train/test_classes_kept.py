@@ -14,9 +14,9 @@ from mobilezoo.errors import ConfigError, DataError, MobilezooError
 from mobilezoo.train import ranks, trainer
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.evaluate import evaluate
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.model_options import ModelOptions
 
-NONE = SubjectOptions()
+NONE = ModelOptions()
 RECIPE = """model: mnasnet_small
 data: {{source: "folder:{data}", workers: 0, batch_size: 4}}
 train: {{epochs: 1, device: cpu, resolution: 32, schedule: {{warmup_epochs: 0}}}}
@@ -42,14 +42,14 @@ def recipe(photos: Path, *overrides: str) -> TrainConfig:
 
 def test_another_class_list_is_refused_by_resume_and_eval(photos: Path, tmp_path: Path) -> None:
     run = tmp_path / "run"
-    record = trainer.train(recipe(photos), run, progress=False)
+    record = trainer.train(recipe(photos), run, show_progress=False)
     assert json.loads((run / "classes.json").read_text()) == ["A", "a", "B"] == list(record.labels)
     best, source = str(run / "best.safetensors"), f"folder:{photos}"
     assert evaluate(best, source, NONE, batch_size=4, workers=0).top1 == record.top1
     for split in ("train", "val"):
         (photos / split / "B").rename(photos / split / "C")
     with pytest.raises(ConfigError, match=r"the first difference is class 2, 'B' there and 'C' here"):
-        trainer.train(recipe(photos), run, resume=True, progress=False)
+        trainer.train(recipe(photos), run, resume=True, show_progress=False)
     with pytest.raises(ConfigError, match=r"the first difference is class 2, 'B' there and 'C' here"):
         evaluate(best, source, NONE, batch_size=4, workers=0)
     # The run's own list serves as a map for data in another order or with fewer classes.
@@ -92,7 +92,7 @@ def test_batches_that_cannot_work_are_one_line_before_anything_is_written(
     photos: Path, tmp_path: Path, overrides: tuple[str, ...], match: str
 ) -> None:
     with pytest.raises(MobilezooError, match=match):
-        trainer.train(recipe(photos, *overrides), tmp_path / "run", progress=False)
+        trainer.train(recipe(photos, *overrides), tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run").exists()
 
 
@@ -100,14 +100,16 @@ def test_a_batch_of_one_trains_where_the_network_can(photos: Path, tmp_path: Pat
     for path in photos.rglob("*.png"):
         if path.stem != "0":
             path.unlink()
-    record = trainer.train(recipe(photos, "data.batch_size=1", "train.resolution=64"), tmp_path / "run", progress=False)
+    record = trainer.train(
+        recipe(photos, "data.batch_size=1", "train.resolution=64"), tmp_path / "run", show_progress=False
+    )
     assert record.top1 is not None
 
 
 def test_a_stream_that_ends_early_is_one_line(photos: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr("mobilezoo.data.loaders.TrainBatches.epoch", lambda *_: iter(()))
     with pytest.raises(DataError, match="ended after 0 of 3 updates"):
-        trainer.train(recipe(photos), tmp_path / "run", progress=False)
+        trainer.train(recipe(photos), tmp_path / "run", show_progress=False)
 
 
 def test_eval_reads_the_data_of_the_record_as_training_did(photos: Path, tmp_path: Path) -> None:
@@ -115,7 +117,7 @@ def test_eval_reads_the_data_of_the_record_as_training_did(photos: Path, tmp_pat
     for path in (photos / "dev").rglob("*.png"):
         Image.open(path).convert("LA").save(path)  # transparent parts are laid on the background
     changed = ("data.val_split=dev", "data.background=black", "data.exif=false")
-    trained = trainer.train(recipe(photos, *changed), tmp_path / "run", progress=False)
+    trained = trainer.train(recipe(photos, *changed), tmp_path / "run", show_progress=False)
     best = str(tmp_path / "run" / "best.safetensors")
     assert evaluate(best, None, NONE, batch_size=4, workers=0).top1 == trained.top1
     photos.rename(tmp_path / "moved")

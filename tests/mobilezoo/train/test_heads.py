@@ -13,7 +13,7 @@ from mobilezoo.models import create_model
 from mobilezoo.models.probe import EfficientProbe
 from mobilezoo.train import trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.workflows.load_model import load_subject
+from mobilezoo.workflows.load_model import load_model
 
 MODEL = """family: mbconv
 resolution: 32
@@ -47,11 +47,11 @@ def recipe(start: Path, *overrides: str) -> TrainConfig:
 
 def test_other_classes_are_told_and_a_new_head_learns_at_another_size(start: Path, tmp_path: Path) -> None:
     with pytest.raises(CheckpointError, match="has 7 classes, the network 10: add reset_head=true"):
-        trainer.train(recipe(start), tmp_path / "run", progress=False)
+        trainer.train(recipe(start), tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run").exists()
     with pytest.warns(UserWarning, match="new random classifier"):
         record = trainer.train(
-            recipe(start, "reset_head=true", "train.resolution=24"), tmp_path / "run", progress=False
+            recipe(start, "reset_head=true", "train.resolution=24"), tmp_path / "run", show_progress=False
         )
     assert (record.resolution, record.num_classes) == ((24, 24), 10)
 
@@ -60,17 +60,17 @@ def test_other_classes_are_told_and_a_new_head_learns_at_another_size(start: Pat
 def test_probing_changes_the_head_alone_and_its_file_loads_again(start: Path, tmp_path: Path, tune: str) -> None:
     config = recipe(start, f"tune={tune}", "reset_head=true", "train.optimizer.lr=0.02", "train.epochs=2")
     with pytest.warns(UserWarning, match="new random classifier"):
-        record = trainer.train(config, tmp_path / "run", progress=False)
+        record = trainer.train(config, tmp_path / "run", show_progress=False)
     before = create_model(start.with_name("tiny.yaml"), checkpoint=start, num_classes=7).state_dict()
-    subject = load_subject(str(tmp_path / "run" / "best.safetensors"))
-    after = subject.network.state_dict()
+    loaded = load_model(str(tmp_path / "run" / "best.safetensors"))
+    after = loaded.network.state_dict()
     body = {k: v for k, v in before.items() if not k.startswith("classifier")}
     prefix = "backbone." if tune == "probe" else ""
     assert body
     assert all(torch.equal(value, after[prefix + key]) for key, value in body.items())
     assert record == load_record_of(Checkpoint, tmp_path / "run" / "best.safetensors")
     assert record.probe_queries == (4 if tune == "probe" else 0)
-    assert subject.network(torch.randn(2, 3, 16, 16)).shape == (2, 10)
+    assert loaded.network(torch.randn(2, 3, 16, 16)).shape == (2, 10)
     history = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 

@@ -39,7 +39,7 @@ if first and os.environ.get("FALL_AT"):
             os._exit(9)
         return real(*args)
     trainer.run_update = fall
-trainer.train(config, Path(sys.argv[2]), resume=True, progress=False)
+trainer.train(config, Path(sys.argv[2]), resume=True, show_progress=False)
 """
 RECIPE = """model: mnasnet_small
 data: {source: digits, workers: 0, augment: {hflip: 0.0, repeats: 2}}

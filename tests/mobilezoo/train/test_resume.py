@@ -91,13 +91,13 @@ def test_sigterm_saves_and_the_resumed_run_equals_the_unbroken_one(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int, workers: int
 ) -> None:
     config = recipe_of(tmp_path, workers)
-    trainer.train(config, tmp_path / "whole", progress=False)
+    trainer.train(config, tmp_path / "whole", show_progress=False)
     with monkeypatch.context() as patched:
         stop_after(patched, updates)
         with pytest.raises(RunStoppedError, match=rf"epoch {updates // 6}, step {updates % 5 or 5}.*to go on"):
-            trainer.train(config, tmp_path / "broken", progress=False)
+            trainer.train(config, tmp_path / "broken", show_progress=False)
     assert last_state(tmp_path / "broken").step == (updates % 5 or 5)
-    trainer.train(config, tmp_path / "broken", resume=True, progress=False)
+    trainer.train(config, tmp_path / "broken", resume=True, show_progress=False)
     whole, broken = last_state(tmp_path / "whole"), last_state(tmp_path / "broken")
     for name in ("model", "ema", "optimizer", "scaler", "history"):
         assert_same(getattr(whole, name), getattr(broken, name))
@@ -157,18 +157,18 @@ def test_a_damaged_newest_checkpoint_costs_only_the_updates_since_the_one_before
 ) -> None:
     config = recipe_of(tmp_path)
     config = config.model_copy(update={"train": config.train.model_copy(update={"save_every_steps": 2})})
-    trainer.train(config, tmp_path / "whole", progress=False)
+    trainer.train(config, tmp_path / "whole", show_progress=False)
     with monkeypatch.context() as patched:
         stop_after(patched, 3)
         with pytest.raises(RunStoppedError):
-            trainer.train(config, tmp_path / "broken", progress=False)
+            trainer.train(config, tmp_path / "broken", show_progress=False)
     newest = tmp_path / "broken" / "checkpoints" / "epoch-0000-step-000003"
     (newest / "state.pt").write_bytes((newest / "state.pt").read_bytes()[:100])
     state, damaged = checkpoints.latest_checkpoint(tmp_path / "broken" / "checkpoints")
     assert state is not None
     assert state.step == 2
     assert len(damaged) == 1
-    trainer.train(config, tmp_path / "broken", resume=True, progress=False)
+    trainer.train(config, tmp_path / "broken", resume=True, show_progress=False)
     whole = checkpoints.latest_checkpoint(tmp_path / "whole" / "checkpoints")[0]
     broken = checkpoints.latest_checkpoint(tmp_path / "broken" / "checkpoints")[0]
     assert whole is not None

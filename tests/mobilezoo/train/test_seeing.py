@@ -39,7 +39,7 @@ def recipe(folder: Path, *overrides: str) -> TrainConfig:
 
 
 def test_rows_environment_and_events_hold_what_was_seen(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    trainer.train(recipe(tmp_path), tmp_path / "run", progress=True)
+    trainer.train(recipe(tmp_path), tmp_path / "run", show_progress=True)
     rows = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert [row["epoch"] for row in rows] == [1, 2, 3]
     assert all(row["images_per_s"] > 0 and 0 < row["data_wait_share"] < 1 and row["memory_mb"] > 50 for row in rows)
@@ -71,7 +71,7 @@ def test_weights_and_biases_gets_every_row_and_its_absence_is_told(
 ) -> None:
     monkeypatch.setitem(sys.modules, "wandb", None)
     with pytest.raises(MobilezooError, match="pip install wandb"):
-        trainer.train(recipe(tmp_path, "train.wandb=zoo"), tmp_path / "none", progress=False)
+        trainer.train(recipe(tmp_path, "train.wandb=zoo"), tmp_path / "none", show_progress=False)
     seen: list[Any] = []
     run = types.SimpleNamespace(
         log=lambda row, step: seen.append((step, row["val_top1"])), finish=lambda exit_code: seen.append(exit_code)
@@ -79,7 +79,7 @@ def test_weights_and_biases_gets_every_row_and_its_absence_is_told(
     started: dict[str, Any] = {}
     wandb = types.SimpleNamespace(init=lambda **settings: started.update(settings) or run)
     monkeypatch.setitem(sys.modules, "wandb", wandb)
-    trainer.train(recipe(tmp_path, "train.wandb=zoo"), tmp_path / "run", progress=False)
+    trainer.train(recipe(tmp_path, "train.wandb=zoo"), tmp_path / "run", show_progress=False)
     rows = json.loads((tmp_path / "run" / "metrics.json").read_text())
     assert seen == [*((int(row["epoch"]), row["val_top1"]) for row in rows), 0]
     assert (started["project"], started["id"], started["config"]["train"]["epochs"]) == ("zoo", "run", 3)
@@ -95,7 +95,7 @@ def test_the_last_checkpoints_stay_and_time_brings_one(tmp_path: Path, monkeypat
         return real(folder, state, keep)
 
     monkeypatch.setattr(trainer, "save_checkpoint", noted)
-    trainer.train(config, tmp_path / "run", progress=False)
+    trainer.train(config, tmp_path / "run", show_progress=False)
     assert len(saved) == 3 * 11
     assert saved[:2] == ["epoch-0000-step-000001", "epoch-0000-step-000002"]
     left = sorted(p.name for p in (tmp_path / "run" / "checkpoints").iterdir())
@@ -105,7 +105,7 @@ def test_the_last_checkpoints_stay_and_time_brings_one(tmp_path: Path, monkeypat
 def test_two_runs_are_compared_with_curves(tmp_path: Path) -> None:
     for name in ("slow", "quick"):
         rate = "1e-4" if name == "slow" else "1e-2"
-        trainer.train(recipe(tmp_path, f"train.optimizer.lr={rate}"), tmp_path / name, progress=False)
+        trainer.train(recipe(tmp_path, f"train.optimizer.lr={rate}"), tmp_path / name, show_progress=False)
     with pytest.raises(SystemExit) as done:
         main(["report", str(tmp_path / "slow"), str(tmp_path / "quick"), "--out", str(tmp_path / "page.html")])
     assert done.value.code == 0
@@ -124,7 +124,7 @@ def test_nan_in_the_first_step_names_it(tmp_path: Path) -> None:
     try:
         trainer.assemble = lambda *_: parts  # type: ignore[assignment]
         with pytest.raises(MobilezooError, match=r"not finite at epoch 1, step 1 \(first in layer 'conv_stem', lr"):
-            trainer.train(config, tmp_path / "run", progress=False)
+            trainer.train(config, tmp_path / "run", show_progress=False)
     finally:
         trainer.assemble = real
     assert not (tmp_path / "run" / "best.safetensors").exists()
@@ -139,12 +139,12 @@ def test_an_empty_split_and_splits_of_other_classes_are_one_line(tmp_path: Path)
         Image.new("RGB", (8, 8)).save(tmp_path / "data" / "train" / label / "0.png")
     source = f"data.source=folder:{tmp_path / 'data'}"
     with pytest.raises(DataError, match="validation' holds no images"):
-        trainer.train(recipe(tmp_path, source, "data.batch_size=2"), tmp_path / "run", progress=False)
+        trainer.train(recipe(tmp_path, source, "data.batch_size=2"), tmp_path / "run", show_progress=False)
     (tmp_path / "data" / "validation" / "a").rename(tmp_path / "data" / "validation" / "c")
     for label in ("b", "c"):
         Image.new("RGB", (8, 8)).save(tmp_path / "data" / "validation" / label / "0.png")
     with pytest.raises(MobilezooError, match=r"class 'c' of .*validation' is none of the 2 classes of the training"):
-        trainer.train(recipe(tmp_path, source, "data.batch_size=2"), tmp_path / "run", progress=False)
+        trainer.train(recipe(tmp_path, source, "data.batch_size=2"), tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run").exists()
 
 

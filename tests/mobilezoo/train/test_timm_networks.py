@@ -15,8 +15,8 @@ from mobilezoo.train import trainer
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.export import export_network
-from mobilezoo.workflows.load_model import load_subject
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.load_model import load_model
+from mobilezoo.workflows.model_options import ModelOptions
 from mobilezoo.workflows.report import write_report
 from mobilezoo.workflows.train import train
 from mobilezoo_export import ExportConfig
@@ -44,31 +44,31 @@ def stand_in(folder: Path, name: str = NAME) -> str:
 def test_a_tuned_network_starts_from_timms_weights_and_serves_everywhere(tmp_path: Path) -> None:
     config = recipe(tmp_path, "pretrained=true", "tune=linear", stand_in(tmp_path), "model_args.global_pool=max")
     run = tmp_path / "run"
-    record = trainer.train(config, run, progress=False)
+    record = trainer.train(config, run, show_progress=False)
     assert (record.model, record.num_classes, record.resolution) == (f"timm:{NAME}", 10, (32, 32))
     assert record.model_args == {"global_pool": "max"}
     before, after = load_file(tmp_path / "pretrained.safetensors"), load_file(run / "best.safetensors")
     assert all(torch.equal(after[key], before[key]) for key in before if not key.startswith("classifier"))
-    subject = load_subject(str(run / "best.safetensors"))
-    assert subject.network.global_pool.pool_type == "max"  # type: ignore[union-attr]
-    scores = evaluate(str(run / "best.safetensors"), "digits", SubjectOptions(), batch_size=64, workers=0)
+    loaded = load_model(str(run / "best.safetensors"))
+    assert loaded.network.global_pool.pool_type == "max"  # type: ignore[union-attr]
+    scores = evaluate(str(run / "best.safetensors"), "digits", ModelOptions(), batch_size=64, workers=0)
     assert scores.top1 == pytest.approx(record.top1)
     (exported,) = export_network(
-        subject,
+        loaded,
         ExportConfig(targets=("onnx",), precisions=("fp32",), overwrite=True, parity_images=8),
         run / "export",
         isolate=False,
     )
     assert exported.path == str(run / "export" / f"{NAME}.fp32.onnx")
     assert load_record_of(Artifact, exported.path).model == f"timm:{NAME}"
-    of_file = evaluate(exported.path, "digits", SubjectOptions(), batch_size=64, workers=0)
+    of_file = evaluate(exported.path, "digits", ModelOptions(), batch_size=64, workers=0)
     assert of_file.pytorch["top1"] == pytest.approx(record.top1)
     assert "timm:mobilenetv3_" in write_report([run], tmp_path / "page.html").read_text(encoding="utf-8")
     shared = timm.create_model(
         f"local-dir:{hub.write_folder(run / 'best.safetensors', tmp_path / 'hub')}", pretrained=True
     )
     x_bchw = torch.randn(2, 3, 32, 32)
-    torch.testing.assert_close(shared.eval()(x_bchw), subject.network(x_bchw))
+    torch.testing.assert_close(shared.eval()(x_bchw), loaded.network(x_bchw))
 
 
 def test_the_run_folder_of_a_timm_network_has_a_name_that_a_folder_can_have(
@@ -81,7 +81,7 @@ def test_the_run_folder_of_a_timm_network_has_a_name_that_a_folder_can_have(
     assert Path(record.path).parent.parent == Path("runs")
     assert ":" not in record.path
     saved = load_record_of(Checkpoint, record.path)
-    assert load_subject(record.path).resolution == saved.resolution == (32, 32)  # a network of one size
+    assert load_model(record.path).resolution == saved.resolution == (32, 32)  # a network of one size
 
 
 @pytest.mark.parametrize(
@@ -101,6 +101,6 @@ def test_the_run_folder_of_a_timm_network_has_a_name_that_a_folder_can_have(
 )
 def test_what_cannot_be_tuned_is_one_line_and_leaves_nothing(tmp_path: Path, overrides: list[str], said: str) -> None:
     with pytest.raises((ConfigError, UnknownNameError), match=said) as caught:
-        trainer.train(recipe(tmp_path, *overrides), tmp_path / "run", progress=False)
+        trainer.train(recipe(tmp_path, *overrides), tmp_path / "run", show_progress=False)
     assert len(str(caught.value).splitlines()) == 1
     assert not (tmp_path / "run").exists()

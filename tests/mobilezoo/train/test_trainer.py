@@ -19,7 +19,7 @@ from mobilezoo.config import load_record
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.train import checkpoints, trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.workflows.load_model import load_subject
+from mobilezoo.workflows.load_model import load_model
 
 TINY_MODEL = """# a network small enough for tests
 family: mbconv
@@ -63,17 +63,17 @@ def scores(run: Path) -> list[dict[str, float]]:
 
 def test_a_run_can_be_moved_away_from_its_networks_yaml(recipe: Path, tmp_path: Path) -> None:
     config = load_record(TrainConfig, recipe, ("train.epochs=1", "train.schedule.warmup_epochs=0"))
-    trainer.train(config, tmp_path / "run", progress=False)
+    trainer.train(config, tmp_path / "run", show_progress=False)
     (tmp_path / "tiny.yaml").unlink()
     weights = (tmp_path / "run").rename(tmp_path / "moved") / "best.safetensors"
-    assert load_subject(str(weights)).name == "tiny"
+    assert load_model(str(weights)).name == "tiny"
     weights.with_suffix(".yaml").unlink()
     with pytest.raises(ConfigError, match=r"config file not found.*tiny\.yaml"):
-        load_subject(str(weights))
+        load_model(str(weights))
 
 
 def test_a_run_leaves_best_weights_config_environment_and_metrics(recipe: Path, tmp_path: Path) -> None:
-    record = trainer.train(load_record(TrainConfig, recipe), tmp_path / "run", progress=False)
+    record = trainer.train(load_record(TrainConfig, recipe), tmp_path / "run", show_progress=False)
     history = scores(tmp_path / "run")
     assert len(history) == 4
     assert record.top1 == max(row["val_top1"] for row in history)
@@ -88,7 +88,7 @@ def test_resuming_after_any_epoch_repeats_the_unbroken_run(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     config = load_record(TrainConfig, recipe)
-    trainer.train(config, tmp_path / "whole", progress=False)
+    trainer.train(config, tmp_path / "whole", show_progress=False)
     real = trainer.train_epoch
 
     def stop_at_third(config: TrainConfig, parts: Any, at: Any, *rest: Any) -> dict[str, float]:
@@ -98,9 +98,9 @@ def test_resuming_after_any_epoch_repeats_the_unbroken_run(
 
     monkeypatch.setattr(trainer, "train_epoch", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(config, tmp_path / "broken", progress=False)
+        trainer.train(config, tmp_path / "broken", show_progress=False)
     monkeypatch.setattr(trainer, "train_epoch", real)
-    trainer.train(config, tmp_path / "broken", resume=True, progress=False)
+    trainer.train(config, tmp_path / "broken", resume=True, show_progress=False)
     assert scores(tmp_path / "broken") == scores(tmp_path / "whole")
     whole, broken = (checkpoints.latest_checkpoint(tmp_path / n / "checkpoints")[0] for n in ("whole", "broken"))
     assert whole is not None
@@ -147,7 +147,7 @@ def test_a_torn_checkpoint_is_passed_over_in_one_line(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = load_record(TrainConfig, recipe, ["train.epochs=2"])
-    trainer.train(config, tmp_path / "run", progress=False)
+    trainer.train(config, tmp_path / "run", show_progress=False)
     torn = tmp_path / "run" / "checkpoints" / "epoch-0002" / "model.safetensors"
     torn.write_bytes(torn.read_bytes()[:-7])
     state, lines = checkpoints.latest_checkpoint(tmp_path / "run" / "checkpoints")
@@ -169,7 +169,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(recipe: Path, tmp_path: Path, m
 
     monkeypatch.setattr(torch, "save", full_at_second)
     with pytest.raises(MobilezooError, match="No space left on device"):
-        trainer.train(config, tmp_path / "run", progress=False)
+        trainer.train(config, tmp_path / "run", show_progress=False)
     state, lines = checkpoints.latest_checkpoint(tmp_path / "run" / "checkpoints")
     assert state is not None
     assert (state.epoch, lines) == (1, [])
@@ -178,15 +178,15 @@ def test_a_full_disk_keeps_the_checkpoint_before(recipe: Path, tmp_path: Path, m
 
 def test_an_existing_run_is_not_overwritten_and_not_resumed_with_another_config(recipe: Path, tmp_path: Path) -> None:
     config = load_record(TrainConfig, recipe, ["train.epochs=2"])
-    trainer.train(config, tmp_path / "run", progress=False)
+    trainer.train(config, tmp_path / "run", show_progress=False)
     with pytest.raises(MobilezooError, match="--resume"):
-        trainer.train(config, tmp_path / "run", progress=False)
+        trainer.train(config, tmp_path / "run", show_progress=False)
     with pytest.raises(ConfigError, match=r"train\.optimizer\.lr"):
         trainer.train(
             load_record(TrainConfig, recipe, ["train.epochs=2", "train.optimizer.lr=0.1"]),
             tmp_path / "run",
             resume=True,
-            progress=False,
+            show_progress=False,
         )
 
 
@@ -197,17 +197,17 @@ def test_a_run_is_not_resumed_with_another_network_of_the_same_path(
     recipe: Path, tmp_path: Path, change: tuple[str, str]
 ) -> None:
     config = load_record(TrainConfig, recipe, ["train.epochs=2"])
-    trainer.train(config, tmp_path / "run", progress=False)
+    trainer.train(config, tmp_path / "run", show_progress=False)
     Path(config.model).write_text(TINY_MODEL.replace(*change))
     with pytest.raises(ConfigError, match=r"another network than config\.model builds now \(.+\): undo") as told:
-        trainer.train(config, tmp_path / "run", resume=True, progress=False)
+        trainer.train(config, tmp_path / "run", resume=True, show_progress=False)
     assert "\n" not in str(told.value)
 
 
 def test_a_loss_that_is_not_finite_names_step_layer_and_remedy(recipe: Path, tmp_path: Path) -> None:
     config = load_record(TrainConfig, recipe, ["train.optimizer.lr=1e6", "train.optimizer.name=sgd"])
     with pytest.raises(MobilezooError, match=r"not finite at epoch \d+, step \d+ \(first in layer '.+'.*lower train"):
-        trainer.train(config, tmp_path / "run", progress=False)
+        trainer.train(config, tmp_path / "run", show_progress=False)
 
 
 @pytest.mark.parametrize(
@@ -227,7 +227,7 @@ def test_bad_input_is_one_line_before_anything_is_written(
     recipe: Path, tmp_path: Path, override: str, expected: str
 ) -> None:
     with pytest.raises(MobilezooError, match=expected):
-        trainer.train(load_record(TrainConfig, recipe, [override]), tmp_path / "run", progress=False)
+        trainer.train(load_record(TrainConfig, recipe, [override]), tmp_path / "run", show_progress=False)
     assert not (tmp_path / "run").exists()
 
 

@@ -15,8 +15,8 @@ from mobilezoo.models.randomize import randomize_norms
 from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.export import export_network
 from mobilezoo.workflows.export_matrix import chosen, read_records, run_matrix, write_matrix
-from mobilezoo.workflows.load_model import load_subject
-from mobilezoo.workflows.model_options import SubjectOptions
+from mobilezoo.workflows.load_model import load_model
+from mobilezoo.workflows.model_options import ModelOptions
 from mobilezoo_export import ExportConfig
 
 MODEL = "mnasnet_small"
@@ -47,13 +47,13 @@ def test_a_file_is_scored_beside_the_weights_its_record_names(
 ) -> None:
     out = checkpoint.parent / "export"
     (exported,) = export_network(
-        load_subject(str(checkpoint)),
+        load_model(str(checkpoint)),
         ExportConfig(targets=("onnx",), precisions=("fp32",), overwrite=True, parity_images=8),
         out,
         isolate=False,
     )
     assert exported.path is not None, exported.reason
-    result = evaluate(exported.path, "digits", SubjectOptions(), batch_size=64, workers=0)
+    result = evaluate(exported.path, "digits", ModelOptions(), batch_size=64, workers=0)
     assert result.pytorch is not None
     assert result.images == result.pytorch.images == 360
     assert result.top1_drop == pytest.approx(0, abs=0.3)
@@ -64,7 +64,7 @@ def test_a_file_is_scored_beside_the_weights_its_record_names(
     assert "ONNX Runtime" in lines[1]
     assert "drop" in lines[1]
     checkpoint.unlink()
-    assert evaluate(exported.path, "digits", SubjectOptions(), batch_size=64, workers=0).pytorch is None
+    assert evaluate(exported.path, "digits", ModelOptions(), batch_size=64, workers=0).pytorch is None
 
 
 @pytest.mark.slow
@@ -82,7 +82,7 @@ def test_the_matrix_keeps_what_is_done_and_tells_what_is_not(tmp_path: Path) -> 
     assert "cas_vit_m," in table.partition("Not run yet: ")[2]
 
 
-def test_matrix_subjects_are_names_patterns_and_timm_models() -> None:
+def test_matrix_models_are_names_patterns_and_timm_models() -> None:
     assert chosen(["shvit_s?", "timm:resnet18", "shvit_s1"]) == [
         "shvit_s1",
         "shvit_s2",

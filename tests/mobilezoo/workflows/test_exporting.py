@@ -16,7 +16,7 @@ from mobilezoo.errors import DataError
 from mobilezoo.workflows.export import spec_of
 from mobilezoo.workflows.export_images import export_images
 from mobilezoo.workflows.hooks import Hooks
-from mobilezoo.workflows.load_model import Subject, load_subject
+from mobilezoo.workflows.load_model import LoadedModel, load_model
 from mobilezoo_export import ExportConfig
 
 MODEL = """family: mbconv
@@ -75,8 +75,8 @@ SHOWN = Hooks(on_message=lambda text: print(text, file=sys.stderr))
 
 
 def images_of(path: Path, data: str | None = None, calib: str | None = None, count: int = 64):  # type: ignore[no-untyped-def]
-    subject = load_subject(str(path))
-    return export_images(subject, spec_of(subject), ExportConfig(data=data, calib=calib, parity_images=count), SHOWN)
+    loaded = load_model(str(path))
+    return export_images(loaded, spec_of(loaded), ExportConfig(data=data, calib=calib, parity_images=count), SHOWN)
 
 
 def test_a_run_on_few_images_of_another_split_is_exported_from_any_folder(
@@ -94,7 +94,7 @@ def test_a_run_on_few_images_of_another_split_is_exported_from_any_folder(
 
 
 def test_the_record_holds_the_whole_data_config_with_absolute_paths(trained: Path) -> None:
-    data = load_subject(str(trained / "run" / "best.safetensors")).data
+    data = load_model(str(trained / "run" / "best.safetensors")).data
     assert data is not None
     assert (data.source, data.val_split, data.batch_size) == (f"folder:{trained / 'data'}", "dev", 8)
 
@@ -126,7 +126,7 @@ def test_calib_serves_int8_alone_where_the_data_is_there(trained: Path, tmp_path
     best = trained / "run" / "best.safetensors"
     found = images_of(best, calib=f"folder:{tmp_path / 'other'}")
     assert (len(found.parity), len(found.calibration)) == (6, 20)
-    assert found.labelled == load_subject(str(best)).data
+    assert found.labelled == load_model(str(best)).data
 
 
 def test_calib_is_compared_on_too_where_nothing_else_is_known(moved: Path, trained: Path) -> None:
@@ -142,15 +142,15 @@ def test_named_data_that_is_not_there_is_an_error(trained: Path, named: str) -> 
 
 
 def test_a_network_nobody_trained_is_compared_and_calibrated_on_photographs() -> None:
-    subject: Subject = load_subject("mnasnet_small")
-    found = export_images(subject, spec_of(subject), ExportConfig(parity_images=9), SHOWN)
+    loaded: LoadedModel = load_model("mnasnet_small")
+    found = export_images(loaded, spec_of(loaded), ExportConfig(parity_images=9), SHOWN)
     assert len(found.parity) == len(found.calibration) == 9
     assert found.labelled is None
 
 
 def test_a_sample_is_spread_evenly_over_what_there_is(trained: Path) -> None:
-    subject = load_subject(str(trained / "run" / "best.safetensors"))
+    loaded = load_model(str(trained / "run" / "best.safetensors"))
     config = DataConfig(source=f"folder:{trained / 'data'}", val_split="dev")
-    every, two = (sample_batch(config, 16, subject.preprocessing, count) for count in (64, 2))
+    every, two = (sample_batch(config, 16, loaded.preprocessing, count) for count in (64, 2))
     assert len(every) == 6
     assert np.array_equal(two, every[[0, 5]])

@@ -11,8 +11,8 @@ from mobilezoo.artifacts import DeviceInfo, LatencyReport
 from mobilezoo.errors import DeviceError, MobilezooError, UnknownNameError
 from mobilezoo.search.networks import load_search_config, model_config
 from mobilezoo.search.records import Candidate, DeviceLostError, SearchConfig
-from mobilezoo.workflows import candidate_evaluator as judge
-from mobilezoo.workflows.candidate_evaluator import Judge
+from mobilezoo.workflows import candidate_evaluator
+from mobilezoo.workflows.candidate_evaluator import CandidateEvaluator
 from mobilezoo.workflows.latency_blocks import block_keys
 from mobilezoo.workflows.search import search
 from mobilezoo_latency.estimators.table import Table
@@ -39,7 +39,7 @@ def test_a_table_gives_the_latency_with_its_error_and_name(tmp_path: Path) -> No
         networks=12,
     )
     table.save(tmp_path / "pixel.table.json")
-    found = Judge(settings).measure(first).latency["host"]
+    found = CandidateEvaluator(settings).measure(first).latency["host"]
     assert found.ms == pytest.approx(0.25 + 0.5 * len(keys))
     assert (found.low_ms, found.high_ms) == (pytest.approx(found.ms * 0.9), pytest.approx(found.ms * 1.2))
     assert found.error_percent == 3.5
@@ -47,13 +47,13 @@ def test_a_table_gives_the_latency_with_its_error_and_name(tmp_path: Path) -> No
     others = (candidate(settings, tmp_path, seed) for seed in range(1, 50))
     other = next(c for c in others if set(block_keys(settings.space, c.point)) - set(keys))
     with pytest.raises(DeviceError, match="has no block"):
-        Judge(settings).measure(other)
+        CandidateEvaluator(settings).measure(other)
 
 
 def test_an_estimator_that_is_none_is_one_line(tmp_path: Path) -> None:
     settings = load_search_config("digits", (f"estimator={tmp_path / 'no.json'}",))
     with pytest.raises(MobilezooError, match="table or predictor not found"):
-        Judge(settings).measure(candidate(settings, tmp_path))
+        CandidateEvaluator(settings).measure(candidate(settings, tmp_path))
 
 
 class Phone:
@@ -64,9 +64,9 @@ class Phone:
         self.slept = 0.0
         monkeypatch.setattr(mobilezoo_latency, "profile", self.profile, raising=False)
         monkeypatch.setattr(mobilezoo_latency, "load_device", lambda device: self, raising=False)
-        monkeypatch.setattr(judge.time, "monotonic", lambda: self.slept)
-        monkeypatch.setattr(judge.time, "sleep", self.sleep)
-        monkeypatch.setattr(Judge, "_file", lambda self, candidate: Path(__file__))
+        monkeypatch.setattr(candidate_evaluator.time, "monotonic", lambda: self.slept)
+        monkeypatch.setattr(candidate_evaluator.time, "sleep", self.sleep)
+        monkeypatch.setattr(CandidateEvaluator, "_file", lambda self, candidate: Path(__file__))
 
     def profile(self, file: Path, device: str, use_cache: bool) -> LatencyReport:
         state = self.script.pop(0)
@@ -98,58 +98,58 @@ REPORT = json.dumps(
 )
 
 
-def on_phone(tmp_path: Path, *changes: str) -> tuple[Judge, Candidate, list[str]]:
+def on_phone(tmp_path: Path, *changes: str) -> tuple[CandidateEvaluator, Candidate, list[str]]:
     settings = load_search_config("digits", ("devices=android", *changes))
     said: list[str] = []
-    return Judge(settings, said.append), candidate(settings, tmp_path), said
+    return CandidateEvaluator(settings, said.append), candidate(settings, tmp_path), said
 
 
 def test_a_lost_device_stops_with_one_line(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     Phone(monkeypatch, ["gone", "unplugged"])
-    subject, network, _ = on_phone(tmp_path)
+    evaluator, network, _ = on_phone(tmp_path)
     with pytest.raises(DeviceLostError, match=r"device 'android' is gone: adb: gone: connect it .* trials are kept"):
-        subject.measure(network)
+        evaluator.measure(network)
 
 
 def test_a_lost_device_is_waited_for_as_long_as_configured(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     phone = Phone(monkeypatch, ["unplugged", "unplugged", "unplugged", "there"])
-    subject, network, said = on_phone(tmp_path, "on_device_lost=wait", "device_wait_min=10")
-    assert subject.measure(network).latency["android"].ms == 2.0
-    assert phone.slept == 2 * judge.POLL_S
+    evaluator, network, said = on_phone(tmp_path, "on_device_lost=wait", "device_wait_min=10")
+    assert evaluator.measure(network).latency["android"].ms == 2.0
+    assert phone.slept == 2 * candidate_evaluator.POLL_S
     assert "waiting for it" in said[0]
     phone.script = ["unplugged"] * 99
     with pytest.raises(DeviceLostError, match="gone for 10 minutes"):
-        subject.measure(network)
+        evaluator.measure(network)
     assert phone.slept < 12 * 60
 
 
 def test_a_lost_device_falls_to_the_stated_estimator(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     file = tmp_path / "pixel.table.json"
-    subject, network, said = on_phone(tmp_path, "on_device_lost=estimate", f"fallback={file}")
-    keys = block_keys(subject.settings.space, network.point)
+    evaluator, network, said = on_phone(tmp_path, "on_device_lost=estimate", f"fallback={file}")
+    keys = block_keys(evaluator.settings.space, network.point)
     device = DeviceInfo(name="Pixel", kind="phone", runtime="LiteRT")
     ratios = {"error_percent": 3.5, "low_ratio": 0.9, "high_ratio": 1.2}
     Table(
         device=device, source="made up", blocks_ms=dict.fromkeys(keys, 0.5), overhead_ms=0.25, networks=12, **ratios
     ).save(file)
     phone = Phone(monkeypatch, ["gone", "unplugged"])
-    found = subject.measure(network).latency["android"]
+    found = evaluator.measure(network).latency["android"]
     assert (found.error_percent, found.measured) == (3.5, False)
     assert found.source.startswith("android is gone: estimated: pixel.table.json")
     assert "estimating by" in said[0]
     phone.script = ["there"]
-    assert subject.measure(network).latency["android"].measured
+    assert evaluator.measure(network).latency["android"].measured
 
 
 def test_a_failure_of_a_device_that_is_there_is_the_candidates_own(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     phone = Phone(monkeypatch, ["hiccup", "there"])
-    subject, network, _ = on_phone(tmp_path)
-    assert subject.measure(network).latency["android"].ms == 2.0  # one hiccup is forgiven
+    evaluator, network, _ = on_phone(tmp_path)
+    assert evaluator.measure(network).latency["android"].ms == 2.0  # one hiccup is forgiven
     phone.script = ["cannot run this file", "cannot run this file", "there"]
     with pytest.raises(DeviceError, match="cannot run this file") as error:
-        subject.measure(network)
+        evaluator.measure(network)
     assert not isinstance(error.value, DeviceLostError)
 
 

@@ -3,11 +3,11 @@
 from mobilezoo.config import Record
 from mobilezoo.search.records import LatencyEstimate
 
-FINISHED_NAME = "finetune.json"
+FINETUNE_NAME = "finetune.json"
 
 
-class Finished(Record):
-    """A searched network, finished: what the search said of it, and what came out."""
+class FinetuneResult(Record):
+    """A network of a search after full training: its figures in the search, and those of its exported file."""
 
     schema_version: int = 1
     number: int
