@@ -62,7 +62,7 @@ def test_a_tuned_network_starts_from_timms_weights_and_serves_everywhere(tmp_pat
     assert exported.path == str(run / "export" / f"{NAME}.fp32.onnx")
     assert load_record_of(Artifact, exported.path).model == f"timm:{NAME}"
     of_file = evaluate(exported.path, "digits", ModelOptions(), batch_size=64, workers=0)
-    assert of_file.pytorch["top1"] == pytest.approx(record.top1)
+    assert of_file.pytorch.top1 == pytest.approx(record.top1)
     assert "timm:mobilenetv3_" in write_report([run], tmp_path / "page.html").read_text(encoding="utf-8")
     shared = timm.create_model(
         f"local-dir:{hub.write_folder(run / 'best.safetensors', tmp_path / 'hub')}", pretrained=True
