@@ -40,7 +40,7 @@ class InputSpec(Record):
     """none: no image, in a file that others made."""
     dtype: Literal["float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"] = "float32"
     quantization: Quantization | None = None
-    """Where the file takes integers for the normalised values; uint8 without it are pixels 0..255."""
+    """Where the file takes integers for the normalized values; uint8 without it are pixels 0..255."""
 
     @property
     def resolution(self) -> tuple[int, int]:
@@ -140,7 +140,7 @@ class Artifact(Described):
     output: Output = "logits"
     output_index: int = 0
     """Which of the file's outputs that is."""
-    float_groups: tuple[int, ...] = ()
+    float_segments: tuple[int, ...] = ()
     """Eighths of an int8 file, counted from the input as 0, that stay float."""
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
@@ -262,7 +262,7 @@ class Estimate(Record):
 
 
 class LatencyReport(Record):
-    """Raw latency samples of one artefact on one device; summaries are computed from them."""
+    """Raw latency samples of one artifact on one device; summaries are computed from them."""
 
     schema_version: Literal[1] = 1
     artifact_sha256: str

@@ -62,11 +62,11 @@ class DataError(MobilezooError):
 
 
 class ExportError(MobilezooError):
-    """A model that a target cannot represent, or an artefact that is wrong."""
+    """A model that a target cannot represent, or an artifact that is wrong."""
 
 
 class DeviceError(MobilezooError):
-    """A device that is missing or cannot run an artefact."""
+    """A device that is missing or cannot run an artifact."""
 
 
 class RunStoppedError(MobilezooError):

@@ -9,7 +9,7 @@ from pydantic import Field, model_validator
 from mobilezoo.config import Record
 from mobilezoo.resolution import Size
 
-COLOURS = {
+COLORS = {
     1: "grey (ITU-R 601 luma, 0.299 R + 0.587 G + 0.114 B)",
     3: "RGB",
     4: "RGBA (alpha 255 where the image has none)",

@@ -1,7 +1,7 @@
-"""Where an exported file begins to depart from PyTorch: `mobilezoo export … --bisect`.
+"""Where an exported file begins to diverge from PyTorch: `mobilezoo export … --bisect`.
 
-The prepared network is cut after one of its layers, the stump is exported and run like a whole network, and its output
-compared with PyTorch's. Halving the list of layers finds the first whose output departs in about seven exports.
+The prepared network is truncated after one of its layers, exported and run like a whole network, and its output
+compared with PyTorch's. Halving the list of layers finds the first whose output diverges in about seven exports.
 """
 
 import copy
@@ -36,9 +36,9 @@ class Finding(Record):
     """Layers that could be cut after."""
     probes: int
     layer: str | None
-    """The first layer whose output departs, `module (operator)`; None where the whole network agrees."""
+    """The first layer whose output diverges, `module (operator)`; None where the whole network agrees."""
     reason: str = ""
-    """How that layer's output departs."""
+    """How that layer's output diverges."""
     last_good: str | None = None
     """The layer before it."""
 
@@ -51,10 +51,10 @@ def bisect(
     calibration: Sequence[np.ndarray] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Finding:
-    """The first layer whose output departs from PyTorch beyond the precision's tolerance.
+    """The first layer whose output diverges from PyTorch beyond the precision's tolerance.
 
-    `images` are float32 NCHW as the model expects them. Assumes that a departure lasts to the end, as errors do; a
-    layer that the target refuses counts as departed. Raises ExportError when the network cannot be traced, and
+    `images` are float32 NCHW as the model expects them. Assumes that a divergence lasts to the end, as errors do; a
+    layer that the target refuses counts as diverged. Raises ExportError when the network cannot be traced, and
     MissingToolError without the toolchain.
     """
     exporter = load_exporter(target)
@@ -62,7 +62,7 @@ def bisect(
     if spec.precision in exporter.calibrated and (reason := too_few(calibration, spec)):
         raise ExportError(reason)
     graph = prepare(network, spec).graph
-    layers = cuts(graph)
+    layers = cut_points(graph)
     spec = spec.model_copy(update={"options": spec.options.model_copy(update={"image": False, "softmax": False})})
     reasons: dict[int, str] = {}
     good, bad, probes = -1, len(layers), 0
@@ -72,7 +72,7 @@ def bisect(
         if progress:
             progress(f"{target} {spec.precision}: cut after {name_of(layers[middle])}")
         probes += 1
-        reason = _departure(graph, layers[middle], spec, target, images[:IMAGES], calibration)
+        reason = _divergence(graph, layers[middle], spec, target, images[:IMAGES], calibration)
         if reason is None:
             good, low = max(good, middle), middle + 1
         else:
@@ -90,7 +90,7 @@ def bisect(
     )
 
 
-def cuts(graph: GraphModule) -> list[Node]:
+def cut_points(graph: GraphModule) -> list[Node]:
     """Nodes whose value is one float tensor per image, in order."""
     batch = next(node for node in graph.graph.nodes if node.op == "placeholder").meta["val"].shape[0]
     return [node for node in graph.graph.nodes if node.op == "call_function" and _is_map(node, batch)]
@@ -103,7 +103,7 @@ def name_of(node: Node) -> str:
     return f"{stack[-1][0] or node.name if stack else node.name} ({operator})"
 
 
-def stump(graph: GraphModule, node: Node) -> GraphModule:
+def truncate_at(graph: GraphModule, node: Node) -> GraphModule:
     """A copy of the network that ends after `node` and returns its value as [batch, values]."""
     cut = copy.deepcopy(graph)
     last = next(n for n in cut.graph.nodes if n.name == node.name)
@@ -125,7 +125,7 @@ def _is_map(node: Node, batch: int) -> bool:
     return value.dim() >= 2 and value.shape[0] == batch
 
 
-def _departure(
+def _divergence(
     graph: GraphModule,
     node: Node,
     spec: ExportSpec,
@@ -133,13 +133,13 @@ def _departure(
     images: np.ndarray,
     calibration: Sequence[np.ndarray],
 ) -> str | None:
-    """Why the stump's file is not PyTorch's, or None."""
-    cut = stump(graph, node)
+    """Why the truncated network's file differs from PyTorch's, or None."""
+    cut = truncate_at(graph, node)
     with torch.no_grad():
         pieces = [cut(torch.from_numpy(images[i : i + spec.batch])) for i in range(0, len(images), spec.batch)]
     reference = np.concatenate([(p[0] if isinstance(p, list | tuple) else p).numpy() for p in pieces])
     with temporary_folder("bisect") as folder:
-        path = folder / f"stump{load_exporter(target).suffix}"
+        path = folder / f"truncated{load_exporter(target).suffix}"
         try:
             _, values = convert(cut, target, spec, path, images, calibration)
         except MobilezooError as error:

@@ -29,7 +29,7 @@ class ExportOptions(Record):
     onnx_activations: Literal["int8", "uint8"] = Field(
         default="int8", description="activation type of int8 ONNX files; uint8 (u8s8) is faster on most x86 CPUs"
     )
-    image: bool = Field(default=False, description="uint8 pixels as input (Core ML: an image), normalised in the file")
+    image: bool = Field(default=False, description="uint8 pixels as input (Core ML: an image), normalized in the file")
     softmax: bool = Field(default=False, description="probabilities instead of logits")
     int8_io: bool = Field(
         default=False, description="int8 LiteRT files take and give int8; float only what int8 cannot do"
@@ -54,8 +54,8 @@ class ExportSpec(Record):
     in_chans: int = 3
     batch: int = Field(default=1, gt=0, description="fixed batch size of the file")
     precision: str = "fp32"
-    float_groups: tuple[int, ...] = ()
-    """Stretches of an int8 file that stay float, see `quantize.mixed`."""
+    float_segments: tuple[int, ...] = ()
+    """Segments of an int8 file that stay float, see `quantize.mixed`."""
     labels: tuple[str, ...] = ()
     checkpoint: str | None = None
     """Where the weights came from, for the record."""
@@ -77,14 +77,14 @@ class ExportSpec(Record):
 class MixedPrecision(Record):
     """What a search kept in float, and why."""
 
-    float_groups: tuple[int, ...]
+    float_segments: tuple[int, ...]
     top1_float: float
     top1_int8: float
     """With everything in int8."""
     top1: float
     """Of the file that was kept."""
     gains_db: dict[int, float]
-    """By how much each stretch, left in float alone, raises the signal-to-error ratio; empty where none had to be."""
+    """By how much each segment, left in float alone, raises the signal-to-error ratio; empty where none had to be."""
     tried: int
     """Files made."""
 
@@ -144,7 +144,7 @@ class Runner(ABC):
     output_index: int = 0
     """Which of `outputs` is read."""
     pixels: Preprocessing | None = None
-    """Set where the file takes raw pixels: batches, which come normalised, are turned back into them."""
+    """Set where the file takes raw pixels: batches, which come normalized, are turned back into them."""
     measurable: bool = True
     """Whether the time of `invoke` says anything about a device; false for Core ML's program check."""
 
@@ -156,7 +156,7 @@ class Runner(ABC):
         """Take one float32 NCHW batch of exactly the file's batch size; converts layout and type once."""
         from mobilezoo_export.feeding import as_input
 
-        self.feed([as_input(self.as_fed(batch), self.input, self.inputs)])
+        self.feed([as_input(self.to_input(batch), self.input, self.inputs)])
 
     @abstractmethod
     def invoke(self) -> None:
@@ -171,15 +171,15 @@ class Runner(ABC):
     def runtime(self) -> str:
         """Name and version of what computes."""
 
-    def as_fed(self, batch: "np.ndarray") -> "np.ndarray":
-        """A normalised batch in the values that the file takes: float32, or uint8 pixels."""
+    def to_input(self, batch: "np.ndarray") -> "np.ndarray":
+        """A normalized batch in the values that the file takes: float32, or uint8 pixels."""
         if self.pixels is None:
             return batch
-        from mobilezoo_export.app import to_pixels
+        from mobilezoo_export.pixels import to_pixels
 
         return to_pixels(batch, self.pixels)
 
-    def obtained(self) -> dict[str, str]:
+    def runtime_info(self) -> dict[str, str]:
         """What the runtime really uses (`delegate`, `partitions`, ...), as far as it tells; latency records keep it."""
         return {}
 
@@ -287,7 +287,7 @@ class Exporter(ABC):
         """What is in a file that its runtime can load; None for a format that nothing here can read."""
         return None
 
-    def notes_in(self, path: Path) -> str:
+    def read_metadata_text(self, path: Path) -> str:
         """The metadata that `export` wrote into a file, JSON; empty where there is none."""
         return ""
 
@@ -300,7 +300,7 @@ class Exporter(ABC):
         for module in self.modules:
             require(module, self.extra)
 
-    def check(self, model: "nn.Module", spec: ExportSpec) -> str | None:
+    def unsupported_reason(self, model: "nn.Module", spec: ExportSpec) -> str | None:
         """Why this model cannot be exported as `spec` says, or None. Raises MissingToolError."""
         self.require()
         if spec.precision not in self.precisions:
@@ -324,6 +324,6 @@ class Exporter(ABC):
         """Scales and zero points that the written file declares for its input and output."""
         return Borders()
 
-    def not_run(self, spec: ExportSpec) -> str | None:
+    def why_not_runnable(self, spec: ExportSpec) -> str | None:
         """Why a file of this target cannot be run on this machine, or None."""
         return None

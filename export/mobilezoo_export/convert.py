@@ -79,7 +79,7 @@ def convert(
         raise
     except Exception as error:
         raise ExportError(f"the {target} converter refused {spec.model}: {one_line(error)}") from error
-    if exporter.not_run(spec):
+    if exporter.why_not_runnable(spec):
         return Outcome(warnings=tuple(warnings), coverage=coverage(exporter, path)), None
     try:
         # Without a record, the runner would have to guess the layout of a square, few-pixel input.

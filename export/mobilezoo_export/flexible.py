@@ -14,10 +14,10 @@ from torch import nn
 from torch.fx import GraphModule
 
 from mobilezoo.errors import ExportError
-from mobilezoo_export.app import to_pixels
 from mobilezoo_export.contract import Exporter, ExportSpec, Runner
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.parity import measure_parity
+from mobilezoo_export.pixels import to_pixels
 from mobilezoo_export.tolerances import verdict
 
 if TYPE_CHECKING:
@@ -134,7 +134,7 @@ def check_graph(model: nn.Module, graph: nn.Module, spec: ExportSpec) -> None:
 
 @torch.no_grad()
 def run_in_batches(model: nn.Module, images: np.ndarray, spec: ExportSpec) -> np.ndarray:
-    """What a prepared network gives for normalised images."""
+    """What a prepared network gives for normalized images."""
     if spec.options.image:
         images = to_pixels(images, spec.preprocessing).astype(np.float32)
     return torch.cat([model(piece) for piece in torch.from_numpy(images).split(spec.batch)]).numpy()

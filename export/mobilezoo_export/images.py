@@ -23,15 +23,15 @@ def sample_images(spec: ExportSpec, count: int = 64, seed: int = 0) -> np.ndarra
         top, left = (int(rng.integers(0, length - side + 1)) for length in photograph.shape[:2])
         crop = Image.fromarray(photograph[top : top + side, left : left + side])
         crops.append(np.asarray(crop.resize(spec.resolution[::-1], Image.Resampling.BICUBIC), dtype=np.float32))
-    return normalise(np.stack(crops), spec)
+    return normalize(np.stack(crops), spec)
 
 
-def normalise(images_nhwc: np.ndarray, spec: ExportSpec) -> np.ndarray:
+def normalize(images_nhwc: np.ndarray, spec: ExportSpec) -> np.ndarray:
     """RGB images in 0..255, NHWC → float32 NCHW as the model expects; 2 or more than 4 channels are copies of grey."""
     scaled, prep = images_nhwc / 255.0, spec.preprocessing.for_channels(spec.in_chans)
     if spec.in_chans == 4:  # opaque
         scaled = np.concatenate([scaled, np.ones_like(scaled[..., :1])], axis=-1)
     elif spec.in_chans != 3:
         scaled = np.repeat(scaled @ np.array(LUMA)[:, None], spec.in_chans, axis=-1)
-    normalised = (scaled - np.array(prep.mean)) / np.array(prep.std)
-    return np.ascontiguousarray(normalised.transpose(0, 3, 1, 2), dtype=np.float32)
+    normalized = (scaled - np.array(prep.mean)) / np.array(prep.std)
+    return np.ascontiguousarray(normalized.transpose(0, 3, 1, 2), dtype=np.float32)

@@ -1,18 +1,18 @@
-"""What is written into LiteRT files behind the converter's back: names, notes for apps, and what is read of them."""
+"""Edits of converted LiteRT files: names of input and output, and the metadata entry."""
 
 from pathlib import Path
 from typing import Any
 
 from mobilezoo.artifacts import Quantization
-from mobilezoo_export.app import INPUT, KEY, OUTPUT
 from mobilezoo_export.contract import Borders
+from mobilezoo_export.metadata import INPUT, KEY, OUTPUT
 
 NAME_FIELD, DATA_FIELD = 10, 4
 """Places of a tensor's name and of a buffer's bytes in the vtables of TFLite's schema."""
 
 
 def name_and_note(path: Path, text: str) -> None:
-    """Name input and output, and append the notes as a metadata entry of the flatbuffer."""
+    """Name input and output, and append the text as a metadata entry of the flatbuffer."""
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -37,7 +37,7 @@ def _name_ends(model: Any) -> None:
 
 
 def keep_output_name(path: Path) -> None:
-    """Give a quantised file's output its name back, which the quantiser leaves to the int8 tensor before it.
+    """Give a quantized file's output its name back, which the quantizer leaves to the int8 tensor before it.
 
     In place: the file's other buffers stay where they are. The longer name is cut, and the int8 tensor renamed.
     """
@@ -84,8 +84,8 @@ def _quantization(schema: Any, tensor: Any) -> Quantization | None:
     return Quantization.parse(told, "file")
 
 
-def rewrite_notes(path: Path, text: str) -> None:
-    """Put other notes in the place of those of a finished file, whose buffers stay where they are.
+def rewrite_metadata(path: Path, text: str) -> None:
+    """Replace the metadata of a finished file in place; its buffers stay where they are.
 
     Room that is left over is filled with spaces, which JSON allows.
     """
@@ -97,15 +97,15 @@ def rewrite_notes(path: Path, text: str) -> None:
     path.write_bytes(data)
 
 
-def notes_in(path: Path) -> str:
-    """The text of the notes; empty where the file holds none."""
+def read_metadata_text(path: Path) -> str:
+    """Text of the metadata entry; empty for a file without one."""
     data = path.read_bytes()
     start, end = _span(data)
     return data[start:end].decode()
 
 
 def _span(data: bytes | bytearray) -> tuple[int, int]:
-    """Where the notes lie, inside the flatbuffer or behind it; an empty span where there are none."""
+    """Span of the metadata, inside the flatbuffer or behind it; empty for a file without it."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(data, 0)

@@ -1,4 +1,4 @@
-"""What files of others say of themselves: TFLite metadata packs, ONNX properties, Core ML descriptions, our own notes.
+"""Readers of the metadata in a file: TFLite packs, ONNX properties, Core ML descriptions, and our own entry.
 
 Only what is stated is taken; nothing is guessed. Layout of the packs: tensorflow/tflite-support, metadata_schema.fbs.
 """
@@ -12,6 +12,8 @@ from typing import Any
 from mobilezoo.artifacts import Preprocessing
 from mobilezoo.errors import ExportError
 from mobilezoo_export.contract import Told
+from mobilezoo_export.metadata import read_metadata
+from mobilezoo_export.registry import exporter_of
 
 LARGEST_LIST = 4_000_000
 """Bytes of a label file."""
@@ -26,19 +28,16 @@ LABEL_KEYS = ("labels", "names", "classes", "class_names", "id2label")
 
 
 def told_by(path: Path) -> Told:
-    """Read a file's own statements. Raises ExportError where they contradict what can be done here."""
-    from mobilezoo_export.app import read_notes
-    from mobilezoo_export.registry import exporter_of
-
-    notes = read_notes(path)
-    return _from_notes(notes) if notes else exporter_of(path).told_by(path)
+    """Read preprocessing, labels and output of a file. Raises ExportError for what is not supported here."""
+    metadata = read_metadata(path)
+    return _from_metadata(metadata) if metadata else exporter_of(path).told_by(path)
 
 
-def _from_notes(notes: dict[str, Any]) -> Told:
+def _from_metadata(metadata: dict[str, Any]) -> Told:
     """A file of ours that has lost its record."""
-    told, fields = notes.get("input", {}), Preprocessing.model_fields
-    prep = Preprocessing.parse({name: value for name, value in told.items() if name in fields}, "the notes inside")
-    return Told(prep, tuple(notes.get("labels", ())), notes.get("output"))
+    told, fields = metadata.get("input", {}), Preprocessing.model_fields
+    prep = Preprocessing.parse({name: value for name, value in told.items() if name in fields}, "the metadata inside")
+    return Told(prep, tuple(metadata.get("labels", ())), metadata.get("output"))
 
 
 # ---- TFLite ---------------------------------------------------------------------------------------------------------

@@ -20,12 +20,12 @@ from mobilezoo.artifacts import Artifact, Parity, file_stem, load_record_of, wri
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo.files import finish, sha256_of, size_of, through_memory, versions
 from mobilezoo.scratch import temporary_folder
-from mobilezoo_export.app import to_normalised, to_pixels
 from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.convert import CALIBRATION, IMAGES, PROGRAM, Converters, Outcome, convert
 from mobilezoo_export.flexible import program_of
 from mobilezoo_export.images import SAMPLE_NAME, sample_images
 from mobilezoo_export.parity import measure_parity
+from mobilezoo_export.pixels import to_normalized, to_pixels
 from mobilezoo_export.prepare import Prepared, eval_copy, prepare
 from mobilezoo_export.quantize.calibration import too_few
 from mobilezoo_export.registry import load_exporter
@@ -95,7 +95,7 @@ class _Work:
     ) -> None:
         self.folder, self.network, self.spec = folder, network, spec
         if spec.options.image:  # only what a uint8 can hold
-            images = to_normalised(to_pixels(images, spec.preprocessing), spec.preprocessing)
+            images = to_normalized(to_pixels(images, spec.preprocessing), spec.preprocessing)
         self.images, self.source, self.calibration, self.converters = images, source, calibration, converters
         self._prepared: Prepared | None = None
         self.reference = np.empty(0)
@@ -149,7 +149,7 @@ def _export_one(work: _Work, spec: ExportSpec, target: str, path: Path) -> Expor
     exporter = load_exporter(target)
     prepared = work.prepared
     try:
-        refusal = exporter.check(prepared.graph, spec)
+        refusal = exporter.unsupported_reason(prepared.graph, spec)
         if refusal is None and spec.precision in exporter.calibrated:
             refusal = too_few(work.calibration, spec)
     except MobilezooError as error:
@@ -199,13 +199,13 @@ def _record(
         input=exporter.input_spec(spec).model_copy(update={"quantization": borders.input}),
         output_quantization=borders.output,
         output="probabilities" if spec.options.softmax else "logits",
-        float_groups=spec.float_groups,
+        float_segments=spec.float_segments,
         preprocessing=spec.preprocessing,
         labels=spec.labels,
         sha256=sha256_of(written),
         size_bytes=size_of(written),
         parity=parity,
-        not_run=exporter.not_run(spec) if parity is None else None,
+        not_run=exporter.why_not_runnable(spec) if parity is None else None,
         zero_gammas=work.prepared.zero_gammas,
         coverage=outcome.coverage,
         checkpoint=os.path.relpath(spec.checkpoint, path.parent) if spec.checkpoint else None,

@@ -34,9 +34,9 @@ def prepare(network: nn.Module, spec: ExportSpec) -> Prepared:
     model = _fused(model, example)
     settle_padding(model, spec)
     if spec.options.image or spec.options.softmax:
-        from mobilezoo_export.app_model import AppModel
+        from mobilezoo_export.io_wrappers import IOWrapper
 
-        model = AppModel(model, spec)
+        model = IOWrapper(model, spec)
     if spec.options.flexible != "none":
         graph = flexible_graph(model, spec)
         changed = run_passes(graph, example_of(spec), FLEXIBLE_PASSES)

@@ -77,7 +77,7 @@ def load_runner(artifact: str | Path, threads: int = 1) -> "Runner":
 def with_record(artifact: str | Path) -> "tuple[Path, Artifact | None]":
     """A file that a runtime takes, and the record beside it, checked. Raises MobilezooError."""
     finish(Path(artifact).expanduser())
-    path = existing_path(artifact, "artefact")
+    path = existing_path(artifact, "artifact")
     return path, load_record_of(Artifact, path) if has_record(path) else None
 
 

@@ -59,7 +59,7 @@ class ArtifactFile:
 
 
 class Device(ABC):
-    """Measures artefacts. `measure` takes one measurement; repeating noisy ones and caching are done around it."""
+    """Measures artifacts. `measure` takes one measurement; repeating noisy ones and caching are done around it."""
 
     Config: ClassVar[type[DeviceConfig]] = DeviceConfig
 
@@ -67,7 +67,7 @@ class Device(ABC):
         self.config = config
 
     def for_artifact(self, artifact: ArtifactFile) -> "Device":
-        """The device that really measures this artefact: itself, unless it stands for several."""
+        """The device that really measures this artifact: itself, unless it stands for several."""
         return self
 
     def protocol_for(self, protocol: Protocol) -> Protocol:
@@ -125,7 +125,7 @@ def refuse_folded(artifact: ArtifactFile) -> None:
     if zero:
         raise DeviceError(
             f"{artifact.path.name} has {len(zero)} all-zero norm weights ({zero[0]}, ...): the converter folds their "
-            "branches away and the time would lie; export a trained model or randomise its norms (or allow it by "
+            "branches away and the time would lie; export a trained model or randomize its norms (or allow it by "
             "allow_folded / --allow-folded)"
         )
 

@@ -30,7 +30,7 @@ def runtime_of(target: str) -> Runtime | None:
 
 
 class HostConfig(DeviceConfig):
-    """`auto` takes the runtime that the artefact is for."""
+    """`auto` takes the runtime that the artifact is for."""
 
     type: Literal["host"] = "host"
     runtime: str = Field(description="an export target that this machine can time: onnx, litert, ...; or auto")
@@ -50,7 +50,7 @@ class HostDevice(Device):
     config: HostConfig
 
     def for_artifact(self, artifact: ArtifactFile) -> Device:
-        """The same device with the artefact's runtime. Raises DeviceError where this machine has none for it."""
+        """The same device with the artifact's runtime. Raises DeviceError where this machine has none for it."""
         target = artifact.record.target
         if runtime_of(target) is None:
             other = load_exporter(target).timed_by or f"use {', '.join(runtimes())}"
@@ -75,7 +75,7 @@ class HostDevice(Device):
         """Named by processor, system and runtime version."""
         timer = None if self.config.runtime == "auto" else runtime_of(self.config.runtime)
         if timer is None:
-            title = "the artefact's own"
+            title = "the artifact's own"
         else:
             version = versions([timer.package]).get(timer.package, "(not installed)")
             title = f"{timer.title} {version} ({timer.delegate})"

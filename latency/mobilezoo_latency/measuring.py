@@ -1,4 +1,4 @@
-"""The two things people do: `profile` one artefact, `compare` two; and `summarize` what came out."""
+"""The two things people do: `profile` one artifact, `compare` two; and `summarize` what came out."""
 
 from pathlib import Path
 
@@ -63,7 +63,7 @@ def _profile(
 
 
 class Comparison(Record):
-    """Two artefacts timed in turns on one device: how many times as long B takes as A."""
+    """Two artifacts timed in turns on one device: how many times as long B takes as A."""
 
     a: str
     b: str
@@ -91,7 +91,7 @@ def compare(
     turns: int = 15,
     allow_folded: bool = False,
 ) -> Comparison:
-    """Time two artefacts in turns (A B B A, so that a steady drift cancels), each in a process of its own.
+    """Time two artifacts in turns (A B B A, so that a steady drift cancels), each in a process of its own.
 
     Each turn holds the protocol's samples divided by `turns`. Raises DeviceError where the device cannot interleave.
     """
@@ -106,7 +106,7 @@ def compare(
     devices = [load_device(device).for_artifact(file) for file in files]
     for chosen in devices:
         if not isinstance(chosen, HostDevice):
-            raise DeviceError(f"device {chosen.config.name!r} cannot interleave two artefacts: profile each by itself")
+            raise DeviceError(f"device {chosen.config.name!r} cannot interleave two artifacts: profile each by itself")
         chosen.check()
     per_slice = max(4, -(-protocol.min_runs // (2 * turns))), protocol.min_s / (2 * turns)
     ratios = []

@@ -15,7 +15,7 @@ ANSWER_LIMIT_S = 900.0
 
 
 class WorkerSession:
-    """A fresh process that holds one loaded artefact. Use as a context manager.
+    """A fresh process that holds one loaded artifact. Use as a context manager.
 
     Samples, slices and figures are kept in the order they came; `run()` gives the record.
     """

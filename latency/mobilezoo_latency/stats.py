@@ -12,7 +12,7 @@ __all__ = ["bootstrap_interval", "mad", "median", "median_known", "percentile", 
 
 SEED = 20240229
 CELLS = 20_000_000
-"""Bound on resamples times samples, so that a long measurement is summarised in seconds."""
+"""Bound on resamples times samples, so that a long measurement is summarized in seconds."""
 
 
 def percentile(samples: Sequence[float], q: float) -> float:
@@ -30,8 +30,8 @@ def median_known(values: Iterable[float | None]) -> float | None:
 
 def mad(samples: Sequence[float]) -> float:
     """Median absolute deviation from the median, unscaled."""
-    centre = median(samples)
-    return median([abs(x - centre) for x in samples])
+    center = median(samples)
+    return median([abs(x - center) for x in samples])
 
 
 def bootstrap_interval(

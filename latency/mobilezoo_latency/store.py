@@ -1,4 +1,4 @@
-"""Results kept in a database: raw reports by artefact hash × device × protocol, nothing ever overwritten.
+"""Results kept in a database: raw reports by artifact hash × device × protocol, nothing ever overwritten.
 
 SQLite by default, PostgreSQL by URL (SQLAlchemy). Rows are added and deleted whole, one transaction each, so writers
 that run at the same time lose nothing. A row that is no valid result is named once and left out of everything.
@@ -139,7 +139,7 @@ class Store:
     def find(
         self, artifact_sha256: str, device: DeviceInfo, protocol: Protocol, noisy: bool = False
     ) -> LatencyReport | None:
-        """The newest quiet report of exactly this artefact, device and protocol, marked as cached.
+        """The newest quiet report of exactly this artifact, device and protocol, marked as cached.
 
         With `noisy`, the newest noisy one where there is no quiet one.
         """

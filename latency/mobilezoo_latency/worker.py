@@ -1,4 +1,4 @@
-"""The fresh process in which one artefact is loaded and timed: `python -m mobilezoo_latency.worker`.
+"""The fresh process in which one artifact is loaded and timed: `python -m mobilezoo_latency.worker`.
 
 Requests come as JSON lines on stdin, answers go as JSON lines to the original stdout; whatever a runtime prints is sent
 to stderr. Requests: {"op": "open", "artifact", "protocol"}, {"op": "sample", "min_samples", "min_s"}, {"op": "close"};
@@ -24,7 +24,7 @@ SEED = 0
 
 
 class Session:
-    """One loaded artefact and what has been counted since its first timed run."""
+    """One loaded artifact and what has been counted since its first timed run."""
 
     def __init__(self, artifact: str, protocol: Protocol) -> None:
         from mobilezoo_export.feeding import noise_for
@@ -95,7 +95,7 @@ class Session:
         grown = None if peak is None or self.memory_before is None else peak - self.memory_before
         threads = machine.busy_threads(self.threads_before, machine.thread_times_ns())
         obtained = {"threads": str(threads)} if threads is not None else {}
-        return {"memory_bytes": grown, "obtained": {**obtained, **self.runner.obtained()}}
+        return {"memory_bytes": grown, "obtained": {**obtained, **self.runner.runtime_info()}}
 
 
 def _import_runtime(artifact: str) -> None:

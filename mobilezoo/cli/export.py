@@ -56,7 +56,7 @@ def export(
     ] = None,
     classes: ClassesArg = None,
     bisect: Annotated[
-        bool, typer.Option("--bisect", help="Write no files: name the first layer that departs from PyTorch.")
+        bool, typer.Option("--bisect", help="Write no files: name the first layer that diverges from PyTorch.")
     ] = False,
     matrix: Annotated[
         bool, typer.Option("--matrix", help="Every variant, target and precision; goes on where it stopped.")
@@ -167,8 +167,8 @@ def print_findings(found: "list[Finding]") -> None:
         (f.target, f.precision, f.layer or "none: the whole network agrees", f.last_good or "", f.probes, f.reason)
         for f in found
     ]
-    columns = ("target", "precision", "first layer that departs", "last that agrees", "probes", "how")
-    print_table("where files depart from PyTorch", columns, rows)
+    columns = ("target", "precision", "first layer that diverges", "last that agrees", "probes", "how")
+    print_table("where files diverge from PyTorch", columns, rows)
 
 
 def print_mixed(results: "list[ExportResult]") -> None:
@@ -180,7 +180,7 @@ def print_mixed(results: "list[ExportResult]") -> None:
             f"{r.mixed.top1_int8:.2f}",
             f"{r.mixed.top1:.2f}",
             f"{r.mixed.drop:.2f}",
-            ", ".join(str(group + 1) for group in r.mixed.float_groups) or "none",
+            ", ".join(str(segment + 1) for segment in r.mixed.float_segments) or "none",
             r.mixed.tried,
         )
         for r in results
@@ -192,7 +192,7 @@ def print_mixed(results: "list[ExportResult]") -> None:
         "all int8",
         "this file",
         "drop",
-        "eighths in float",
+        "float segments",
         "files tried",
     )
     if rows:

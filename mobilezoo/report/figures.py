@@ -95,7 +95,7 @@ def _lines(title: str, unit: str, runs: Sequence[Curves], columns: Sequence[str]
 
 
 def latency_figure(rows: Sequence[LatencyRow]) -> Figure:
-    """The artefacts of one device kind: a box of all samples and dots of some per artefact, fastest on top."""
+    """The artifacts of one device kind: a box of all samples and dots of some per artifact, fastest on top."""
     rows = sorted(rows, key=lambda row: row.summary.median_ms)
     upper = max(row.summary.p99_ms for row in rows) * 1.15
     wide = rows[-1].summary.median_ms > 20 * rows[0].summary.median_ms

@@ -11,8 +11,8 @@ if TYPE_CHECKING:
     from mobilezoo_latency.operators import Profile
 
 WIDTH, ROW, GAP = 1200, 34, 2
-COLOURS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999933", "#cc6677", "#88ccee", "#bbbbbb")
-"""Paul Tol's bright scheme and three of his muted one: told apart by colour-blind readers."""
+COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999933", "#cc6677", "#88ccee", "#bbbbbb")
+"""Paul Tol's bright scheme and three of his muted one: told apart by color-blind readers."""
 LETTER_PX = 7.2
 
 
@@ -22,7 +22,7 @@ class Box(NamedTuple):
     label: str
     title: str
     ms: float
-    colour: int
+    color: int
 
 
 def flame(name: str, profile: "Profile") -> str:
@@ -59,11 +59,11 @@ def _row(boxes: Sequence[Box], number: int) -> str:
     x, parts = 0.0, []
     for box in boxes:
         width = WIDTH * box.ms / total
-        colour = COLOURS[box.colour % len(COLOURS)] if box.colour >= 0 else "#dddddd"
+        color = COLORS[box.color % len(COLORS)] if box.color >= 0 else "#dddddd"
         y = number * (ROW + GAP)
         parts.append(
             f'<g><title>{escape(box.title)}</title><rect x="{x:.2f}" y="{y}" width="{max(width - 0.5, 0.1):.2f}" '
-            f'height="{ROW}" fill="{colour}"/>{_text(box.label, x, y, width)}</g>'
+            f'height="{ROW}" fill="{color}"/>{_text(box.label, x, y, width)}</g>'
         )
         x += width
     return "".join(parts)

@@ -183,7 +183,7 @@ class Candidate:
     point: Point
     config: ModelConfig
     folder: Path
-    """A folder of its own, for checkpoints and artefacts; made by whoever needs it."""
+    """A folder of its own, for checkpoints and artifacts; made by whoever needs it."""
     report: Callable[[int, float], None]
     """`report(epoch, top1)` after each epoch; an exception of it ends the candidate and must pass through."""
 

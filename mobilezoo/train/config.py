@@ -6,7 +6,7 @@ from pydantic import Field, model_validator
 
 from mobilezoo.config import Record
 from mobilezoo.data.config import DataConfig
-from mobilezoo.preprocessing import COLOURS
+from mobilezoo.preprocessing import COLORS
 from mobilezoo.resolution import Resolution
 
 MOST_EPOCHS, MOST_RATE = 100_000, 1e6
@@ -183,7 +183,7 @@ class TrainConfig(Record):
 
     @model_validator(mode="after")
     def _reads_images(self) -> "TrainConfig":
-        if isinstance(self.in_chans, bool) or self.in_chans not in COLOURS:
+        if isinstance(self.in_chans, bool) or self.in_chans not in COLORS:
             raise ValueError(f"model_args.in_chans of 1 (grey), 3 (RGB) or 4 (RGBA), got {self.in_chans!r}")
         return self
 

@@ -1,4 +1,4 @@
-"""Files of a network for every target and precision, each compared with PyTorch; or the layer where a file departs."""
+"""Files of a network for every target and precision, each compared with PyTorch; or the layer where a file diverges."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
@@ -88,7 +88,7 @@ def export_network(
 def bisect_model(
     model: str, config: "ExportConfig", options: ModelOptions = NOTHING_SAID, *, hooks: Hooks = SILENT
 ) -> "list[Finding]":
-    """The first layer of each target and precision whose output departs from PyTorch."""
+    """The first layer of each target and precision whose output diverges from PyTorch."""
     from mobilezoo_export.bisect import bisect
 
     loaded = load_model(model, options)

@@ -18,17 +18,17 @@ def export_mixed(
 ) -> "list[ExportResult]":
     """One file for each target, with the fewest segments in float that hold top-1 on `images.labelled`."""
     from mobilezoo_export import ExportResult, export_model
-    from mobilezoo_export.mixed import search
+    from mobilezoo_export.quantize.mixed_search import search
 
     assert config.max_drop is not None
     source, max_drop = _labelled(loaded, config.precisions, images), config.max_drop
     top1_float = _float_top1(loaded, source, config.classes)
 
     def one(target: str) -> "ExportResult":
-        def make(groups: tuple[int, ...], folder: Path) -> "ExportResult":
+        def make(segments: tuple[int, ...], folder: Path) -> "ExportResult":
             return export_model(
                 loaded.network,
-                spec.model_copy(update={"float_groups": groups}),
+                spec.model_copy(update={"float_segments": segments}),
                 [target],
                 config.precisions,
                 folder,
@@ -48,7 +48,7 @@ def export_mixed(
             )
         except ExportError as error:
             return ExportResult(target=target, precision=config.precisions[0], status="failed", reason=str(error))
-        return make(found.float_groups, out).model_copy(update={"mixed": found})
+        return make(found.float_segments, out).model_copy(update={"mixed": found})
 
     return [one(target) for target in config.targets]
 

@@ -99,9 +99,9 @@ def tools_for(recipe: TrainConfig) -> "Tools":
         load_exporter(target).require()
 
     def fake_quantised(network: Any, example: Any) -> Any:
-        from mobilezoo_export.quantize.qat import FakeQuantised
+        from mobilezoo_export.quantize.qat import FakeQuantized
 
-        return FakeQuantised(network, example)
+        return FakeQuantized(network, example)
 
     return Tools(
         fake_quantised=fake_quantised if settings.qat else None,

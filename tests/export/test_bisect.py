@@ -14,7 +14,7 @@ from torch import nn
 from mobilezoo.artifacts import InputSpec
 from mobilezoo.errors import ExportError
 from mobilezoo_export import Exporter, ExportSpec, Runner, registry
-from mobilezoo_export.bisect import bisect, cuts, name_of, stump
+from mobilezoo_export.bisect import bisect, cut_points, name_of, truncate_at
 from mobilezoo_export.contract import TensorSpec
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.passes.graph import aten, calls
@@ -72,25 +72,25 @@ def faults(monkeypatch: pytest.MonkeyPatch) -> dict[Any, Any]:
     return FAULTS
 
 
-def test_every_stump_gives_its_layers_output(tiny: nn.Module, tiny_spec: ExportSpec) -> None:
+def test_every_truncated_network_gives_its_layers_output(tiny: nn.Module, tiny_spec: ExportSpec) -> None:
     graph = prepare(tiny, tiny_spec).graph
     x = torch.randn(tiny_spec.shape)
-    layers = cuts(graph)
+    layers = cut_points(graph)
     assert len(layers) > 5
     for node in layers:
-        value = stump(graph, node)(x)
+        value = truncate_at(graph, node)(x)
         value = value[0] if isinstance(value, list | tuple) else value
         assert value.shape == (1, node.meta["val"][0].numel())
     torch.testing.assert_close(value, tiny(x), rtol=1e-4, atol=1e-4)
 
 
 @pytest.mark.parametrize("wrong", [aten.relu.default, None])
-def test_the_first_layer_that_departs_is_named(
+def test_the_first_layer_that_diverges_is_named(
     tiny: nn.Module, tiny_spec: ExportSpec, faults: dict[Any, Any], wrong: Any
 ) -> None:
     images = sample_images(tiny_spec, 4)
     assert bisect(tiny, tiny_spec, "faulty", images).layer is None
-    names = [name_of(node) for node in cuts(prepare(tiny, tiny_spec).graph)]
+    names = [name_of(node) for node in cut_points(prepare(tiny, tiny_spec).graph)]
     faulty = next(i for i, name in enumerate(names) if "(hardswish)" in name)
     faults[aten.hardswish.default] = wrong
     found = bisect(tiny, tiny_spec, "faulty", images)

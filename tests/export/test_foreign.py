@@ -143,7 +143,7 @@ def exported(tiny_file: Callable[[str], ExportResult]) -> dict[str, Path]:
     return {target: Path(str(tiny_file(target).path)) for target in ("onnx", "litert", "coreml", "executorch")}
 
 
-def test_files_that_lost_their_record_tell_what_their_notes_hold(exported, tiny_spec, tmp_path):
+def test_files_that_lost_their_record_tell_what_their_metadata_holds(exported, tiny_spec, tmp_path):
     for target, source in exported.items():
         lost = tmp_path / source.name
         shutil.copytree(source, lost) if source.is_dir() else shutil.copy(source, lost)

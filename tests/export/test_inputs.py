@@ -8,8 +8,8 @@ import torch
 from torch import nn
 
 from mobilezoo_export import ExportOptions, ExportSpec, export_model, load_runner
-from mobilezoo_export.app import read_notes
 from mobilezoo_export.images import sample_images
+from mobilezoo_export.metadata import read_metadata
 from mobilezoo_export.targets.coreml import _drop_strays
 
 TARGETS = [
@@ -18,7 +18,7 @@ TARGETS = [
     pytest.param("coreml", marks=pytest.mark.slow),
     pytest.param("executorch", marks=pytest.mark.slow),
 ]
-COLOURS = {1: "grey (ITU-R 601 luma", 4: "RGBA (alpha 255"}
+COLORS = {1: "grey (ITU-R 601 luma", 4: "RGBA (alpha 255"}
 
 
 class Net(nn.Module):
@@ -63,8 +63,8 @@ def test_oblong_files_of_any_channels_compute_what_pytorch_does(
     assert result.artifact.parity is not None
     assert result.artifact.parity.snr_db > (80 if precision == "fp32" else 20)
     assert result.artifact.input.resolution == (12, 20)
-    written = read_notes(Path(str(result.path)))["input"]
-    assert written["channels"].startswith(COLOURS[channels])
+    written = read_metadata(Path(str(result.path)))["input"]
+    assert written["channels"].startswith(COLORS[channels])
     assert (written["resolution"], len(written["mean"])) == ([12, 20], channels)
     assert written["resize_and_crop"] == spec.preprocessing.rule((12, 20))
 

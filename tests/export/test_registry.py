@@ -31,8 +31,8 @@ def test_a_misspelt_target_offers_near_names() -> None:
         load_exporter("litret")
 
 
-def test_a_missing_artefact_and_a_foreign_suffix_are_one_line(tmp_path: Path) -> None:
-    with pytest.raises(MobilezooError, match="artefact not found"):
+def test_a_missing_artifact_and_a_foreign_suffix_are_one_line(tmp_path: Path) -> None:
+    with pytest.raises(MobilezooError, match="artifact not found"):
         load_runner(tmp_path / "none.onnx")
     (tmp_path / "model.txt").write_text("x")
     with pytest.raises(ExportError, match="suffix must be one of"):
@@ -40,7 +40,7 @@ def test_a_missing_artefact_and_a_foreign_suffix_are_one_line(tmp_path: Path) ->
 
 
 @pytest.mark.parametrize("suffix", [".onnx", ".tflite", ".pte"])
-def test_a_damaged_artefact_is_one_line(tmp_path: Path, suffix: str) -> None:
+def test_a_damaged_artifact_is_one_line(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
     path.write_bytes(b"not a model at all" * 10)
     with pytest.raises(ExportError, match="cannot be read as"):

@@ -134,8 +134,8 @@ def test_core_ml_refuses_an_unknown_system_and_int8_activations_before_ios17(
 ) -> None:
     exporter = load_exporter("coreml")
     old = tiny_spec.model_copy(update={"options": ExportOptions(coreml_target="iOS99")})
-    assert "unknown Core ML deployment target 'iOS99'" in str(exporter.check(tiny, old))
-    assert "iOS17" in str(exporter.check(tiny, tiny_spec.model_copy(update={"precision": "w8a8"})))
+    assert "unknown Core ML deployment target 'iOS99'" in str(exporter.unsupported_reason(tiny, old))
+    assert "iOS17" in str(exporter.unsupported_reason(tiny, tiny_spec.model_copy(update={"precision": "w8a8"})))
 
 
 def test_litert_converts_once_for_all_precisions_and_anew_for_other_weights(
@@ -160,7 +160,7 @@ def test_litert_converts_once_for_all_precisions_and_anew_for_other_weights(
 
 
 class Padded(nn.Module):
-    """A pad of its own between operators that are quantised, as MobileMamba's wavelets have on odd maps."""
+    """A pad of its own between operators that are quantized, as MobileMamba's wavelets have on odd maps."""
 
     def __init__(self) -> None:
         super().__init__()

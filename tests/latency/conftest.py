@@ -1,4 +1,4 @@
-"""Tiny artefacts with their records, built without a converter so that tests stay fast."""
+"""Tiny artifacts with their records, built without a converter so that tests stay fast."""
 
 from pathlib import Path
 from typing import Any
@@ -77,5 +77,5 @@ def tiny_tflite(tmp_path_factory: pytest.TempPathFactory) -> Path:
 
 @pytest.fixture
 def record_beside() -> Any:
-    """`write_record`, for tests that make artefacts of other targets."""
+    """`write_record`, for tests that make artifacts of other targets."""
     return write_record

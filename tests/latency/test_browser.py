@@ -368,7 +368,7 @@ def test_chromium_runs_both_runtimes_and_computes_what_the_host_computes(name, c
 
 
 @pytest.mark.slow
-def test_chromium_takes_the_bytes_of_a_quantised_file_of_others(chromium, shared, tmp_path):
+def test_chromium_takes_the_bytes_of_a_quantized_file_of_others(chromium, shared, tmp_path):
     file = shared / "foreign" / "tflite" / "coral_mobilenet_v1_0.25_128_quant.tflite"
     how = Protocol(name="browser test", min_s=0.2, max_repeats=1)
     report = profile(file, "chromium", how, store=Store(tmp_path / "latency.db"))

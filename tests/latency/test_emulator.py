@@ -140,7 +140,7 @@ def test_only_litert_files_and_one_thread_are_taken(tiny_onnx, tiny_tflite, tmp_
 
 
 @pytest.mark.parametrize("name", CORES)
-def test_the_same_artefact_gives_the_same_count_twice(name, emulator, tiny_tflite):
+def test_the_same_artifact_gives_the_same_count_twice(name, emulator, tiny_tflite):
     first, second = (count_blocks(emulator, core(name), tiny_tflite) for _ in range(2))
     assert first.instructions == second.instructions > 0
     assert sorted(first.blocks) == sorted(second.blocks)

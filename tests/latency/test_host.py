@@ -26,7 +26,7 @@ def store(tmp_path: Path) -> Store:
 
 
 @pytest.mark.parametrize("fixture", ["tiny_onnx", "tiny_tflite"])
-def test_an_artefact_is_timed_in_its_own_runtime(fixture, request, store):
+def test_an_artifact_is_timed_in_its_own_runtime(fixture, request, store):
     path = request.getfixturevalue(fixture)
     report = profile(path, protocol=QUICK, store=store)
     assert report.device.kind == "host"
@@ -131,7 +131,7 @@ def test_a_file_that_changed_after_its_record_is_refused(tiny_onnx, tmp_path):
         load_artifact(path)
 
 
-def test_an_artefact_the_runtime_refuses_is_one_line(tiny_onnx, tmp_path):
+def test_an_artifact_the_runtime_refuses_is_one_line(tiny_onnx, tmp_path):
     path = tmp_path / "broken.onnx"
     path.write_bytes(tiny_onnx.read_bytes()[:100])
     with pytest.raises(DeviceError, match=r"broken\.onnx") as error, WorkerSession(path, QUICK):

@@ -366,7 +366,7 @@ def test_a_runner_that_fails_is_named_with_its_last_words(launcher, tiny_tflite,
         device.measure(load_artifact(tiny_tflite), QUICK)
 
 
-def test_quantised_files_of_others_are_timed_and_said_to_be_unproven(launcher, shared, tmp_path):
+def test_quantized_files_of_others_are_timed_and_said_to_be_unproven(launcher, shared, tmp_path):
     device = stand_in(launcher, LocalLink(tmp_path))
     file = shared / "foreign" / "tflite" / "coral_mobilenet_v1_0.25_128_quant.tflite"
     report = profile(file, device, QUICK, store=Store(tmp_path / "latency.db"))
@@ -691,7 +691,7 @@ def with_runner(adb, launcher: str, kind: str, text: str, **runner: object) -> R
 
 
 def as_target(path: Path, folder: Path, target: str, suffix: str) -> Path:
-    """A copy of an artefact that claims another format."""
+    """A copy of an artifact that claims another format."""
     copy = folder / f"model{suffix}"
     shutil.copy(path, copy)
     record = load_artifact(path).record

@@ -47,7 +47,7 @@ def test_a_report_comes_back_whole_and_is_marked_as_cached(store):
     assert found.model_copy(update={"cached": False}) == made()
 
 
-def test_another_artefact_device_or_protocol_is_another_key(store):
+def test_another_artifact_device_or_protocol_is_another_key(store):
     store.add(made())
     assert store.find("b" * 64, INFO, Protocol()) is None
     assert store.find("a" * 64, INFO.model_copy(update={"threads": 2}), Protocol()) is None

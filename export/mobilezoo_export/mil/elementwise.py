@@ -1,4 +1,4 @@
-"""Element by element: arithmetic, comparisons, activations, casts and quantisation."""
+"""Element by element: arithmetic, comparisons, activations, casts and quantization."""
 
 from collections.abc import Callable
 
@@ -163,7 +163,7 @@ def dequantize(a: Arguments) -> torch.Tensor:
 
 
 def _grid(a: Arguments) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and zero point, shaped to broadcast along the quantised axis."""
+    """Scale and zero point, shaped to broadcast along the quantized axis."""
     rank, axis = a.tensor("input").dim(), a.integer("axis", 0)
 
     def spread(value: torch.Tensor) -> torch.Tensor:

@@ -111,8 +111,8 @@ def instance_norm(a: Arguments) -> torch.Tensor:
 def layer_norm(a: Arguments) -> torch.Tensor:
     x = a.tensor()
     axes = [axis % x.dim() for axis in a.integers("axes", list(range(x.dim())))]
-    centred = x - x.mean(axes, keepdim=True)
-    y = centred * torch.rsqrt(centred.square().mean(axes, keepdim=True) + a.number("epsilon", 1e-5))
+    centerd = x - x.mean(axes, keepdim=True)
+    y = centerd * torch.rsqrt(centerd.square().mean(axes, keepdim=True) + a.number("epsilon", 1e-5))
     shape = [x.shape[i] if i in axes else 1 for i in range(x.dim())]
     gamma, beta = a.maybe_tensor("gamma"), a.maybe_tensor("beta")
     y = y if gamma is None else y * gamma.reshape(shape)

@@ -29,7 +29,7 @@ def run(model: GraphModule) -> int:
 def _written_out(model: GraphModule, node: Node, source: Node, channels: int) -> Node:
     call = model.graph.call_function
     average = add_constant(model, torch.full((1, channels, 1, 1), 1.0 / channels), "channel_mean")
-    return normalised(
+    return normalized(
         model,
         node,
         source,
@@ -38,23 +38,23 @@ def _written_out(model: GraphModule, node: Node, source: Node, channels: int) ->
     )
 
 
-def normalised(
+def normalized(
     model: GraphModule, node: Node, source: Node, mean: Callable[[Node], Node], affine: Sequence[int]
 ) -> Node:
-    """`source` centred and scaled by a given mean, with weight, bias and epsilon of a group or layer norm `node`.
+    """`source` centerd and scaled by a given mean, with weight, bias and epsilon of a group or layer norm `node`.
 
     `affine` is the shape in which weight and bias broadcast.
     """
     call = model.graph.call_function
-    centred = call(aten.sub.Tensor, (source, mean(source)))
-    variance = mean(call(aten.mul.Tensor, (centred, centred)))
+    centerd = call(aten.sub.Tensor, (source, mean(source)))
+    variance = mean(call(aten.mul.Tensor, (centerd, centerd)))
     epsilon = argument(node, 4, "eps", 1e-5)
     inverse = call(aten.rsqrt.default, (call(aten.add.Tensor, (variance, epsilon)),))
     weight, bias = (constant(model, argument(node, i, name)) for i, name in ((2, "weight"), (3, "bias")))
     if weight is not None:
         factor = add_constant(model, weight.reshape(*affine), "norm_weight")
         inverse = call(aten.mul.Tensor, (inverse, factor))
-    new = call(aten.mul.Tensor, (centred, inverse))
+    new = call(aten.mul.Tensor, (centerd, inverse))
     if bias is not None:
         new = call(aten.add.Tensor, (new, add_constant(model, bias.reshape(*affine), "norm_bias")))
     return new

@@ -8,7 +8,7 @@ import torch
 from torch.fx import GraphModule, Node
 
 from mobilezoo_export.passes.graph import add_constant, aten, calls, replace, shape_of
-from mobilezoo_export.passes.groupnorm import normalised
+from mobilezoo_export.passes.groupnorm import normalized
 
 TO_LAST, TO_FIRST = [0, 2, 3, 1], [0, 3, 1, 2]
 
@@ -33,7 +33,7 @@ def run(model: GraphModule) -> int:
 
 
 def _image_behind(node: Node, source: Node) -> Node | None:
-    """The NCHW tensor that is normalised over its channels between two permutes, if so."""
+    """The NCHW tensor that is normalized over its channels between two permutes, if so."""
     if source.target is not aten.permute.default or list(source.args[1]) != TO_LAST:  # type: ignore[arg-type]
         return None
     back = all(user.target is aten.permute.default and list(user.args[1]) == TO_FIRST for user in node.users)  # type: ignore[arg-type]
@@ -43,7 +43,7 @@ def _image_behind(node: Node, source: Node) -> Node | None:
 
 def _over_channels(model: GraphModule, node: Node, image: Node, row: torch.Tensor) -> None:
     call, kernel = model.graph.call_function, add_constant(model, row[:, :, None, None], "channel_mean")
-    new = normalised(model, node, image, lambda x: call(aten.conv2d.default, (x, kernel)), (1, -1, 1, 1))
+    new = normalized(model, node, image, lambda x: call(aten.conv2d.default, (x, kernel)), (1, -1, 1, 1))
     for user in list(node.users):
         replace(user, new)
     model.graph.erase_node(node)
@@ -51,4 +51,4 @@ def _over_channels(model: GraphModule, node: Node, image: Node, row: torch.Tenso
 
 def _over_last(model: GraphModule, node: Node, source: Node, row: torch.Tensor) -> Node:
     call, weights = model.graph.call_function, add_constant(model, row, "feature_mean")
-    return normalised(model, node, source, lambda x: call(aten.linear.default, (x, weights)), (-1,))
+    return normalized(model, node, source, lambda x: call(aten.linear.default, (x, weights)), (-1,))

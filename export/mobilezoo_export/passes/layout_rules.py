@@ -87,7 +87,7 @@ def padding_in_order(pads: Sequence[int], order: Order) -> list[int]:
 def reshaped_order(before: Sequence[int], after: Sequence[int], order: Order) -> Order | None:
     """The order a reshape leaves when it is done on the stored tensor, or None where that would mix elements up.
 
-    A reshape merges and splits runs of neighbouring axes. It works on the stored tensor when the axes of each run lie
+    A reshape merges and splits runs of neighboring axes. It works on the stored tensor when the axes of each run lie
     together there, in the same sequence; axes of size one are never in the way.
     """
     groups = _runs(tuple(before), tuple(after))

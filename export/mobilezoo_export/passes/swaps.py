@@ -56,7 +56,7 @@ def _is_merged(node: Node, source: Node) -> bool:
 
 
 def _swapped(shape: tuple[int, ...], moves: list[int]) -> Blocks | None:
-    """The sizes of the blocks, or None where the permutation is more than one swap of neighbours."""
+    """The sizes of the blocks, or None where the permutation is more than one swap of neighbors."""
     moves = [axis % len(shape) for axis in moves]
     solid = [axis for axis in moves if shape[axis] != 1]
     order = sorted(solid)

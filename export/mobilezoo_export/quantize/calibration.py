@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mobilezoo.errors import ExportError
-from mobilezoo_export.app import to_pixels
 from mobilezoo_export.contract import ExportSpec
+from mobilezoo_export.pixels import to_pixels
 
 MIN_IMAGES = 8
 """Fewer leave activation ranges to chance."""
@@ -21,7 +21,7 @@ def too_few(calibration: Sequence[np.ndarray], spec: ExportSpec) -> str | None:
 
 
 def calibration_batches(calibration: Sequence[np.ndarray], spec: ExportSpec) -> list[np.ndarray]:
-    """Float32 NCHW arrays of exactly `spec.batch` images: normalised, or pixel values where the file takes those.
+    """Float32 NCHW arrays of exactly `spec.batch` images: normalized, or pixel values where the file takes those.
 
     Raises ExportError for too few or misshapen images."""
     if reason := too_few(calibration, spec):

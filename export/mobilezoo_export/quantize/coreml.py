@@ -12,10 +12,10 @@ from mobilezoo_export.quantize.mixed import float_positions
 WEIGHTED = ("conv", "conv_transpose", "linear", "matmul")
 
 
-def compress(model: Any, precision: str, batches: Sequence[np.ndarray] = (), float_groups: Sequence[int] = ()) -> Any:
+def compress(model: Any, precision: str, batches: Sequence[np.ndarray] = (), float_segments: Sequence[int] = ()) -> Any:
     """The same ML Program with smaller weights; activations stay float16 except with `w8a8`.
 
-    `float_groups` keep their weights (and their activations) as they are.
+    `float_segments` keep their weights (and their activations) as they are.
     """
     import coremltools.optimize.coreml as cto
 
@@ -23,24 +23,24 @@ def compress(model: Any, precision: str, batches: Sequence[np.ndarray] = (), flo
         palette = cto.OpPalettizerConfig(mode="kmeans", nbits=int(precision[-1]))
         return cto.palettize_weights(model, cto.OptimizationConfig(global_config=palette))
     if precision == "w8a8":
-        model = _quantise_activations(model, batches, float_groups)
+        model = _quantize_activations(model, batches, float_segments)
     linear = cto.OpLinearQuantizerConfig(mode="linear_symmetric", granularity="per_channel")
-    config = cto.OptimizationConfig(global_config=linear, op_name_configs=_kept_float(model, float_groups))
+    config = cto.OptimizationConfig(global_config=linear, op_name_configs=_kept_float(model, float_segments))
     return cto.linear_quantize_weights(model, config)
 
 
-def _kept_float(model: Any, groups: Sequence[int]) -> dict[str, None]:
+def _kept_float(model: Any, segments: Sequence[int]) -> dict[str, None]:
     """Operators without compression, by name."""
     operations = [item for item in model._mil_program.functions["main"].operations if item.op_type != "const"]
-    kept = float_positions([item.op_type in WEIGHTED for item in operations], groups)
+    kept = float_positions([item.op_type in WEIGHTED for item in operations], segments)
     return {operations[position].name: None for position in sorted(kept)}
 
 
-def _quantise_activations(model: Any, batches: Sequence[np.ndarray], float_groups: Sequence[int]) -> Any:
+def _quantize_activations(model: Any, batches: Sequence[np.ndarray], float_segments: Sequence[int]) -> Any:
     import coremltools.optimize.coreml as cto
 
     linear = cto.experimental.OpActivationLinearQuantizerConfig(mode="linear_symmetric")
-    config = cto.OptimizationConfig(global_config=linear, op_name_configs=_kept_float(model, float_groups))
+    config = cto.OptimizationConfig(global_config=linear, op_name_configs=_kept_float(model, float_segments))
     with _our_ranges(activation_ranges(model, batches)):
         return cto.experimental.linear_quantize_activations(model, config, sample_data=[{}])
 
@@ -48,7 +48,7 @@ def _quantise_activations(model: Any, batches: Sequence[np.ndarray], float_group
 def activation_ranges(model: Any, batches: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
     """{value name: {"rmin": ..., "rmax": ...}} over all batches, from the program check.
 
-    Values that meet in one concatenation share a range, so that it needs no requantisation.
+    Values that meet in one concatenation share a range, so that it needs no requantization.
     """
     from mobilezoo_export.mil.program import Program
 

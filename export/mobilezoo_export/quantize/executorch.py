@@ -1,4 +1,4 @@
-"""ExecuTorch: PT2E quantisation with the XNNPACK quantiser (int8 activations, int8 weights per channel)."""
+"""ExecuTorch: PT2E quantization with the XNNPACK quantizer (int8 activations, int8 weights per channel)."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -17,24 +17,24 @@ def to_int8(
     model: nn.Module,
     example: torch.Tensor,
     batches: Sequence[np.ndarray],
-    float_groups: Sequence[int] = (),
+    float_segments: Sequence[int] = (),
     dynamic_shapes: Any = None,
 ) -> Any:
-    """The traced network with quantise/dequantise pairs, ranges from `batches`; `float_groups` stay float.
+    """The traced network with quantize/dequantize pairs, ranges from `batches`; `float_segments` stay float.
 
     `dynamic_shapes` are `torch.export`'s, for files that take other sizes than `example`'s.
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
     graph = torch.export.export(model, (example,), dynamic_shapes=dynamic_shapes).module(check_guards=False)
-    observed = prepare_pt2e(graph, quantizer(float_groups=float_groups))
+    observed = prepare_pt2e(graph, quantizer(float_segments=float_segments))
     for batch in batches:
         observed(torch.from_numpy(batch))
     return convert_pt2e(observed)
 
 
-def quantizer(qat: bool = False, float_groups: Sequence[int] = ()) -> Any:
-    """XNNPACK's quantiser, for ranges measured after training or learned in it."""
+def quantizer(qat: bool = False, float_segments: Sequence[int] = ()) -> Any:
+    """XNNPACK's quantizer, for ranges measured after training or learned in it."""
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,
@@ -54,7 +54,7 @@ def quantizer(qat: bool = False, float_groups: Sequence[int] = ()) -> Any:
             node.meta[KEY] = QuantizationAnnotation({source: shared}, shared, _annotated=True)
 
     class Mixed(XNNPACKQuantizer):
-        """Pads keep their input's scale; the annotations of the stretches that stay float are taken away again."""
+        """Pads keep their input's scale; the annotations of the segments that stay float are taken away again."""
 
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             annotated: torch.fx.GraphModule = super().annotate(model)
@@ -62,7 +62,7 @@ def quantizer(qat: bool = False, float_groups: Sequence[int] = ()) -> Any:
             for node in nodes:
                 share_scale(node)
             propagate_annotation(annotated)
-            for position in float_positions([node.target in WEIGHTED for node in nodes], float_groups):
+            for position in float_positions([node.target in WEIGHTED for node in nodes], float_segments):
                 nodes[position].meta.pop(KEY, None)
             return annotated
 

@@ -21,36 +21,36 @@ ELEMENTWISE = ("ADD", "SUB", "MUL", "RESHAPE")
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "BATCH_MATMUL")
 
 
-def quantise(
+def quantize(
     source: Path,
     target: Path,
     precision: str,
-    batches_as_fed: Sequence[np.ndarray] = (),
+    input_batches: Sequence[np.ndarray] = (),
     int8_io: bool = False,
-    float_groups: Sequence[int] = (),
+    float_segments: Sequence[int] = (),
 ) -> None:
-    """Write `target` from the float32 file `source`; `batches_as_fed` are in the file's own layout.
+    """Write `target` from the float32 file `source`; `input_batches` are in the file's own layout.
 
-    `int8_io`: int8 files take and give int8 tensors, float only what the quantiser cannot do in int8, as accelerators
+    `int8_io`: int8 files take and give int8 tensors, float only what the quantizer cannot do in int8, as accelerators
     want; otherwise they convert at their borders, around norms, and around what is faster in float on CPUs.
-    `float_groups` stay float.
+    `float_segments` stay float.
     """
     from ai_edge_quantizer import quantizer
 
     engine = quantizer.Quantizer(
-        str(source), _recipe(precision, int8_io) + _kept_float(source, precision, int8_io, float_groups)
+        str(source), _recipe(precision, int8_io) + _kept_float(source, precision, int8_io, float_segments)
     )
-    ranges = _ranges(source, engine, batches_as_fed) if engine.need_calibration else None
+    ranges = _ranges(source, engine, input_batches) if engine.need_calibration else None
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
-        made = Path(folder) / "quantised.tflite"
+        made = Path(folder) / "quantized.tflite"
         engine.quantize(ranges).export_model(made)
-        target.write_bytes(made.read_bytes())  # the quantiser marks its files as programs
+        target.write_bytes(made.read_bytes())  # the quantizer marks its files as programs
 
 
-def _ranges(source: Path, engine: Any, batches_as_fed: Sequence[np.ndarray]) -> Any:
+def _ranges(source: Path, engine: Any, input_batches: Sequence[np.ndarray]) -> Any:
     """Smallest and largest value of each tensor over all images.
 
-    The quantiser's own default is a moving average, which forgets rare large values and clips them.
+    The quantizer's own default is a moving average, which forgets rare large values and clips them.
     """
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
@@ -59,7 +59,7 @@ def _ranges(source: Path, engine: Any, batches_as_fed: Sequence[np.ndarray]) -> 
     recipes = recipe_manager.RecipeManager()
     recipes.load_quantization_recipe(engine.get_quantization_recipe())
     measuring = calibrator.Calibrator(str(source), num_threads=1, qsv_update_func=qsv_utils.min_max_update)
-    measuring.calibrate({key: [{name: batch} for batch in batches_as_fed]}, recipes)
+    measuring.calibrate({key: [{name: batch} for batch in input_batches]}, recipes)
     return measuring.get_model_qsvs()
 
 
@@ -79,9 +79,9 @@ def _recipe(precision: str, int8_io: bool) -> Any:
     return [{"regex": ".*", "operation": "*", "algorithm_key": "float_casting", "op_config": settings}]
 
 
-def _kept_float(source: Path, precision: str, int8_io: bool, groups: Sequence[int]) -> list[dict[str, Any]]:
-    """Recipe entries that leave some operators as they are; the quantiser knows them by their outputs."""
-    if not groups and (precision != "int8" or int8_io):
+def _kept_float(source: Path, precision: str, int8_io: bool, segments: Sequence[int]) -> list[dict[str, Any]]:
+    """Recipe entries that leave some operators as they are; the quantizer knows them by their outputs."""
+    if not segments and (precision != "int8" or int8_io):
         return []
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffer
 
@@ -89,7 +89,7 @@ def _kept_float(source: Path, precision: str, int8_io: bool, groups: Sequence[in
     graph = model.subgraphs[0]
     codes = [model.operatorCodes[operator.opcodeIndex].builtinCode for operator in graph.operators]
     names = [flatbuffer.TFL_OP_CODE_TO_NAME.get(code, "") for code in codes]
-    kept = set(float_positions([name in WEIGHTED for name in names], groups)) if groups else set()
+    kept = set(float_positions([name in WEIGHTED for name in names], segments)) if segments else set()
     if precision == "int8" and not int8_io:
         kept |= _norms(graph, names)
     scopes = [flatbuffer.get_op_scope(graph.operators[position], graph.tensors) for position in sorted(kept)]

@@ -1,4 +1,4 @@
-"""ONNX: float16 tensors, or static int8 as quantise/dequantise pairs (per channel, signed)."""
+"""ONNX: float16 tensors, or static int8 as quantize/dequantize pairs (per channel, signed)."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -7,7 +7,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilezoo_export.app import INPUT
+from mobilezoo_export.metadata import INPUT
 from mobilezoo_export.quantize.mixed import float_positions
 
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
@@ -21,9 +21,13 @@ def to_float16(proto: Any) -> Any:
 
 
 def to_int8(
-    proto: Any, batches: Sequence[np.ndarray], path: Path, unsigned_activations: bool, float_groups: Sequence[int] = ()
+    proto: Any,
+    batches: Sequence[np.ndarray],
+    path: Path,
+    unsigned_activations: bool,
+    float_segments: Sequence[int] = (),
 ) -> None:
-    """Write `path`: int8 weights per channel, activations with ranges from `batches`; `float_groups` stay float.
+    """Write `path`: int8 weights per channel, activations with ranges from `batches`; `float_segments` stay float.
 
     `unsigned_activations` (u8s8) is for x86 CPUs, whose integer kernels multiply unsigned with signed bytes.
     """
@@ -43,12 +47,12 @@ def to_int8(
             per_channel=True,
             activation_type=QuantType.QUInt8 if unsigned_activations else QuantType.QInt8,
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_names(onnx.load(prepared).graph, float_groups),
+            nodes_to_exclude=_names(onnx.load(prepared).graph, float_segments),
         )
 
 
-def _names(graph: Any, groups: Sequence[int]) -> list[str]:
-    kept = float_positions([node.op_type in WEIGHTED for node in graph.node], groups)
+def _names(graph: Any, segments: Sequence[int]) -> list[str]:
+    kept = float_positions([node.op_type in WEIGHTED for node in graph.node], segments)
     return [graph.node[position].name for position in sorted(kept)]
 
 

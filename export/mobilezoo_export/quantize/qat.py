@@ -1,8 +1,8 @@
-"""Quantisation-aware training through PT2E: a network's training graph with fake quantisation, and its int8 file.
+"""Quantization-aware training through PT2E: a network's training graph with fake quantization, and its int8 file.
 
 The graph shares parameters and batch statistics with the network it was made of, so training the graph trains the
 network: its own checkpoint then holds weights that bear int8, for every target. The ExecuTorch file made here keeps
-the learned ranges as well, with the quantiser that the ExecuTorch exporter uses after training.
+the learned ranges as well, with the quantizer that the ExecuTorch exporter uses after training.
 """
 
 import copy
@@ -17,7 +17,7 @@ MODE_AT = {"aten.batch_norm.default": 5, "aten.dropout.default": 2}
 """Operator → which argument says that the network is in training."""
 
 
-class FakeQuantised(nn.Module):
+class FakeQuantized(nn.Module):
     """What trains in place of the network; ranges follow the batches in training and stand still in evaluation."""
 
     def __init__(self, network: nn.Module, example: torch.Tensor) -> None:
@@ -38,7 +38,7 @@ class FakeQuantised(nn.Module):
         logits: torch.Tensor = self.graph(x_bchw)
         return logits
 
-    def train(self, mode: bool = True) -> "FakeQuantised":
+    def train(self, mode: bool = True) -> "FakeQuantized":
         """Exported graphs hold the mode in their nodes."""
         from torchao.quantization.pt2e import disable_observer, enable_observer
 
@@ -63,7 +63,7 @@ class FakeQuantised(nn.Module):
         self.graph.load_state_dict(state)
 
     def converted(self) -> nn.Module:
-        """A copy with real quantise/dequantise pairs and integer weights, as every PT2E back end takes it."""
+        """A copy with real quantize/dequantize pairs and integer weights, as every PT2E back end takes it."""
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
         self.eval()
@@ -75,10 +75,10 @@ class FakeQuantised(nn.Module):
 
 
 def _check(network: nn.Module) -> None:
-    """What fake quantisation cannot train, told before a step gives NaN."""
+    """What fake quantization cannot train, told before a step gives NaN."""
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d) and module.affine and bool((module.weight == 0).any()):
-            raise ConfigError(f"quantisation-aware training divides by the scale of {name!r}, which is 0: "
+            raise ConfigError(f"quantization-aware training divides by the scale of {name!r}, which is 0: "
                               "start from trained weights with checkpoint=PATH")  # fmt: skip
         if type(module).__name__ == "DropPath" and getattr(module, "drop_prob", None):
-            raise ConfigError("quantisation-aware training cannot drop paths: set model_args.drop_path_rate=0")
+            raise ConfigError("quantization-aware training cannot drop paths: set model_args.drop_path_rate=0")

@@ -1,4 +1,4 @@
-"""The int8 files of a network trained with fake quantisation: ExecuTorch and ONNX keep the ranges it learned.
+"""The int8 files of a network trained with fake quantization: ExecuTorch and ONNX keep the ranges it learned.
 
 LiteRT's converter refuses PT2E's per-channel weights (litert-torch 0.10); LiteRT and Core ML take the trained weights
 from the checkpoint and measure ranges themselves, as after any training.
@@ -16,7 +16,7 @@ from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo.files import sha256_of, size_of, versions
 from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.parity import measure_parity
-from mobilezoo_export.quantize.qat import FakeQuantised
+from mobilezoo_export.quantize.qat import FakeQuantized
 from mobilezoo_export.quiet import quiet
 from mobilezoo_export.registry import load_exporter, load_runner
 from mobilezoo_export.tolerances import verdict
@@ -25,9 +25,9 @@ TARGETS = ("executorch", "onnx")
 
 
 def write_int8(
-    trained: FakeQuantised, spec: ExportSpec, folder: Path, images: np.ndarray, images_name: str
+    trained: FakeQuantized, spec: ExportSpec, folder: Path, images: np.ndarray, images_name: str
 ) -> list[ExportResult]:
-    """`MODEL.int8-qat.pte` and `.onnx`, each run and compared with the fake-quantised network on `images` (NCHW)."""
+    """`MODEL.int8-qat.pte` and `.onnx`, each run and compared with the fake-quantized network on `images` (NCHW)."""
     spec = spec.model_copy(update={"precision": "int8"})
     with quiet(), torch.no_grad():
         trained.eval()
@@ -77,7 +77,7 @@ def _write(integer: nn.Module, spec: ExportSpec, target: str, path: Path) -> Non
 
         with quiet(), torch.no_grad():
             path.write_bytes(lower(integer, torch.zeros(spec.shape), spec))
-    else:  # the pairs are in the network already: nothing is left to quantise
+    else:  # the pairs are in the network already: nothing is left to quantize
         load_exporter(target).export(integer, spec.model_copy(update={"precision": "fp32"}), path)
 
 

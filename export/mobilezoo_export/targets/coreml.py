@@ -11,10 +11,10 @@ from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
 from mobilezoo.reading import read_json
-from mobilezoo_export import app, coverage, packs
-from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
+from mobilezoo_export import coverage, packs
 from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, TensorSpec, Told
 from mobilezoo_export.feeding import image_input
+from mobilezoo_export.metadata import INPUT, KEY, OUTPUT, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quiet import quiet
 
@@ -47,13 +47,15 @@ class CoreMLExporter(Exporter):
     def reading(self, path: Path) -> Reading:
         return coverage.read_coreml(path)
 
-    def notes_in(self, path: Path) -> str:
-        return app.coreml_notes(path)
+    def read_metadata_text(self, path: Path) -> str:
+        import coremltools as ct
+
+        return str(ct.utils.load_spec(str(path)).description.metadata.userDefined.get(KEY, ""))
 
     def told_by(self, path: Path) -> Told:
         return packs.from_coreml(path)
 
-    def check(self, model: "nn.Module", spec: ExportSpec) -> str | None:
+    def unsupported_reason(self, model: "nn.Module", spec: ExportSpec) -> str | None:
         if spec.options.coreml_target not in TARGETS:
             return f"unknown Core ML deployment target {spec.options.coreml_target!r}: use {', '.join(TARGETS)}"
         if spec.precision == "w8a8" and spec.options.coreml_target < "iOS17":
@@ -70,7 +72,7 @@ class CoreMLExporter(Exporter):
             return "Core ML takes images one by one: use flexible=resolution, or leave image out"
         if spec.options.flexible in ("resolution", "both") and _resizes_nearest(model):
             return "Core ML has no nearest upsampling to a size that is not fixed: export one file per resolution"
-        return super().check(model, spec)
+        return super().unsupported_reason(model, spec)
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
@@ -96,8 +98,8 @@ class CoreMLExporter(Exporter):
             )
             if spec.precision not in ("fp32", "fp16"):
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
-                converted = compress(converted, spec.precision, batches, spec.float_groups)
-            converted.user_defined_metadata[KEY] = notes_text(spec, "NCHW")
+                converted = compress(converted, spec.precision, batches, spec.float_segments)
+            converted.user_defined_metadata[KEY] = metadata_text(spec, "NCHW")
             converted.save(str(path))
             _drop_strays(path)
         return []
@@ -131,8 +133,8 @@ def _inputs(spec: ExportSpec) -> list[Any]:
     ]
     if not spec.options.image:
         return [ct.TensorType(name=INPUT, shape=sizes)]
-    colours = ct.colorlayout.GRAYSCALE if spec.in_chans == 1 else ct.colorlayout.RGB
-    return [ct.ImageType(name=INPUT, shape=sizes, color_layout=colours)]
+    colors = ct.colorlayout.GRAYSCALE if spec.in_chans == 1 else ct.colorlayout.RGB
+    return [ct.ImageType(name=INPUT, shape=sizes, color_layout=colors)]
 
 
 class CoreMLRunner(Runner):

@@ -10,10 +10,10 @@ import numpy as np
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
-from mobilezoo_export import app, coverage
-from mobilezoo_export.app import KEY, notes_text
+from mobilezoo_export import coverage
 from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec
 from mobilezoo_export.feeding import image_input
+from mobilezoo_export.metadata import KEY, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quiet import quiet
 
@@ -74,8 +74,14 @@ class ExecuTorchExporter(Exporter):
     def reading(self, path: Path) -> Reading:
         return coverage.read_executorch(path)
 
-    def notes_in(self, path: Path) -> str:
-        return app.executorch_notes(path)
+    def read_metadata_text(self, path: Path) -> str:
+        from executorch.runtime import Runtime
+
+        program = Runtime.get().load_program(path)
+        if KEY not in program.method_names:
+            return ""
+        method = program.load_method(KEY)
+        return str(method.execute([])[0]) if method is not None else ""
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
@@ -83,8 +89,8 @@ class ExecuTorchExporter(Exporter):
         import torch
 
         with quiet(), torch.no_grad():
-            from mobilezoo_export.app_model import FromBytes
             from mobilezoo_export.flexible import dynamic_shapes, example_of, flexible_graph
+            from mobilezoo_export.io_wrappers import Uint8Input
             from mobilezoo_export.passes import run_passes
             from mobilezoo_export.passes.graph import trace
             from mobilezoo_export.quantize.executorch import HalfInside, to_int8
@@ -94,11 +100,11 @@ class ExecuTorchExporter(Exporter):
             run_passes(model, example, FLEXIBLE_PASSES if sizes else PASSES)
             if spec.precision == "int8":
                 batches = calibration_batches(calibration, spec)
-                model = to_int8(model, example, batches, spec.float_groups, sizes)
+                model = to_int8(model, example, batches, spec.float_segments, sizes)
             elif spec.precision == "fp16":
                 model = HalfInside(copy.deepcopy(model).half())
             if spec.options.image:
-                model, example = FromBytes(model), example.to(torch.uint8)
+                model, example = Uint8Input(model), example.to(torch.uint8)
             path.write_bytes(lower(model, example, spec))
         return []
 
@@ -117,7 +123,7 @@ def lower(model: "nn.Module", example: Any, spec: ExportSpec) -> bytes:
         # The check of the program reads computed sizes as numbers, which fixes them.
         compile_config=EdgeCompileConfig(_check_ir_validity=False) if sizes else None,
         partitioner=[XnnpackPartitioner()],
-        constant_methods={KEY: notes_text(spec, "NCHW")},
+        constant_methods={KEY: metadata_text(spec, "NCHW")},
     )
     return bytes(lowered.to_executorch().buffer)
 

@@ -12,11 +12,11 @@ from mobilezoo.artifacts import Artifact, InputSpec, Quantization
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
 from mobilezoo_export import coverage, litert_file, packs
-from mobilezoo_export.app import notes_text
 from mobilezoo_export.contract import Borders, Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec, Told
 from mobilezoo_export.feeding import dequantized, image_input, sized
+from mobilezoo_export.metadata import metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
-from mobilezoo_export.quantize.litert import quantise
+from mobilezoo_export.quantize.litert import quantize
 from mobilezoo_export.quiet import quiet
 
 if TYPE_CHECKING:
@@ -35,8 +35,8 @@ PASSES = (
     "concat",
 )
 
-BORDER_NOTES, CHANNEL_NOTES = 1000, 100
-"""Bytes that the notes on integers at a file's borders need at most: in all, and per channel."""
+BORDER_METADATA, CHANNEL_METADATA = 1000, 100
+"""Most bytes that metadata on integer inputs and outputs adds: in all, and per channel."""
 
 _last: tuple[tuple[Any, ...], bytes] | None = None
 """(network, state of its weights, shape, options) and the float file that was made of them last."""
@@ -59,34 +59,34 @@ class LiteRTExporter(Exporter):
     def reading(self, path: Path) -> Reading:
         return coverage.read_litert(path)
 
-    def notes_in(self, path: Path) -> str:
-        return litert_file.notes_in(path)
+    def read_metadata_text(self, path: Path) -> str:
+        return litert_file.read_metadata_text(path)
 
     def told_by(self, path: Path) -> Told:
         return packs.from_litert(path)
 
-    def check(self, model: "nn.Module", spec: ExportSpec) -> str | None:
+    def unsupported_reason(self, model: "nn.Module", spec: ExportSpec) -> str | None:
         if spec.options.int8_io and spec.options.image:
             return "int8_io and image are two kinds of input: choose one"
-        return super().check(model, spec)
+        return super().unsupported_reason(model, spec)
 
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
     ) -> list[str]:
         with quiet():
             path.write_bytes(self._converted(model, spec))
-            # Before quantising: the quantiser's files hold buffers that the schema's classes would lose.
-            text = notes_text(spec, spec.options.layout)
+            # Before quantizing: the quantizer's files hold buffers that the schema's classes would lose.
+            text = metadata_text(spec, spec.options.layout)
             litert_file.name_and_note(
-                path, text + " " * (BORDER_NOTES + CHANNEL_NOTES * spec.in_chans if _integers(spec) else 0)
+                path, text + " " * (BORDER_METADATA + CHANNEL_METADATA * spec.in_chans if _integers(spec) else 0)
             )
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
-                fed = [self._as_fed(batch, spec) for batch in batches]
-                quantise(path, path, spec.precision, fed, spec.options.int8_io, spec.float_groups)
+                fed = [self._to_input(batch, spec) for batch in batches]
+                quantize(path, path, spec.precision, fed, spec.options.int8_io, spec.float_segments)
                 litert_file.keep_output_name(path)
             if _integers(spec):
-                litert_file.rewrite_notes(path, notes_text(spec, spec.options.layout, self.borders(path)))
+                litert_file.rewrite_metadata(path, metadata_text(spec, spec.options.layout, self.borders(path)))
         return []
 
     def _converted(self, model: "nn.Module", spec: ExportSpec) -> bytes:
@@ -94,7 +94,7 @@ class LiteRTExporter(Exporter):
         import litert_torch
         import torch
 
-        from mobilezoo_export.app_model import FromBytes
+        from mobilezoo_export.io_wrappers import Uint8Input
         from mobilezoo_export.passes import run_passes
         from mobilezoo_export.passes.graph import trace
 
@@ -109,13 +109,13 @@ class LiteRTExporter(Exporter):
                 example = torch.zeros(self.input_spec(spec).shape)
                 graph = trace(_channels_last_input(model) if spec.options.layout == "NHWC" else model, example)
                 run_passes(graph, example, PASSES)
-                whole = _frozen(FromBytes(graph) if spec.options.image else graph)
+                whole = _frozen(Uint8Input(graph) if spec.options.image else graph)
                 file = Path(folder) / "float.tflite"
                 litert_torch.convert(whole, (example.to(getattr(torch, spec.dtype)),)).export(str(file))
                 _last = asked(), file.read_bytes()  # tracing counts as a change of the weights
         return _last[1]
 
-    def _as_fed(self, batch: np.ndarray, spec: ExportSpec) -> np.ndarray:
+    def _to_input(self, batch: np.ndarray, spec: ExportSpec) -> np.ndarray:
         laid_out = batch.transpose(0, 2, 3, 1) if spec.options.layout == "NHWC" else batch
         return np.ascontiguousarray(laid_out, dtype=spec.dtype)
 
@@ -184,7 +184,7 @@ class LiteRTRunner(Runner):
     def runtime(self) -> str:
         return f"LiteRT {versions(['ai-edge-litert']).get('ai-edge-litert', '')} (XNNPACK)"
 
-    def obtained(self) -> dict[str, str]:
+    def runtime_info(self) -> dict[str, str]:
         # The only place where the interpreter tells what a delegate took: one DELEGATE node per partition.
         partitions = sum(op["op_name"] == "DELEGATE" for op in self.interpreter._get_ops_details())
         return {"delegate": "XNNPACK" if partitions else "none", "partitions": str(partitions)}

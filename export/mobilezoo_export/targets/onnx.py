@@ -8,10 +8,10 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
-from mobilezoo_export import app, coverage, packs
-from mobilezoo_export.app import INPUT, KEY, OUTPUT, notes_text
+from mobilezoo_export import coverage, packs
 from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec, Told
 from mobilezoo_export.feeding import dequantized, image_input, sized
+from mobilezoo_export.metadata import INPUT, KEY, OUTPUT, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import to_float16, to_int8
 from mobilezoo_export.quiet import quiet
@@ -38,8 +38,11 @@ class OnnxExporter(Exporter):
     def reading(self, path: Path) -> Reading:
         return coverage.read_onnx(path)
 
-    def notes_in(self, path: Path) -> str:
-        return app.onnx_notes(path)
+    def read_metadata_text(self, path: Path) -> str:
+        import onnx
+
+        properties = onnx.load(path, load_external_data=False).metadata_props
+        return {p.key: p.value for p in properties}.get(KEY, "")
 
     def told_by(self, path: Path) -> Told:
         return packs.from_onnx(path)
@@ -50,12 +53,12 @@ class OnnxExporter(Exporter):
         import onnx
         import torch
 
-        from mobilezoo_export.app_model import FromBytes
         from mobilezoo_export.flexible import dynamic_shapes, example_of
+        from mobilezoo_export.io_wrappers import Uint8Input
 
         with quiet(), torch.no_grad():
             program = torch.onnx.export(
-                FromBytes(model) if spec.options.image else model,
+                Uint8Input(model) if spec.options.image else model,
                 (example_of(spec).to(getattr(torch, spec.dtype)),),
                 dynamo=True,
                 dynamic_shapes=dynamic_shapes(spec),
@@ -63,23 +66,23 @@ class OnnxExporter(Exporter):
                 input_names=[INPUT],
                 output_names=[OUTPUT],
                 verbose=False,
-                # Weights stay inside: one file is one artefact.
+                # Weights stay inside: one file is one artifact.
                 external_data=False,
             )
             assert program is not None
             proto = program.model_proto
             plain: Any = _without_traces(proto)
-            plain.metadata_props.add(key=KEY, value=notes_text(spec, "NCHW"))
+            plain.metadata_props.add(key=KEY, value=metadata_text(spec, "NCHW"))
             if spec.precision == "int8":
                 batches = [batch.astype(spec.dtype) for batch in calibration_batches(calibration, spec)]
-                to_int8(plain, batches, path, spec.options.onnx_activations == "uint8", spec.float_groups)
+                to_int8(plain, batches, path, spec.options.onnx_activations == "uint8", spec.float_segments)
             else:
                 onnx.save(to_float16(plain) if spec.precision == "fp16" else plain, path)
         return []
 
 
 def _without_traces(proto: "object") -> "object":
-    """Drop the exporter's notes (stack traces with local paths): they differ between machines."""
+    """Drop the exporter's metadata (stack traces with local paths), which differs between machines."""
     graph = proto.graph  # type: ignore[attr-defined]
     for item in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph):
         if hasattr(item, "metadata_props"):
@@ -121,7 +124,7 @@ class OnnxRunner(Runner):
 
         return f"ONNX Runtime {onnxruntime.__version__} (CPU)"
 
-    def obtained(self) -> dict[str, str]:
+    def runtime_info(self) -> dict[str, str]:
         return {"delegate": ",".join(self.session.get_providers())}
 
     def feed(self, values: Sequence[np.ndarray]) -> None:

@@ -88,7 +88,7 @@ class BrowserDevice(Device):
         self._stack = contextlib.ExitStack()
 
     def for_artifact(self, artifact: ArtifactFile) -> Device:
-        """Itself, turned to the artefact's runtime. Raises DeviceError for what no browser runtime takes."""
+        """Itself, turned to the artifact's runtime. Raises DeviceError for what no browser runtime takes."""
         record = artifact.record
         if record.target not in RUNTIMES:
             raise DeviceError(

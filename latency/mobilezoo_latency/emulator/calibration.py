@@ -62,8 +62,8 @@ def _fit(known: Sequence[Known]) -> tuple[float, float]:
     best = (math.inf, 0.0, 0.0)
     for dram in grid:
         logs = [math.log(k.real_ms / _megacycles(k.counts, dram)) for k in known]
-        centre = median(logs)
-        best = min(best, (fmean(abs(x - centre) for x in logs), math.exp(centre), dram))
+        center = median(logs)
+        best = min(best, (fmean(abs(x - center) for x in logs), math.exp(center), dram))
     return best[1], best[2]
 
 

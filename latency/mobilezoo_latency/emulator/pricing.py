@@ -1,4 +1,4 @@
-"""Executed blocks → cycles, by LLVM's machine code analyser (llvm-mca), and → multiply-adds, by their mnemonics.
+"""Executed blocks → cycles, by LLVM's machine code analyzer (llvm-mca), and → multiply-adds, by their mnemonics.
 
 Each block is priced as a loop of its own: ITERATIONS repetitions, total cycles divided by them. Prices depend on code,
 core and LLVM version alone and are kept, so a second network of the same runtime costs almost nothing.
@@ -119,7 +119,7 @@ class PriceList:
 
     def _price(self, codes: list[str], texts: dict[str, str]) -> None:
         """Price blocks together; halve the batch when one of them is rejected, down to a flat price."""
-        found = self._analyse(codes, texts)
+        found = self._analyze(codes, texts)
         if found is not None:
             self.known.update(zip(codes, found, strict=True))
         elif len(codes) == 1:
@@ -129,7 +129,7 @@ class PriceList:
             self._price(codes[:half], texts)
             self._price(codes[half:], texts)
 
-    def _analyse(self, codes: list[str], texts: dict[str, str]) -> list[float] | None:
+    def _analyze(self, codes: list[str], texts: dict[str, str]) -> list[float] | None:
         """llvm-mca's cycles per iteration of each block, or None where it rejects an instruction."""
         lines = []
         for number, code in enumerate(codes):

@@ -67,7 +67,7 @@ def kernels_of(path: str | Path) -> list[Kernel]:
     require("ai_edge_litert", "litert")
     from ai_edge_litert import schema_py_generated as schema
 
-    file = existing_path(path, "artefact")
+    file = existing_path(path, "artifact")
     data = file.read_bytes() if file.is_file() else b""
     if data[4:8] != b"TFL3":
         raise DeviceError(f"{file.name!r} is no LiteRT file: kernels are read from .tflite files")

@@ -86,7 +86,7 @@ class Predictor(LatencySource):
         self._source = Predictor(record.source) if record.source else None
         x = np.asarray(record.inputs, dtype=np.float64)
         logs = np.log1p(x)
-        self._centre, self._spread = logs.mean(axis=0), logs.std(axis=0)
+        self._center, self._spread = logs.mean(axis=0), logs.std(axis=0)
         self._known = self._standard(x)
         residual = np.log(np.asarray(record.latencies_ms)) - np.log(self._mean_ms(x))
         self._offset = float(residual.mean())
@@ -145,7 +145,7 @@ class Predictor(LatencySource):
     def _standard(self, x: np.ndarray) -> np.ndarray:
         """Log features in units of their spread; features that never vary are left out."""
         varies = self._spread > 1e-9
-        return (np.log1p(x)[:, varies] - self._centre[varies]) / self._spread[varies]
+        return (np.log1p(x)[:, varies] - self._center[varies]) / self._spread[varies]
 
     def _kernel(self, a: np.ndarray, b: np.ndarray) -> np.ndarray:
         squared = ((a[:, None, :] - b[None, :, :]) ** 2).sum(axis=2)
@@ -184,7 +184,7 @@ def train(measured: Sequence[Measured], device: DeviceInfo, source: Predictor | 
 
 
 def _rates(x: np.ndarray, ms: np.ndarray) -> tuple[float, ...]:
-    """Non-negative rates that minimise the squared relative error, with a little shrinkage for what never varies."""
+    """Non-negative rates that minimize the squared relative error, with a little shrinkage for what never varies."""
     from scipy.optimize import nnls
 
     rows = np.hstack([x, np.ones((len(x), 1))]) / ms[:, None]

@@ -1,6 +1,6 @@
 """Measurements taken at different moments, referred to one speed of the machine.
 
-A machine's clock moves with heat, load and neighbours: on a virtual machine by tens of percent between minutes, far
+A machine's clock moves with heat, load and neighbors: on a virtual machine by tens of percent between minutes, far
 more than a predictor's own error. Inside one measurement the protocol sees to that; between measurements the sentinel
 says by how much the machine had changed, and each latency is divided by it. What comes out is milliseconds at the
 median speed of the whole series.

@@ -113,7 +113,7 @@ def measure_table(
     networks: Sequence[tuple[Sequence[str], str | Path]] = (),
     say: Callable[[str], None] = lambda text: None,
 ) -> Table:
-    """Measure exported blocks (key → artefact), then whole networks (keys of their blocks, artefact) for the overhead.
+    """Measure exported blocks (key → artifact), then whole networks (keys of their blocks, artifact) for the overhead.
 
     Interrupted, it goes on where it stopped: results are in the store. All times are referred to one speed of the
     device. `say` hears what is being measured. Raises MobilezooError.

@@ -98,11 +98,11 @@ def test_what_fake_quantisation_cannot_train_is_one_line(tmp_path: Path) -> None
     with pytest.raises(ConfigError, match="start with `mobilezoo train`"):
         trainer.assemble(config)
     from mobilezoo.models import create_model
-    from mobilezoo_export.quantize.qat import FakeQuantised
+    from mobilezoo_export.quantize.qat import FakeQuantized
 
     network = create_model("shvit_s1", num_classes=10)
     with pytest.raises(ConfigError, match="which is 0: start from trained weights"):
-        FakeQuantised(network, torch.zeros(2, 3, 64, 64))
+        FakeQuantized(network, torch.zeros(2, 3, 64, 64))
 
 
 def test_a_failing_export_is_said_and_training_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:

@@ -10,27 +10,27 @@ from torch import nn
 from mobilezoo.artifacts import Artifact, InputSpec, Parity
 from mobilezoo.errors import ExportError
 from mobilezoo_export import ExportResult, ExportSpec, export_model
-from mobilezoo_export.mixed import search
-from mobilezoo_export.quantize.mixed import GROUPS, float_positions
+from mobilezoo_export.quantize.mixed import SEGMENTS, float_positions
+from mobilezoo_export.quantize.mixed_search import search
 
 SENSITIVE = {2: 9.0, 5: 4.0, 6: 1.0}
-"""Top-1 points that each of these stretches costs in int8."""
+"""Top-1 points that each of these segments costs in int8."""
 
 
 @pytest.mark.parametrize("operators", [4, 10, 14, 50])
-def test_stretches_cover_a_file_without_overlap(operators: int) -> None:
+def test_segments_cover_a_file_without_overlap(operators: int) -> None:
     weighted = [i % 3 == 1 for i in range(operators)]
-    stretches = [float_positions(weighted, (group,)) for group in range(GROUPS)]
-    assert set().union(*stretches) == set(range(operators))
-    assert sum(map(len, stretches)) == operators
-    assert float_positions(weighted, (0, 1)) == stretches[0] | stretches[1]
+    segments = [float_positions(weighted, (segment,)) for segment in range(SEGMENTS)]
+    assert set().union(*segments) == set(range(operators))
+    assert sum(map(len, segments)) == operators
+    assert float_positions(weighted, (0, 1)) == segments[0] | segments[1]
     assert float_positions([False] * 5, ()) == set()
 
 
-def made(groups: tuple[int, ...], folder: Path) -> ExportResult:
+def made(kept_float: tuple[int, ...], folder: Path) -> ExportResult:
     """A stand-in file whose name tells what is in float; its SNR is better the less sensitive int8 is left."""
     folder.mkdir(parents=True, exist_ok=True)
-    lost = sum(cost for group, cost in SENSITIVE.items() if group not in groups)
+    lost = sum(cost for segment, cost in SENSITIVE.items() if segment not in kept_float)
     parity = Parity(
         inputs="", images=1, max_abs=0, relative=0, snr_db=40 - lost, top1_agreement=1, tolerance=1, ran_in=""
     )
@@ -49,13 +49,13 @@ def top1(path: Path) -> float:
 @pytest.mark.parametrize(
     ("max_drop", "kept", "drop"), [(20, (), 14), (5.5, (2,), 5), (1.0, (2, 5), 1), (0.0, (2, 5, 6), 0)]
 )
-def test_the_fewest_stretches_that_hold_the_accuracy(max_drop: float, kept: tuple[int, ...], drop: float) -> None:
+def test_the_fewest_segments_that_hold_the_accuracy(max_drop: float, kept: tuple[int, ...], drop: float) -> None:
     told: list[str] = []
     found = search(made, top1, 80.0, max_drop, told.append)
-    assert found.float_groups == kept
+    assert found.float_segments == kept
     assert found.drop == pytest.approx(drop)
     assert found.top1_int8 == pytest.approx(66)
-    assert found.tried <= 1 + GROUPS + 4
+    assert found.tried <= 1 + SEGMENTS + 4
     assert told
 
 
@@ -74,15 +74,15 @@ def wide() -> nn.Module:
 
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", "litert", "executorch", "coreml"])
-def test_stretches_really_stay_float(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
+def test_segments_really_stay_float(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     images = [np.random.default_rng(0).normal(size=(16, 3, 14, 14)).astype(np.float32)]
     files = []
-    for groups in ((), tuple(range(GROUPS // 2)), tuple(range(GROUPS - 1))):
-        spec = tiny_spec.model_copy(update={"float_groups": groups})
-        folder = tmp_path / str(len(groups))
+    for kept_float in ((), tuple(range(SEGMENTS // 2)), tuple(range(SEGMENTS - 1))):
+        spec = tiny_spec.model_copy(update={"float_segments": kept_float})
+        folder = tmp_path / str(len(kept_float))
         (result,) = export_model(wide(), spec, [target], ["int8"], folder, images=images, calibration=images)
         assert result.artifact is not None, result.reason
-        assert result.artifact.float_groups == groups
+        assert result.artifact.float_segments == kept_float
         assert result.artifact.parity is not None
         files.append(result.artifact)
     plain, half, most = files

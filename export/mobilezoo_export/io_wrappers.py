@@ -1,16 +1,16 @@
-"""Networks that take pixels and give probabilities; apart from `app`, which runners load without torch."""
+"""Modules around a network: uint8 or pixel inputs, softmax outputs. Kept apart because runners load without torch."""
 
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from mobilezoo_export.app import pixel_scale
 from mobilezoo_export.contract import ExportSpec
+from mobilezoo_export.pixels import pixel_scale
 
 
-class AppModel(nn.Module):
-    """A network that takes pixel values 0..255 as floats, gives probabilities, or both, as the options say."""
+class IOWrapper(nn.Module):
+    """A network with the options `image` (input: pixel values 0..255 as float32) and `softmax` applied."""
 
     scale: Tensor | None
     shift: Tensor
@@ -31,8 +31,8 @@ class AppModel(nn.Module):
         return logits.softmax(-1) if self.probabilities else logits
 
 
-class FromBytes(nn.Module):
-    """A network behind a cast from uint8."""
+class Uint8Input(nn.Module):
+    """A network whose input is uint8, cast to float32."""
 
     def __init__(self, network: nn.Module) -> None:
         super().__init__()

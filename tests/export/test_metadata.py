@@ -1,4 +1,4 @@
-"""Files made for apps take pixels, give probabilities and hold notes on both; the same input gives the same bytes."""
+"""Files made for apps take pixels, give probabilities and describe both; the same input gives the same bytes."""
 
 from collections.abc import Callable
 from pathlib import Path
@@ -11,9 +11,10 @@ from torch import nn
 from mobilezoo.artifacts import Quantization
 from mobilezoo.files import sha256_of
 from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, export_model, load_runner, packs
-from mobilezoo_export.app import notes, notes_text, read_notes, to_normalised, to_pixels
 from mobilezoo_export.contract import Borders
 from mobilezoo_export.images import sample_images
+from mobilezoo_export.metadata import build_metadata, metadata_text, read_metadata
+from mobilezoo_export.pixels import to_normalized, to_pixels
 
 TARGETS = [
     "onnx",
@@ -23,9 +24,9 @@ TARGETS = [
 ]
 
 
-def test_pixels_come_back_from_normalised_images(tiny_spec: ExportSpec) -> None:
+def test_pixels_come_back_from_normalized_images(tiny_spec: ExportSpec) -> None:
     pixels = np.arange(256, dtype=np.uint8).reshape(1, 1, 16, 16).repeat(3, axis=1)
-    assert np.array_equal(to_pixels(to_normalised(pixels, tiny_spec.preprocessing), tiny_spec.preprocessing), pixels)
+    assert np.array_equal(to_pixels(to_normalized(pixels, tiny_spec.preprocessing), tiny_spec.preprocessing), pixels)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -45,7 +46,7 @@ def test_pixels_go_in_and_probabilities_come_out(
     got = load_runner(result.path).run(images)
     np.testing.assert_allclose(got, expected, atol=2e-4)
     np.testing.assert_allclose(got.sum(-1), 1, atol=1e-3)
-    assert read_notes(Path(result.path)) == notes(spec, result.artifact.input.layout)
+    assert read_metadata(Path(result.path)) == build_metadata(spec, result.artifact.input.layout)
 
 
 @pytest.mark.parametrize("target", TARGETS)
@@ -59,7 +60,7 @@ def test_the_same_network_gives_the_same_bytes(
     hashes = set()
     for result in (tiny_file(target), *export_model(tiny, tiny_spec, [target], ["fp32"], tmp_path, isolate=False)):
         assert result.path is not None, result.reason
-        assert read_notes(Path(result.path))["output"] == "logits"
+        assert read_metadata(Path(result.path))["output"] == "logits"
         hashes.add(sha256_of(Path(result.path)))
     assert len(hashes) == (2 if target == "coreml" else 1)  # coremltools names the package's items by fresh UUIDs
 
@@ -75,7 +76,7 @@ def test_int8_files_may_take_and_give_int8(
     assert result.artifact is not None
     kind = "int8" if int8_io else "float32"
     assert result.artifact.input.dtype == kind
-    assert read_notes(Path(result.path))["precision"] == "int8"
+    assert read_metadata(Path(result.path))["precision"] == "int8"
     runner = load_runner(result.path)
     assert runner.inputs[0].dtype == runner.outputs[0].dtype == kind
     with torch.no_grad():
@@ -84,17 +85,17 @@ def test_int8_files_may_take_and_give_int8(
 
 
 @pytest.mark.parametrize("softmax", [False, True])
-def test_an_app_that_follows_the_notes_of_an_int8_file_gets_the_files_own_answer(
+def test_an_app_that_follows_the_metadata_of_an_int8_file_gets_the_files_own_answer(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, softmax: bool
 ) -> None:
-    """Pixels 0..255 → integers → answer in NumPy by the notes alone, against the runner's own way."""
+    """Pixels 0..255 → integers → answer in NumPy by the metadata alone, against the runner's own way."""
     from ai_edge_litert.interpreter import Interpreter
 
     spec = tiny_spec.model_copy(update={"options": ExportOptions(int8_io=True, softmax=softmax)})
     images = sample_images(spec, 16, seed=1)
     (result,) = export_model(tiny, spec, ["litert"], ["int8"], tmp_path, calibration=[images], isolate=False)
     assert result.path is not None, result.reason
-    told, record = read_notes(Path(result.path)), result.artifact
+    told, record = read_metadata(Path(result.path)), result.artifact
     assert record is not None
     runner = load_runner(result.path)
     assert (record.input.quantization, record.output_quantization) == (
@@ -120,14 +121,14 @@ def test_an_app_that_follows_the_notes_of_an_int8_file_gets_the_files_own_answer
         interpreter.set_tensor(given["index"], q[None].astype(np.int8))
         interpreter.invoke()
         mine = (interpreter.get_tensor(answer["index"]).astype(np.float32) - out["zero_point"]) * out["scale"]
-        batch = to_normalised(pixels.transpose(2, 0, 1)[None], spec.preprocessing)
+        batch = to_normalized(pixels.transpose(2, 0, 1)[None], spec.preprocessing)
         np.testing.assert_allclose(mine, runner.run(batch), atol=1e-6)
 
 
-def test_notes_of_integers_hold_both_formulas_and_agree(tiny_spec: ExportSpec) -> None:
-    """The steps one after the other, as the notes say them, and the line that goes straight from pixels."""
+def test_metadata_of_integers_holds_both_formulas_and_agrees(tiny_spec: ExportSpec) -> None:
+    """The steps one after the other, as the metadata gives them, and the line that goes straight from pixels."""
     how = Quantization(dtype="uint8", scale=0.0203, zero_point=104)
-    told = notes(tiny_spec, "NHWC", Borders(input=how, output=None))
+    told = build_metadata(tiny_spec, "NHWC", Borders(input=how, output=None))
     assert "output_quantization" not in told
     assert told["input"]["values"].endswith("+ zero_point, clipped to 0..255")
     pixels = np.arange(256.0)[:, None]
@@ -137,14 +138,14 @@ def test_notes_of_integers_hold_both_formulas_and_agree(tiny_spec: ExportSpec) -
     assert np.array_equal(steps, np.clip(np.round(pixels * line["multiplier"] + line["offset"]), 0, 255))
 
 
-def test_the_longest_notes_of_integers_fit_the_room_that_is_kept_for_them(tiny_spec: ExportSpec) -> None:
-    from mobilezoo_export.targets.litert import BORDER_NOTES, CHANNEL_NOTES
+def test_the_longest_metadata_of_integers_fits_the_room_that_is_kept_for_it(tiny_spec: ExportSpec) -> None:
+    from mobilezoo_export.targets.litert import BORDER_METADATA, CHANNEL_METADATA
 
     for channels in (1, 3, 64):
         spec = tiny_spec.model_copy(update={"in_chans": channels, "options": ExportOptions(softmax=True)})
         how = Quantization(dtype="int16", scale=1.2345678901234567e-05, zero_point=-32768)
-        longer = len(notes_text(spec, "NHWC", Borders(how, how))) - len(notes_text(spec, "NHWC"))
-        assert longer < BORDER_NOTES + CHANNEL_NOTES * channels
+        longer = len(metadata_text(spec, "NHWC", Borders(how, how))) - len(metadata_text(spec, "NHWC"))
+        assert longer < BORDER_METADATA + CHANNEL_METADATA * channels
 
 
 @pytest.mark.slow
