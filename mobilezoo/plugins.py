@@ -97,11 +97,25 @@ def _load(point: EntryPoint) -> InstalledPlugin:
     package = f"{point.dist.name} {point.dist.version}" if point.dist else "unknown package"
     try:
         plugin = resolve(point.value)
-        fault = "" if isinstance(plugin, Plugin) else f"{point.value} is no mobilezoo.plugins.Plugin"
-    except Exception as error:  # somebody else's module may raise anything
+        fault = _malformed(plugin) if isinstance(plugin, Plugin) else "is no mobilezoo.plugins.Plugin"
+        fault = fault and f"{point.value} {fault}"
+    except (Exception, SystemExit) as error:  # somebody else's module may raise anything
         fault = f"{point.value}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
     if fault:
         log.warning("plugin %r of %s is left out: %s", point.name, package, fault)
         return InstalledPlugin(point.name, package, fault=fault)
     assert isinstance(plugin, Plugin)
     return InstalledPlugin(point.name, package, plugin)
+
+
+def _malformed(plugin: Plugin) -> str:
+    """What is wrong with a plugin's fields, or nothing."""
+    for kind in KINDS:
+        names = getattr(plugin, kind)
+        if names is not None and not (isinstance(names, dict) and all(map(_is_text, [*names, *names.values()]))):
+            return f"has {kind} that do not map names to places: {{'name': 'package.module:attribute'}}"
+    return "" if plugin.configs is None or _is_text(plugin.configs) else "has configs that name no folder"
+
+
+def _is_text(value: object) -> bool:
+    return isinstance(value, str) and bool(value)

@@ -72,9 +72,8 @@ class Registry(Generic[T]):
         return self._loaded[place]
 
     def known(self, name: str) -> str:
-        """The name itself, for a validator. Raises ValueError, or ConfigError for a place without an object."""
-        if name not in self:
-            raise ValueError(f"one of {', '.join(self.names())}")
+        """The name itself, for a validator. Raises UnknownNameError, or ConfigError for what cannot be used."""
+        self.place(name)
         if name not in self.builtin:
             self.load(name)
         return name
@@ -104,7 +103,7 @@ class Registry(Generic[T]):
             found = resolve(place)
         except AttributeError as error:
             raise ConfigError(f"{self.kind} {given}: {_missing_attribute(place, error)}") from None
-        except Exception as error:  # somebody else's module may raise anything
+        except (Exception, SystemExit) as error:  # somebody else's module may raise anything
             first = (str(error).splitlines() or [""])[0]
             raise ConfigError(f"{self.kind} {given} cannot be imported: {type(error).__name__}: {first}") from error
         if not self.accepts(found):

@@ -30,7 +30,7 @@ class ExportConfig(ExportOptions):
 
     @field_validator("targets", "precisions", mode="before")
     @classmethod
-    def _listed(cls, value: object) -> object:
+    def _listed_names(cls, value: object) -> object:
         return listed(value)
 
     @field_validator("targets")

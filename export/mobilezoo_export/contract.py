@@ -10,10 +10,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, ClassVar, Literal, NamedTuple
 
-from pydantic import Field
+from pydantic import Field, field_validator
 
 from mobilezoo.artifacts import Artifact, InputSpec, Output, Preprocessing, Quantization
-from mobilezoo.config import Record
+from mobilezoo.config import Record, listed
 from mobilezoo.errors import ExportError, require
 
 if TYPE_CHECKING:
@@ -41,6 +41,24 @@ class ExportOptions(Record):
         default="none", description="files that take other batch sizes (1 to 16), resolutions (half to double), or both"
     )
     coreml_target: str = Field(default="iOS16", description="oldest system a Core ML file must run on")
+    passes: tuple[str, ...] = Field(
+        default=(),
+        description="further graph passes, by name or package.module:function, after the common ones",
+    )
+
+    @field_validator("passes", mode="before")
+    @classmethod
+    def _listed(cls, value: object) -> object:
+        return listed(value)
+
+    @field_validator("passes")
+    @classmethod
+    def _known_passes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
+        if not value:
+            return value  # the table of passes imports torch
+        from mobilezoo_export.passes import PASSES
+
+        return tuple(PASSES.known(name) for name in value)
 
 
 class ExportSpec(Record):

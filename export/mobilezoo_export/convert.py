@@ -26,7 +26,7 @@ from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.coverage import coverage
 from mobilezoo_export.flexible import check_other_sizes
 from mobilezoo_export.provenance import shared_provenance
-from mobilezoo_export.registry import load_exporter, load_runner
+from mobilezoo_export.registry import load_exporter
 
 if TYPE_CHECKING:
     from torch import nn
@@ -83,7 +83,7 @@ def convert(
         return Outcome(warnings=tuple(warnings), coverage=coverage(exporter, path)), None
     try:
         # Without a record, the runner would have to guess the layout of a square, few-pixel input.
-        runner = load_runner(path)
+        runner = exporter.open(path, 1, None)
         runner.input = exporter.input_spec(spec)
         runner.pixels = spec.preprocessing if spec.options.image else None
         logits = runner.run(images)

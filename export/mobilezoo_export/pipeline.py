@@ -58,7 +58,7 @@ def export_model(
     caller for many networks. `finished` hears of every result at once. Raises ExportError when the network cannot be
     traced and UnknownNameError for a target; what one target cannot do is in its result instead.
     """
-    exporters = [load_exporter(target) for target in targets]
+    exporters = {target: load_exporter(target) for target in targets}
     batch, source = _parity_images(spec, images, images_name)
     out = Path(out_dir)
     results: list[ExportResult] = []
@@ -67,14 +67,14 @@ def export_model(
         if isolate and converters is None:
             converters = stack.enter_context(Converters())
         work = _Work(work_dir, network, spec, batch, source, list(calibration), converters if isolate else None)
-        for exporter in exporters:
+        for target, exporter in exporters.items():
             for precision in precisions:
                 one = spec.model_copy(update={"precision": precision})
                 if progress:
-                    progress(exporter.target, precision)
+                    progress(target, precision)
                 path = out / f"{file_stem(spec.model)}.{precision}{exporter.suffix}"
-                kept = None if overwrite else _kept(work, one, exporter.target, path)
-                results.append(kept or _export_one(work, one, exporter.target, path))
+                kept = None if overwrite else _kept(work, one, target, path)
+                results.append(kept or _export_one(work, one, target, path))
                 if finished:
                     finished(results[-1])
     return results

@@ -25,7 +25,7 @@ class Prepared:
 def prepare(network: nn.Module, spec: ExportSpec) -> Prepared:
     """Copy, fuse, trace and rewrite; the caller's network is left as it was. Raises ExportError."""
     from mobilezoo.models.randomize import zero_gammas
-    from mobilezoo_export.passes import run_passes
+    from mobilezoo_export.passes import COMMON, run_passes
     from mobilezoo_export.passes.graph import trace
 
     model = eval_copy(network)
@@ -39,11 +39,11 @@ def prepare(network: nn.Module, spec: ExportSpec) -> Prepared:
         model = IOWrapper(model, spec)
     if spec.options.flexible != "none":
         graph = flexible_graph(model, spec)
-        changed = run_passes(graph, example_of(spec), FLEXIBLE_PASSES)
+        changed = run_passes(graph, example_of(spec), (*FLEXIBLE_PASSES, *spec.options.passes))
         check_graph(model, graph, spec)
         return Prepared(graph, zeros, changed)
     graph = trace(model, example)
-    return Prepared(graph, zeros, run_passes(graph, example))
+    return Prepared(graph, zeros, run_passes(graph, example, (*COMMON, *spec.options.passes)))
 
 
 def eval_copy(network: nn.Module) -> nn.Module:

@@ -3,9 +3,10 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilezoo.artifacts import Artifact, has_record, load_record_of
+from mobilezoo.artifacts import Artifact, has_record, load_record_of, record_path
 from mobilezoo.errors import ExportError, existing_path
 from mobilezoo.files import finish
+from mobilezoo.reading import read_json
 from mobilezoo.registry import Registry, is_subclass
 
 if TYPE_CHECKING:
@@ -53,7 +54,12 @@ def file_suffixes() -> tuple[str, ...]:
 
 def is_exported(name: str | Path) -> bool:
     """Whether a name is an exported file's rather than a network's or a checkpoint's."""
-    return Path(name).suffix in file_suffixes()
+    return Path(name).suffix in file_suffixes() or _recorded_target(Path(name).expanduser())
+
+
+def _recorded_target(path: Path) -> bool:
+    """Whether the record beside a file names the target that wrote it, as files of targets by place need."""
+    return bool(path.suffix) and path.exists() and has_record(path) and "target" in read_json(record_path(path))
 
 
 def exporter_of(path: Path, record: Artifact | None = None) -> "Exporter":

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from mobilezoo import workers
-from mobilezoo.artifacts import Protocol
+from mobilezoo.artifacts import Artifact, Protocol
 from mobilezoo.errors import DeviceError, MobilezooError
 from mobilezoo.files import size_of
 from mobilezoo.memory import limit_memory_for
@@ -31,7 +31,7 @@ class Session:
         from mobilezoo_export.registry import start_runner, with_record
 
         path, record = with_record(artifact)  # its checksum reads the whole file, which is no part of loading
-        _import_runtime(artifact)
+        _import_runtime(path, record)
         self.sentinel = Sentinel()
         self.sentinel_before_ms = self.sentinel.measure()
         memory = machine.peak_memory_bytes()
@@ -98,11 +98,11 @@ class Session:
         return {"memory_bytes": grown, "obtained": {**obtained, **self.runner.runtime_info()}}
 
 
-def _import_runtime(artifact: str) -> None:
+def _import_runtime(path: Path, record: Artifact | None = None) -> None:
     """Import what the runner will need, so that `load_ms` is the file's loading and not Python's."""
     from mobilezoo_export.registry import exporter_of
 
-    runtime = exporter_of(Path(artifact)).runtime
+    runtime = exporter_of(path, record).runtime
     for module in runtime.modules if runtime else ():
         with contextlib.suppress(ImportError):  # the runner itself says what to install
             importlib.import_module(module)
@@ -111,7 +111,7 @@ def _import_runtime(artifact: str) -> None:
 def _operators(path: Path, threads: int) -> dict[str, Any]:
     from mobilezoo_latency.operator_times import time_operators
 
-    _import_runtime(path.name)
+    _import_runtime(path)
     found = time_operators(path, threads)
     return {**found._asdict(), "operators": [list(row) for row in found.operators]}
 

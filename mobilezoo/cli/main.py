@@ -20,6 +20,7 @@ from mobilezoo.cli import (
     latency,
     latency_estimates,  # noqa: F401 - adds its commands to `latency`
     models,
+    plugins,
     predict,
     profile,
     report,
@@ -78,6 +79,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("profile", profile.profile),
     ("report", report.report),
     ("demo", demo.demo),
+    ("plugins", plugins.plugins),
 )
 for name, function in COMMANDS:
     command(app, name)(function)

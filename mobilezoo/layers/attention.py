@@ -74,7 +74,7 @@ def attention_names() -> tuple[str, ...]:
 
 
 def known_attention(name: str) -> str:
-    """The name itself, for a config's validator. Raises ValueError, or ConfigError for a place without a layer."""
+    """The name itself, for a config's validator. Raises UnknownNameError or ConfigError."""
     return name if name == "none" else ATTENTION.known(name)
 
 

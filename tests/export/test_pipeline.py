@@ -11,7 +11,7 @@ import torch
 from torch import nn
 
 from mobilezoo.artifacts import InputSpec
-from mobilezoo.errors import ExportError, UnknownNameError
+from mobilezoo.errors import ExportError, MobilezooError, UnknownNameError
 from mobilezoo_export import (
     Exporter,
     ExportOptions,
@@ -24,6 +24,7 @@ from mobilezoo_export import (
     registry,
 )
 from mobilezoo_export.contract import TensorSpec
+from mobilezoo_export.prepare import prepare
 from mobilezoo_export.quiet import quiet
 
 
@@ -257,3 +258,43 @@ def test_pipeline_reference_is_batched_without_effect(tiny: nn.Module) -> None:
     np.testing.assert_allclose(
         pipeline.torch_logits(tiny, images, batch=2), pipeline.torch_logits(tiny, images, batch=5), atol=1e-5
     )
+
+
+def test_a_users_graph_pass_runs_after_the_common_ones_on_every_target(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    (tmp_path / "own_pass.py").write_text("calls = []\ndef run(graph):\n    calls.append(graph)\n    return 3\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    options = ExportOptions(passes=("logs", "own_pass:run"))
+    spec = tiny_spec.model_copy(update={"options": options})
+    changed = prepare(tiny, spec).changed
+    assert list(changed)[-2:] == ["logs", "own_pass:run"]
+    assert changed["own_pass:run"] == 3
+    assert len(sys.modules["own_pass"].calls) == 1
+    assert ExportOptions.parse({"passes": "logs,noop"}, "here").passes == ("logs", "noop")
+
+
+@pytest.mark.parametrize(
+    ("name", "told"),
+    [
+        ("lgos", "unknown graph pass 'lgos': did you mean logs"),
+        ("json:dump_all", "module 'json' has no 'dump_all': did you mean dump"),
+        ("json:__name__", "is of the wrong kind: expected a function"),
+    ],
+)
+def test_a_graph_pass_that_cannot_be_used_is_one_line(name: str, told: str) -> None:
+    with pytest.raises(MobilezooError, match=told):
+        ExportOptions.parse({"passes": [name]}, "here")
+
+
+def test_a_target_given_by_its_place_is_exported_and_found_again(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setitem(sys.modules, "fake_target", sys.modules[__name__])
+    place = "fake_target:FakeExporter"
+    (result,) = export_model(tiny, tiny_spec, [place], ["fp32"], tmp_path, isolate=False)
+    assert result.status == "exported", result.reason
+    assert result.path is not None
+    assert isinstance(registry.load_runner(result.path), FakeRunner)
+    assert registry.is_exported(result.path)
+    assert not registry.is_exported(tmp_path / "tiny.fp32.fake.json")

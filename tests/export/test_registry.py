@@ -6,6 +6,7 @@ from pathlib import Path
 
 import pytest
 
+from mobilezoo.cli.main import main
 from mobilezoo.errors import ExportError, MobilezooError, UnknownNameError
 from mobilezoo_export import list_targets, load_exporter, load_runner
 
@@ -45,3 +46,17 @@ def test_a_damaged_artifact_is_one_line(tmp_path: Path, suffix: str) -> None:
     path.write_bytes(b"not a model at all" * 10)
     with pytest.raises(ExportError, match="cannot be read as"):
         load_runner(path)
+
+
+@pytest.mark.parametrize("target", ["nope", "litret", "no_such_package.module:Thing", "json:dumps", "json:dump_all"])
+def test_an_unknown_target_is_the_same_line_in_python_and_on_the_command_line(
+    target: str, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with pytest.raises(MobilezooError) as caught:
+        load_exporter(target)
+    with pytest.raises(SystemExit) as done:
+        main(["export", "shvit_s1", "--to", target])
+    assert done.value.code == 2
+    line = capsys.readouterr().err
+    assert len(line.splitlines()) == 1
+    assert str(caught.value) in line

@@ -1,39 +1,14 @@
 """A name, a plugin's name or a place gives an object; what cannot be used is one line."""
 
-import sys
-import types
-from collections.abc import Iterator
-from importlib.metadata import EntryPoint
 from pathlib import Path
 from typing import Any
 
 import pytest
 
-from mobilezoo import plugins
 from mobilezoo.config import config_names, find_config
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.plugins import Plugin
 from mobilezoo.registry import Registry, is_place
-
-
-@pytest.fixture
-def install(monkeypatch: pytest.MonkeyPatch) -> Iterator[Any]:
-    """A function that installs plugins: name → object behind the entry point, or None for a module that is missing."""
-    points: list[EntryPoint] = []
-
-    def add(**found: Any) -> None:
-        for name, plugin in found.items():
-            if plugin is not None:
-                module = types.ModuleType(f"plugin_{name}")
-                module.PLUGIN = plugin  # type: ignore[attr-defined]
-                monkeypatch.setitem(sys.modules, f"plugin_{name}", module)
-            points.append(EntryPoint(name, f"plugin_{name}:PLUGIN", plugins.GROUP))
-        plugins.installed_plugins.cache_clear()
-
-    monkeypatch.setattr(plugins, "entry_points", lambda group: points)
-    plugins.installed_plugins.cache_clear()
-    yield add
-    plugins.installed_plugins.cache_clear()
 
 
 def registry() -> Registry[Any]:
@@ -53,10 +28,12 @@ def test_own_names_plugins_names_and_places_are_loaded(install: Any) -> None:
 
 
 def test_a_plugin_that_cannot_be_used_stops_no_other(install: Any, caplog: pytest.LogCaptureFixture) -> None:
-    install(broken=None, wrong="text", good=Plugin(engines={"loads": "json:loads"}))
+    listed: Any = ["loads"]
+    install(broken=None, listed=Plugin(engines=listed), wrong="text", good=Plugin(engines={"loads": "json:loads"}))
     assert registry().names() == ["own", "loads"]
     lines = [record.message for record in caplog.records]
-    assert len(lines) == 2
+    assert len(lines) == 3
+    assert "plugin_listed:PLUGIN has engines that do not map names to places" in lines.pop(1)
     assert "'broken'" in lines[0]
     assert "No module named" in lines[0]
     assert "'wrong'" in lines[1]

@@ -28,6 +28,7 @@ NAMES = (
     "means",
     "nearest",
     "noop",
+    "open_sizes",
     "pools",
     "products",
     "softmax",

@@ -6,7 +6,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilezoo.errors import ConfigError
+from mobilezoo.errors import MobilezooError
 from mobilezoo.search.objective import Objective, hypervolume, pareto_front
 
 NETWORKS = st.lists(st.tuples(st.integers(0, 12), st.integers(1, 12)), max_size=30)
@@ -40,11 +40,11 @@ def test_the_absolute_reward_is_highest_at_the_target() -> None:
         ({"target_ms": 0}, "target_ms = 0: expected greater than 0"),
         ({"target_ms": 1, "beta": 0.5}, "beta = 0.5"),
         ({"target_ms": 1, "reward": "tunas", "alpha": -0.1}, "one slope"),
-        ({"target_ms": 1, "reward": "soft"}, "mnas_soft"),
+        ({"target_ms": 1, "reward": "soft"}, "unknown reward 'soft': did you mean mnas_soft"),
     ],
 )
 def test_contradictory_objectives_are_refused(data: dict[str, object], message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(MobilezooError, match=message):
         Objective.parse(data, "search.yaml")
 
 

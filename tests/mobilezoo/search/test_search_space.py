@@ -8,7 +8,7 @@ import pytest
 import torch
 
 from mobilezoo.config import config_names, find_config, load_record, write_yaml
-from mobilezoo.errors import ConfigError
+from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.search.networks import (
     arch_strings,
@@ -173,13 +173,16 @@ def test_empty_and_contradictory_spaces_are_refused(changes: dict[str, Any], mes
     [
         ("space.network.activation=rellu", "activation = 'rellu'"),
         ("space.network.stem=9", "space.network.stem: set by the space itself"),
-        ("space.stages=[{stride: 1, block: [ds], attention: [sea], width: [8], depth: [1]}]", "attention = 'sea'"),
-        ("engine=evolutoin", "engine = 'evolutoin'"),
+        (
+            "space.stages=[{stride: 1, block: [ds], attention: [sea], width: [8], depth: [1]}]",
+            "unknown attention 'sea': did you",
+        ),
+        ("engine=evolutoin", "unknown engine 'evolutoin': did you mean evolution"),
         ("goal=front", "an engine that seeks a front"),
     ],
 )
 def test_a_search_config_that_builds_no_network_is_refused(override: str, message: str) -> None:
-    with pytest.raises(ConfigError, match=message):
+    with pytest.raises(MobilezooError, match=message):
         load_search_config("digits", [override, *(["engine=ppo"] if override == "goal=front" else [])])
 
 
