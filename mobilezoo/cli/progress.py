@@ -14,8 +14,9 @@ def shown(quiet: bool = False, *, lines: bool = True) -> Iterator[Hooks]:
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
     console = Console(stderr=True)
+    off = quiet or not console.is_interactive  # a bar that nobody sees still ends with an empty line
     columns = (SpinnerColumn(), TextColumn("{task.description}", markup=False), BarColumn(20), TaskProgressColumn())
-    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=quiet) as bar:
+    with Progress(*columns, TimeRemainingColumn(), console=console, transient=True, disable=off) as bar:
         task = bar.add_task("preparing", total=None)
 
         def on_message(text: str) -> None:

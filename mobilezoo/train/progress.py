@@ -27,7 +27,7 @@ class EpochBar:
 
 @contextmanager
 def epoch_bar(steps: int, enabled: bool) -> Iterator[EpochBar]:
-    """A live bar on stderr; silent where `enabled` is False."""
+    """A live bar on stderr where a terminal shows it, and lines; silent where `enabled` is False."""
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
@@ -36,5 +36,6 @@ def epoch_bar(steps: int, enabled: bool) -> Iterator[EpochBar]:
         TimeRemainingColumn(),
     )
     console = Console(stderr=True, quiet=not enabled)
-    with Progress(*columns, console=console, transient=True, disable=not enabled) as progress:
+    off = not (enabled and console.is_interactive)  # a bar that nobody sees still ends with an empty line
+    with Progress(*columns, console=console, transient=True, disable=off) as progress:
         yield EpochBar(progress, steps)

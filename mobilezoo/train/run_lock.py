@@ -39,7 +39,7 @@ class Holder(Record):
 @contextlib.contextmanager
 def only_trainer_in(folder: Path) -> Iterator[None]:
     """Hold the folder, which is made where there is none. Raises MobilezooError where another trainer writes in it."""
-    path, is_new = folder / NAME, not folder.exists()
+    path, made = folder / NAME, [place for place in (folder, *folder.parents) if not place.exists()]
     _refuse_living(folder, of_here=False)
     with contextlib.ExitStack() as held:
         try:
@@ -56,9 +56,9 @@ def only_trainer_in(folder: Path) -> Iterator[None]:
                 yield
         finally:
             held.close()
-            if is_new:
-                with contextlib.suppress(OSError):  # nothing was begun in it, or it is not empty
-                    folder.rmdir()
+            with contextlib.suppress(OSError):  # nothing was begun in them, or they are not empty
+                for place in made:
+                    place.rmdir()
 
 
 def read_holder(path: Path) -> Holder | None:

@@ -4,9 +4,11 @@ import contextlib
 import os
 import signal
 from collections.abc import Callable, Iterator
+from pathlib import Path
 from types import FrameType
 
-from mobilezoo.errors import RunStoppedError
+from mobilezoo.errors import MobilezooError, RunStoppedError
+from mobilezoo.files import ROOM, system_error
 
 SIGNALS = (signal.SIGTERM, signal.SIGINT)
 NOTE = b"\nstopping after this update, its state saved; Ctrl-C again ends at once\n"
@@ -58,3 +60,16 @@ def stop_in_order(go_on: str, kept: Callable[[], str], speaks: bool) -> Iterator
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
+
+
+@contextlib.contextmanager
+def full_disk_told(go_on: str, folder: Path) -> Iterator[None]:
+    """A run that was begun is resumed once there is room: the command that began it would be refused."""
+    try:
+        yield
+    except Exception as error:
+        found = system_error(error)
+        if found is None or found.errno not in ROOM:
+            raise
+        what = f"{str(folder)!r}: {found.strerror}: free some space; what was saved is whole"
+        raise MobilezooError(f"{what}; to go on: {go_on}") from error

@@ -31,7 +31,7 @@ from mobilezoo.train.run_folder import RunFolder
 from mobilezoo.train.run_lock import only_trainer_in
 from mobilezoo.train.shared import SharedWeights
 from mobilezoo.train.step import NotFiniteError, Parts, autocast, run_update, shipped, train_mode
-from mobilezoo.train.stopping import StopRequest, stop_in_order
+from mobilezoo.train.stopping import StopRequest, full_disk_told, stop_in_order
 from mobilezoo.train.tools import Tools, export_if_due
 
 
@@ -48,7 +48,7 @@ def train(
 
     Under torchrun every process calls this; the first one writes. `on_epoch(epoch, top1)` is called after each epoch
     is saved; what it raises ends the run and passes through. Raises MobilezooError for anything a user can mend and
-    RunStoppedError after SIGTERM or Ctrl-C, which tells to `go_on`; what was saved before stays.
+    RunStoppedError after SIGTERM or Ctrl-C; that and a full disk tell to `go_on`. What was saved before stays.
     """
     with joined(config.train.device) as ranks, _held(run_dir, ranks):
         folder, tools = RunFolder(run_dir), tools or Tools()
@@ -60,6 +60,7 @@ def train(
             folder.begin(config)
             folder.keep_classes(parts.labels)
         with (
+            full_disk_told(go_on, run_dir),
             stop_in_order(go_on, folder.kept, speaks=ranks.rank == 0) as stop,
             epoch_bar(updates_per_epoch(config, parts), show_progress and ranks.rank == 0) as bar,
         ):

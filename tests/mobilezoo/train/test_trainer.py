@@ -176,6 +176,26 @@ def test_a_full_disk_keeps_the_checkpoint_before(recipe: Path, tmp_path: Path, m
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-0001"]
 
 
+def test_a_disk_that_is_full_from_the_start_tells_to_resume(
+    recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    """The same command would be refused: the run was begun."""
+    config = load_record(TrainConfig, recipe, ["train.epochs=2"])
+
+    def full(*_: Any, **__: Any) -> None:
+        raise OSError(errno.ENOSPC, "No space left on device")
+
+    with monkeypatch.context() as patch:
+        patch.setattr(torch, "save", full)
+        told = r"run': No space left on device: free some space; what was saved is whole; to go on: train it --resume$"
+        with pytest.raises(MobilezooError, match=told):
+            trainer.train(config, tmp_path / "run", go_on="train it --resume")
+    trainer.train(config, tmp_path / "run", resume=True)
+    said = capsys.readouterr().err
+    assert f"nothing to resume in {tmp_path / 'run'}: starting from the beginning" in said
+    assert "" not in said.splitlines(), "a bar that no terminal shows leaves no empty line"
+
+
 def test_an_existing_run_is_not_overwritten_and_not_resumed_with_another_config(recipe: Path, tmp_path: Path) -> None:
     config = load_record(TrainConfig, recipe, ["train.epochs=2"])
     trainer.train(config, tmp_path / "run", show_progress=False)

@@ -164,7 +164,7 @@ def test_an_unknown_device_is_told_before_anything_is_written(tmp_path: Path) ->
     ("override", "message"),
     [
         ("recipe=digit", "unknown train config 'digit': did you mean digits"),
-        ("train.epoch=3", "unknown key 'train.epoch': did you mean epochs"),
+        ("train.epoch=3", "unknown key 'train.epoch': did you mean train.epochs"),
         ("final_recipe=shvi", "unknown train config 'shvi': did you mean shvit"),
     ],
 )

@@ -72,7 +72,7 @@ def test_start_weights_that_are_gone_do_not_hinder(run: Path, capsys: pytest.Cap
         ((), "already holds a run: add --resume to go on with it, or begin another by the same recipe"),
         (("--resume", "--out", "elsewhere"), "leave --out out"),
         (("--resume", "train.epochs=9"), "differs from the config to resume at 'train.epochs': 2 then, 9 now"),
-        (("--resume", "train.epoch=9"), "did you mean epochs"),
+        (("--resume", "train.epoch=9"), "did you mean train.epochs"),
     ],
 )
 def test_a_run_is_not_begun_again_or_changed(
