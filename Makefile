@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup devices demo test test-slow lint types docs clean
+.PHONY: setup devices demo test test-slow lint types schemas docs clean
 setup: $(READY)
 
 $(READY): pyproject.toml requirements.lock
@@ -34,6 +34,11 @@ lint: $(READY)
 
 types: $(READY)
 	$(BIN)/mypy
+
+KINDS := model train export profile search device
+
+schemas: $(READY)
+	for kind in $(KINDS); do $(BIN)/mobilezoo schema $$kind > configs/schemas/$$kind.json || exit 1; done
 
 docs: $(READY)
 	$(BIN)/python -m mobilezoo.models.table

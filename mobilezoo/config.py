@@ -38,6 +38,8 @@ class Record(BaseModel):
 
 
 R = TypeVar("R", bound=Record)
+Words = str | list[str]
+"""What `listed` takes, for JSON schemas."""
 
 
 def config_root() -> Path:
@@ -195,10 +197,17 @@ def _rows(
         key = prefix + name
         if group is None or not isinstance(value, BaseModel):
             shown = "" if record is None else _shown(value)
-            yield key, shown, field.description or (_first_line(group) if group else _alternatives(field.annotation))
+            yield key, shown, key_meaning(cls, name)
         if group is not None and group not in (cls, *inside):  # a record may hold one of its own kind
             listed = isinstance(value, tuple)
             yield from _rows(group, None if listed else value, f"{key}[]." if listed else f"{key}.", (cls, *inside))
+
+
+def key_meaning(cls: type[BaseModel], name: str) -> str:
+    """What a key is for, in one line; empty where nothing says it."""
+    field = cls.model_fields[name]
+    group = _record_in(field.annotation)
+    return field.description or (_first_line(group) if group else _alternatives(field.annotation))
 
 
 def _shown(value: Any) -> str:

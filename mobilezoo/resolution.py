@@ -3,7 +3,7 @@
 import re
 from typing import Annotated, Any
 
-from pydantic import BeforeValidator
+from pydantic import BeforeValidator, Field
 
 from mobilezoo.errors import ConfigError
 
@@ -11,13 +11,14 @@ Size = tuple[int, int]
 """(height, width) in pixels."""
 LARGEST = 8192
 """Pixels of a side: beyond it one image's activations fit no machine that trains, and a typing error is likelier."""
+WRITTEN = r"^\s*([0-9]{1,5})\s*(?:[xX×]\s*([0-9]{1,5})\s*)?$"
 EXPECTED = f"a side or height x width of 1 to {LARGEST} pixels: 224, 192x256 or [192, 256]"
 
 
 def _as_size(value: Any) -> Size:
     """Raises ValueError, with what was expected."""
     if isinstance(value, str):
-        numbers = re.fullmatch(r"\s*([0-9]{1,5})\s*(?:[xX×]\s*([0-9]{1,5})\s*)?", value)
+        numbers = re.fullmatch(WRITTEN, value)
         sides: Any = tuple(int(n) for n in numbers.groups() if n) if numbers else ()
     else:
         sides = (value,) if isinstance(value, int) else value
@@ -27,7 +28,10 @@ def _as_size(value: Any) -> Size:
     return sides[0], sides[-1]
 
 
-Resolution = Annotated[Size, BeforeValidator(_as_size)]
+Side = Annotated[int, Field(ge=1, le=LARGEST)]
+Written = Side | Annotated[str, Field(pattern=WRITTEN)] | Annotated[list[Side], Field(min_length=1, max_length=2)]
+"""What a YAML may have, for JSON schemas."""
+Resolution = Annotated[Size, BeforeValidator(_as_size, json_schema_input_type=Written)]
 """A record's field; whatever of the three was written, the record holds the pair."""
 
 

@@ -2,7 +2,7 @@
 
 from pydantic import Field, field_validator
 
-from mobilezoo.config import listed
+from mobilezoo.config import Words, listed
 from mobilezoo_export.contract import ExportOptions
 from mobilezoo_export.registry import TARGETS
 
@@ -28,7 +28,7 @@ class ExportConfig(ExportOptions):
     overwrite: bool = Field(default=False, description="replace files that exist")
     parity_images: int = Field(default=PARITY_IMAGES, gt=0, description="images that files are compared on")
 
-    @field_validator("targets", "precisions", mode="before")
+    @field_validator("targets", "precisions", mode="before", json_schema_input_type=Words)
     @classmethod
     def _listed_names(cls, value: object) -> object:
         return listed(value)

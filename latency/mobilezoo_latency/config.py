@@ -2,7 +2,7 @@
 
 from pydantic import Field, field_validator
 
-from mobilezoo.config import Record, listed
+from mobilezoo.config import Record, Words, listed
 
 
 class ProfileConfig(Record):
@@ -20,7 +20,7 @@ class ProfileConfig(Record):
     use_cache: bool = Field(default=True, description="take a kept result that fits")
     allow_folded: bool = Field(default=False, description="time a file whose zero norms let branches vanish")
 
-    @field_validator("targets", mode="before")
+    @field_validator("targets", mode="before", json_schema_input_type=Words)
     @classmethod
     def _listed(cls, value: object) -> object:
         return listed(value)

@@ -24,6 +24,7 @@ from mobilezoo.cli import (
     predict,
     profile,
     report,
+    schema,
     search,
     train,
 )
@@ -78,6 +79,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("export", export.export),
     ("profile", profile.profile),
     ("report", report.report),
+    ("schema", schema.schema),
     ("demo", demo.demo),
     ("plugins", plugins.plugins),
 )

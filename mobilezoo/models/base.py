@@ -72,8 +72,11 @@ class Published(Record):
     top1: float | None = None
     """ImageNet-1k top-1 in percent, trained without a teacher."""
     top1_distilled: float | None = None
+    """The same with a teacher."""
     epochs: int | None = None
+    """Epochs of that training."""
     source: str
+    """Table or file that states it."""
     licence: str
     """Licence of the official weights; "none stated" where there is none."""
 

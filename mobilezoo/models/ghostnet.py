@@ -37,7 +37,7 @@ class Config(ModelConfig):
 
     family: Literal["ghostnet"]
     version: Literal["v1", "v2", "v3"]
-    width_multiplier: float = Field(default=1.0, gt=0)
+    width_multiplier: float = Field(default=1.0, gt=0, description="factor of every width")
     stages: tuple[tuple[Block, ...], ...] = Field(min_length=1)
     drop_rate: float = Field(default=0.2, ge=0, lt=1, description="dropout before the classifier, as published")
 

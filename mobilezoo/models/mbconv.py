@@ -92,7 +92,7 @@ class Config(ModelConfig):
     width_multiplier: float = Field(default=1.0, gt=0, description="on stem and stages, then multiples of 8")
     activation: Literal["relu", "relu6", "silu", "hard_swish", "gelu"] = "relu6"
     padding: Literal["symmetric", "tensorflow"] = "symmetric"
-    norm_eps: float = Field(default=1e-5, gt=0)
+    norm_eps: float = Field(default=1e-5, gt=0, description="epsilon of every BatchNorm")
     norm_momentum: float = Field(default=0.1, gt=0, le=1, description="PyTorch's: weight of the newest batch")
     drop_rate: float = Field(default=0.0, ge=0, lt=1, description="dropout before the classifier, as published")
 

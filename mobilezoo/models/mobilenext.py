@@ -30,7 +30,7 @@ MIN_SIZE = 32
 class Sandglass(Record):
     """`depth` blocks of one width; the first one strides."""
 
-    depth: int = Field(default=1, gt=0)
+    depth: int = Field(default=1, gt=0, description="blocks of the stage")
     width: int = Field(gt=0, description="output channels before the width multiplier")
     stride: Literal[1, 2] = 1
     reduction: int = Field(default=6, gt=0, description="input channels over bottleneck channels")
@@ -47,9 +47,9 @@ class Config(ModelConfig):
     """Stem convolution (stride 2), sandglass stages, pooling, classifier."""
 
     family: Literal["mobilenext"]
-    stem: int = Field(default=32, gt=0)
+    stem: int = Field(default=32, gt=0, description="channels of the first convolution")
     stages: tuple[Sandglass, ...] = Field(min_length=1)
-    width_multiplier: float = Field(default=1.0, gt=0)
+    width_multiplier: float = Field(default=1.0, gt=0, description="factor of every width")
     drop_rate: float = Field(default=0.2, ge=0, lt=1, description="dropout before the classifier, as published")
 
 

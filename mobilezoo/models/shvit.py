@@ -8,6 +8,7 @@ import re
 from typing import Any, Literal
 
 import torch
+from pydantic import Field
 from timm.layers import DropPath
 from timm.models._builder import build_model_with_cfg
 from timm.models.shvit import BasicBlock, Residual, SHViT
@@ -16,6 +17,7 @@ from torch import nn
 from mobilezoo.models.base import ModelConfig
 
 Three = tuple[int, int, int]
+Type = Literal["s", "i"]
 DOWNSAMPLE = {"0.0": "0", "0.1": "1", "1": "2", "2.0": "3", "2.1": "4"}
 """Official position of a downsampling layer in `blocksN` → position in timm's `downsample`."""
 
@@ -24,12 +26,14 @@ class Config(ModelConfig):
     """Three stages; `types` says per stage whether blocks hold attention (s) or only convolutions (i)."""
 
     family: Literal["shvit"]
-    widths: Three
-    depths: Three
+    widths: Three = Field(description="channels per stage")
+    depths: Three = Field(description="blocks per stage")
     partial_widths: Three
     """Channels that attention sees, per stage."""
-    qk_widths: Three = (16, 16, 16)
-    types: tuple[Literal["s", "i"], Literal["s", "i"], Literal["s", "i"]] = ("i", "s", "s")
+    qk_widths: Three = Field(default=(16, 16, 16), description="channels of queries and of keys, per stage")
+    types: tuple[Type, Type, Type] = Field(
+        default=("i", "s", "s"), description="per stage: s, blocks with attention; i, only convolutions"
+    )
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:

@@ -7,7 +7,7 @@ from typing import Any, Literal, Protocol, Self
 
 from pydantic import Field, field_validator, model_validator
 
-from mobilezoo.config import Record, listed
+from mobilezoo.config import Record, Words, listed
 from mobilezoo.errors import DeviceError, MobilezooError, existing_path
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.reading import read_json
@@ -84,7 +84,7 @@ class SearchConfig(Record):
         default=60, gt=0, description="seconds between signs of life of a worker; silent for three, it counts as dead"
     )
 
-    @field_validator("devices", "further", mode="before")
+    @field_validator("devices", "further", mode="before", json_schema_input_type=Words)
     @classmethod
     def _listed(cls, value: Any) -> Any:
         return listed(value)

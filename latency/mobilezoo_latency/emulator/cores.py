@@ -15,7 +15,7 @@ Size = Annotated[int, Field(ge=1, le=1_000_000)]
 class Calibration(Record):
     """How this core's cycles become milliseconds of one real board, and how wrong that is."""
 
-    ms_per_megacycle: float = Field(gt=0)
+    ms_per_megacycle: float = Field(gt=0, description="measured milliseconds over estimated 10^6 cycles")
     dram_cycles: float = Field(default=0.0, ge=0, description="cycles added per cache line fetched from memory")
     error_percent: float = Field(ge=0, description="mean absolute percentage error, each network left out once")
     low_ratio: float = Field(gt=0, description="10th percentile of real over estimated latency")

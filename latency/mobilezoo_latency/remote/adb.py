@@ -30,7 +30,9 @@ class AdbConfig(RemoteConfig):
         default="127.0.0.1", pattern=r"^[A-Za-z0-9][A-Za-z0-9._:-]{0,252}$", description="host of the adb server"
     )
     port: int = Field(default=5037, gt=0, lt=65536, description="port of the adb server")
-    folder: str = Field(default="/data/local/tmp/mobilezoo", pattern=FOLDER)
+    folder: str = Field(
+        default="/data/local/tmp/mobilezoo", pattern=FOLDER, description="where files are put on the phone"
+    )
 
 
 class AdbLink(Link):

@@ -37,9 +37,9 @@ class SshConfig(RemoteConfig):
         pattern=r"^([A-Za-z0-9_]([A-Za-z0-9_.@:-]*[A-Za-z0-9])?)?$",
         description="USER@HOST or a Host of ssh_config",
     )
-    port: int | None = Field(default=None, gt=0, lt=65536)
+    port: int | None = Field(default=None, gt=0, lt=65536, description="of the ssh server; null: ssh's own choice")
     options: tuple[Line, ...] = Field(default=(), description="more -o options of ssh, for example IdentityFile=...")
-    folder: str = Field(default=".cache/mobilezoo", pattern=FOLDER)
+    folder: str = Field(default=".cache/mobilezoo", pattern=FOLDER, description="where files are put, from the home")
 
     def commands(self) -> dict[str, str]:
         harmful = harmful_options(self.options)
