@@ -9,18 +9,41 @@ from typing import TYPE_CHECKING, Any
 import wrapt
 
 __version__ = "0.1.0"
-__all__ = ["create_model", "fuse", "list_models"]
+__all__ = [
+    "Hooks",
+    "MobilezooError",
+    "create_model",
+    "evaluate",
+    "export",
+    "fuse",
+    "list_models",
+    "load_model",
+    "predict",
+    "profile",
+    "report",
+    "search",
+    "train",
+]
 
+API = ("evaluate", "export", "load_model", "predict", "profile")
+PACKAGES = ("report", "search", "train")
+"""Packages that are functions of the API as well, see `callable_package`."""
 HOMES = {
+    "Hooks": "mobilezoo.workflows.hooks",
+    "MobilezooError": "mobilezoo.errors",
     "create_model": "mobilezoo.models.registry",
     "fuse": "mobilezoo.models.fuse",
     "list_models": "mobilezoo.models.registry",
+    **dict.fromkeys(API, "mobilezoo.api"),
 }
 """Module of each public name, imported when the name is first used."""
 
 if TYPE_CHECKING:
+    from mobilezoo.api import evaluate, export, load_model, predict, profile, report, search, train
+    from mobilezoo.errors import MobilezooError
     from mobilezoo.models import create_model, list_models
     from mobilezoo.models.fuse import fuse
+    from mobilezoo.workflows.hooks import Hooks
 
 
 def _register(_timm: Any) -> None:
@@ -35,6 +58,9 @@ wrapt.register_post_import_hook(_register, "timm")
 def __getattr__(name: str) -> Any:
     if name in __all__:
         import importlib
+
+        if name in PACKAGES:
+            return importlib.import_module(f"mobilezoo.{name}")
 
         return getattr(importlib.import_module(HOMES[name]), name)
     raise AttributeError(f"module {__name__!r} has no attribute {name!r}")

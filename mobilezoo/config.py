@@ -26,6 +26,12 @@ class Record(BaseModel):
 
     model_config = ConfigDict(frozen=True, extra="forbid", strict=True, protected_namespaces=(), allow_inf_nan=False)
 
+    def _repr_html_(self) -> str:
+        """A table, for notebooks."""
+        from mobilezoo.notebook import record_html
+
+        return record_html(self)
+
     @classmethod
     def parse(cls, data: Any, source: str = "<record>") -> Self:
         """Validate plain data (as YAML or JSON gives it). Raises ConfigError, all faults in one line."""

@@ -16,6 +16,7 @@ from mobilezoo.cli.options import (
     print_json,
     print_keys,
     refuse_set,
+    separated,
     short_forms,
     split_words,
 )
@@ -85,7 +86,13 @@ def export(
     """
     refuse_set(set_, "mobilezoo export MODEL")
     models, overrides = split_words(words)
-    said = {"targets": to, "precisions": precision, "data": data, "calib": calib, "classes": classes}
+    said = {
+        "targets": separated(to),
+        "precisions": separated(precision),
+        "data": data,
+        "calib": calib,
+        "classes": classes,
+    }
     changes = (*overrides, *short_forms({**said, "batch": batch, "max_drop": max_drop, "overwrite": overwrite or None}))
     options = of.parsed()
     if matrix:

@@ -106,6 +106,11 @@ def split_words(words: list[str] | None) -> tuple[list[str], tuple[str, ...]]:
     return models, tuple(changes)
 
 
+def separated(given: str | None) -> list[str] | None:
+    """`a,b` of the command line as a list."""
+    return None if given is None else [part.strip() for part in given.split(",")]
+
+
 def short_forms(values: dict[str, Any]) -> tuple[str, ...]:
     """Options that stand for keys of a config, as dotted changes; those that were not given are left out.
 

@@ -16,6 +16,7 @@ from mobilezoo.cli.options import (
     print_json,
     print_keys,
     refuse_set,
+    separated,
     short_forms,
     split_words,
 )
@@ -78,7 +79,7 @@ def profile(
     """
     refuse_set(set_, "mobilezoo profile FILE", "device.")
     models, overrides = split_words(words)
-    said = {"device": device, "targets": to, "tier": tier, "threads": threads, "device.cores": cores}
+    said = {"device": device, "targets": separated(to), "tier": tier, "threads": threads, "device.cores": cores}
     flags = {"use_cache": False if no_cache else None, "allow_folded": allow_folded or None}
     from mobilezoo.workflows import profile as workflow
 

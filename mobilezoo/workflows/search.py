@@ -14,11 +14,11 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 
 
 def search(
-    config: str, overrides: tuple[str, ...] = (), *, out: Path | None = None, hooks: Hooks = SILENT
+    config: str | SearchConfig, overrides: tuple[str, ...] = (), *, out: Path | None = None, hooks: Hooks = SILENT
 ) -> SearchResult:
     """Begin or go on with the study that the config names, then measure its front once more."""
     require("optuna", "search")
-    settings = load_search_config(config, overrides)
+    settings = config if isinstance(config, SearchConfig) else load_search_config(config, overrides)
     folder = out or Path("runs") / f"search-{settings.name}"
     result = _work(settings, folder, hooks)
     devices = _measured_devices(settings, result) if settings.remeasure else ()

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
 
 def train(
-    config: str,
+    config: "str | TrainConfig",
     overrides: tuple[str, ...] = (),
     *,
     out: Path | None = None,
@@ -24,22 +24,28 @@ def train(
     hooks: Hooks = SILENT,
 ) -> Checkpoint:
     """Load the recipe (or a run's own), train, and return the record of the best weights with its full path."""
-    named = run_folder_named(config)
+    named, recipe, stem = _recipe(config, overrides)
     if named is not None:
         _only_to_resume(named, out, resume)
-    path = recipe_file(config)
-    recipe = load_record(TrainConfig, path, overrides)
     recipe = recipe.model_copy(update={"data": recipe.data.located()})
     from mobilezoo.train import trainer
     from mobilezoo.train.run_folder import RunFolder
 
-    folder = named or out or Path("runs") / (path.stem if recipe.name is None else recipe.name or _model_name(recipe))
+    folder = named or out or Path("runs") / (stem if recipe.name is None else recipe.name or _model_name(recipe))
     if resume:
         recipe = recipe.model_copy(update={"model": RunFolder(folder).network_at_hand(recipe.model)})
     record = trainer.train(
         recipe, folder, resume=resume, show_progress=hooks.show_progress, tools=tools_for(recipe), go_on=_go_on(folder)
     )
     return record.model_copy(update={"path": str(folder / record.path)})
+
+
+def _recipe(config: "str | TrainConfig", overrides: tuple[str, ...]) -> tuple[Path | None, TrainConfig, str]:
+    """The run folder that was named, if one was; the recipe; the name of its run where it has none."""
+    if isinstance(config, TrainConfig):
+        return None, config, _model_name(config)
+    path = recipe_file(config)
+    return run_folder_named(config), load_record(TrainConfig, path, overrides), path.stem
 
 
 def recipe_file(config: str) -> Path:

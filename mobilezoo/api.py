@@ -1,0 +1,279 @@
+"""The Python API: what each command does, as a function that returns records.
+
+    import mobilezoo
+
+    best = mobilezoo.train("digits", "train.epochs=5")
+    files = mobilezoo.export(best.path, to=["litert"], precision=["fp32", "int8"])
+    scores = mobilezoo.evaluate(files[0].path)
+    report = mobilezoo.profile(files[0].path, device="cortex_a76")
+
+A config is a path, a bare name, or a record; dotted overrides come after it, as on the command line. Nothing is
+printed: pass `hooks` to hear of progress. A user's mistake raises a subclass of `mobilezoo.MobilezooError` with the
+text of the command line.
+"""
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, TypeVar, cast
+
+from mobilezoo.artifacts import Checkpoint, LatencyReport
+from mobilezoo.config import Record, apply_overrides, listed
+from mobilezoo.notebook import Records
+from mobilezoo.workflows.hooks import SILENT, Hooks
+from mobilezoo.workflows.model_options import ModelOptions, read_labels
+
+if TYPE_CHECKING:
+    from mobilezoo.search.records import SearchConfig, SearchResult
+    from mobilezoo.train.config import TrainConfig
+    from mobilezoo.workflows.evaluate import Scores
+    from mobilezoo.workflows.load_model import LoadedModel
+    from mobilezoo.workflows.predict import Prediction
+    from mobilezoo_export import ExportConfig, ExportResult
+    from mobilezoo_latency import ProfileConfig
+
+R = TypeVar("R", bound=Record)
+Named = str | Path
+
+
+def train(
+    config: "Named | TrainConfig",
+    *overrides: str,
+    out: Named | None = None,
+    resume: bool = False,
+    hooks: Hooks = SILENT,
+) -> Checkpoint:
+    """Train a backbone.
+
+    Args:
+        config: a recipe (bare name in configs/train/, or the path of a YAML), a run folder to resume, or a record.
+        overrides: dotted changes: "train.epochs=5".
+        out: run folder; `runs/NAME` where it is left out.
+        resume: go on after the last whole checkpoint.
+        hooks: what hears of progress.
+
+    Returns:
+        The record of the best weights; its `path` is that of the file.
+
+    Raises:
+        MobilezooError: for whatever a user can mend.
+    """
+    from mobilezoo.train.config import TrainConfig
+    from mobilezoo.workflows import train as workflow
+
+    named = _changed(config, overrides) if isinstance(config, TrainConfig) else str(config)
+    return workflow.train(named, overrides, out=_path(out), resume=resume, hooks=hooks)
+
+
+def evaluate(
+    model: Named,
+    data: str | None = None,
+    *,
+    classes: str | None = None,
+    batch_size: int = 64,
+    workers: int = 2,
+    hooks: Hooks = SILENT,
+    **options: Any,
+) -> "Scores":
+    """Top-1, top-5 and loss of a network, a checkpoint, or an exported file run in its own runtime.
+
+    Args:
+        model: zoo name, model YAML, checkpoint, exported file, or `timm:NAME`.
+        data: "digits", "folder:PATH", ...; the data that the model's record names where it is left out.
+        classes: the data's class of each output, see docs/data.md.
+        batch_size: images at once.
+        workers: processes that load images.
+        hooks: what hears of progress.
+        options: what the command line says of a network: checkpoint, key, labels, resolution, num_classes, in_chans,
+            mean, std, preprocess.
+
+    Returns:
+        The scores; of a file, with those of the weights it was made of under `pytorch`.
+
+    Raises:
+        MobilezooError: for whatever a user can mend.
+    """
+    from mobilezoo.workflows.evaluate import evaluate as workflow
+
+    how = {"classes": classes, "batch_size": batch_size, "workers": workers, "hooks": hooks}
+    return workflow(str(model), data, model_options(options), **cast("dict[str, Any]", how))
+
+
+def predict(
+    model: Named, images: Named | Sequence[Named], *, top: int = 5, hooks: Hooks = SILENT, **options: Any
+) -> "Records[Prediction]":
+    """The best classes of single images, or of all images in folders.
+
+    Args:
+        model: as in `evaluate`.
+        images: an image, a folder, or several of them.
+        top: classes per image.
+        hooks: what hears of progress.
+        options: as in `evaluate`.
+
+    Returns:
+        A prediction per image, in order; one that cannot be read has its `fault`.
+
+    Raises:
+        MobilezooError: for whatever a user can mend.
+    """
+    from mobilezoo.workflows.predict import predict as workflow
+
+    paths = [Path(images)] if isinstance(images, str | Path) else [Path(image) for image in images]
+    return Records(workflow(str(model), paths, model_options(options), top=top, hooks=hooks))
+
+
+def export(
+    model: Named,
+    config: "Named | ExportConfig" = "default",
+    *overrides: str,
+    to: str | Sequence[str] | None = None,
+    precision: str | Sequence[str] | None = None,
+    out: Named | None = None,
+    hooks: Hooks = SILENT,
+    **options: Any,
+) -> "Records[ExportResult]":
+    """Write files for phones; each is run in its own runtime and compared with PyTorch before it gets its name.
+
+    Args:
+        model: zoo name, model YAML, checkpoint, or `timm:NAME`.
+        config: a YAML, a bare name in configs/export/, or a record.
+        overrides: dotted changes: "softmax=true".
+        to: targets, in place of the config's: "onnx", "litert", "coreml", "executorch".
+        precision: precisions, in place of the config's: "fp32", "fp16", "int8".
+        out: folder; `export/` beside the checkpoint where it is left out.
+        hooks: what hears of progress.
+        options: as in `evaluate`.
+
+    Returns:
+        A result per target and precision; what a target cannot do has its `reason`.
+
+    Raises:
+        MobilezooError: for whatever a user can mend.
+    """
+    from mobilezoo.workflows.export import export as workflow
+    from mobilezoo.workflows.export import load_export_config
+
+    changes = (*overrides, *_listed("targets", to), *_listed("precisions", precision))
+    named = isinstance(config, str | Path)
+    files = load_export_config(str(config), changes) if named else _changed(cast("ExportConfig", config), changes)
+    return Records(workflow(str(model), files, model_options(options), out=_path(out), hooks=hooks))
+
+
+def profile(
+    model: Named | Sequence[Named],
+    config: "Named | ProfileConfig" = "default",
+    *overrides: str,
+    device: str | None = None,
+    to: str | Sequence[str] | None = None,
+    hooks: Hooks = SILENT,
+    **options: Any,
+) -> "LatencyReport | Records[LatencyReport]":
+    """Latency by a stated protocol; raw samples are kept, noisy runs are marked.
+
+    Args:
+        model: exported file, checkpoint, zoo name or `timm:NAME`, or several of them.
+        config: a YAML, a bare name in configs/profile/, or a record.
+        overrides: dotted changes: "tier=report", "device.serial=R58M".
+        device: in place of the config's.
+        to: formats that networks are exported to, in place of the config's.
+        hooks: what hears of progress.
+        options: as in `evaluate`, for the networks that are exported first.
+
+    Returns:
+        The report of the one file that was measured, or all of them.
+
+    Raises:
+        MobilezooError: for whatever a user can mend.
+    """
+    from mobilezoo.workflows.profile import load_profile_config
+    from mobilezoo.workflows.profile import profile as workflow
+
+    changes = (*overrides, *_listed("targets", to), *((f"device={device}",) if device else ()))
+    named = isinstance(config, str | Path)
+    how = load_profile_config(str(config), changes) if named else _changed(cast("ProfileConfig", config), changes)
+    models = [str(model)] if isinstance(model, str | Path) else [str(one) for one in model]
+    reports = Records(workflow(models, how, model_options(options), hooks=hooks))
+    return reports[0] if len(reports) == 1 and isinstance(model, str | Path) else reports
+
+
+def search(
+    config: "Named | SearchConfig", *overrides: str, out: Named | None = None, hooks: Hooks = SILENT
+) -> "SearchResult":
+    """Search a space for networks that are accurate and fast; called again, it goes on where it stopped.
+
+    Args:
+        config: a YAML, a bare name in configs/search/, or a record.
+        overrides: dotted changes of it or of its recipe: "trials=20", "train.epochs=3".
+        out: run folder; `runs/search-NAME` where it is left out.
+        hooks: what hears of progress and of every finished trial.
+
+    Returns:
+        All trials, the front, and the best network's YAML.
+
+    Raises:
+        MobilezooError: for whatever a user can mend.
+    """
+    from mobilezoo.search.records import SearchConfig
+    from mobilezoo.workflows.search import search as workflow
+
+    named = _changed(config, overrides) if isinstance(config, SearchConfig) else str(config)
+    return workflow(named, overrides, out=_path(out), hooks=hooks)
+
+
+def report(runs: Named | Sequence[Named], out: Named = "report.html") -> Path:
+    """Write one self-contained HTML page over run folders.
+
+    Args:
+        runs: a run folder, or several.
+        out: the page.
+
+    Returns:
+        The page's path.
+
+    Raises:
+        MobilezooError: where there is nothing to show.
+    """
+    from mobilezoo.workflows.report import write_report
+
+    folders = [runs] if isinstance(runs, str | Path) else runs
+    return write_report([Path(folder) for folder in folders], Path(out))
+
+
+def load_model(model: Named, **options: Any) -> "LoadedModel":
+    """A network with its weights, in eval mode, with all that its files need to carry.
+
+    Args:
+        model: zoo name, model YAML, checkpoint of ours, or `timm:NAME`.
+        options: as in `evaluate`.
+
+    Raises:
+        MobilezooError: for whatever a user can mend.
+    """
+    from mobilezoo.workflows.load_model import load_model as workflow
+
+    return workflow(str(model), model_options(options))
+
+
+def model_options(said: dict[str, Any]) -> ModelOptions:
+    """Keyword arguments as typed options; `labels` may be a file. Raises ConfigError."""
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in said.items()}
+    if isinstance(plain.get("labels"), str):
+        plain["labels"] = read_labels(plain["labels"])
+    return ModelOptions.parse(plain, "options")
+
+
+def _changed(record: R, overrides: Sequence[str]) -> R:
+    """A record with dotted overrides applied."""
+    return type(record).parse(apply_overrides(record.model_dump(mode="json"), overrides), type(record).__name__)
+
+
+def _listed(key: str, values: str | Sequence[str] | None) -> tuple[str, ...]:
+    """A list as an override."""
+    if values is None:
+        return ()
+    names = listed(values) if isinstance(values, str) else values
+    return (f"{key}=[{', '.join(names)}]",)
+
+
+def _path(path: Named | None) -> Path | None:
+    return None if path is None else Path(path)

@@ -1,0 +1,55 @@
+"""The short examples and the notebook run from the first line to the last."""
+
+import json
+import runpy
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+EXAMPLES = Path(__file__).parents[2] / "examples"
+
+
+def cells() -> list[str]:
+    """The code of the notebook."""
+    tour = json.loads((EXAMPLES / "tour.ipynb").read_text(encoding="utf-8"))
+    return ["".join(cell["source"]) for cell in tour["cells"] if cell["cell_type"] == "code"]
+
+
+@pytest.mark.slow
+def test_the_notebook_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.chdir(tmp_path)
+    seen: dict[str, Any] = {}
+    for cell in cells():
+        exec(compile(cell, "tour.ipynb", "exec"), seen)
+    assert seen["scores"].top1 == pytest.approx(seen["scores"].pytorch.top1, abs=0.5)
+    assert seen["page"].is_file()
+    for name in ("best", "files", "scores"):
+        assert seen[name]._repr_html_().startswith("<table>")
+
+
+@pytest.mark.slow
+def test_the_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    runpy.run_path(str(EXAMPLES / "train_and_export.py"), run_name="__main__")
+    lines = capsys.readouterr().out.splitlines()
+    assert len(lines) == 5
+    assert all("top-1" in line for line in lines)
+
+
+@pytest.mark.slow
+def test_a_network_of_timm_is_exported_and_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+    monkeypatch.chdir(tmp_path)
+    example = runpy.run_path(str(EXAMPLES / "timm_to_phone.py"))
+    example["main"](["test_efficientnet"])
+    assert "1 XNNPACK partitions" in capsys.readouterr().out
+
+
+@pytest.mark.parametrize("file", sorted(EXAMPLES.glob("*.py")), ids=lambda path: path.name)
+def test_every_example_says_how_it_is_run(file: Path) -> None:
+    assert f"python examples/{file.name}" in file.read_text(encoding="utf-8")
+
+
+def test_every_cell_is_python() -> None:
+    for cell in cells():
+        compile(cell, "tour.ipynb", "exec")
