@@ -4,7 +4,7 @@
 
 Both sides train the same network (zoo names are in timm's registry) on the same random batch with AdamW, label
 smoothing and an averaged copy of the weights, in one process on one thread, taking turns. timm's side is its script's
-own `train_one_epoch`, as the script runs by default and with --channels-last; ours is `run_update` with the trainer's
+own `train_one_epoch`, as the script runs by default and with --channels-last; ours is `train_step` with the trainer's
 defaults. Cells are kept in a .jsonl beside the table, which is written anew from all of them after each call.
 """
 
@@ -68,7 +68,7 @@ def timm_step(script: Path, model: str, x: torch.Tensor, y: torch.Tensor, amp: b
 
 
 def our_step(model: str, x: torch.Tensor, y: torch.Tensor, amp: bool) -> Step:
-    """One batch through `run_update`, the trainer's defaults."""
+    """One batch through `train_step`, the trainer's defaults."""
     zoo = model in config_names("models")
     if not zoo:  # a network of timm's own: the step is what is compared
         build.build_network = lambda *_: timm.create_model(model, num_classes=CLASSES)  # type: ignore[assignment]
@@ -85,12 +85,12 @@ def our_step(model: str, x: torch.Tensor, y: torch.Tensor, amp: bool) -> Step:
             "train": {**settings, "amp": "bf16" if amp else "none", "ema": {"decay": 0.9998, "warmup": False}},
         }
     )
-    parts = trainer.assemble(config)
-    parts.network.train()
+    state = trainer.assemble(config)
+    state.network.train()
     updates = iter(range(1 << 30))
 
     def run() -> None:
-        step.run_update(parts, config, [(x, y)], next(updates), print)
+        step.train_step(state, config, [(x, y)], next(updates), print)
 
     return run
 

@@ -20,8 +20,8 @@ from torch.utils.data import Dataset, get_worker_info
 
 from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.config import Augment
-from mobilezoo.data.order import Key, seeded, seeded_python
 from mobilezoo.data.pixels import BAD_IMAGE, Pixels, orientation, readable_formats
+from mobilezoo.data.samplers import Key, seeded, seeded_python
 from mobilezoo.data.transforms import with_any_posterize
 from mobilezoo.errors import ConfigError, DataError, require
 

@@ -14,7 +14,7 @@ from torch.utils.data import DataLoader, IterableDataset, Subset
 from mobilezoo.data.config import DataConfig
 from mobilezoo.data.datasets import FolderImages, ImageData, open_data
 from mobilezoo.data.jpeg import JpegBatches, make_decoder
-from mobilezoo.data.order import EpochOrder, KeyedImages, Ranks, StreamTransform
+from mobilezoo.data.samplers import EpochSampler, KeyedImages, Ranks, StreamTransform
 from mobilezoo.data.transforms import Normalise, eval_pixels, eval_transform, train_transform
 from mobilezoo.errors import ConfigError, DataError
 from mobilezoo.preprocessing import Preprocessing
@@ -50,7 +50,7 @@ class DeviceStage:
 class TrainBatches:
     """Training batches (x [B, C, H, W] float32, y [B] int64) on the device, any epoch from any batch on."""
 
-    def __init__(self, loader: DataLoader[Any], stage: DeviceStage, order: EpochOrder | None) -> None:
+    def __init__(self, loader: DataLoader[Any], stage: DeviceStage, order: EpochSampler | None) -> None:
         self.loader, self.stage, self.order = loader, stage, order
 
     def __len__(self) -> int:
@@ -103,7 +103,7 @@ def train_loader(
             f"set data.batch_size to at most {size // ranks.world}"
         )
     sizes = config.augment.sizes or (as_size(resolution),)
-    order = EpochOrder(size, config.batch_size, sizes, seed, ranks, config.augment.repeats)
+    order = EpochSampler(size, config.batch_size, sizes, seed, ranks, config.augment.repeats)
     # Workers live for one epoch: the order's epoch and start are read when they begin.
     if config.decoder != "pil":
         images: Any = _jpeg_batches(config, data, prep.channels)

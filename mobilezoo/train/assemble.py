@@ -1,4 +1,4 @@
-"""Config → all parts of a run, checked against the data, before anything is written."""
+"""Builds the state of a run from its config, checked against the data, before anything is written."""
 
 import random
 
@@ -8,21 +8,21 @@ from torch.utils.data import IterableDataset
 
 from mobilezoo.data import ImageData, eval_loader, open_data, train_loader
 from mobilezoo.data.classes import require_same_classes
-from mobilezoo.data.order import Ranks
+from mobilezoo.data.samplers import Ranks
 from mobilezoo.errors import DataError
 from mobilezoo.models import load_model_config
 from mobilezoo.models.fits import check_batch_of_one, check_input
 from mobilezoo.models.probe import freeze_all_but_head
 from mobilezoo.train import build
+from mobilezoo.train.compile import prepare_forward
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.train.hardware import fast_forward
-from mobilezoo.train.ranks import device_of, require_same_data
-from mobilezoo.train.shared import SharedWeights, check_shared
-from mobilezoo.train.step import Parts
-from mobilezoo.train.tools import Tools, fake_quantised
+from mobilezoo.train.distributed import device_of, require_same_data
+from mobilezoo.train.export_hooks import ExportHooks, fake_quantised
+from mobilezoo.train.step import TrainState
+from mobilezoo.train.weight_sharing import SharedWeights, check_weight_sharing
 
 
-def assemble(config: TrainConfig, ranks: Ranks | None = None, tools: Tools | None = None) -> Parts:
+def assemble(config: TrainConfig, ranks: Ranks | None = None, export_hooks: ExportHooks | None = None) -> TrainState:
     """Open the data and build network, optimizer, schedule, losses and loaders. Raises MobilezooError."""
     ranks = ranks or Ranks()
     settings = config.train
@@ -41,7 +41,7 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None, tools: Tools | Non
             for size in config.data.augment.sizes or (resolution,):
                 check_batch_of_one(network, config.model, (config.in_chans, *size))
     network = network.to(device)
-    check_shared(network, config, ranks)
+    check_weight_sharing(network, config, ranks)
     if config.tune != "all":
         freeze_all_but_head(network)
     if settings.channels_last:
@@ -49,24 +49,28 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None, tools: Tools | Non
     global_batch = config.data.batch_size * settings.accumulate * ranks.world
     optimizer = build.build_optimizer(network, settings.optimizer, global_batch)
     train_batches = train_loader(config.data, fit, resolution, prep, device, settings.seed, ranks)
-    mixing = build.build_mixing(config.data, settings, classes)
+    mixup_fn = build.build_mixup(config.data, settings, classes)
     teacher = None
     if settings.distill is not None:
         from mobilezoo.train.distill import Teacher
 
         teacher = Teacher(settings.distill, classes, prep).to(device)
-    quantised = fake_quantised(network, config, resolution, device, ranks, tools or Tools()) if settings.qat else None
-    return Parts(
+    quantised = (
+        fake_quantised(network, config, resolution, device, ranks, export_hooks or ExportHooks())
+        if settings.qat
+        else None
+    )
+    return TrainState(
         device=device,
         resolution=resolution,
         prep=prep,
         labels=fit.labels,
         network=network,
-        forward=quantised or fast_forward(network, config, device, resolution, ranks),
+        forward=quantised or prepare_forward(network, config, device, resolution, ranks),
         optimizer=optimizer,
         schedule=build.build_schedule(optimizer, settings, max(1, len(train_batches) // settings.accumulate)),
-        mixing=mixing,
-        loss=build.build_loss(settings, mixing is not None).to(device),  # type: ignore[attr-defined]
+        mixup_fn=mixup_fn,
+        loss=build.build_loss(settings, mixup_fn is not None).to(device),  # type: ignore[attr-defined]
         ema=build.build_ema(network, settings),
         teacher=teacher,
         scaler=torch.amp.GradScaler(device.type, enabled=settings.amp == "fp16"),
@@ -109,11 +113,11 @@ def seed_all(seed: int, moment: int, rank: int = 0) -> None:
     torch.manual_seed(value)
 
 
-def global_batch(config: TrainConfig, parts: Parts) -> int:
+def global_batch(config: TrainConfig, state: TrainState) -> int:
     """Images per update, over all processes."""
-    return config.data.batch_size * config.train.accumulate * parts.ranks.world
+    return config.data.batch_size * config.train.accumulate * state.ranks.world
 
 
-def updates_per_epoch(config: TrainConfig, parts: Parts) -> int:
+def updates_per_epoch(config: TrainConfig, state: TrainState) -> int:
     """Optimizer steps in one epoch."""
-    return max(1, len(parts.train_batches) // config.train.accumulate)
+    return max(1, len(state.train_batches) // config.train.accumulate)

@@ -1,4 +1,4 @@
-"""Config → the parts of a run: device, network, optimizer, schedule, losses, mixing, averaging."""
+"""Builds the parts of a run from its config: device, network, optimizer, schedule, losses, mixup, averaging."""
 
 from collections.abc import Callable
 from typing import Any
@@ -104,7 +104,7 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, up
     return scheduler
 
 
-def build_mixing(data: DataConfig, settings: TrainSettings, num_classes: int) -> Any | None:
+def build_mixup(data: DataConfig, settings: TrainSettings, num_classes: int) -> Any | None:
     """timm's Mixup over whole batches, or None where neither mixup nor CutMix is on."""
     from timm.data import Mixup
 

@@ -10,25 +10,25 @@ from mobilezoo.models.macs import count
 from mobilezoo.resolution import Size, written
 from mobilezoo.train.assemble import updates_per_epoch
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.train.resuming import Position
+from mobilezoo.train.resuming import Progress
 from mobilezoo.train.run_folder import RunFolder
-from mobilezoo.train.shared import SharedWeights
-from mobilezoo.train.step import Parts
+from mobilezoo.train.step import TrainState
+from mobilezoo.train.weight_sharing import SharedWeights
 
 PRECISIONS = {"none": "float32", "bf16": "bfloat16 mixed", "fp16": "float16 mixed"}
 
 
-def header(config: TrainConfig, parts: Parts, folder: RunFolder) -> list[str]:
+def header(config: TrainConfig, state: TrainState, folder: RunFolder) -> list[str]:
     """Network, data, batch, device, length and place, a line each."""
-    settings, updates, images = config.train, updates_per_epoch(config, parts), [_number(n) for n in parts.images]
-    sizes = ", ".join(str(written(size)) for size in config.data.augment.sizes or (parts.resolution,))
-    threads = f", threads: {torch.get_num_threads()}" if parts.device.type == "cpu" else ""
+    settings, updates, images = config.train, updates_per_epoch(config, state), [_number(n) for n in state.images]
+    sizes = ", ".join(str(written(size)) for size in config.data.augment.sizes or (state.resolution,))
+    threads = f", threads: {torch.get_num_threads()}" if state.device.type == "cpu" else ""
     return [
-        f"network  {config.model}: {_cost(parts.network, parts.resolution)}",
-        f"data     {config.data.source}: {len(parts.labels):,} classes, {images[0]} training and {images[1]} "
+        f"network  {config.model}: {_cost(state.network, state.resolution)}",
+        f"data     {config.data.source}: {len(state.labels):,} classes, {images[0]} training and {images[1]} "
         "validation images",
-        f"batch    {_batch(config, parts)} images of {sizes} px, {updates:,} updates per epoch",
-        f"device   {parts.device}, {PRECISIONS[settings.amp]}{threads}",
+        f"batch    {_batch(config, state)} images of {sizes} px, {updates:,} updates per epoch",
+        f"device   {state.device}, {PRECISIONS[settings.amp]}{threads}",
         f"epochs   {settings.epochs}, a checkpoint after each",
         f"folder   {folder.path}",
     ]
@@ -38,11 +38,11 @@ def _number(images: int | None) -> str:
     return "an unknown number of" if images is None else f"{images:,}"
 
 
-def _batch(config: TrainConfig, parts: Parts) -> str:
+def _batch(config: TrainConfig, state: TrainState) -> str:
     """Images per update, and what they are made of where that is not one batch."""
-    factors = {"": config.data.batch_size, " accumulated": config.train.accumulate, " processes": parts.ranks.world}
+    factors = {"": config.data.batch_size, " accumulated": config.train.accumulate, " processes": state.ranks.world}
     told = [f"{n:,}{what}" for what, n in factors.items() if not what or n > 1]
-    whole = config.data.batch_size * config.train.accumulate * parts.ranks.world
+    whole = config.data.batch_size * config.train.accumulate * state.ranks.world
     return " x ".join(told) + (f" = {whole:,}" if len(told) > 1 else "")
 
 
@@ -71,17 +71,17 @@ def _amount(n: int) -> str:
 class RunClock:
     """How long the rest of a run takes, judged by the updates made since it was begun or resumed."""
 
-    def __init__(self, config: TrainConfig, parts: Parts, at: Position) -> None:
-        self._updates = updates_per_epoch(config, parts)
+    def __init__(self, config: TrainConfig, state: TrainState, progress: Progress) -> None:
+        self._updates = updates_per_epoch(config, state)
         self._all = config.train.epochs * self._updates
-        self._first, self._started = self._made(at), time.perf_counter()
+        self._first, self._started = self._made(progress), time.perf_counter()
 
-    def _made(self, at: Position) -> int:
-        return at.epoch * self._updates + len(at.losses)
+    def _made(self, progress: Progress) -> int:
+        return progress.epoch * self._updates + len(progress.losses)
 
-    def left(self, at: Position) -> str:
+    def left(self, progress: Progress) -> str:
         """In words; empty at the end."""
-        made = self._made(at)
+        made = self._made(progress)
         if made >= self._all or made <= self._first:
             return ""
         seconds = (time.perf_counter() - self._started) / (made - self._first) * (self._all - made)

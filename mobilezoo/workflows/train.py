@@ -12,7 +12,7 @@ from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.hooks import SILENT, Hooks
 
 if TYPE_CHECKING:
-    from mobilezoo.train.trainer import Tools
+    from mobilezoo.train.trainer import ExportHooks
 
 
 def train(
@@ -35,7 +35,12 @@ def train(
     if resume:
         recipe = recipe.model_copy(update={"model": RunFolder(folder).network_at_hand(recipe.model)})
     record = trainer.train(
-        recipe, folder, resume=resume, show_progress=hooks.show_progress, tools=tools_for(recipe), go_on=_go_on(folder)
+        recipe,
+        folder,
+        resume=resume,
+        show_progress=hooks.show_progress,
+        export_hooks=export_hooks_for(recipe),
+        go_on=_go_on(folder),
     )
     return record.model_copy(update={"path": str(folder / record.path)})
 
@@ -93,9 +98,9 @@ def _go_on(folder: Path) -> str:
     return f"{start} train {shlex.quote(name)} --resume"
 
 
-def tools_for(recipe: TrainConfig) -> "Tools":
+def export_hooks_for(recipe: TrainConfig) -> "ExportHooks":
     """Fake quantisation and exports for the recipes that ask for them; toolchains are told missing before any work."""
-    from mobilezoo.train.trainer import Tools
+    from mobilezoo.train.trainer import ExportHooks
     from mobilezoo_export import load_exporter
 
     settings = recipe.train
@@ -109,7 +114,7 @@ def tools_for(recipe: TrainConfig) -> "Tools":
 
         return FakeQuantized(network, example)
 
-    return Tools(
+    return ExportHooks(
         fake_quantised=fake_quantised if settings.qat else None,
         write_int8=lambda trained, record, folder: _write_int8(recipe, trained, record, folder),
         export=(lambda weights: _export_and_score(recipe, weights)) if settings.export_every else None,

@@ -28,7 +28,7 @@ from mobilezoo.search.space import Point, Space
 from mobilezoo.search.supernet.calibrate import recalibrate
 from mobilezoo.search.supernet.sandwich import bound, sandwich
 from mobilezoo.search.supernet.weights import SharedBank
-from mobilezoo.train.shared import Score, SharedWeights
+from mobilezoo.train.weight_sharing import Score, SharedWeights
 
 
 class Config(ModelConfig):

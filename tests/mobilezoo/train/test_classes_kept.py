@@ -9,9 +9,9 @@ import torch
 from PIL import Image
 
 from mobilezoo.config import load_record
-from mobilezoo.data.order import Ranks
+from mobilezoo.data.samplers import Ranks
 from mobilezoo.errors import ConfigError, DataError, MobilezooError
-from mobilezoo.train import ranks, trainer
+from mobilezoo.train import distributed, trainer
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.model_options import ModelOptions
@@ -68,12 +68,12 @@ def test_a_process_that_sees_other_data_is_refused_by_all(monkeypatch: pytest.Mo
     both, cpu = Ranks(0, 2), torch.device("cpu")
     other: Any = (("A", "b"), [4, 4])
     with pytest.raises(ConfigError, match=r"process 0 knows 2 classes.*first difference is class 1, 'a' there and 'b'"):
-        ranks.require_same_data(("A", "a"), [4, 4], cpu, both)
+        distributed.require_same_data(("A", "a"), [4, 4], cpu, both)
     other = (("A", "a"), [4, 5])
     with pytest.raises(ConfigError, match="process 1 has"):
-        ranks.require_same_data(("A", "a"), [4, 4], cpu, both)
+        distributed.require_same_data(("A", "a"), [4, 4], cpu, both)
     other = (("A", "a"), [4, 4])
-    ranks.require_same_data(("A", "a"), [4, 4], cpu, both)
+    distributed.require_same_data(("A", "a"), [4, 4], cpu, both)
 
 
 @pytest.mark.parametrize(

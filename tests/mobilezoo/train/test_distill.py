@@ -59,25 +59,25 @@ def test_features_of_any_width_can_be_compared() -> None:
 
 @pytest.mark.parametrize("kind", ["soft", "hard", "feature"])
 def test_a_student_s_update_moves_it_towards_the_teacher(tmp_path: Path, weights: Path, kind: str) -> None:
-    parts = trainer.assemble(config := recipe(tmp_path, weights, kind, "mnasnet_small"))
-    batch = next(parts.train_batches.epoch(0))
-    parts.loss = lambda logits, _y: logits.sum() * 0.0  # the teacher alone
-    parts.network.train()
-    losses = [step.run_update(parts, config, [batch], i, lambda _: None) for i in range(6)]
+    state = trainer.assemble(config := recipe(tmp_path, weights, kind, "mnasnet_small"))
+    batch = next(state.train_batches.epoch(0))
+    state.loss = lambda logits, _y: logits.sum() * 0.0  # the teacher alone
+    state.network.train()
+    losses = [step.train_step(state, config, [batch], i, lambda _: None) for i in range(6)]
     assert losses[-1] < losses[0]
 
 
 def test_two_heads_learn_labels_and_teacher_apart(tmp_path: Path, weights: Path) -> None:
-    parts = trainer.assemble(config := recipe(tmp_path, weights, "hard", "cas_vit_xs_dist"))
-    parts.network.train()
-    batch = next(parts.train_batches.epoch(0))
-    parts.teacher.config = parts.teacher.config.model_copy(update={"weight": 1e-12})  # type: ignore[union-attr,assignment]
-    step._backward(parts, config, [batch])
-    head = parts.network.head
+    state = trainer.assemble(config := recipe(tmp_path, weights, "hard", "cas_vit_xs_dist"))
+    state.network.train()
+    batch = next(state.train_batches.epoch(0))
+    state.teacher.config = state.teacher.config.model_copy(update={"weight": 1e-12})  # type: ignore[union-attr,assignment]
+    step._backward(state, config, [batch])
+    head = state.network.head
     assert float(head.fc.weight.grad.abs().max()) > 1e-4  # type: ignore[union-attr]
     assert float(head.fc_dist.weight.grad.abs().max()) < 1e-9  # type: ignore[union-attr]
-    parts.network.eval()
-    assert parts.network(batch[0]).shape == (32, 10)
+    state.network.eval()
+    assert state.network(batch[0]).shape == (32, 10)
 
 
 def test_a_teacher_of_other_classes_is_refused() -> None:

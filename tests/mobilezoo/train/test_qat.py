@@ -15,9 +15,9 @@ from mobilezoo.data import DataConfig
 from mobilezoo.errors import ConfigError
 from mobilezoo.train import trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.train.tools import Tools
+from mobilezoo.train.export_hooks import ExportHooks
 from mobilezoo.workflows.evaluate import evaluate_file
-from mobilezoo.workflows.train import tools_for
+from mobilezoo.workflows.train import export_hooks_for
 
 MODEL = """family: mbconv
 resolution: 32
@@ -70,7 +70,7 @@ def test_int8_files_after_qat_are_as_good_as_after_training_and_a_stopped_run_go
     assert (tmp_path / "qat" / "export" / "tiny.int8-qat.onnx").stat().st_size < 3 * float_size
 
     config = load_record(TrainConfig, Path(recipe), qat)
-    real, done = trainer.run_update, []
+    real, done = trainer.train_step, []
 
     def stop(*args: Any) -> float:
         done.append(1)
@@ -78,12 +78,12 @@ def test_int8_files_after_qat_are_as_good_as_after_training_and_a_stopped_run_go
             raise KeyboardInterrupt
         return real(*args)
 
-    monkeypatch.setattr(trainer, "run_update", stop)
-    tools = Tools(fake_quantised=tools_for(config).fake_quantised)
+    monkeypatch.setattr(trainer, "train_step", stop)
+    export_hooks = ExportHooks(fake_quantised=export_hooks_for(config).fake_quantised)
     with pytest.raises(KeyboardInterrupt):
-        trainer.train(config, tmp_path / "broken", show_progress=False, tools=tools)
-    monkeypatch.setattr(trainer, "run_update", real)
-    trainer.train(config, tmp_path / "broken", resume=True, show_progress=False, tools=tools)
+        trainer.train(config, tmp_path / "broken", show_progress=False, export_hooks=export_hooks)
+    monkeypatch.setattr(trainer, "train_step", real)
+    trainer.train(config, tmp_path / "broken", resume=True, show_progress=False, export_hooks=export_hooks)
     curves = [json.loads((tmp_path / name / "metrics.json").read_text()) for name in ("qat", "broken")]
     for key in ("train_loss", "val_loss", "val_top1"):
         assert [row[key] for row in curves[0]] == [row[key] for row in curves[1]]
@@ -115,7 +115,7 @@ def test_a_failing_export_is_said_and_training_goes_on(tmp_path: Path, capsys: p
             raise RuntimeError("converter crashed\nat great length")
         return {"export_litert_fp32_top1": 42.0}, ["tiny.fp32.tflite: top-1 42.00%"]
 
-    trainer.train(config, tmp_path / "run", show_progress=True, tools=Tools(export=export))
+    trainer.train(config, tmp_path / "run", show_progress=True, export_hooks=ExportHooks(export=export))
     assert [weights.parent.name for weights in seen] == ["epoch-0002", "epoch-0004"]
     said = capsys.readouterr().err
     assert "export after epoch 2 failed: converter crashed\n" in said

@@ -104,12 +104,12 @@ def test_augmented_batches_go_through_mixing_and_loss(recipe: TrainConfig) -> No
     assert x.shape[:2] == (8, 3)
     assert tuple(x.shape[2:]) in ((64, 64), *recipe.data.augment.sizes)
     assert bool(torch.isfinite(x).all())
-    mixing = build.build_mixing(recipe.data, recipe.train, 10)
-    assert (mixing is not None) == (recipe.data.augment.mixup > 0 or recipe.data.augment.cutmix > 0)
-    if mixing is not None:
-        x, y = mixing(x, y)
+    mixup_fn = build.build_mixup(recipe.data, recipe.train, 10)
+    assert (mixup_fn is not None) == (recipe.data.augment.mixup > 0 or recipe.data.augment.cutmix > 0)
+    if mixup_fn is not None:
+        x, y = mixup_fn(x, y)
     logits = torch.randn(8, 10, requires_grad=True)
-    loss = build.build_loss(recipe.train, mixing is not None)(logits, y)
+    loss = build.build_loss(recipe.train, mixup_fn is not None)(logits, y)
     loss.backward()
     assert bool(torch.isfinite(loss))
     assert logits.grad is not None

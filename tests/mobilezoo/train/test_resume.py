@@ -49,7 +49,7 @@ def stop_after(
     monkeypatch: pytest.MonkeyPatch, updates: int, signals: tuple[signal.Signals, ...] = (signal.SIGTERM,)
 ) -> None:
     """Signals arrive while the given update of this process is under way."""
-    real, done = trainer.run_update, []
+    real, done = trainer.train_step, []
 
     def counted(*args: Any) -> float:
         done.append(1)
@@ -58,7 +58,7 @@ def stop_after(
                 signal.raise_signal(number)
         return real(*args)
 
-    monkeypatch.setattr(trainer, "run_update", counted)
+    monkeypatch.setattr(trainer, "train_step", counted)
 
 
 def last_state(run: Path) -> checkpoints.RunState:
@@ -180,20 +180,20 @@ def test_a_batch_that_does_not_fit_is_halved_once_and_said(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
     config = recipe_of(tmp_path)
-    parts = trainer.assemble(config)
-    from mobilezoo.train.step import run_update
+    state = trainer.assemble(config)
+    from mobilezoo.train.step import train_step
 
-    real = parts.forward
+    real = state.forward
 
     def small_machine(x: torch.Tensor) -> torch.Tensor:
         if len(x) > 64:
             raise torch.OutOfMemoryError("CUDA out of memory")
         return real(x)
 
-    parts.forward = small_machine
+    state.forward = small_machine
     lines: list[str] = []
-    batches = parts.train_batches.epoch(0)
-    loss = run_update(parts, config, [next(batches)], 0, lines.append)
+    batches = state.train_batches.epoch(0)
+    loss = train_step(state, config, [next(batches)], 0, lines.append)
     assert loss > 0
-    assert parts.pieces == 2
-    assert lines == ["a batch of 128 images does not fit the memory: going on with 2 pieces of it, accumulated"]
+    assert state.micro_batches == 2
+    assert lines == ["a batch of 128 images does not fit the memory: going on with 2 micro-batches, accumulated"]

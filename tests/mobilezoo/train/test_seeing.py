@@ -1,4 +1,4 @@
-"""What a run shows and leaves: memory, waiting, boards, curves, checkpoints by time; and what faults look like."""
+"""What a run shows and leaves: memory, waiting, loggers, curves, checkpoints by time; and what faults look like."""
 
 import json
 import sys
@@ -15,7 +15,7 @@ from mobilezoo.errors import DataError, MobilezooError
 from mobilezoo.train import trainer
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.header import RunClock, header, in_words
-from mobilezoo.train.resuming import Position
+from mobilezoo.train.resuming import Progress
 from mobilezoo.train.run_folder import RunFolder
 
 MODEL = """family: mbconv
@@ -117,12 +117,12 @@ def test_two_runs_are_compared_with_curves(tmp_path: Path) -> None:
 
 def test_nan_in_the_first_step_names_it(tmp_path: Path) -> None:
     config = recipe(tmp_path)
-    parts = trainer.assemble(config)
+    state = trainer.assemble(config)
     with torch.no_grad():
-        next(parts.network.parameters())[0] = float("nan")
+        next(state.network.parameters())[0] = float("nan")
     real = trainer.assemble
     try:
-        trainer.assemble = lambda *_: parts  # type: ignore[assignment]
+        trainer.assemble = lambda *_: state  # type: ignore[assignment]
         with pytest.raises(MobilezooError, match=r"not finite at epoch 1, step 1 \(first in layer 'conv_stem', lr"):
             trainer.train(config, tmp_path / "run", show_progress=False)
     finally:
@@ -150,25 +150,25 @@ def test_an_empty_split_and_splits_of_other_classes_are_one_line(tmp_path: Path)
 
 def test_a_batch_that_does_not_fit_ends_the_run_where_told_to(tmp_path: Path) -> None:
     config = recipe(tmp_path, "train.on_out_of_memory=stop")
-    parts = trainer.assemble(config)
+    state = trainer.assemble(config)
 
     def full(_x: torch.Tensor) -> torch.Tensor:
         raise torch.OutOfMemoryError("CUDA out of memory")
 
-    parts.forward = full
-    batch = next(parts.train_batches.epoch(0))
+    state.forward = full
+    batch = next(state.train_batches.epoch(0))
     with pytest.raises(MobilezooError, match="a batch of 128 images at 16 px does not fit the memory: set a smaller"):
-        trainer.run_update(parts, config, [batch], 0, lambda _: None)
+        trainer.train_step(state, config, [batch], 0, lambda _: None)
 
 
 def test_the_batch_tells_what_it_is_made_of_and_durations_are_words(tmp_path: Path) -> None:
     config = recipe(tmp_path, "train.accumulate=2", "data.augment.sizes=[16, 24x32]", "train.epochs=9")
-    parts = trainer.assemble(config)
-    lines = header(config, parts, RunFolder(tmp_path / "run"))
+    state = trainer.assemble(config)
+    lines = header(config, state, RunFolder(tmp_path / "run"))
     assert lines[2] == "batch    128 x 2 accumulated = 256 images of 16, 24x32 px, 5 updates per epoch"
-    clock, at = RunClock(config, parts, Position([], [1.0, 1.0])), Position([], [1.0] * 4)
-    assert clock.left(at).endswith(" left")
-    assert clock.left(Position([{}] * 9, [])) == ""
-    assert clock.left(Position([], [1.0])) == "", "nothing is known yet"
+    clock, progress = RunClock(config, state, Progress([], [1.0, 1.0])), Progress([], [1.0] * 4)
+    assert clock.left(progress).endswith(" left")
+    assert clock.left(Progress([{}] * 9, [])) == ""
+    assert clock.left(Progress([], [1.0])) == "", "nothing is known yet"
     words = {5: "5 s", 99: "99 s", 101: "2 min", 5900: "98 min", 6100: "1.7 h", 86400 * 3: "3.0 days"}
     assert {seconds: in_words(seconds) for seconds in words} == words

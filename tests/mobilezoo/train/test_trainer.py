@@ -91,10 +91,10 @@ def test_resuming_after_any_epoch_repeats_the_unbroken_run(
     trainer.train(config, tmp_path / "whole", show_progress=False)
     real = trainer.train_epoch
 
-    def stop_at_third(config: TrainConfig, parts: Any, at: Any, *rest: Any) -> dict[str, float]:
-        if at.epoch == 2:
+    def stop_at_third(config: TrainConfig, state: Any, progress: Any, *rest: Any) -> dict[str, float]:
+        if progress.epoch == 2:
             raise KeyboardInterrupt
-        return real(config, parts, at, *rest)
+        return real(config, state, progress, *rest)
 
     monkeypatch.setattr(trainer, "train_epoch", stop_at_third)
     with pytest.raises(KeyboardInterrupt):
@@ -253,5 +253,5 @@ def test_bad_input_is_one_line_before_anything_is_written(
 
 def test_gradient_accumulation_counts_updates_not_batches(recipe: Path) -> None:
     config = load_record(TrainConfig, recipe, ["train.accumulate=3"])
-    parts = trainer.assemble(config)
-    assert trainer.updates_per_epoch(config, parts) == 11 // 3
+    state = trainer.assemble(config)
+    assert trainer.updates_per_epoch(config, state) == 11 // 3

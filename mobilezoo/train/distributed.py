@@ -9,7 +9,7 @@ import torch
 import torch.distributed as dist
 
 from mobilezoo.data.classes import require_same_classes
-from mobilezoo.data.order import Ranks
+from mobilezoo.data.samplers import Ranks
 from mobilezoo.errors import ConfigError, MobilezooError
 
 

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 
 from mobilezoo.errors import MobilezooError
-from mobilezoo.train.ranks import joined
+from mobilezoo.train.distributed import joined
 
 # A network without batch norm, and without drop path and mixing: with them, processes that see half a batch each
 # differ by nature (torch has no synchronised batch norm on CPU).
@@ -32,13 +32,13 @@ build.build_network = network
 config = load_record(TrainConfig, sys.argv[1], sys.argv[3:])
 first = os.environ.get("TORCHELASTIC_RESTART_COUNT") == "0" and os.environ.get("RANK") == "1"
 if first and os.environ.get("FALL_AT"):
-    real, done = trainer.run_update, []
+    real, done = trainer.train_step, []
     def fall(*args):
         done.append(1)
         if len(done) == int(os.environ["FALL_AT"]):
             os._exit(9)
         return real(*args)
-    trainer.run_update = fall
+    trainer.train_step = fall
 trainer.train(config, Path(sys.argv[2]), resume=True, show_progress=False)
 """
 RECIPE = """model: mnasnet_small

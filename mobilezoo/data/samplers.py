@@ -35,7 +35,7 @@ class Key(NamedTuple):
     size: Size
 
 
-class EpochOrder(Sampler[list[Key]]):
+class EpochSampler(Sampler[list[Key]]):
     """Batches of keys for one process; all processes together go through one shuffled order.
 
     With `repeats` (repeated augmentation, Hoffer et al., arXiv:1901.09335) each image comes that often in a row,

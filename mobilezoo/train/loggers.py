@@ -4,12 +4,12 @@ from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mobilezoo.data.order import Ranks
+from mobilezoo.data.samplers import Ranks
 from mobilezoo.errors import MobilezooError
 from mobilezoo.train.config import TrainConfig
 
 
-class Boards:
+class Loggers:
     """The first process's writers; nothing for the others. Raises MobilezooError where wandb is wanted and absent."""
 
     def __init__(self, folder: Path, config: TrainConfig, ranks: Ranks) -> None:
@@ -31,7 +31,7 @@ class Boards:
         if self._wandb is not None:
             self._wandb.log(row, step=epoch)
 
-    def __enter__(self) -> "Boards":
+    def __enter__(self) -> "Loggers":
         return self
 
     def __exit__(

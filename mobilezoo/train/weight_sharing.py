@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mobilezoo.data.loaders import Batch
-from mobilezoo.data.order import Ranks
+from mobilezoo.data.samplers import Ranks
 from mobilezoo.errors import ConfigError
 from mobilezoo.train.config import TrainConfig
 
@@ -26,7 +26,7 @@ class SharedWeights(nn.Module):
         raise NotImplementedError
 
 
-def check_shared(network: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
+def check_weight_sharing(network: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
     """Raise ConfigError for what a network with shared weights cannot do in training."""
     if not isinstance(network, SharedWeights):
         return

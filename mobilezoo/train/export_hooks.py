@@ -9,13 +9,13 @@ import torch
 from torch import nn
 
 from mobilezoo.artifacts import Checkpoint
-from mobilezoo.data.order import Ranks
+from mobilezoo.data.samplers import Ranks
 from mobilezoo.errors import ConfigError
 from mobilezoo.resolution import Size
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.progress import EpochBar
 from mobilezoo.train.run_folder import RunFolder
-from mobilezoo.train.step import Parts, shipped
+from mobilezoo.train.step import TrainState, eval_model
 
 NOT_SHAPING = ("in_chans", "num_classes", "pretrained_cfg", "pretrained_cfg_overlay", "cache_dir", "drop_rate",
                "drop_path_rate", "drop_block_rate")  # fmt: skip
@@ -23,7 +23,7 @@ NOT_SHAPING = ("in_chans", "num_classes", "pretrained_cfg", "pretrained_cfg_over
 
 
 @dataclass(frozen=True)
-class Tools:
+class ExportHooks:
     """`mobilezoo train` passes them in."""
 
     fake_quantised: Callable[[nn.Module, torch.Tensor], Any] | None = None
@@ -34,15 +34,15 @@ class Tools:
     """Weights file → metrics of its exported files, and lines to say (`train.export_every`)."""
 
 
-def record_of(config: TrainConfig, parts: Parts, row: dict[str, float]) -> dict[str, Any]:
+def record_of(config: TrainConfig, state: TrainState, row: dict[str, float]) -> dict[str, Any]:
     """Fields of the Checkpoint record of an epoch's weights."""
     return {
         "model": config.model,
-        "num_classes": len(parts.labels),
+        "num_classes": len(state.labels),
         "in_chans": config.in_chans,
-        "resolution": parts.resolution,
-        "preprocessing": parts.prep,
-        "labels": parts.labels,
+        "resolution": state.resolution,
+        "preprocessing": state.prep,
+        "labels": state.labels,
         "data": config.data.located().model_dump(mode="json"),
         "epoch": int(row["epoch"]),
         "top1": row["val_top1"],
@@ -54,19 +54,19 @@ def record_of(config: TrainConfig, parts: Parts, row: dict[str, float]) -> dict[
 def export_if_due(
     folder: RunFolder,
     config: TrainConfig,
-    parts: Parts,
+    state: TrainState,
     row: dict[str, float],
     bar: EpochBar,
-    tools: Tools,
+    export_hooks: ExportHooks,
 ) -> dict[str, float]:
     """Metrics of the files made of this epoch's weights; what fails is said and the run goes on."""
     every, epoch = config.train.export_every, int(row["epoch"])
-    if every is None or tools.export is None or epoch % every:
+    if every is None or export_hooks.export is None or epoch % every:
         return {}
     weights = folder.path / "export" / f"epoch-{epoch:04d}" / "weights.safetensors"
     try:
-        folder.save_weights(weights, shipped(parts).state_dict(), record_of(config, parts, row))
-        metrics, lines = tools.export(weights)
+        folder.save_weights(weights, eval_model(state).state_dict(), record_of(config, state, row))
+        metrics, lines = export_hooks.export(weights)
     except Exception as error:  # converters raise whatever they raise, and hours of training must not end with it
         first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         metrics, lines = {}, [f"export after epoch {epoch} failed: {first}"]
@@ -76,11 +76,16 @@ def export_if_due(
 
 
 def fake_quantised(
-    network: nn.Module, config: TrainConfig, resolution: Size, device: torch.device, ranks: Ranks, tools: Tools
+    network: nn.Module,
+    config: TrainConfig,
+    resolution: Size,
+    device: torch.device,
+    ranks: Ranks,
+    hooks: ExportHooks,
 ) -> Any:
     """The network with fake quantisation. Raises ConfigError where it cannot be trained that way."""
-    if tools.fake_quantised is None:
+    if hooks.fake_quantised is None:
         raise ConfigError("train.qat=true needs the export package: start with `mobilezoo train`")
     if ranks.world > 1 or config.tune != "all":
         raise ConfigError("train.qat=true trains the whole network in one process: leave torchrun and tune out")
-    return tools.fake_quantised(network, torch.zeros(2, config.in_chans, *resolution, device=device))
+    return hooks.fake_quantised(network, torch.zeros(2, config.in_chans, *resolution, device=device))

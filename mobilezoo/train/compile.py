@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mobilezoo.data.order import Ranks
+from mobilezoo.data.samplers import Ranks
 from mobilezoo.errors import ConfigError
 from mobilezoo.memory import peak_resident_mb
 from mobilezoo.resolution import Size
@@ -14,7 +14,9 @@ from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.distill import as_student
 
 
-def fast_forward(network: nn.Module, config: TrainConfig, device: torch.device, resolution: Size, ranks: Ranks) -> Any:
+def prepare_forward(
+    network: nn.Module, config: TrainConfig, device: torch.device, resolution: Size, ranks: Ranks
+) -> Any:
     """What the loop calls in place of `network`; both share their parameters. Raises ConfigError."""
     settings = config.train
     if settings.checkpoint_activations:

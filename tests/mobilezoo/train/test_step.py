@@ -35,33 +35,33 @@ def recipe(folder: Path, *overrides: str) -> TrainConfig:
     return load_record(TrainConfig, folder / "recipe.yaml", overrides)
 
 
-def gradients(parts: step.Parts, config: TrainConfig, batches: list[Any]) -> torch.Tensor:
+def gradients(state: step.TrainState, config: TrainConfig, batches: list[Any]) -> torch.Tensor:
     """The gradient of one update, as one vector."""
-    parts.network.train()
-    step._backward(parts, config, batches)
-    return torch.cat([p.grad.flatten() for p in parts.network.parameters() if p.grad is not None])
+    state.network.train()
+    step._backward(state, config, batches)
+    return torch.cat([p.grad.flatten() for p in state.network.parameters() if p.grad is not None])
 
 
-def plain(parts: step.Parts) -> None:
+def plain(state: step.TrainState) -> None:
     """A network whose gradient is the sum of its images' (no batch norm)."""
     torch.manual_seed(0)
-    parts.network = nn.Sequential(
+    state.network = nn.Sequential(
         nn.Conv2d(3, 4, 3, 2), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(4, 10)
     )
-    parts.forward = parts.network
+    state.forward = state.network
 
 
 def test_accumulated_batches_give_the_gradient_of_one_large_batch(tmp_path: Path) -> None:
     config = recipe(tmp_path)
-    parts = trainer.assemble(config)
-    plain(parts)
-    x, y = next(parts.train_batches.epoch(0))
-    whole = gradients(parts, config, [(x, y)])
-    parts.network.zero_grad()
-    halves = gradients(parts, config, [(x[:32], y[:32]), (x[32:], y[32:])])
-    parts.network.zero_grad()
-    parts.pieces = 4
-    quarters = gradients(parts, config, [(x, y)])
+    state = trainer.assemble(config)
+    plain(state)
+    x, y = next(state.train_batches.epoch(0))
+    whole = gradients(state, config, [(x, y)])
+    state.network.zero_grad()
+    halves = gradients(state, config, [(x[:32], y[:32]), (x[32:], y[32:])])
+    state.network.zero_grad()
+    state.micro_batches = 4
+    quarters = gradients(state, config, [(x, y)])
     assert torch.allclose(whole, halves, rtol=1e-4, atol=1e-6)
     assert torch.allclose(whole, quarters, rtol=1e-4, atol=1e-6)
 
@@ -71,15 +71,15 @@ def test_gradients_are_clipped_before_the_step(tmp_path: Path, mode: str) -> Non
     config = recipe(
         tmp_path, f"train.optimizer.clip_mode={mode}", "train.optimizer.clip=1e-3", "train.optimizer.name=sgd"
     )
-    parts = trainer.assemble(config)
-    batch = next(parts.train_batches.epoch(0))
-    free = gradients(parts, config, [batch]).norm()
-    before = {name: p.detach().clone() for name, p in parts.network.named_parameters()}
+    state = trainer.assemble(config)
+    batch = next(state.train_batches.epoch(0))
+    free = gradients(state, config, [batch]).norm()
+    before = {name: p.detach().clone() for name, p in state.network.named_parameters()}
     found: list[torch.Tensor] = []
-    parts.optimizer.register_step_pre_hook(
-        lambda *_: found.extend(p.grad.clone() for p in parts.network.parameters() if p.grad is not None)
+    state.optimizer.register_step_pre_hook(
+        lambda *_: found.extend(p.grad.clone() for p in state.network.parameters() if p.grad is not None)
     )
-    step._apply(parts, config, 0)
+    step._apply(state, config, 0)
     clipped = torch.cat([g.flatten() for g in found])
     assert free > 0.1
     if mode == "norm":
@@ -150,10 +150,10 @@ def test_losses_are_the_named_ones() -> None:
 def test_mixing_blends_pixels_and_targets_alike(mixup: float, cutmix: float) -> None:
     torch.manual_seed(0)
     config = DataConfig(source="digits", augment=Augment(mixup=mixup, cutmix=cutmix))
-    mixing = build.build_mixing(config, TrainSettings(smoothing=0.0), 2)
-    assert mixing is not None
+    mixup_fn = build.build_mixup(config, TrainSettings(smoothing=0.0), 2)
+    assert mixup_fn is not None
     x = torch.cat([torch.zeros(1, 3, 8, 8), torch.ones(1, 3, 8, 8)])
-    mixed, target = mixing(x, torch.tensor([0, 1]))
+    mixed, target = mixup_fn(x, torch.tensor([0, 1]))
     assert target.sum(dim=1).tolist() == pytest.approx([1.0, 1.0])
     assert float(mixed[0].mean()) == pytest.approx(float(target[0, 1]), abs=0.02)
     assert set(mixed.unique().tolist()) <= {0.0, 1.0} if cutmix else len(mixed[0].unique()) == 1
@@ -196,10 +196,10 @@ def test_faster_or_smaller_steps_learn_the_same(tmp_path: Path, overrides: tuple
     losses = {}
     for name, changes in (("plain", ()), ("changed", overrides)):
         config = recipe(tmp_path, *changes)
-        parts = trainer.assemble(config)
-        batches = parts.train_batches.epoch(0)
-        parts.network.train()
-        losses[name] = [step.run_update(parts, config, [next(batches)], i, lambda _: None) for i in range(4)]
+        state = trainer.assemble(config)
+        batches = state.train_batches.epoch(0)
+        state.network.train()
+        losses[name] = [step.train_step(state, config, [next(batches)], i, lambda _: None) for i in range(4)]
     assert losses["changed"] == pytest.approx(losses["plain"], rel=0.02 if "bf16" in overrides[0] else 1e-4)
     assert losses["plain"][-1] < losses["plain"][0]
 
@@ -207,11 +207,11 @@ def test_faster_or_smaller_steps_learn_the_same(tmp_path: Path, overrides: tuple
 def test_recomputed_activations_are_not_kept(tmp_path: Path) -> None:
     kept: dict[bool, int] = {}
     for recompute in (False, True):
-        parts = trainer.assemble(recipe(tmp_path, f"train.checkpoint_activations={str(recompute).lower()}"))
-        parts.network.train()
+        state = trainer.assemble(recipe(tmp_path, f"train.checkpoint_activations={str(recompute).lower()}"))
+        state.network.train()
         sizes: list[int] = []
         with torch.autograd.graph.saved_tensors_hooks(lambda t, s=sizes: s.append(t.numel()) or t, lambda t: t):
-            parts.forward(torch.randn(8, 3, 32, 32))
+            state.forward(torch.randn(8, 3, 32, 32))
         kept[recompute] = sum(sizes)
     assert kept[True] < 0.7 * kept[False]
 
@@ -226,19 +226,19 @@ def test_a_compiler_that_fails_is_said_and_the_run_goes_on(
         return call
 
     monkeypatch.setattr(torch, "compile", broken)
-    parts = trainer.assemble(recipe(tmp_path, "train.compile=true"))
-    assert parts.forward is parts.network
+    state = trainer.assemble(recipe(tmp_path, "train.compile=true"))
+    assert state.forward is state.network
     assert capsys.readouterr().err == "torch.compile failed (no C++ compiler found): going on without it\n"
 
 
 def test_cuda_graphs_without_a_gpu_are_said(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
-    parts = trainer.assemble(recipe(tmp_path, "train.cuda_graphs=true"))
-    assert parts.forward is parts.network
+    state = trainer.assemble(recipe(tmp_path, "train.cuda_graphs=true"))
+    assert state.forward is state.network
     assert "CUDA graphs need an NVIDIA GPU, this is cpu" in capsys.readouterr().err
 
 
 def test_the_quicker_relu6_changes_no_bit() -> None:
-    from mobilezoo.train.hardware import _quicken_relu6
+    from mobilezoo.train.compile import _quicken_relu6
 
     found = []
     for quick in (False, True):
