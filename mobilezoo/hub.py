@@ -21,6 +21,7 @@ from mobilezoo.hub_config import CONFIG, HubError, Shared, read_shared
 from mobilezoo.models.registry import AS_DATA, TIMM, timm_has_another
 from mobilezoo.resolution import written
 from mobilezoo.scratch import temporary_folder
+from mobilezoo.trust import require_no_places
 
 if TYPE_CHECKING:
     from torch import nn
@@ -90,7 +91,7 @@ def pull(repo: str, out: Path) -> Checkpoint:
     """A repository (`OWNER/NAME`, or a folder) → `out/NAME.safetensors` with its record.
 
     All is understood and compared before anything is written. Raises HubError where it cannot be read, CheckpointError
-    where the weights are not what config.json says.
+    where the weights are not what config.json says, ConfigError where it names code and commands are not allowed.
     """
     from safetensors.torch import save_file
 
@@ -183,6 +184,7 @@ def _config_in(shared: Shared, repo: str) -> "ModelConfig":
     data = shared.model_args.get("config")
     if not isinstance(data, dict) or not isinstance(data.get("name"), str) or data.get("family") in UNSHARED:
         raise HubError(f"{repo!r}: model_args of {CONFIG} hold no config of a network")
+    require_no_places(data, f"{repo}/{CONFIG}: config")
     try:
         return parse_model_config({k: v for k, v in data.items() if k != "name"}, data["name"], f"{repo}/{CONFIG}")
     except MobilezooError as error:

@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from mobilezoo.cli.options import Json, print_json
+from mobilezoo.cli.options import AllowCommands, Json, print_json
 from mobilezoo.errors import MobilezooError
 
 
@@ -32,6 +32,7 @@ def push(
 def pull(
     repo: Annotated[str, typer.Argument(help="OWNER/NAME on the Hugging Face Hub, or a folder in timm's format.")],
     out: Annotated[Path, typer.Option("--out", help="Folder for the weights and their record.")] = Path("runs/pulled"),
+    allow_commands: AllowCommands = False,
     as_json: Json = False,
 ) -> None:
     """Fetch a network of the zoo that was shared in timm's format; eval, export and train take the file.

@@ -24,7 +24,11 @@ Keys = Annotated[bool, typer.Option("--keys", help="List every key with its valu
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
 AllowCommands = Annotated[
     bool,
-    typer.Option("--allow-commands", help="Let configs start programs (see docs/latency.md).", callback=allow_commands),
+    typer.Option(
+        "--allow-commands",
+        help="Let configs start programs and import code (see docs/latency.md).",
+        callback=allow_commands,
+    ),
 ]
 """Acts by itself; the command has nothing to do with its value."""
 OldSet = Annotated[list[str] | None, typer.Option("--set", hidden=True)]

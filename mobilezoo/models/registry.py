@@ -11,6 +11,7 @@ from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.models.base import ModelConfig, family_module
 from mobilezoo.models.bounds import check_numbers
 from mobilezoo.resolution import Size
+from mobilezoo.trust import require_no_places
 
 if TYPE_CHECKING:
     from torch import nn
@@ -127,7 +128,11 @@ def timm_has_another(name: str, network: "nn.Module", resolution: Size) -> bool:
 
 
 def _as_data(pretrained: bool = False, *, config: Mapping[str, Any], **kwargs: Any) -> "nn.Module":
-    """A network of ours by its config instead of a name: what a pushed network of a user's own is built from."""
+    """A network of ours by its config instead of a name: what a pushed network of a user's own is built from.
+
+    Raises ConfigError where the config names code, unless `mobilezoo.trust.allow_commands()` was called.
+    """
+    require_no_places(config, "config")
     data = {key: value for key, value in config.items() if key != "name"}
     built_from = parse_model_config(data, str(config.get("name", AS_DATA)), "config")
     return create_model(built_from, pretrained=pretrained, **kwargs)
