@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup devices demo test test-slow lint types schemas docs clean
+.PHONY: setup devices demo test test-slow lint types schemas models docs clean
 setup: $(READY)
 
 $(READY): pyproject.toml requirements.lock
@@ -40,8 +40,15 @@ KINDS := model train export profile search device
 schemas: $(READY)
 	for kind in $(KINDS); do $(BIN)/mobilezoo schema $$kind > configs/schemas/$$kind.json || exit 1; done
 
-docs: $(READY)
+models: $(READY)
 	$(BIN)/python -m mobilezoo.models.table
+
+$(VENV)/.docs: $(READY)
+	$(BIN)/pip install --quiet --progress-bar off --constraint requirements.lock --editable '.[docs]'
+	@touch $@
+
+docs: $(VENV)/.docs
+	NO_MKDOCS_2_WARNING=1 $(BIN)/mkdocs build --strict
 
 clean:
 	rm -rf $(VENV) runs dist build

@@ -38,11 +38,12 @@ def schema(kind: str) -> Schema:
     elif kind == "device":
         body = _device_schema()
     else:
-        body = _config_of(kind).model_json_schema(schema_generator=_Described)
+        body = config_of(kind).model_json_schema(schema_generator=_Described)
     return {"$schema": DIALECT, "title": f"mobilezoo: a YAML in configs/{KINDS[kind]}/", **body}
 
 
-def _config_of(kind: str) -> type[Record]:
+def config_of(kind: str) -> type[Record]:
+    """The record behind a kind that has one."""
     if kind == "train":
         from mobilezoo.train.config import TrainConfig
 
