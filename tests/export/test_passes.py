@@ -342,6 +342,23 @@ def test_what_does_not_depend_on_the_image_is_computed_once() -> None:
     assert list(calls(graph, aten.rand.default))
 
 
+def test_large_values_are_held_on_the_way_and_not_shipped(monkeypatch: pytest.MonkeyPatch) -> None:
+    class Tables(nn.Module):
+        def __init__(self) -> None:
+            super().__init__()
+            self.column, self.row = nn.Parameter(torch.randn(1, 1, 8, 1)), nn.Parameter(torch.randn(1, 1, 1, 8))
+
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            small = (self.column * self.row).exp().sum((2, 3), keepdim=True)  # 64 elements on the way to one
+            return x * small + (self.column.exp() + self.row)
+
+    monkeypatch.setattr("mobilezoo_export.passes.constants.LARGEST", 32)
+    graph, changed = rewritten(Tables(), torch.randn(1, 3, 8, 8), "constants")
+    assert changed == 2  # the sum, and the exponential
+    assert len(list(calls(graph, aten.exp.default, aten.sum.dim_IntList))) == 0
+    assert len(list(calls(graph, aten.add.Tensor))) == 2
+
+
 def test_means_along_one_side_of_a_map_are_pools() -> None:
     class Sides(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

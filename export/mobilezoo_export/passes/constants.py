@@ -14,6 +14,8 @@ from mobilezoo_export.passes.graph import add_constant, constant, replace
 
 LARGEST = 1 << 22
 """Elements of a result that is still stored; larger ones are cheaper computed than shipped."""
+HELD = 1 << 26
+"""Elements of a value on the way to one."""
 
 
 def run(model: GraphModule) -> int:
@@ -22,6 +24,9 @@ def run(model: GraphModule) -> int:
         value = constant(model, node) if node.op == "get_attr" else _computed(node, values)
         if isinstance(value, torch.Tensor):
             values[node] = value
+    for node in reversed(list(values)):  # what is too large to ship leaves the values it is made of
+        if values[node].numel() > LARGEST and any(user not in values for user in node.users):
+            del values[node]
     changed = 0
     for node, value in values.items():
         if node.op == "call_function" and any(user not in values for user in node.users):
@@ -39,7 +44,7 @@ def _computed(node: Node, values: dict[Node, torch.Tensor]) -> Any:
     expected = node.meta.get("val")
     if torch.Tag.nondeterministic_seeded in tags or not isinstance(expected, torch.Tensor):
         return None
-    if expected.numel() > LARGEST:
+    if expected.numel() > HELD:
         return None
 
     def known(source: Node) -> Any:
