@@ -14,6 +14,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 
 from mobilezoo.layers.map_attention import from_heads, to_heads
+from mobilezoo.layers.size import whole_size
 
 WINDOW = 7
 TOKENS = WINDOW * WINDOW
@@ -69,7 +70,7 @@ class WindowMeanAttention(nn.Module):
     def _tokens(self, x: Tensor) -> Tensor:
         """[b, h·d, H, W] → [b, t, h·d]."""
         c = x.shape[1]
-        rows, columns = (places(side, self.step) for side in x.shape[2:])
+        rows, columns = (places(side, self.step) for side in whole_size(x))
         tall, wide = len(rows) // WINDOW, len(columns) // WINDOW
         x = take(take(x, 2, rows), 3, columns).permute(0, 2, 3, 1)
         if self.mean == "windows":

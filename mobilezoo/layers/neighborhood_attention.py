@@ -15,6 +15,7 @@ from torch.nn import functional as F
 
 from mobilezoo.layers.foldable import SplitConv
 from mobilezoo.layers.map_attention import from_heads, to_heads
+from mobilezoo.layers.size import whole_size
 from mobilezoo.layers.tokens import Grid, learned
 from mobilezoo.layers.window_attention import from_windows, to_windows
 
@@ -35,7 +36,7 @@ class NeighborhoodAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
-        height, width = x.shape[2:]
+        height, width = whole_size(x)
         least = self.kernel * self.dilation
         below, right = max(0, least - height), max(0, least - width)
         if below or right:
@@ -50,7 +51,7 @@ class NeighborhoodAttention(nn.Module):
 
     def _gathered(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """Maps [b, dim, H, W] → the same; every query with copies of its keys."""
-        size, count = (q.shape[2], q.shape[3]), self.kernel**2
+        size, count = whole_size(q), self.kernel**2
         (rows, row_steps), (columns, column_steps) = (neighbors(s, self.kernel, self.dilation, q.device) for s in size)
         keys = (rows[:, None, :, None] * size[1] + columns[None, :, None, :]).reshape(-1)
         bias = self.table.index_select(1, row_steps.flatten()).index_select(2, column_steps.flatten())
@@ -64,18 +65,19 @@ class NeighborhoodAttention(nn.Module):
 
     def _tiled(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
         """The same without gathers; both sides divide by the dilation."""
-        step, size = self.dilation, (q.shape[2] // self.dilation, q.shape[3] // self.dilation)
+        height, width = whole_size(q)
+        step, size = self.dilation, (height // self.dilation, width // self.dilation)
         q, k, v = (part.permute(0, 2, 3, 1) for part in (q, k, v))
         if step > 1:
             q, k, v = (to_windows(part, "remote", step, step).reshape(-1, *size, part.shape[-1]) for part in (q, k, v))
-        out = self._in_tiles(q, k, v)
+        out = self._in_tiles(q, k, v, size)
         if step > 1:
             out = from_windows(out.reshape(-1, size[0] * size[1], out.shape[-1]), "remote", step, step, *size)
         return out.permute(0, 3, 1, 2)
 
-    def _in_tiles(self, q: Tensor, k: Tensor, v: Tensor) -> Tensor:
-        """Undilated attention on [b, H, W, dim]."""
-        height, width = q.shape[1:3]
+    def _in_tiles(self, q: Tensor, k: Tensor, v: Tensor, size: Grid) -> Tensor:
+        """Undilated attention on [b, H, W, dim], H and W as in `size`."""
+        height, width = size
         tall, wide = Tiles(height, self.kernel), Tiles(width, self.kernel)
         below, right = tall.count * tall.size - height, wide.count * wide.size - width
         if below or right:

@@ -12,3 +12,9 @@ def check_input_size(x_bchw: Tensor, min_size: int) -> None:
         raise InputSizeError(
             f"input of {height}×{width} pixels is too small for this network: use at least {min_size}×{min_size}"
         )
+
+
+def whole_size(x_bchw: Tensor) -> tuple[int, int]:
+    """Height and width as plain numbers, for what is built from them: where operations are counted they are tensors."""
+    height, width = x_bchw.shape[-2:]
+    return int(height), int(width)

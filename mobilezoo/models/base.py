@@ -59,6 +59,7 @@ FAMILIES: Registry[Any] = Registry(
         "nat": "mobilezoo.models.nat",
         "illama": "mobilezoo.models.illama",
         "favit": "mobilezoo.models.favit",
+        "moh": "mobilezoo.models.moh",
     },
     _is_family,
     "Config (a ModelConfig), build and from_official",

@@ -9,8 +9,9 @@ from timm.layers import EcaModule
 from torch import Tensor, nn
 
 from mobilezoo.layers.attention import create_attention
+from mobilezoo.layers.head_gates import GlobalAttention
 from mobilezoo.layers.neighborhood_attention import NeighborhoodAttention
-from mobilezoo.models import care, focalnet, ravlt, smt
+from mobilezoo.models import care, focalnet, moh, ravlt, smt
 from mobilezoo.models.probe import EfficientProbe
 from mobilezoo.testing.references import Reference
 
@@ -131,6 +132,23 @@ def neighborhood(dilation: int, state: Mapping[str, Tensor]) -> tuple[nn.Module,
     return NeighborhoodAttention(DIM, HEADS, 7, dilation), renamed | {"table": renamed.pop("rpb")}
 
 
+class Tokens(nn.Module):
+    """A block of maps whose official form gives tokens [b, n, c]."""
+
+    def __init__(self, block: nn.Module) -> None:
+        super().__init__()
+        self.block = block
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.block(x).flatten(2).transpose(1, 2)
+
+
+def mixture_of_heads(state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    block = Tokens(GlobalAttention(DIM, 2 * HEADS, (14, 14), shared=2, routed=4))
+    parts = [part for key, value in state.items() for part in moh.attention_parts(key, value)]
+    return block, {f"block.{name}": value for name, value in parts}
+
+
 Built = tuple[nn.Module, dict[str, Tensor]]
 BLOCKS: dict[str, Callable[[Mapping[str, Tensor]], Built]] = {
     "mod_focal_modulation_64x14x14": focal_modulation,
@@ -140,6 +158,7 @@ BLOCKS: dict[str, Callable[[Mapping[str, Tensor]], Built]] = {
     "mod_care_mixer_conv_64x14x14": lambda state: (CareMixer(0), _renamed(state, CARE_NAMES)),
     "mod_na_k7_d1_64x14x14": partial(neighborhood, 1),
     "mod_na_k7_d2_64x14x14": partial(neighborhood, 2),
+    "mod_moh_attention_64x14x14": mixture_of_heads,
     "mod_smt_sam_64x14x14": smt_modulation,
     "mod_smt_mhsa_64x14x14": smt_attention,
     **{f"mod_{name}_64x14x14": partial(ela, name) for name in ("ela_t", "ela_b", "ela_s", "ela_l")},

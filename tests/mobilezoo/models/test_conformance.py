@@ -32,6 +32,7 @@ STRIDES = {
     "nat_3m": (4, 8, 16, 32),
     "illama_t": (16, 16, 16),
     "favit_b0": (4, 8, 16, 32),
+    "moh_transnext_4m": (4, 8, 16, 32),
 }
 """Smallest variant of every family (and plan) → strides of its features."""
 SMALLEST = {"ghostnetv2_100": 33, "cas_vit_xs": 32, "emo2_1m": 32, "mobilemamba_t2": 64, "mobilenext_035": 32}

@@ -58,8 +58,17 @@ TOLERANCES = {
     "illama_t_softmask05": 1e-4,
     "favit_b0": 1e-4,
     "favit_b1": 1e-4,
+    "moh_transnext_small_75": 1e-3,  # the choice of heads is a step: rounding may turn one position's
+    "moh_transnext_small_80": 1e-3,
 }
 """Official name → largest difference of the logits, over their standard deviation."""
+
+LARGE = ("moh_transnext_small_75", "moh_transnext_small_80", "nat_mini")
+
+
+def _param(name: str, *values: float) -> Any:
+    return pytest.param(name, *values, marks=[pytest.mark.slow] if name in LARGE else [])
+
 
 TORCHVISION = {"mnasnet0_5": "mnasnet_tv_050", "mnasnet1_3": "mnasnet_tv_130"}
 CORE = ("cas_vit", "emo2", "ghost", "mnasnet", "mobilemamba", "mobilenetv2", "mobilenext", "shvit")
@@ -70,7 +79,7 @@ def test_every_reference_of_a_family_at_hand_is_checked(references: Path) -> Non
     assert set(TOLERANCES) <= set(reference_names(references))
 
 
-@pytest.mark.parametrize(("name", "tolerance"), TOLERANCES.items())
+@pytest.mark.parametrize(("name", "tolerance"), [_param(*item) for item in TOLERANCES.items()])
 def test_an_official_file_gives_the_official_output_also_fused_and_image_by_image(
     reference: Callable[[str], Reference], tmp_path: Path, name: str, tolerance: float
 ) -> None:
@@ -89,7 +98,7 @@ COUNTED = ("affnet", "agent", "care", "eca", "efficientmod", "favit", "ffnet", "
 COUNTED += ("moh", "nat", "ravlt", "smt")
 
 
-@pytest.mark.parametrize("name", [name for name in TOLERANCES if name.startswith(COUNTED)])
+@pytest.mark.parametrize("name", [_param(name) for name in TOLERANCES if name.startswith(COUNTED)])
 def test_parameters_and_operations_are_those_of_the_official_network(
     reference: Callable[[str], Reference], name: str
 ) -> None:

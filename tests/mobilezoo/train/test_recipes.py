@@ -26,6 +26,7 @@ OFFICIAL = {
     "nat": (300, 1024, 1e-3),
     "illama": (300, 4096, 4e-3),
     "favit": (300, 1024, 1e-3),
+    "moh": (300, 1024, 1e-3),
 }
 """Recipe → epochs, images per optimizer step, peak learning rate."""
 

@@ -1,0 +1,204 @@
+"""MoH-TransNeXt: a pyramid of foveal attention whose heads are weighed, and in late stages chosen, token by token.
+
+Papers: "MoH: Multi-Head Attention as Mixture-of-Head Attention", arXiv:2410.11842 (section 3); "TransNeXt: Robust
+Foveal Visual Perception for Vision Transformers", CVPR 2024, arXiv:2311.17132. Official code: SkyworkAI/MoH (MoH-ViT,
+its PyTorch-native path), Apache-2.0.
+
+Where it differs from the official code, and why: maps stay [b, c, h, w] with linear layers as 1×1 convolutions;
+neighbours are shifted maps instead of unfolded ones; the strongest heads are found by counting larger ones instead of
+sorting; biases are made for the map at hand. All heads are computed, as officially: routing saves no time. The
+load-balancing loss of the official training is left out.
+"""
+
+import re
+from collections.abc import Mapping
+from typing import Any, Literal, Self
+
+from pydantic import Field, ValidationInfo, field_validator, model_validator
+from timm.layers import DropPath, LayerNorm2d
+from torch import Tensor, nn
+
+from mobilezoo.layers.head import NormHead
+from mobilezoo.layers.head_gates import AggregatedAttention, GlobalAttention
+from mobilezoo.layers.tokens import Grid
+from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.favit import NORM_EPS, STEM_STRIDE, Embed
+from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
+
+
+class Config(ModelConfig):
+    """A MoH-TransNeXt as data."""
+
+    family: Literal["moh"]
+    widths: tuple[int, ...] = Field(min_length=1, description="channels per stage")
+    depths: tuple[int, ...] = Field(description="blocks per stage")
+    heads: tuple[int, ...] = Field(description="attention heads per stage")
+    mlp_ratios: tuple[float, ...] = Field(
+        description="hidden width of gated MLPs times 3/2, over the block's, per stage"
+    )
+    reductions: tuple[int, ...] = Field(
+        description="how far the map is pooled, per stage; 1: attention to all positions"
+    )
+    shared: tuple[int, ...] = Field(description="heads that always count, per stage")
+    routed: tuple[int, ...] = Field(description="how many of the other heads a position takes, per stage")
+
+    @field_validator("depths", "heads", "mlp_ratios", "reductions", "shared", "routed")
+    @classmethod
+    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        if len(value) != len(info.data.get("widths", value)):
+            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
+        return value
+
+    @model_validator(mode="after")
+    def _heads_are_shared_or_routed(self) -> Self:
+        for heads, shared, routed in zip(self.heads, self.shared, self.routed, strict=True):
+            rest = heads - shared
+            if shared < 2 or not (0 < routed <= rest or routed == rest == 0):
+                raise ValueError(f"{heads} heads: at least 2 are shared, and of the rest 1 or more are routed")
+        return self
+
+    def grid(self, stage: int) -> Grid:
+        """Rows and columns of a stage's map at the network's resolution."""
+        step = STEM_STRIDE << stage
+        return self.resolution[0] // step, self.resolution[1] // step
+
+
+class GatedMlp(nn.Module):
+    """GELU(depthwise 3×3 of 1×1) · 1×1 → 1×1."""
+
+    def __init__(self, dim: int, hidden: int) -> None:
+        super().__init__()
+        self.gate = nn.Conv2d(dim, hidden, 1)
+        self.dw = nn.Conv2d(hidden, hidden, 3, padding=1, groups=hidden)
+        self.act = nn.GELU()
+        self.value = nn.Conv2d(dim, hidden, 1)
+        self.fc2 = nn.Conv2d(hidden, dim, 1)
+
+    def forward(self, x: Tensor) -> Tensor:
+        return self.fc2(self.act(self.dw(self.gate(x))) * self.value(x))
+
+
+class Block(nn.Module):
+    """Pre-norm attention and gated MLP."""
+
+    def __init__(self, stage: int, config: Config, drop_path: float) -> None:
+        super().__init__()
+        dim, reduction = config.widths[stage], config.reductions[stage]
+        given = (dim, config.heads[stage], config.grid(stage), config.shared[stage], config.routed[stage])
+        self.norm1 = LayerNorm2d(dim, eps=NORM_EPS)
+        self.attn: nn.Module = AggregatedAttention(*given, reduction) if reduction > 1 else GlobalAttention(*given)
+        self.norm2 = LayerNorm2d(dim, eps=NORM_EPS)
+        self.mlp = GatedMlp(dim, int(2 * int(dim * config.mlp_ratios[stage]) / 3))
+        self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
+
+    def forward(self, x: Tensor) -> Tensor:
+        x = x + self.drop_path(self.attn(self.norm1(x)))
+        return x + self.drop_path(self.mlp(self.norm2(x)))
+
+
+class Moh(StagedNet):
+    """MoH-TransNeXt for classification; `feature_info` lists the stages' outputs at strides 4, 8, 16, 32."""
+
+    def __init__(
+        self,
+        cfg: Config,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        stages, width = [], cfg.widths[-1]
+        for i, rates in enumerate(drop_path_rates(drop_path_rate, cfg.depths)):
+            down = None
+            if i > 0:
+                down = Embed(cfg.widths[i - 1], cfg.widths[i], 3, 2, LayerNorm2d(cfg.widths[i - 1], eps=NORM_EPS))
+            stages.append(Stage([Block(i, cfg, rate) for rate in rates], down))
+        super().__init__(
+            Embed(in_chans, cfg.widths[0], 7, STEM_STRIDE),
+            stages,
+            NormHead(width, num_classes, LayerNorm2d(width, eps=NORM_EPS), global_pool, drop_rate),
+            widths=cfg.widths,
+            stride=STEM_STRIDE,
+        )
+
+
+def build(config: Config, **kwargs: Any) -> nn.Module:
+    """A Moh; see `build_staged`."""
+    return build_staged(Moh, config, len(config.depths), first_conv="stem.conv", **kwargs)
+
+
+_RENAMES = tuple(
+    (re.compile(pattern), new)
+    for pattern, new in (
+        (r"^patch_embed1\.proj\.", "stem.conv."),
+        (r"^patch_embed1\.norm\.", "stem.norm."),
+        (r"\.mlp\.dwconv\.dwconv\.", ".mlp.dw."),
+        (r"^head\.(?=weight|bias)", "head.fc."),
+    )
+)
+_ATTENTION = {
+    "query_embedding": "embedding",
+    "relative_pos_bias_local": "tap_bias",
+    "learnable_tokens": "tap_tokens",
+    "learnable_bias": "tap_offset",
+    "q.weight": "query.weight",
+    "q.bias": "query.bias",
+    "sr.weight": "pool.weight",
+    "sr.bias": "pool.bias",
+    "wg.weight": "gates.choice.weight",
+    "wg_0.weight": "gates.balance.weight",
+    "wg_1.weight": "gates.within.weight",
+}
+_CUT = {"qkv": ("query", "key", "value"), "kv": ("key", "value"), "fc1": ("gate", "value")}
+
+
+def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
+    """Rename an official (`moh_transnext_*`) state dict and cut its joint projections; any other is unchanged."""
+    if "block1.0.attn.wg_1.weight" not in state_dict:
+        return dict(state_dict)
+    stages = len(list(model.get_submodule("stages").children()))
+    renamed: dict[str, Tensor] = {}
+    for key, value in state_dict.items():
+        owner, attn, name = _rename(key, stages).partition(".attn.")
+        if attn:
+            renamed |= {f"{owner}.attn.{new}": part for new, part in attention_parts(name, value)}
+        else:
+            renamed |= {new: as_kernel(new, part) for new, part in _cut(owner, value)}
+    return renamed
+
+
+def attention_parts(name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    """One official tensor of an attention by our names."""
+    name = re.sub(r"^cpb_", "bias.", _ATTENTION.get(name, name))
+    return [(new, as_kernel(new, part)) for new, part in ([(name, value)] if "bias.fc" in name else _cut(name, value))]
+
+
+def as_kernel(name: str, value: Tensor) -> Tensor:
+    """A matrix as a 1×1 kernel, but for linear layers and tables."""
+    kept = name.startswith(("head.", "bias.", "tap_"))
+    return value[:, :, None, None] if value.ndim == 2 and not kept else value
+
+
+def _cut(name: str, value: Tensor) -> list[tuple[str, Tensor]]:
+    owner, _, kind = name.rpartition(".")
+    place, _, part = owner.rpartition(".")
+    if part not in _CUT:
+        return [(name, value)]
+    names = [".".join(filter(None, (place, new, kind))) for new in _CUT[part]]
+    return list(zip(names, value.chunk(len(names)), strict=True))
+
+
+def _rename(key: str, stages: int) -> str:
+    """Our key; the norm after a stage belongs to the next stage's downsampling, the last one to the head."""
+    if match := re.match(r"norm(\d)\.(.*)", key):
+        after = int(match[1])
+        return f"head.norm.{match[2]}" if after == stages else f"stages.{after}.downsample.before.{match[2]}"
+    if match := re.match(r"patch_embed([2-9])\.(proj|norm)\.(.*)", key):
+        part = {"proj": "conv", "norm": "norm"}[match[2]]
+        return f"stages.{int(match[1]) - 1}.downsample.{part}.{match[3]}"
+    if match := re.match(r"block(\d)\.(.*)", key):
+        key = f"stages.{int(match[1]) - 1}.blocks.{match[2]}"
+    for pattern, new in _RENAMES:
+        key = pattern.sub(new, key)
+    return key
