@@ -12,7 +12,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
-from mobilezoo.layers.foldable import SplitConv
+from mobilezoo.layers.foldable import ParallelConvs, SplitConv
 from mobilezoo.layers.map_attention import from_heads, to_heads
 from mobilezoo.layers.tokens import Grid, join_token, patches_of, token_of
 
@@ -49,15 +49,17 @@ class InlineAttention(nn.Module):
         self.num_heads, self.class_token = num_heads, class_token
         self.scale = (dim // num_heads) ** -0.5
         self.qkv: nn.Module = SplitConv(None, dim, dim, parts=3, bias=True)
+        self.keys: ChannelRows | None = None
         self.local = ComputedKernel(dim, num_heads)
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
         grid = grid or (x.shape[2], x.shape[3])
-        q_map, k_map, v_map = self.qkv(x)
-        q, k, v = (to_heads(part, self.num_heads) for part in (q_map, k_map, v_map))  # (b h) n d
-        k = (k - k.mean(dim=1, keepdim=True)) * (self.scale / k.shape[1])
-        out = torch.bmm(q, torch.bmm(k.transpose(1, 2), v)) + v.mean(dim=1, keepdim=True)
+        q_map, k, v_map = self._projected(x)
+        q, v = (to_heads(part, self.num_heads) for part in (q_map, v_map))  # (b h) n d
+        k = k - k.mean(dim=2, keepdim=True)
+        mixed = torch.bmm(k, v) * (self.scale / k.shape[2])  # (b h) d d
+        out = torch.bmm(q, mixed) + v.mean(dim=1, keepdim=True)
         whole = from_heads(out, self.num_heads, *x.shape[2:])
         token = x.mean((2, 3), keepdim=True)
         if not self.class_token:
@@ -65,9 +67,35 @@ class InlineAttention(nn.Module):
         patches = patches_of(whole, grid) + self.local(patches_of(v_map, grid), token)
         return self.proj(join_token(token_of(whole), patches))
 
+    def _projected(self, x: Tensor) -> tuple[Tensor, Tensor, Tensor]:
+        """Maps of queries and values, and keys by channel: [b·h, d, n]."""
+        if self.keys is None:
+            q_map, k_map, v_map = self.qkv(x)
+            return q_map, to_heads(k_map, self.num_heads).transpose(1, 2), v_map
+        q_map, v_map = self.qkv(x)
+        rows = self.keys(x)
+        return q_map, rows.reshape(-1, rows.shape[1] // self.num_heads, rows.shape[2]), v_map
+
     def fuse(self) -> "InlineAttention":
-        """Queries, keys and values as convolutions of their own."""
+        """Queries and values as convolutions of their own; keys by channel, as their product with the values wants."""
         fused = copy.deepcopy(self)
         if isinstance(fused.qkv, SplitConv):
-            fused.qkv = fused.qkv.fuse()
+            parts = fused.qkv.fuse()
+            query, key, value = (conv for conv in parts.convs if isinstance(conv, nn.Conv2d))
+            fused.qkv, fused.keys = ParallelConvs(parts.norm, [query, value]), ChannelRows(key)
         return fused
+
+
+class ChannelRows(nn.Module):
+    """A 1×1 convolution whose output has a row per channel, [b, c, H·W]: no phone has to turn a map for it."""
+
+    def __init__(self, conv: nn.Conv2d) -> None:
+        super().__init__()
+        assert conv.bias is not None
+        self.weight = nn.Parameter(conv.weight.detach()[None, :, :, 0, 0].clone())
+        self.bias = nn.Parameter(conv.bias.detach()[None, :, None].clone())
+
+    def forward(self, x: Tensor) -> Tensor:
+        channels, height, width = x.shape[1:]
+        rows = x.permute(0, 2, 3, 1).reshape(-1, height * width, channels)
+        return torch.matmul(self.weight, rows.transpose(1, 2)) + self.bias
