@@ -9,18 +9,18 @@ import importlib
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
-    from mobilezoo_export.apart import FileApart
+    from mobilezoo_export.apart import FileApart, open_artifact
     from mobilezoo_export.config import ExportConfig
-    from mobilezoo_export.contract import Exporter, ExportOptions, ExportResult, ExportSpec, Runner
-    from mobilezoo_export.foreign import open_artifact
+    from mobilezoo_export.contract import Exporter, Runner
     from mobilezoo_export.pipeline import export_model
+    from mobilezoo_export.records import ExportOptions, ExportResult, ExportSpec
     from mobilezoo_export.registry import list_targets, load_exporter, load_runner
 
 _HOME = {
     "ExportConfig": "config",
-    "ExportOptions": "contract",
-    "ExportResult": "contract",
-    "ExportSpec": "contract",
+    "ExportOptions": "records",
+    "ExportResult": "records",
+    "ExportSpec": "records",
     "Exporter": "contract",
     "FileApart": "apart",
     "Runner": "contract",
@@ -28,7 +28,7 @@ _HOME = {
     "list_targets": "registry",
     "load_exporter": "registry",
     "load_runner": "registry",
-    "open_artifact": "foreign",
+    "open_artifact": "apart",
 }
 
 __all__ = [

@@ -11,9 +11,9 @@ from typing import Any
 import numpy as np
 
 from mobilezoo import workers
-from mobilezoo.artifacts import Artifact, has_record
+from mobilezoo.artifacts import Artifact, has_record, load_record_of
 from mobilezoo.errors import ExportError, existing_path
-from mobilezoo.files import size_of
+from mobilezoo.files import finish, size_of
 from mobilezoo.memory import limit_memory_for
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import Worker, WorkerEndedError
@@ -82,6 +82,20 @@ def inspect_file(path: Path, labels: int = 0) -> Artifact:
         return opened.artifact
 
 
+def open_artifact(path: str | Path, labels: int = 0) -> Artifact:
+    """Load the record beside a file; without one, describe the file, read in a process of its own.
+
+    Args:
+        path: an exported file.
+        labels: number of known class names, which helps to find the scores among several outputs.
+
+    Raises ExportError for a damaged file, ConfigError for a damaged record.
+    """
+    finish(Path(path).expanduser())
+    file = existing_path(path, "file")
+    return load_record_of(Artifact, file) if has_record(file) else inspect_file(file, labels)
+
+
 class _Loaded:
     """The child's side."""
 
@@ -100,7 +114,6 @@ class _Loaded:
         return {}
 
     def _open(self, path: Path, given: dict[str, Any] | None, labels: int) -> dict[str, Any]:
-        from mobilezoo.artifacts import load_record_of
         from mobilezoo_export.foreign import describe_file
         from mobilezoo_export.registry import load_runner, set_input
 

@@ -15,11 +15,11 @@ from torch.fx import GraphModule, Node
 from mobilezoo.config import Record
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo.scratch import temporary_folder
-from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.convert import convert
 from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.prepare import prepare
 from mobilezoo_export.quantize.calibration import too_few
+from mobilezoo_export.records import ExportSpec
 from mobilezoo_export.registry import load_exporter
 from mobilezoo_export.tolerances import verdict
 

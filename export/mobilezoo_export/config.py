@@ -3,7 +3,7 @@
 from pydantic import Field, field_validator
 
 from mobilezoo.config import Words, listed
-from mobilezoo_export.contract import ExportOptions
+from mobilezoo_export.records import ExportOptions
 from mobilezoo_export.registry import TARGETS
 
 PARITY_IMAGES = 64

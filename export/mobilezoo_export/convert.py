@@ -22,10 +22,10 @@ from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo.memory import peak_resident_mb
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import Worker, WorkerEndedError
-from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.coverage import coverage
 from mobilezoo_export.flexible import check_other_sizes
 from mobilezoo_export.provenance import shared_provenance
+from mobilezoo_export.records import ExportSpec
 from mobilezoo_export.registry import load_exporter
 
 if TYPE_CHECKING:

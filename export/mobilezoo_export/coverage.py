@@ -10,8 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from mobilezoo.artifacts import Coverage
-from mobilezoo_export.contract import Exporter, Limits, Reading, Rule
+from mobilezoo_export.contract import Exporter
 from mobilezoo_export.quiet import quiet
+from mobilezoo_export.records import Limits, Reading, Rule
 
 XNNPACK_OPS = "XNNPACK delegate's README, tensorflow/tensorflow tensorflow/lite/delegates/xnnpack"
 GPU_OPS = "ai.google.dev/edge/litert/performance/gpu"

@@ -6,8 +6,8 @@ from typing import Any, NamedTuple
 
 from mobilezoo.artifacts import Output
 from mobilezoo.errors import ExportError
-from mobilezoo_export.contract import TensorSpec
 from mobilezoo_export.feeding import described
+from mobilezoo_export.records import TensorSpec
 
 PASSED_BY = frozenset({"reshape", "squeeze", "flatten", "cast", "identity", "quantize", "dequantize", "expanddims"})
 """Operators, in any format's spelling, that leave answers what they are."""

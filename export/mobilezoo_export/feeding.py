@@ -7,7 +7,7 @@ import numpy as np
 
 from mobilezoo.artifacts import InputSpec, Quantization
 from mobilezoo.errors import ExportError
-from mobilezoo_export.contract import TensorSpec
+from mobilezoo_export.records import TensorSpec
 
 CHANNELS = (1, 3, 4)
 USUAL_SIDE = 224

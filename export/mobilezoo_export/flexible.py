@@ -14,10 +14,11 @@ from torch import nn
 from torch.fx import GraphModule
 
 from mobilezoo.errors import ExportError
-from mobilezoo_export.contract import Exporter, ExportSpec, Runner
+from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.pixels import to_pixels
+from mobilezoo_export.records import ExportSpec
 from mobilezoo_export.tolerances import verdict
 
 if TYPE_CHECKING:

@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, has_record, load_record_of
-from mobilezoo.errors import ExportError, existing_path
-from mobilezoo.files import finish, sha256_of, size_of
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
+from mobilezoo.errors import ExportError
+from mobilezoo.files import sha256_of, size_of
 from mobilezoo_export.contract import Runner
 from mobilezoo_export.endings import ending, scores_output
 from mobilezoo_export.packs import told_by
@@ -50,18 +50,6 @@ def describe_file(path: Path, runner: Runner | None = None, labels: int = 0) -> 
         foreign=True,
         untold=tuple(name for name, known in untold.items() if not known),
     )
-
-
-def open_artifact(path: str | Path, labels: int = 0) -> Artifact:
-    """The record beside a file; without one, what the file itself tells, read in a process of its own.
-
-    `labels` names that are known help to find the scores among several outputs.
-    """
-    from mobilezoo_export.apart import inspect_file
-
-    finish(Path(path).expanduser())
-    file = existing_path(path, "file")
-    return load_record_of(Artifact, file) if has_record(file) else inspect_file(file, labels)
 
 
 def channels_of(spec: InputSpec) -> int:

@@ -2,7 +2,7 @@
 
 import numpy as np
 
-from mobilezoo_export.contract import ExportSpec
+from mobilezoo_export.records import ExportSpec
 
 LUMA = (0.299, 0.587, 0.114)
 """Grey of red, green and blue (ITU-R 601)."""

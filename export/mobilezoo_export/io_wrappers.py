@@ -5,8 +5,8 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.pixels import pixel_scale
+from mobilezoo_export.records import ExportSpec
 
 
 class IOWrapper(nn.Module):

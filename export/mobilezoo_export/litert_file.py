@@ -4,8 +4,8 @@ from pathlib import Path
 from typing import Any
 
 from mobilezoo.artifacts import Quantization
-from mobilezoo_export.contract import Borders
 from mobilezoo_export.metadata import INPUT, KEY, OUTPUT
+from mobilezoo_export.records import Borders
 
 NAME_FIELD, DATA_FIELD = 10, 4
 """Places of a tensor's name and of a buffer's bytes in the vtables of TFLite's schema."""

@@ -9,7 +9,7 @@ import numpy as np
 from mobilezoo.artifacts import Quantization
 from mobilezoo.preprocessing import COLORS, Preprocessing
 from mobilezoo.reading import mapping, parse_json
-from mobilezoo_export.contract import Borders, ExportSpec
+from mobilezoo_export.records import Borders, ExportSpec
 from mobilezoo_export.registry import exporter_of
 
 KEY = "mobilezoo"

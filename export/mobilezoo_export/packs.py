@@ -11,8 +11,8 @@ from typing import Any
 
 from mobilezoo.artifacts import Preprocessing
 from mobilezoo.errors import ExportError
-from mobilezoo_export.contract import Told
 from mobilezoo_export.metadata import read_metadata
+from mobilezoo_export.records import Told
 from mobilezoo_export.registry import exporter_of
 
 LARGEST_LIST = 4_000_000

@@ -20,7 +20,6 @@ from mobilezoo.artifacts import Artifact, Parity, file_stem, load_record_of, wri
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo.files import finish, sha256_of, size_of, through_memory, versions
 from mobilezoo.scratch import temporary_folder
-from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.convert import CALIBRATION, IMAGES, PROGRAM, Converters, Outcome, convert
 from mobilezoo_export.flexible import program_of
 from mobilezoo_export.images import SAMPLE_NAME, sample_images
@@ -28,6 +27,7 @@ from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.pixels import to_normalized, to_pixels
 from mobilezoo_export.prepare import Prepared, eval_copy, prepare
 from mobilezoo_export.quantize.calibration import too_few
+from mobilezoo_export.records import ExportResult, ExportSpec
 from mobilezoo_export.registry import load_exporter
 from mobilezoo_export.tolerances import verdict
 

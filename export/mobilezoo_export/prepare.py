@@ -7,8 +7,8 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.flexible import FLEXIBLE_PASSES, check_graph, example_of, flexible_graph
+from mobilezoo_export.records import ExportSpec
 from mobilezoo_export.same_padding import settle_padding
 
 

@@ -11,8 +11,8 @@ import torch
 from torch import Tensor, nn
 
 from mobilezoo.errors import ExportError
-from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.flexible import bounds
+from mobilezoo_export.records import ExportSpec
 
 Padding = tuple[int, int, int, int]
 """Left, right, top, bottom."""

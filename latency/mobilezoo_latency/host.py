@@ -10,7 +10,7 @@ from pydantic import Field, field_validator
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol
 from mobilezoo.errors import DeviceError, require
 from mobilezoo.files import versions
-from mobilezoo_export.contract import Runtime
+from mobilezoo_export.records import Runtime
 from mobilezoo_export.registry import TARGETS, load_exporter
 from mobilezoo_latency import machine
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now

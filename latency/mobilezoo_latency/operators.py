@@ -1,71 +1,45 @@
 """Where the milliseconds go: the time of every operator of a file, in the runtime that the file is for.
 
-- ONNX Runtime profiles itself; its per-node times are taken as they are.
-- LiteRT hands whole graphs to XNNPACK, which tells nothing of its parts. Every operator is cut into a file of its own
-  and timed there, warm; the parts' sum is printed beside the whole, since fusing and caches make the two differ.
-- ExecuTorch's event trace (ETDump) is read by its own inspector; it looks into the XNNPACK delegate.
-
-All of it happens in a worker process (`operator_times.py`), so that a runtime that crashes is one line here.
+The target's own profiler (`Exporter.profile_operators`) runs in a worker process, so that a runtime that crashes is one
+line here.
 """
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple
 
 from mobilezoo.errors import DeviceError
+from mobilezoo_export.records import OperatorProfile, OperatorTime
+from mobilezoo_export.registry import TARGETS, load_exporter
 from mobilezoo_latency.contract import load_artifact, unproven
-
-TARGETS = ("onnx", "litert", "executorch")
-
-
-class OperatorTime(NamedTuple):
-    """One operator's median time."""
-
-    name: str
-    """The node's name, or its number in the file."""
-    type: str
-    shape: str
-    """Of its output."""
-    ms: float
-    share: float
-    """Of the sum over all operators, 0..1."""
+from mobilezoo_latency.session import ask_once
 
 
-class Profile(NamedTuple):
-    """A network's operators in the order they run."""
+def profile_operators(path: str | Path, threads: int = 1, command: list[str] | None = None) -> OperatorProfile:
+    """Measure per-operator times of an exported file on this machine, in a worker process.
 
-    runtime: str
-    whole_ms: float
-    """The network as one, measured in the same process."""
-    operators: list[OperatorTime]
-    how: str
-    left_out: tuple[str, ...] = ()
-    """Operators that cannot run alone, each with the reason."""
-    unproven: str | None = None
-    """Why nobody compared the file with PyTorch; None where somebody did."""
+    Args:
+        path: the exported file.
+        threads: threads that the runtime may use.
+        command: command line of the worker, for tests.
 
-    @property
-    def sum_ms(self) -> float:
-        return sum(op.ms for op in self.operators)
-
-
-def profile_operators(path: str | Path, threads: int = 1, command: list[str] | None = None) -> Profile:
-    """Per-operator times of an exported file on this machine. Raises DeviceError where its runtime gives none."""
-    from mobilezoo_latency.session import ask_once
-
+    Raises DeviceError for a target without an operator profiler, or when no operator can be timed.
+    """
     file = load_artifact(path)
-    if file.record.target not in TARGETS:
+    if not load_exporter(file.record.target).has_operator_profiler():
+        able = [name for name, cls in TARGETS.load_all().items() if cls.has_operator_profiler()]
         raise DeviceError(
             f"{file.path.name}: no per-operator times for {file.record.target!r} files on this machine: "
-            f"export to {', '.join(TARGETS)}"
+            f"export to {', '.join(able)}"
         )
-    said = ask_once(file.path, {"op": "operators", "threads": threads}, command)
-    left_out = tuple(said["left_out"])
-    if not said["operators"]:
+    answer = ask_once(file.path, {"op": "operators", "target": file.record.target, "threads": threads}, command)
+    left_out = tuple(answer["left_out"])
+    if not answer["operators"]:
         reason = f": {left_out[0]}" if left_out else ""
         raise DeviceError(f"{file.path.name}: none of its operators can be timed alone{reason}")
-    operators = [OperatorTime(*row) for row in said["operators"]]
-    return Profile(said["runtime"], said["whole_ms"], operators, said["how"], left_out, unproven(file.record))
+    operators = [OperatorTime(*row) for row in answer["operators"]]
+    return OperatorProfile(
+        answer["runtime"], answer["whole_ms"], operators, answer["how"], left_out, unproven(file.record)
+    )
 
 
 def by_type(operators: Sequence[OperatorTime]) -> list[tuple[str, int, float, float]]:

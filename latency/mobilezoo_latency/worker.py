@@ -2,23 +2,26 @@
 
 Requests come as JSON lines on stdin, answers go as JSON lines to the original stdout; whatever a runtime prints is sent
 to stderr. Requests: {"op": "open", "artifact", "protocol"}, {"op": "sample", "min_samples", "min_s"}, {"op": "close"};
-or {"op": "operators", "artifact", "threads"} alone.
+or {"op": "operators", "artifact", "target", "threads"} alone.
 """
 
 import contextlib
 import importlib
 import time
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from mobilezoo import workers
-from mobilezoo.artifacts import Artifact, Protocol
+from mobilezoo.artifacts import Protocol
 from mobilezoo.errors import DeviceError, MobilezooError
 from mobilezoo.files import size_of
 from mobilezoo.memory import limit_memory_for
 from mobilezoo_latency import machine
 from mobilezoo_latency.protocol import WarmUp, runs_per_sample, sample, timer_step_s, warm_up
 from mobilezoo_latency.sentinel import Sentinel
+
+if TYPE_CHECKING:
+    from mobilezoo_export.contract import Exporter
 
 SEED = 0
 
@@ -28,10 +31,10 @@ class Session:
 
     def __init__(self, artifact: str, protocol: Protocol) -> None:
         from mobilezoo_export.feeding import noise_for
-        from mobilezoo_export.registry import start_runner, with_record
+        from mobilezoo_export.registry import exporter_of, start_runner, with_record
 
         path, record = with_record(artifact)  # its checksum reads the whole file, which is no part of loading
-        _import_runtime(path, record)
+        _import_runtime(exporter_of(path, record))
         self.sentinel = Sentinel()
         self.sentinel_before_ms = self.sentinel.measure()
         memory = machine.peak_memory_bytes()
@@ -98,21 +101,19 @@ class Session:
         return {"memory_bytes": grown, "obtained": {**obtained, **self.runner.runtime_info()}}
 
 
-def _import_runtime(path: Path, record: Artifact | None = None) -> None:
-    """Import what the runner will need, so that `load_ms` is the file's loading and not Python's."""
-    from mobilezoo_export.registry import exporter_of
-
-    runtime = exporter_of(path, record).runtime
-    for module in runtime.modules if runtime else ():
+def _import_runtime(exporter: "Exporter") -> None:
+    """Import the modules that the runner needs, so that `load_ms` excludes Python's own loading."""
+    for module in exporter.runtime.modules if exporter.runtime else ():
         with contextlib.suppress(ImportError):  # the runner itself says what to install
             importlib.import_module(module)
 
 
-def _operators(path: Path, threads: int) -> dict[str, Any]:
-    from mobilezoo_latency.operator_times import time_operators
+def _operators(path: Path, target: str, threads: int) -> dict[str, Any]:
+    from mobilezoo_export.registry import load_exporter
 
-    _import_runtime(path)
-    found = time_operators(path, threads)
+    exporter = load_exporter(target)
+    _import_runtime(exporter)
+    found = exporter.profile_operators(path, threads)
     return {**found._asdict(), "operators": [list(row) for row in found.operators]}
 
 
@@ -128,7 +129,7 @@ def main() -> None:
             session = Session(request["artifact"], Protocol.parse(request["protocol"], "request"))
             return session.opened()
         if request["op"] == "operators":
-            return _operators(Path(request["artifact"]), request["threads"])
+            return _operators(Path(request["artifact"]), request["target"], request["threads"])
         if session is None:
             raise MobilezooError(f"request {request['op']!r} before 'open'")
         if request["op"] == "sample":

@@ -25,8 +25,8 @@ from mobilezoo.cli.tables import print_table
 from mobilezoo.errors import MobilezooError, printable
 
 if TYPE_CHECKING:
+    from mobilezoo_export.records import OperatorProfile
     from mobilezoo_latency import Comparison
-    from mobilezoo_latency.operators import Profile
 
 BAR = 40
 SHOWN = 20
@@ -168,7 +168,7 @@ def _notes(r: LatencyReport) -> str:
     return "; ".join(notes)
 
 
-def print_operators(found: "dict[str, Profile]") -> None:
+def print_operators(found: "dict[str, OperatorProfile]") -> None:
     """Times by type and the most expensive single operators, with bars as long as their share."""
     from mobilezoo_latency.operators import advice, by_type
 

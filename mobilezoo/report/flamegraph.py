@@ -8,7 +8,7 @@ from html import escape
 from typing import TYPE_CHECKING, NamedTuple
 
 if TYPE_CHECKING:
-    from mobilezoo_latency.operators import Profile
+    from mobilezoo_export.records import OperatorProfile
 
 WIDTH, ROW, GAP = 1200, 34, 2
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999933", "#cc6677", "#88ccee", "#bbbbbb")
@@ -25,7 +25,7 @@ class Box(NamedTuple):
     color: int
 
 
-def flame(name: str, profile: "Profile") -> str:
+def flame(name: str, profile: "OperatorProfile") -> str:
     """The picture as SVG text; operators stand below their type, most expensive type first."""
     from mobilezoo_latency.operators import by_type
 

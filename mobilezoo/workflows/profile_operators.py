@@ -11,8 +11,8 @@ from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
 from mobilezoo.workflows.profile import files_to_time, load_profile_config
 
 if TYPE_CHECKING:
+    from mobilezoo_export.records import OperatorProfile
     from mobilezoo_latency import ProfileConfig
-    from mobilezoo_latency.operators import Profile
 
 BAR = 40
 SHOWN = 20
@@ -26,7 +26,7 @@ def profile_operators(
     *,
     plot: Path | None = None,
     hooks: Hooks = SILENT,
-) -> "dict[str, Profile]":
+) -> "dict[str, OperatorProfile]":
     """Per-operator times by file, and a picture of them. Raises MobilezooError for devices other than this machine."""
     from mobilezoo.report.flamegraph import flame
     from mobilezoo_latency import operators
@@ -46,7 +46,7 @@ def profile_operators(
     return found
 
 
-def operators_dict(found: "dict[str, Profile]") -> list[dict[str, Any]]:
+def operators_dict(found: "dict[str, OperatorProfile]") -> list[dict[str, Any]]:
     """Plain data, as `--json` prints it."""
     return [
         {"file": name, **p._asdict(), "sum_ms": p.sum_ms, "operators": [op._asdict() for op in p.operators]}

@@ -15,10 +15,10 @@ from mobilezoo.artifacts import InputSpec
 from mobilezoo.errors import ExportError
 from mobilezoo_export import Exporter, ExportSpec, Runner, registry
 from mobilezoo_export.bisect import bisect, cut_points, name_of, truncate_at
-from mobilezoo_export.contract import TensorSpec
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.passes.graph import aten, calls
 from mobilezoo_export.prepare import prepare
+from mobilezoo_export.records import TensorSpec
 
 FAULTS: dict[str, Any] = {}
 

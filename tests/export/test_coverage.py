@@ -9,8 +9,8 @@ import torch
 from torch import nn
 
 from mobilezoo_export import ExportResult, ExportSpec, export_model
-from mobilezoo_export.contract import Reading
 from mobilezoo_export.coverage import LITERT, _inside, _warnings
+from mobilezoo_export.records import Reading
 
 
 class Gathers(nn.Module):

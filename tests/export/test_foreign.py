@@ -13,9 +13,9 @@ from torch import nn
 from mobilezoo.artifacts import Quantization, record_path
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export import ExportResult, FileApart, load_runner, open_artifact
-from mobilezoo_export.contract import TensorSpec
 from mobilezoo_export.feeding import image_input, noise_for
 from mobilezoo_export.packs import told_by
+from mobilezoo_export.records import TensorSpec
 from mobilezoo_export.registry import start_runner
 
 onnx = pytest.importorskip("onnx")

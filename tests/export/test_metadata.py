@@ -11,10 +11,10 @@ from torch import nn
 from mobilezoo.artifacts import Quantization
 from mobilezoo.files import sha256_of
 from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, export_model, load_runner, packs
-from mobilezoo_export.contract import Borders
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.metadata import build_metadata, metadata_text, read_metadata
 from mobilezoo_export.pixels import to_normalized, to_pixels
+from mobilezoo_export.records import Borders
 
 TARGETS = [
     "onnx",

@@ -7,8 +7,36 @@ import pytest
 
 from mobilezoo.cli.main import main
 from mobilezoo.errors import DeviceError
-from mobilezoo_latency.operator_times import RUNS, WARM_UP, _nodes, time_operators
-from mobilezoo_latency.operators import OperatorTime, advice, by_type, profile_operators
+from mobilezoo_export.profilers.onnx import _nodes
+from mobilezoo_export.profilers.timing import RUNS, WARM_UP
+from mobilezoo_export.records import OperatorProfile, OperatorTime
+from mobilezoo_export.registry import exporter_of
+from mobilezoo_latency.operators import advice, by_type, profile_operators
+
+TOY_TARGET = """
+from mobilezoo_export.contract import Exporter
+from mobilezoo_export.records import OperatorProfile, OperatorTime
+
+
+class ToyExporter(Exporter):
+    target, suffix, extra = "toy", ".toy", "toy"
+    modules = packages = ()
+    precisions = ("fp32",)
+
+    def open(self, path, threads, record):
+        raise NotImplementedError
+
+    def export(self, model, spec, path, calibration=()):
+        raise NotImplementedError
+
+    def profile_operators(self, path, threads):
+        operators = [OperatorTime("first", "CONV", "1×8", 2.0, 1.0)]
+        return OperatorProfile(f"toy on {threads} threads", 2.5, operators, "by hand")
+"""
+
+
+def time_operators(path: Path) -> OperatorProfile:
+    return exporter_of(path).profile_operators(path, threads=1)
 
 
 def test_onnx_runtime_tells_the_time_of_every_node(bigger_onnx):
@@ -82,6 +110,17 @@ def test_a_runtime_without_a_profiler_is_refused(tmp_path, record_beside):
         profile_operators(record_beside(path, "coreml", (1, 4, 16, 16)))
 
 
+def test_a_target_of_another_package_brings_its_profiler(tmp_path, record_beside, monkeypatch):
+    """A target that no registry knows, named by its place: the worker runs the profiler of the target's record."""
+    (tmp_path / "toy_target.py").write_text(TOY_TARGET)
+    monkeypatch.syspath_prepend(tmp_path)
+    path = tmp_path / "tiny.toy"
+    path.write_bytes(b"x")
+    found = profile_operators(record_beside(path, "toy_target:ToyExporter", (1, 4, 16, 16)), threads=3)
+    assert found.operators == [OperatorTime("first", "CONV", "1×8", 2.0, 1.0)]
+    assert (found.runtime, found.whole_ms, found.unproven) == ("toy on 3 threads", 2.5, "a test file")
+
+
 @pytest.mark.slow
 def test_executorchs_trace_looks_into_its_delegate(tmp_path):
     pytest.importorskip("executorch")
@@ -139,8 +178,7 @@ def test_the_picture_is_as_wide_as_the_times_and_safe(tmp_path, bigger_onnx, cap
     assert len(rows) == 3
     assert all(1190 < end <= 1201 for end in rows.values())
     from mobilezoo.report.flamegraph import flame
-    from mobilezoo_latency.operators import Profile
 
-    hostile = Profile("r", 1.0, [OperatorTime("<script>", 'x"y', "<b>", 1.0, 1.0)], "how")
+    hostile = OperatorProfile("r", 1.0, [OperatorTime("<script>", 'x"y', "<b>", 1.0, 1.0)], "how")
     assert "<script>" not in flame('"><script>', hostile)
     ElementTree.fromstring(flame('"><script>', hostile))

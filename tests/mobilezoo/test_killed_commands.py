@@ -18,7 +18,7 @@ from mobilezoo.artifacts import Checkpoint, load_record_of, write_with_record
 from mobilezoo.files import sha256_of
 from mobilezoo.models import load_model_config
 from mobilezoo.models.randomize import randomize_norms
-from mobilezoo_export.foreign import open_artifact
+from mobilezoo_export import open_artifact
 
 pytestmark = [
     pytest.mark.slow,

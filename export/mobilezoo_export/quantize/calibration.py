@@ -5,8 +5,8 @@ from collections.abc import Sequence
 import numpy as np
 
 from mobilezoo.errors import ExportError
-from mobilezoo_export.contract import ExportSpec
 from mobilezoo_export.pixels import to_pixels
+from mobilezoo_export.records import ExportSpec
 
 MIN_IMAGES = 8
 """Fewer leave activation ranges to chance."""

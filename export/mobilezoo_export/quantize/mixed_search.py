@@ -10,8 +10,8 @@ from pathlib import Path
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError
 from mobilezoo.scratch import temporary_folder
-from mobilezoo_export.contract import ExportResult, MixedPrecision
 from mobilezoo_export.quantize.mixed import SEGMENTS
+from mobilezoo_export.records import ExportResult, MixedPrecision
 
 Make = Callable[[tuple[int, ...], Path], ExportResult]
 """Exports the int8 file with these segments in float into a folder."""

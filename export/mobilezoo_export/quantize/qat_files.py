@@ -14,10 +14,10 @@ from torch import nn
 from mobilezoo.artifacts import Artifact, file_stem, write_with_record
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo.files import sha256_of, size_of, versions
-from mobilezoo_export.contract import ExportResult, ExportSpec
 from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.quantize.qat import FakeQuantized
 from mobilezoo_export.quiet import quiet
+from mobilezoo_export.records import ExportResult, ExportSpec
 from mobilezoo_export.registry import load_exporter, load_runner
 from mobilezoo_export.tolerances import verdict
 

@@ -12,11 +12,12 @@ from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
 from mobilezoo.reading import read_json
 from mobilezoo_export import coverage, packs
-from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, TensorSpec, Told
+from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.feeding import image_input
 from mobilezoo_export.metadata import INPUT, KEY, OUTPUT, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quiet import quiet
+from mobilezoo_export.records import ExportSpec, Reading, TensorSpec, Told
 
 if TYPE_CHECKING:
     from torch import nn

@@ -11,11 +11,12 @@ from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
 from mobilezoo_export import coverage
-from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec
+from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.feeding import image_input
 from mobilezoo_export.metadata import KEY, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quiet import quiet
+from mobilezoo_export.records import ExportSpec, OperatorProfile, Reading, Runtime, TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -73,6 +74,13 @@ class ExecuTorchExporter(Exporter):
 
     def reading(self, path: Path) -> Reading:
         return coverage.read_executorch(path)
+
+    def profile_operators(self, path: Path, threads: int) -> OperatorProfile:
+        from mobilezoo_export.profilers.executorch import profile_executorch
+
+        if threads != 1:
+            raise ExportError("per-operator times of ExecuTorch are taken on one thread: leave --threads out")
+        return profile_executorch(path, self.open(path, threads, None))
 
     def read_metadata_text(self, path: Path) -> str:
         from executorch.runtime import Runtime

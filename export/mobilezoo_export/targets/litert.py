@@ -12,12 +12,13 @@ from mobilezoo.artifacts import Artifact, InputSpec, Quantization
 from mobilezoo.errors import ExportError, require
 from mobilezoo.files import versions
 from mobilezoo_export import coverage, litert_file, packs
-from mobilezoo_export.contract import Borders, Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec, Told
+from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.feeding import dequantized, image_input, sized
 from mobilezoo_export.metadata import metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantize
 from mobilezoo_export.quiet import quiet
+from mobilezoo_export.records import Borders, ExportSpec, OperatorProfile, Reading, Runtime, TensorSpec, Told
 
 if TYPE_CHECKING:
     from torch import nn
@@ -61,6 +62,11 @@ class LiteRTExporter(Exporter):
 
     def read_metadata_text(self, path: Path) -> str:
         return litert_file.read_metadata_text(path)
+
+    def profile_operators(self, path: Path, threads: int) -> OperatorProfile:
+        from mobilezoo_export.profilers.litert import profile_litert
+
+        return profile_litert(path, self.open(path, threads, None), threads)
 
     def told_by(self, path: Path) -> Told:
         return packs.from_litert(path)

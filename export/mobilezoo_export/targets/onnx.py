@@ -9,12 +9,13 @@ import numpy as np
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, require
 from mobilezoo_export import coverage, packs
-from mobilezoo_export.contract import Exporter, ExportSpec, Reading, Runner, Runtime, TensorSpec, Told
+from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.feeding import dequantized, image_input, sized
 from mobilezoo_export.metadata import INPUT, KEY, OUTPUT, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import to_float16, to_int8
 from mobilezoo_export.quiet import quiet
+from mobilezoo_export.records import ExportSpec, OperatorProfile, Reading, Runtime, TensorSpec, Told
 from mobilezoo_export.scales import BYTES, end_scales
 
 if TYPE_CHECKING:
@@ -43,6 +44,11 @@ class OnnxExporter(Exporter):
 
         properties = onnx.load(path, load_external_data=False).metadata_props
         return {p.key: p.value for p in properties}.get(KEY, "")
+
+    def profile_operators(self, path: Path, threads: int) -> OperatorProfile:
+        from mobilezoo_export.profilers.onnx import profile_onnx
+
+        return profile_onnx(path, self.open(path, threads, None), threads)
 
     def told_by(self, path: Path) -> Told:
         return packs.from_onnx(path)

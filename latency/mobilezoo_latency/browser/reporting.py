@@ -20,8 +20,8 @@ def input_and_output(artifact: ArtifactFile) -> tuple[bytes, list[float]]:
     import numpy as np
 
     from mobilezoo_export import load_runner
-    from mobilezoo_export.contract import TensorSpec
     from mobilezoo_export.feeding import described, noise_for
+    from mobilezoo_export.records import TensorSpec
 
     spec = artifact.record.input
     values = noise_for([TensorSpec(name="input", shape=spec.shape, dtype=spec.dtype)])

@@ -236,8 +236,8 @@ def test_names_of_preprocess_are_the_numbers_that_a_float_input_gets(
     [("uint8", 1 / 128, 128, 0), ("uint8", 1 / 255, 0, 0), ("int8", 1 / 255, -128, 128), ("int8", 0.0157, 3, 128)],
 )
 def test_raw_pixels_are_the_bytes_of_a_quantized_input(dtype: str, scale: float, zero_point: int, shift: int) -> None:
-    from mobilezoo_export.contract import TensorSpec
     from mobilezoo_export.feeding import as_input
+    from mobilezoo_export.records import TensorSpec
 
     how = Quantization.parse({"dtype": dtype, "scale": scale, "zero_point": zero_point}, "test")
     spec = InputSpec.parse({"shape": (1, 16, 16, 3), "layout": "NHWC", "dtype": dtype, "quantization": None}, "test")

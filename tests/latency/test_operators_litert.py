@@ -7,16 +7,21 @@ import numpy as np
 import pytest
 
 from mobilezoo.errors import DeviceError, MobilezooError
+from mobilezoo_export.records import OperatorProfile
+from mobilezoo_export.registry import load_exporter
 from mobilezoo_latency import Store, profile, summarize
 from mobilezoo_latency.emulator.layout import find_emulator, home
 from mobilezoo_latency.emulator.setup import sources_sha256
-from mobilezoo_latency.operator_times import time_operators
 from mobilezoo_latency.operators import profile_operators
 
 schema = pytest.importorskip("ai_edge_litert.schema_py_generated")
 Op = schema.BuiltinOperator
 FLOAT, INT, HALF = schema.TensorType.FLOAT32, schema.TensorType.INT32, schema.TensorType.FLOAT16
 TYPES = {"float32": FLOAT, "int32": INT, "float16": HALF}
+
+
+def time_operators(path: Path) -> OperatorProfile:
+    return load_exporter("litert").profile_operators(path, threads=1)
 
 
 class GraphFile:
@@ -184,16 +189,16 @@ def test_open_batches_are_taken_apart_in_the_size_that_is_fed(tmp_path):
 
 
 def test_what_cannot_run_alone_is_named_and_the_rest_is_timed(tmp_path, monkeypatch):
-    from mobilezoo_latency import litert_parts
+    from mobilezoo_export.profilers import litert
 
-    run = litert_parts._Parts.run
+    run = litert._Parts.run
 
     def broken(self, operator, threads):
         if self.kind(operator) == "FULLY_CONNECTED":
             raise RuntimeError("no kernel\nfor this")
         return run(self, operator, threads)
 
-    monkeypatch.setattr(litert_parts._Parts, "run", broken)
+    monkeypatch.setattr(litert._Parts, "run", broken)
     found = time_operators(half_weights_file(tmp_path / "half.tflite"))
     assert [op.type for op in found.operators] == ["ADD"]
     assert found.left_out == ("#1 FULLY_CONNECTED: no kernel",)

@@ -1,4 +1,4 @@
-"""A LiteRT file taken apart: every operator of its main graph in a file of its own.
+"""Per-operator times of LiteRT files: every operator of the main graph, timed in a file of its own.
 
 The operators run in the file's order, each fed with what those before it gave, so that shapes that the file leaves
 open, indices and loop counts are those of the whole network. State (LSTM) starts at zero; what is computed from
@@ -7,19 +7,39 @@ operator calls (IF, WHILE, CALL) go with it.
 """
 
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
 from mobilezoo.errors import MobilezooError
 from mobilezoo.workers import first_line
-from mobilezoo_latency.operator_times import Row, shape_text, timed
+from mobilezoo_export.contract import Runner
+from mobilezoo_export.feeding import noise, noise_for
+from mobilezoo_export.profilers.timing import Row, shape_text, shares, timed
+from mobilezoo_export.quiet import quiet
+from mobilezoo_export.records import OperatorProfile, TensorSpec
+
+
+def profile_litert(path: Path, runner: Runner, threads: int) -> OperatorProfile:
+    """Time every operator of a LiteRT file.
+
+    XNNPACK runs the whole graph as one and reports nothing of its parts, so each operator is cut out and timed alone.
+
+    Args:
+        path: the file.
+        runner: the file as a whole, loaded with the same number of threads.
+        threads: threads of each part's interpreter.
+    """
+    values = noise_for(runner.inputs)
+    rows, left_out = time_parts(path.read_bytes(), values, threads)
+    runner.feed(values)
+    how = "each operator alone in a file of its own"
+    return OperatorProfile(runner.runtime, timed(runner.invoke), shares(rows), how, tuple(left_out))
 
 
 def time_parts(data: bytes, fed: Sequence[np.ndarray], threads: int) -> tuple[list[Row], list[str]]:
     """A row per operator, and the operators that cannot run alone, each with the reason."""
-    from mobilezoo_export.quiet import quiet
-
     parts, rows, left_out = _Parts(data, fed), list[Row](), list[str]()
     for number, operator in enumerate(parts.graph.operators):
         kind = parts.kind(operator)
@@ -87,9 +107,6 @@ class _Parts:
         """What came out before; noise where the operator that makes it cannot run alone."""
         if index in self.values:
             return self.values[index]
-        from mobilezoo_export.contract import TensorSpec
-        from mobilezoo_export.feeding import noise
-
         tensor = self.graph.tensors[index]
         shape = tuple(max(1, int(size)) for size in (tensor.shape if tensor.shape is not None else ()))
         spec = TensorSpec(name=_text(tensor.name), shape=shape, dtype=_numpy_name(self.schema, tensor.type))

@@ -1,0 +1,1 @@
+"""Operator profilers of the built-in targets, one file per runtime."""
