@@ -18,7 +18,8 @@ from mobilezoo.config import config_names, write_yaml
 from mobilezoo.errors import CheckpointError, MobilezooError
 from mobilezoo.files import atomic_write, sha256_of
 from mobilezoo.hub_config import CONFIG, HubError, Shared, read_shared
-from mobilezoo.models.registry import AS_DATA, TIMM, timm_has_another
+from mobilezoo.models.base import TIMM
+from mobilezoo.models.registry import AS_DATA, timm_has_another
 from mobilezoo.resolution import written
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.trust import require_no_places
@@ -161,7 +162,8 @@ def _network_of(shared: Shared, weights: Path, repo: str) -> "tuple[ModelConfig,
 
 
 def _loaded(config: "ModelConfig", shared: Shared, weights: Path, repo: str) -> "nn.Module":
-    from mobilezoo.models.checkpoint import ClassCountError, network_of_file
+    from mobilezoo.models.checkpoint import ClassCountError
+    from mobilezoo.models.convert import network_of_file
 
     args = {**_arguments(shared), "num_classes": shared.num_classes, "in_chans": shared.in_chans}
     try:

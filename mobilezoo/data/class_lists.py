@@ -2,12 +2,14 @@
 
 import functools
 import re
+from collections.abc import Sequence
 from typing import Any, NamedTuple, overload
 
-from mobilezoo.data.classes import Entries, Places
 from mobilezoo.errors import ConfigError, UnknownNameError, existing_path
 from mobilezoo.reading import MAX_JSON_BYTES, read_json, read_text
 
+Entries = Sequence[str | int | None]
+"""What each output stands for, in the network's order: a class of the data by name or by index, or None for neither."""
 SUBSETS = {
     "imagenet-1k": 1000,
     "imagenet-21k-miil": 11221,
@@ -17,6 +19,13 @@ SUBSETS = {
     "imagenet-21k-goog": 21843,
 }
 """timm's lists → outputs; one more output than that is a background class before the others."""
+
+
+class Places(NamedTuple):
+    """The output of each class of the data, in the data's order, and a line for the user where it was looked up."""
+
+    outputs: tuple[int, ...]
+    note: str = ""
 
 
 class NameList(NamedTuple):

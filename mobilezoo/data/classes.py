@@ -5,23 +5,15 @@ by guess: `--classes` says how the data's classes lie among the outputs, and Ima
 """
 
 from collections.abc import Iterable, Iterator, Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING
 
+from mobilezoo.data.class_lists import SUBSETS, Entries, Places, imagenet_places, read_entries
 from mobilezoo.errors import ConfigError
 
 if TYPE_CHECKING:
     import torch
 
-Entries = Sequence[str | int | None]
-"""What each output stands for, in the network's order: a class of the data by name or by index, or None for neither."""
 FEW = 3
-
-
-class Places(NamedTuple):
-    """The output of each class of the data, in the data's order, and a line for the user where it was looked up."""
-
-    outputs: tuple[int, ...]
-    note: str = ""
 
 
 def place_classes(
@@ -32,8 +24,6 @@ def place_classes(
     `given` is the value of --classes: a .json or .txt file, `labels`, or the name of an ImageNet list. `whose` names
     the network in messages. Raises ConfigError wherever the classes do not agree, with what to do.
     """
-    from mobilezoo.data.class_lists import imagenet_places, read_entries
-
     if labels and len(labels) != outputs:
         raise ConfigError(f"{whose!r} has {outputs} outputs and {len(labels)} labels: its record is of another network")
     if given == "labels":
@@ -127,8 +117,6 @@ def _is_by_index(data: tuple[str, ...], entries: Entries) -> bool:
 
 
 def _remedy(data: tuple[str, ...], labels: tuple[str, ...], outputs: int) -> str:
-    from mobilezoo.data.class_lists import SUBSETS, imagenet_places
-
     if set(data) <= set(labels):
         return "pass --classes labels to score them by name"
     if imagenet_places(data, outputs) is not None:

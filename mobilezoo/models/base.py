@@ -24,6 +24,8 @@ from mobilezoo.preprocessing import (
 from mobilezoo.registry import Registry
 from mobilezoo.resolution import Resolution, Size
 
+TIMM = "timm:"
+"""Prefix of the names of timm's own networks."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 

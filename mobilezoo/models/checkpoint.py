@@ -4,7 +4,6 @@ import sys
 import warnings
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any
 
 from torch import Tensor, nn
 
@@ -12,13 +11,10 @@ from mobilezoo.errors import CheckpointError
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.weights import (
     Tensors,
-    channels_of,
-    classes_of,
     find_weights,
     head_keys,
     is_plain,
     names,
-    sizes_of,
     tensors_of,
     without_counts,
 )
@@ -46,49 +42,19 @@ def load_checkpoint(
     `reset_head`, a classifier whose class count differs keeps its fresh weights, and a warning says so. Raises
     CheckpointError listing the first keys that differ.
     """
-    _load(network, config, _found(network, config, path, key), path, reset_head)
+    load_state(network, config, read_state(network, config, path, key), path, reset_head)
 
 
-def network_of_file(
-    config: ModelConfig,
-    path: str | Path,
-    *,
-    key: str | None = None,
-    num_classes: int | None = None,
-    in_chans: int | None = None,
-    **kwargs: Any,
-) -> nn.Module:
-    """The network of a config with the file's weights, and as many classes and input channels as these have.
-
-    Raises CheckpointError, ClassCountError where `num_classes` is another number.
-    """
-    from mobilezoo.models.registry import create_model
-
-    network = create_model(config, **kwargs)
-    state = _found(network, config, path, key)
-    sizes = sizes_of(network, state)
-    if sizes is not None:
-        classes, channels = sizes
-        if num_classes not in (None, classes):
-            raise ClassCountError(path, classes, num_classes or 0, f"leave --num-classes out, or give {classes}")
-        if in_chans not in (None, channels):
-            raise CheckpointError(
-                f"{str(path)!r} takes {channels} input channels, not {in_chans}: leave --in-chans out"
-            )
-        if sizes != (classes_of(network), channels_of(network)):
-            network = create_model(config, num_classes=classes, in_chans=channels, **kwargs)
-    _load(network, config, state, path, reset_head=False)
-    return network
-
-
-def _found(network: nn.Module, config: ModelConfig, path: str | Path, key: str | None) -> Tensors:
+def read_state(network: nn.Module, config: ModelConfig, path: str | Path, key: str | None) -> Tensors:
+    """Read the weights of a file, renamed to the network's keys; prints which were taken where there was a choice."""
     found = find_weights(network, config, tensors_of(path, key), path)
     if line := found.line(path):
         print(line, file=sys.stderr)
     return found.taken.state
 
 
-def _load(network: nn.Module, config: ModelConfig, state: Tensors, path: str | Path, reset_head: bool) -> None:
+def load_state(network: nn.Module, config: ModelConfig, state: Tensors, path: str | Path, reset_head: bool) -> None:
+    """Copy weights into `network`. Raises ClassCountError, and CheckpointError for weights that do not fit."""
     own = network.state_dict()
     resized = [k for k in head_keys(network) if k in own and k in state and own[k].shape[:1] != state[k].shape[:1]]
     if resized:

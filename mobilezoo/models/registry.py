@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.config import apply_overrides, config_names, config_path, find_config, is_yaml, read_yaml
 from mobilezoo.errors import ConfigError, UnknownNameError
-from mobilezoo.models.base import ModelConfig, family_module
+from mobilezoo.models.base import TIMM, ModelConfig, family_module
 from mobilezoo.models.bounds import check_numbers
 from mobilezoo.resolution import Size
 from mobilezoo.trust import require_no_places
@@ -16,7 +16,6 @@ from mobilezoo.trust import require_no_places
 if TYPE_CHECKING:
     from torch import nn
 
-TIMM = "timm:"
 """Before the name of a network that is timm's and not the zoo's."""
 AS_DATA = "mobilezoo"
 """timm's name for any network of ours that comes with its config."""

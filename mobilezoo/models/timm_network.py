@@ -10,8 +10,7 @@ from pydantic import Field
 from torch import Tensor, nn
 
 from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError
-from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.registry import TIMM
+from mobilezoo.models.base import TIMM, ModelConfig
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
 
@@ -30,8 +29,6 @@ class Config(ModelConfig):
 def config_data(name: str) -> dict[str, Any]:
     """`timm:NAME` as a model YAML would have it. Raises UnknownNameError, ConfigError."""
     import timm
-
-    import mobilezoo  # noqa: F401  (its models join timm's registry)
 
     architecture = name.removeprefix(TIMM)
     if not timm.is_model(architecture):

@@ -14,7 +14,7 @@ from mobilezoo.workflows.open_file import check_network, described, refuse_weigh
 if TYPE_CHECKING:
     import torch
 
-    from mobilezoo.data.classes import Places
+    from mobilezoo.data.class_lists import Places
     from mobilezoo.train.evaluate import EvalResult
     from mobilezoo.workflows.load_model import LoadedModel
 

@@ -96,7 +96,7 @@ def _assembled(
 ) -> LoadedModel:
     """The network in its size, and its files' metadata: as the options say, else the record, else the config."""
     from mobilezoo.models import create_model
-    from mobilezoo.models.checkpoint import network_of_file
+    from mobilezoo.models.convert import network_of_file
     from mobilezoo.models.fits import check_input
     from mobilezoo.models.scale import check_activations
     from mobilezoo.models.weights import channels_of, classes_of

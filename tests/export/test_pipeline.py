@@ -23,11 +23,7 @@ from mobilezoo_export import (
     pipeline,
     registry,
 )
-<<<<<<< HEAD
-from mobilezoo_export.records import TensorSpec
 from mobilezoo_export.prepare import prepare
-=======
->>>>>>> 388eb18 (Targets bring their operator profiler; records apart from contracts)
 from mobilezoo_export.quiet import quiet
 from mobilezoo_export.records import TensorSpec
 

@@ -2,8 +2,10 @@
 
 import ast
 import json
+import re
 import subprocess
 import sys
+from collections.abc import Container, Iterator
 from pathlib import Path
 
 import pytest
@@ -21,19 +23,24 @@ LAYERS = {
     "latency": ("latency/mobilezoo_latency", 5),
     "search": ("mobilezoo/search", 6),
     "report": ("mobilezoo/report", 7),
+    "workflows": ("mobilezoo/workflows", 8),
+    "cli": ("mobilezoo/cli", 9),
 }
+PLACE = re.compile(r"mobilezoo(_export|_latency)?(\.\w+)+(:\w+)?")
 PREFIX = {"mobilezoo_export": "export", "mobilezoo_latency": "latency"}
 FORBIDDEN = {"search": {"export", "latency"}}
 
 
 def imported(file: Path) -> set[str]:
-    """Our packages that a file imports, at any depth."""
+    """Our packages that a file imports, at any depth, or names as a place (`package.module:attribute`)."""
     names: set[str] = set()
     for node in ast.walk(ast.parse(file.read_text(encoding="utf-8"))):
         if isinstance(node, ast.Import):
             names |= {alias.name for alias in node.names}
         elif isinstance(node, ast.ImportFrom) and node.module and node.level == 0:
             names.add(node.module)
+        elif isinstance(node, ast.Constant) and isinstance(node.value, str) and PLACE.fullmatch(node.value):
+            names.add(node.value.partition(":")[0])
     ours = {PREFIX[n.split(".")[0]] for n in names if n.split(".")[0] in PREFIX}
     return ours | {n.split(".")[1] for n in names if n.startswith("mobilezoo.") and n.split(".")[1] in LAYERS}
 
@@ -45,6 +52,61 @@ def test_no_package_imports_one_above_it(package: str) -> None:
         for other in imported(file) - {package}:
             assert LAYERS[other][1] <= level, f"{file.relative_to(ROOT)} imports {other}"
             assert other not in FORBIDDEN.get(package, set()), f"{file.relative_to(ROOT)} imports {other}"
+
+
+def modules() -> dict[str, Path]:
+    """Every module of the three packages."""
+    found = {}
+    for folder in (ROOT, ROOT / "export", ROOT / "latency"):
+        for file in folder.glob("mobilezoo*/**/*.py"):
+            name = ".".join(file.relative_to(folder).with_suffix("").parts)
+            found[name.removesuffix(".__init__")] = file
+    return found
+
+
+def statements(node: ast.AST) -> Iterator[ast.AST]:
+    """Every node below this one, functions included; what only a type checker reads is left out."""
+    for child in ast.iter_child_nodes(node):
+        if isinstance(child, ast.If) and ast.unparse(child.test) == "TYPE_CHECKING":
+            continue
+        yield child
+        yield from statements(child)
+
+
+def imports_of(text: str, known: Container[str]) -> set[str]:
+    """The known modules that a file imports, at its top or inside a function."""
+    names: set[str] = set()
+    for node in statements(ast.parse(text)):
+        if isinstance(node, ast.Import):
+            names |= {alias.name for alias in node.names}
+        elif isinstance(node, ast.ImportFrom) and node.module:
+            for inner in (f"{node.module}.{alias.name}" for alias in node.names):
+                names.add(inner if inner in known else node.module)
+    return {name for name in names if name in known}
+
+
+def circles(graph: dict[str, set[str]]) -> list[list[str]]:
+    """Groups of modules that import one another: what is left once modules without open imports are taken away."""
+    left = {name: set(targets) - {name} for name, targets in graph.items()}
+    while True:
+        imported_by_none = left.keys() - {target for targets in left.values() for target in targets}
+        done = {name for name, targets in left.items() if not targets & left.keys()} | imported_by_none
+        if not done:
+            return [sorted([name, *(targets & left.keys())]) for name, targets in sorted(left.items())]
+        left = {name: targets & left.keys() for name, targets in left.items() if name not in done}
+
+
+def test_no_modules_import_one_another() -> None:
+    """Also inside functions, where a circle works and still shows two modules that are one."""
+    known = modules()
+    assert circles({n: imports_of(f.read_text(encoding="utf-8"), known) for n, f in known.items()}) == []
+
+
+def test_a_circle_is_found() -> None:
+    text = "from typing import TYPE_CHECKING\nif TYPE_CHECKING:\n    import c\ndef f():\n    from p import b\n"
+    assert imports_of(text, {"p.b", "c"}) == {"p.b"}
+    assert circles({"top": {"a"}, "a": {"b"}, "b": {"a", "leaf"}, "leaf": set()}) == [["a", "b"], ["a", "b"]]
+    assert circles({"top": {"a"}, "a": {"leaf"}, "leaf": set()}) == []
 
 
 def after(*commands: tuple[str, ...], cwd: Path | None = None) -> tuple[list[set[str]], str]:
