@@ -55,6 +55,13 @@ def _register(_timm: Any) -> None:
 wrapt.register_post_import_hook(_register, "timm")
 
 
+def api_function(name: str) -> Any:
+    """The function of the API that the package of this name stands for when it is called."""
+    from mobilezoo import api
+
+    return getattr(api, name)
+
+
 def __getattr__(name: str) -> Any:
     if name in __all__:
         import importlib

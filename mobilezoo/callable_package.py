@@ -28,6 +28,5 @@ def make_callable(package: str) -> None:
 
 
 def _function_of(package: ModuleType) -> Any:
-    from mobilezoo import api
-
-    return getattr(api, package.__name__.rpartition(".")[2])
+    parent, _, name = package.__name__.rpartition(".")
+    return sys.modules[parent].api_function(name)  # the parent knows the API; an import here would be a circle
