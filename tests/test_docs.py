@@ -76,6 +76,16 @@ def test_links_lead_to_files(page: str) -> None:
     assert not [link for link in missing if Path(link).name not in generated]
 
 
+@pytest.mark.parametrize("workflow", ["ci.yml", "docs.yml"])
+def test_workflows_run_targets_of_the_makefile(workflow: str) -> None:
+    targets = set(re.findall(r"^([\w-]+):", (ROOT / "Makefile").read_text(encoding="utf-8"), re.M))
+    jobs = read_yaml(ROOT / ".github" / "workflows" / workflow)["jobs"]
+    run = [step["run"] for job in jobs.values() for step in job["steps"] if "run" in step]
+    called = {words[1] for line in run if (words := line.split())[0] == "make"}
+    assert called
+    assert called <= targets
+
+
 def commands_of(page: str) -> Iterator[list[str]]:
     """Words of every `mobilezoo` command in a page's blocks of shell."""
     text = (ROOT / page).read_text(encoding="utf-8").replace("\\\n", " ")
@@ -161,3 +171,5 @@ def test_the_site_builds_without_warnings_and_has_no_dead_links(tmp_path: Path) 
     assert done.returncode == 0, done.stderr
     assert (tmp_path / "tutorials" / "train" / "index.html").is_file()
     assert not dead_links(tmp_path)
+    documented = Targets((tmp_path / "reference" / "python" / "index.html").read_text(encoding="utf-8")).anchors
+    assert set(mobilezoo.__all__) <= {name.rpartition(".")[2] for name in documented if name.startswith("mobilezoo.")}
