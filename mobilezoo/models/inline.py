@@ -39,13 +39,12 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
         return dict(state_dict)
     found = {}
     for key, value in renamed.items():
-        owner, local, kind = key.partition(".residual.")
+        owner, _, kind = key.partition(".residual.")
         if kind.startswith("0."):
             found[f"{owner}.local.hidden.{kind[2:]}"] = as_kernel(value.squeeze(-1))
         elif kind.startswith("2."):
             taps = value.squeeze(-1).unflatten(0, (-1, SIDE * SIDE)).unbind(1)
             found |= {f"{owner}.local.taps.{i}.{kind[2:]}": as_kernel(tap) for i, tap in enumerate(taps)}
         else:
-            assert not local
             found[key] = value
     return found

@@ -271,8 +271,8 @@ def rename_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor] | Non
             renamed["stem.position" if stage == 0 else f"stages.{stage}.downsample.position"] = as_map(value)
         elif ".attn.kv." in key:
             continue
-        elif ".attn.q." in key:
-            joined = torch.cat([value, state_dict[key.replace(".q.", ".kv.")]])
+        elif ".attn.q." in key and (other := key.replace(".q.", ".kv.")) in state_dict:
+            joined = torch.cat([value, state_dict[other]])
             renamed[_rename(key).replace(".q.", ".qkv.conv.")] = as_kernel(joined)
         else:
             new = _rename(key).replace(".attn.qkv.", ".attn.qkv.conv.")
@@ -288,8 +288,10 @@ def token_positions(value: Tensor, last: bool = False) -> dict[str, Tensor]:
 
 
 def as_map(positions: Tensor) -> Tensor:
-    """[1, side · side, c] → [1, c, side, side]."""
+    """[1, side · side, c] → [1, c, side, side]; what is no square stays as it is, and fits no network."""
     side = round(positions.shape[1] ** 0.5)
+    if positions.shape[1] != side * side:
+        return positions
     return positions.transpose(1, 2).reshape(1, -1, side, side)
 
 

@@ -112,6 +112,21 @@ def test_parameters_and_operations_are_those_of_the_official_network(
         assert operations == pytest.approx(facts["macs"], rel=0.04 if name.startswith("affnet") else 0.01)
 
 
+MISTAKEN = [("agent_deit_t", "inline_deit_t"), ("illama_t", "agent_deit_t"), ("agent_deit_t", "illama_t")]
+MISTAKEN += [("favit_b0", "agent_pvt_t"), ("inline_pvt_t", "favit_b0"), ("favit_b0", "moh_transnext_4m")]
+MISTAKEN += [("nat_mini", "nat_3m"), ("agent_pvt_t", "agent_deit_t")]
+
+
+@pytest.mark.parametrize(("theirs", "name"), MISTAKEN)
+def test_an_official_file_of_another_network_is_told_in_one_line(
+    reference: Callable[[str], Reference], tmp_path: Path, theirs: str, name: str
+) -> None:
+    torch.save(reference(theirs).state, tmp_path / "theirs.pth")
+    with pytest.raises(CheckpointError) as told:
+        create_model(name, checkpoint=tmp_path / "theirs.pth")
+    assert "\n" not in str(told.value)
+
+
 @pytest.mark.parametrize(("official", "ours"), TORCHVISION.items())
 def test_torchvisions_mnasnets_load_into_their_own_variants_only(tmp_path: Path, official: str, ours: str) -> None:
     torch.manual_seed(0)
