@@ -27,6 +27,10 @@ OFFICIAL = {
     "illama": (300, 4096, 4e-3),
     "favit": (300, 1024, 1e-3),
     "moh": (300, 1024, 1e-3),
+    "efficientmod": (300, 2048, 4e-3),
+    "smt": (300, 1024, 2e-3),
+    "focalnet": (300, 1024, 1e-3),
+    "ravlt": (300, 1024, 1e-3),
 }
 """Recipe → epochs, images per optimizer step, peak learning rate."""
 
