@@ -119,14 +119,14 @@ def status(study: Study, name: Name = None, as_json: Json = False) -> None:
         mobilezoo search status runs/search-digits
         mobilezoo search status postgresql+psycopg://me@server/searches --name mnasnet --json
     """
-    from mobilezoo.cli.search_tables import print_standing
+    from mobilezoo.cli.search_tables import print_status
     from mobilezoo.workflows.search import find_study
 
     settings, folder = find_study(study, name)
-    from mobilezoo.search.results import standing
+    from mobilezoo.search.results import search_status
 
-    found = standing(settings, folder)
-    print_json(found.model_dump()) if as_json else print_standing(found)
+    found = search_status(settings, folder)
+    print_json(found.model_dump()) if as_json else print_status(found)
 
 
 @command(app)

@@ -7,7 +7,7 @@ from mobilezoo.cli.tables import print_table
 if TYPE_CHECKING:
     from mobilezoo.search.finetune_result import FinetuneResult
     from mobilezoo.search.records import LatencyEstimate, SearchResult, TrialRecord
-    from mobilezoo.search.results import Standing
+    from mobilezoo.search.results import SearchStatus
 
 
 def print_front(result: "SearchResult") -> None:
@@ -40,7 +40,7 @@ def _ms(estimate: "LatencyEstimate | None") -> str:
     return f"{estimate.ms:.3f}{error}{' noisy' if estimate.noisy else ''}"
 
 
-def print_standing(found: "Standing") -> None:
+def print_status(found: "SearchStatus") -> None:
     """States, the best so far, and who works on what."""
     done = sum(found.states[state] for state in ("complete", "pruned", "failed"))
     rows = [("trials", f"{done} of {found.limit}")]

@@ -11,8 +11,8 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mobilezoo.config import Record, write_yaml
 from mobilezoo.files import write_text
+from mobilezoo.search.candidates import Candidates, all_trials
 from mobilezoo.search.engines.base import genome_of
-from mobilezoo.search.ledger import Ledger, all_trials
 from mobilezoo.search.networks import arch_strings, yaml_data
 from mobilezoo.search.objective import undominated
 from mobilezoo.search.records import RESULT_NAME, Figures, SearchConfig, SearchResult, TrialRecord
@@ -30,8 +30,8 @@ class Running(Record):
     """The worker's local time."""
 
 
-class Standing(Record):
-    """How a search stands."""
+class SearchStatus(Record):
+    """State of a search and its workers."""
 
     name: str
     storage: str
@@ -51,7 +51,7 @@ def remeasured_key(number: int) -> str:
     return f"remeasured {number}"
 
 
-def record(config: SearchConfig, place: int, trial: FrozenTrial, again: dict[str, Any] | None = None) -> TrialRecord:
+def record(config: SearchConfig, index: int, trial: FrozenTrial, again: dict[str, Any] | None = None) -> TrialRecord:
     """A finished trial as it is kept; `again` is its second measurement."""
     attrs = trial.user_attrs
     point = config.space.point(genome_of(config.space.genes, trial.params)) if "genome" in attrs else None
@@ -59,7 +59,7 @@ def record(config: SearchConfig, place: int, trial: FrozenTrial, again: dict[str
     latency = list(figures.pop("latency").items())
     return TrialRecord.parse(
         {
-            "number": place,
+            "number": index,
             "state": STATES[trial.state],
             "point": point.model_dump() if point else None,
             "arch": arch_strings(point) if point else (),
@@ -74,9 +74,9 @@ def record(config: SearchConfig, place: int, trial: FrozenTrial, again: dict[str
 
 def summary(config: SearchConfig, study: Study) -> SearchResult:
     """Everything finished so far, and the front among it."""
-    ledger, attrs = Ledger(all_trials(study)), study.user_attrs
-    finished = ledger.finished(ledger.fresh_place)
-    records = tuple(record(config, place, trial, attrs.get(remeasured_key(place))) for place, trial in finished)
+    candidates, attrs = Candidates(all_trials(study)), study.user_attrs
+    finished = candidates.finished()
+    records = tuple(record(config, index, trial, attrs.get(remeasured_key(index))) for index, trial in finished)
     done = [r for r in records if r.state == "complete" and r.duplicate_of is None]
     front = [done[i].number for i in undominated(np.array([_costs(config, r) for r in done]))] if done else []
     best = max(done, key=lambda r: -math.inf if r.reward is None else r.reward, default=None)
@@ -98,8 +98,8 @@ def summary(config: SearchConfig, study: Study) -> SearchResult:
 
 def best_reward(study: Study) -> float:
     """Of all complete trials, other workers' and earlier calls' among them."""
-    ledger = Ledger(all_trials(study))
-    finished = [trial for _, trial in ledger.finished(ledger.fresh_place) if trial.state == TrialState.COMPLETE]
+    candidates = Candidates(all_trials(study))
+    finished = [trial for _, trial in candidates.finished() if trial.state == TrialState.COMPLETE]
     return max((float(trial.user_attrs["reward"]) for trial in finished), default=-math.inf)
 
 
@@ -153,25 +153,25 @@ def _write_network(config: SearchConfig, trial: TrialRecord, path: Path) -> None
     write_yaml(path, yaml_data(config.space, trial.point), header)
 
 
-def standing(config: SearchConfig, folder: Path) -> Standing:
+def search_status(config: SearchConfig, folder: Path) -> SearchStatus:
     """How the search stands now, read from its database while others may work on it."""
     with database_errors(place_of(config, folder)):
         study = read_study(config, folder)
-        result, ledger = summary(config, study), Ledger(all_trials(study))
+        result, candidates = summary(config, study), Candidates(all_trials(study))
     states = {state: sum(r.state == state for r in result.trials) for state in STATES.values()}
-    active = [trial for trial in ledger.heeded if trial.state == TrialState.RUNNING]
+    active = [trial for trial in candidates.valid_trials if trial.state == TrialState.RUNNING]
     seconds = [r.seconds for r in result.trials if r.state == "complete" and r.duplicate_of is None]
-    return Standing(
+    return SearchStatus(
         name=result.name,
         storage=place_of(config, folder),
         engine=config.engine,
         limit=config.trials,
-        states={**states, "running": len(active), "interrupted": len(ledger.gaps(ledger.fresh_place))},
+        states={**states, "running": len(active), "interrupted": len(candidates.missing())},
         seconds_per_trial=statistics.median(seconds) if seconds else None,
         best=result.trial(result.best) if result.best is not None else None,
         running=tuple(
             Running(
-                number=ledger.place(t.number),
+                number=candidates.candidate_index(t.number),
                 worker=str(t.user_attrs.get("worker", "")),
                 since=t.datetime_start.isoformat(timespec="seconds") if t.datetime_start else "",
             )

@@ -1,4 +1,4 @@
-"""The search loop: ask for a network, judge it, tell the study; every trial ends in a state.
+"""The search loop: ask for a network, evaluate it, tell the study; every trial ends in a state.
 
 Accuracy and latency are callables, so this file knows no trainer, exporter or device. The study lies in SQLite beside
 the result or in a shared database: a search can be stopped at any moment, by Ctrl-C or SIGKILL, and goes on with the
@@ -20,16 +20,16 @@ from optuna.trial import FrozenTrial, TrialState
 
 from mobilezoo.config import write_yaml
 from mobilezoo.errors import ConfigError, DataError, MissingToolError, MobilezooError, RunStoppedError
-from mobilezoo.search.genes import Genome
-from mobilezoo.search.ledger import (
+from mobilezoo.search.candidates import (
     DROPPED,
     MAX_INTERRUPTIONS,
     REASON,
     STOPPED,
-    Ledger,
+    Candidates,
     all_trials,
     queue_again,
 )
+from mobilezoo.search.genes import Genome
 from mobilezoo.search.networks import check_space
 from mobilezoo.search.networks import model_config as to_model_config
 from mobilezoo.search.records import (
@@ -153,7 +153,7 @@ class _CandidateError(Exception):
 
 
 class _DroppedError(Exception):
-    """Another trial stands for this one's place."""
+    """Another trial of the same candidate counts."""
 
 
 class _TargetError(ConfigError):
@@ -180,14 +180,14 @@ class _Run:
     def step(self, study: Study) -> bool:
         """Run one trial, or wait for those of other workers; False when all are finished."""
         self.number = -1
-        ledger = Ledger(all_trials(study))
-        if ledger.gaps(self.limit):
+        candidates = Candidates(all_trials(study))
+        if candidates.missing(self.limit):
             queue_again(study, self.limit)
             return True
-        if len(ledger.finished(self.limit)) >= self.limit:
+        if len(candidates.finished(self.limit)) >= self.limit:
             return False
-        if not ledger.open(self.limit):
-            self._wait(study, ledger)
+        if not candidates.open(self.limit):
+            self._wait(study, candidates)
             return True
         try:
             study.optimize(self.objective, n_trials=1, catch=(_CandidateError, _DroppedError))
@@ -198,11 +198,11 @@ class _Run:
         return True
 
     def finished(self, study: Study) -> tuple[int, FrozenTrial] | None:
-        """(place, trial) of what `step` ran, if it counts."""
-        ledger = Ledger(all_trials(study))
-        place = ledger.place(self.number) if self.number >= 0 else -1
-        standing = ledger.standing(place)
-        return (place, standing) if standing is not None and standing.number == self.number else None
+        """(candidate index, trial) of what `step` ran, if it counts."""
+        candidates = Candidates(all_trials(study))
+        index = candidates.candidate_index(self.number) if self.number >= 0 else -1
+        active = candidates.active_trial(index)
+        return (index, active) if active is not None and active.number == self.number else None
 
     def stop_on_failures(self, last: tuple[int, FrozenTrial] | None) -> None:
         if last is None:
@@ -213,13 +213,13 @@ class _Run:
             reason = last[1].user_attrs.get(REASON, "unknown")
             raise MobilezooError(f"{self.failures} networks failed in a row, the last one: {reason}")
 
-    def _wait(self, study: Study, ledger: Ledger) -> None:
+    def _wait(self, study: Study, candidates: Candidates) -> None:
         """Let the others go on, and fail the trials of those that fell silent."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(study)
         patience_s = SILENT_BEATS * self.config.heartbeat_s
-        for trial in ledger.heeded:  # Optuna overlooks a process that died before its first sign of life
+        for trial in candidates.valid_trials:  # Optuna overlooks a process that died before its first sign of life
             if trial.state == TrialState.RUNNING and "worker" not in trial.user_attrs:
                 since = self.mute_since.setdefault(trial.number, time.monotonic())
                 if time.monotonic() - since > patience_s:
@@ -229,16 +229,16 @@ class _Run:
     # ---- one trial
 
     def objective(self, trial: optuna.Trial) -> float | tuple[float, ...]:
-        """Judge one network; its figures and any reason to fail are kept as attributes of the trial."""
+        """Evaluate one network; its figures and any reason to fail are kept as attributes of the trial."""
         began = time.monotonic()
         self.number = trial.number
         trial.set_user_attr("worker", self.worker)
         trial.set_user_attr("engine", self.config.engine)
-        place = self._place(trial)
+        index = self._claim(trial)
         try:
             genome = self._suggest(trial)
-            self._give_up(trial, place)
-            top1, figures = self._judge(trial, place, genome)
+            self._give_up(trial, index)
+            top1, figures = self._evaluate(trial, index, genome)
         except (*FATAL, _TargetError) as error:
             trial.set_user_attr(STOPPED, _one_line(error))
             raise
@@ -252,20 +252,20 @@ class _Run:
             trial.set_user_attr("seconds", round(time.monotonic() - began, 3))
         return self._values(top1, figures) if self.multi else self._reward(top1, figures)
 
-    def _place(self, trial: optuna.Trial) -> int:
-        """The trial's place; a trial that another one stands for, or that is one too many, ends here."""
-        ledger = Ledger(all_trials(trial.study))
-        place = ledger.place(trial.number)
-        standing = ledger.standing(place)
-        if place >= self.limit or standing is None or standing.number != trial.number:
+    def _claim(self, trial: optuna.Trial) -> int:
+        """The candidate index; raises _DroppedError past the limit or where another trial of the candidate counts."""
+        candidates = Candidates(all_trials(trial.study))
+        index = candidates.candidate_index(trial.number)
+        active = candidates.active_trial(index)
+        if index >= self.limit or active is None or active.number != trial.number:
             trial.set_user_attr(DROPPED, True)
             raise _DroppedError
-        return place
+        return index
 
-    def _give_up(self, trial: optuna.Trial, place: int) -> None:
-        deaths = Ledger(all_trials(trial.study)).deaths(place)
-        if deaths >= MAX_INTERRUPTIONS:
-            raise MobilezooError(f"the process ended {deaths} times in this trial")
+    def _give_up(self, trial: optuna.Trial, index: int) -> None:
+        crashes = Candidates(all_trials(trial.study)).crash_count(index)
+        if crashes >= MAX_INTERRUPTIONS:
+            raise MobilezooError(f"the process ended {crashes} times in this trial")
 
     def _suggest(self, trial: optuna.Trial) -> Genome:
         genes, genome = self.config.space.genes, Genome()
@@ -276,7 +276,7 @@ class _Run:
         trial.set_user_attr("genome", genome)
         return genome
 
-    def _judge(self, trial: optuna.Trial, place: int, genome: Genome) -> tuple[float, Figures]:
+    def _evaluate(self, trial: optuna.Trial, index: int, genome: Genome) -> tuple[float, Figures]:
         """(top-1, figures) of a network: an earlier trial's, or latency first and then accuracy."""
         earlier = _same_network(trial, genome)
         if earlier is not None:
@@ -285,7 +285,7 @@ class _Run:
             trial.set_user_attr("duplicate_of", earlier[0])
             trial.set_user_attr("figures", figures.model_dump())
         else:
-            candidate = _candidate(self.config, place, genome, self.out_dir, lambda e, t: self._report(trial, e, t))
+            candidate = _candidate(self.config, index, genome, self.out_dir, lambda e, t: self._report(trial, e, t))
             figures = self.measure(candidate)
             trial.set_user_attr("figures", figures.model_dump())
             self._check_target(trial, figures)
@@ -333,25 +333,25 @@ class _Run:
 
 
 def _candidate(
-    config: SearchConfig, place: int, genome: Genome, out_dir: Path, report: Callable[[int, float], None]
+    config: SearchConfig, index: int, genome: Genome, out_dir: Path, report: Callable[[int, float], None]
 ) -> Candidate:
     point = config.space.point(genome)
     return Candidate(
-        number=place,
+        number=index,
         point=point,
-        config=to_model_config(config.space, point, f"candidate_{place:04d}"),
-        folder=out_dir / "trials" / f"{place:04d}",
+        config=to_model_config(config.space, point, f"candidate_{index:04d}"),
+        folder=out_dir / "trials" / f"{index:04d}",
         report=report,
     )
 
 
 def _same_network(trial: optuna.Trial, genome: Genome) -> tuple[int, FrozenTrial] | None:
-    """(place, trial) of a finished trial of the same network."""
-    ledger = Ledger(all_trials(trial.study))
-    for place, done in ledger.finished(ledger.fresh_place):
+    """(candidate index, trial) of a finished trial of the same network."""
+    candidates = Candidates(all_trials(trial.study))
+    for index, done in candidates.finished():
         attrs = done.user_attrs
         if done.state == TrialState.COMPLETE and attrs.get("genome") == genome and "duplicate_of" not in attrs:
-            return place, done
+            return index, done
     return None
 
 

@@ -1,7 +1,7 @@
 """Search engines, each an Optuna sampler; one flag, `engine`, names it.
 
-Every engine is resumable: what it proposes for a trial depends on the seed, the trial's place and the finished trials
-before it, all of which the study holds. None keeps a random state that a killed process would lose.
+Every engine is resumable: a proposal depends on the seed, the candidate index and the finished trials before it, all of
+which the study holds. None keeps a random state that a killed process would lose.
 """
 
 from typing import TYPE_CHECKING

@@ -11,9 +11,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from mobilezoo.search.candidates import Candidates, all_trials
 from mobilezoo.search.engines.settings import EngineSettings
 from mobilezoo.search.genes import GeneSpace, Genome, Value
-from mobilezoo.search.ledger import Ledger, all_trials
 
 MAX_REDRAWS = 50
 """How often a proposal that was tried before is drawn again."""
@@ -57,9 +57,9 @@ class GenomeSampler(BaseSampler):
     def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:
         """The next point, given the finished trials in order."""
 
-    def at(self, place: int, history: list[Seen]) -> Genome:
-        """The point for a place in the sequence of networks, given the trials asked for before."""
-        return self.fresh(history, trial_rng(self.settings.seed, place))
+    def at(self, index: int, history: list[Seen]) -> Genome:
+        """The genome of candidate `index`, given the earlier trials."""
+        return self.fresh(history, trial_rng(self.settings.seed, index))
 
     def fresh(self, history: list[Seen], rng: np.random.Generator) -> Genome:
         """`propose`, drawn again (a bounded number of times) while it proposes what was tried before."""
@@ -77,8 +77,8 @@ class GenomeSampler(BaseSampler):
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
-        ledger = Ledger(all_trials(study))
-        genome = self.at(ledger.place(trial.number), self._history(ledger, trial.number))
+        candidates = Candidates(all_trials(study))
+        genome = self.at(candidates.candidate_index(trial.number), self._history(candidates, trial.number))
         return {name: value for name, value in genome.items() if name in search_space}
 
     def sample_independent(
@@ -86,9 +86,9 @@ class GenomeSampler(BaseSampler):
     ) -> Value:
         raise AssertionError(f"{param_name} is active but was not proposed")
 
-    def _history(self, ledger: Ledger, before: int) -> list[Seen]:
+    def _history(self, candidates: Candidates, before: int) -> list[Seen]:
         seen = []
-        for trial in ledger.heeded:
+        for trial in candidates.valid_trials:
             if trial.number >= before or "genome" not in trial.user_attrs:
                 continue
             attrs, genome = trial.user_attrs, dict(trial.user_attrs["genome"])

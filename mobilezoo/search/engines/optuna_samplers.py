@@ -11,9 +11,9 @@ from optuna.samplers import BaseSampler
 from optuna.study import Study
 from optuna.trial import FrozenTrial, TrialState
 
+from mobilezoo.search.candidates import Candidates, all_trials
 from mobilezoo.search.engines.settings import EngineSettings
 from mobilezoo.search.genes import GeneSpace
-from mobilezoo.search.ledger import Ledger, all_trials
 
 
 def tpe(settings: EngineSettings, genes: GeneSpace) -> BaseSampler:
@@ -41,7 +41,7 @@ def nsga3(settings: EngineSettings, genes: GeneSpace) -> BaseSampler:
 
 
 class ReseededSampler(BaseSampler):
-    """Delegates each trial to a new sampler, seeded from (seed, place of the trial)."""
+    """Delegates each trial to a new sampler, seeded from (seed, candidate index)."""
 
     def __init__(self, seed: int, make: Callable[[int], BaseSampler]) -> None:
         self._seed = seed
@@ -73,7 +73,7 @@ class ReseededSampler(BaseSampler):
 
     def _at(self, study: Study, trial: FrozenTrial) -> BaseSampler:
         if self._inner is None or self._inner[0] != trial.number:
-            index = Ledger(all_trials(study)).place(trial.number)
+            index = Candidates(all_trials(study)).candidate_index(trial.number)
             seed = int(np.random.SeedSequence([self._seed, index]).generate_state(1)[0])
             with warnings.catch_warnings():
                 warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)

@@ -29,7 +29,7 @@ from mobilezoo.search.records import (
     SearchResult,
     load_search_result,
 )
-from mobilezoo.search.results import current, standing
+from mobilezoo.search.results import current, search_status
 from mobilezoo.search.storage import DATABASE, open_study
 from mobilezoo.search.study import remeasure, search
 
@@ -295,7 +295,7 @@ def test_a_study_bears_the_name_of_its_search_and_one_of_before_goes_on(tmp_path
     assert optuna.get_all_study_names(url) == ["toy"]
     with contextlib.closing(sqlite3.connect(tmp_path / DATABASE)) as database, database:
         database.execute("UPDATE studies SET study_name = 'search'")
-    assert standing(config(), tmp_path).states["complete"] == 2
+    assert search_status(config(), tmp_path).states["complete"] == 2
     assert len(Judge().search(config(trials=3), tmp_path).trials) == 3
     assert optuna.get_all_study_names(url) == ["search"]
 
@@ -439,7 +439,7 @@ def test_the_standing_is_told_while_another_process_searches(tmp_path: Path) -> 
     seen = []
 
     def look(candidate: Candidate) -> float:
-        seen.append(standing(config(), tmp_path))
+        seen.append(search_status(config(), tmp_path))
         return 50.0
 
     search(config(trials=3), look, Judge().measure, tmp_path)
@@ -449,4 +449,4 @@ def test_the_standing_is_told_while_another_process_searches(tmp_path: Path) -> 
     assert last.running[0].worker.endswith(f":{os.getpid()}")
     assert last.best is not None
     with pytest.raises(ConfigError, match=r"study\.db' not found"):
-        standing(config(), tmp_path / "elsewhere")
+        search_status(config(), tmp_path / "elsewhere")

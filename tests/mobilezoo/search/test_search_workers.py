@@ -16,7 +16,7 @@ import pytest
 from mobilezoo.cli.main import main
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.search.records import Candidate, Figures, LatencyEstimate, SearchConfig, SearchResult
-from mobilezoo.search.results import standing
+from mobilezoo.search.results import search_status
 from mobilezoo.search.storage import open_study
 from mobilezoo.search.study import search
 from mobilezoo.workflows.search import find_study
@@ -165,7 +165,7 @@ def test_a_database_that_goes_away_is_one_line_and_costs_only_the_running_trial(
     finally:
         postgres.start()
     assert not re.search("Traceback", capfd.readouterr().err)
-    assert standing(wanted, tmp_path).states["complete"] == 5
+    assert search_status(wanted, tmp_path).states["complete"] == 5
     result = search(wanted, accuracy, measure, tmp_path)
     assert outcome(result) == outcome(search(config("gone", None), accuracy, measure, tmp_path / "alone"))
 
