@@ -26,7 +26,7 @@ model_args: {{drop_path_rate: 0.3, drop_rate: 0.2}}
 data:
   source: digits
   batch_size: 128
-  workers: {workers}
+  workers: 0
   augment: {{auto_augment: rand-m5-mstd0.5, mixup: 0.2, cutmix: 0.5, random_erasing: 0.3, repeats: 2, sizes: [16, 32]}}
 train:
   epochs: 2
@@ -39,9 +39,9 @@ train:
 """
 
 
-def recipe_of(folder: Path, workers: int = 0) -> TrainConfig:
+def recipe_of(folder: Path) -> TrainConfig:
     (folder / "tiny.yaml").write_text(MODEL)
-    (folder / "recipe.yaml").write_text(RECIPE.format(model=folder / "tiny.yaml", workers=workers))
+    (folder / "recipe.yaml").write_text(RECIPE.format(model=folder / "tiny.yaml"))
     return load_record(TrainConfig, folder / "recipe.yaml")
 
 
@@ -86,22 +86,29 @@ def assert_same(a: Any, b: Any) -> None:
         assert a == b
 
 
+@pytest.fixture(scope="module")
+def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """The run that all others must equal, its recipe beside it."""
+    folder = tmp_path_factory.mktemp("unbroken")
+    trainer.train(recipe_of(folder), folder / "whole", show_progress=False)
+    return folder / "whole"
+
+
 @pytest.mark.parametrize(("updates", "workers"), [(3, 0), (5, 0), (7, 2)])
 def test_sigterm_saves_and_the_resumed_run_equals_the_unbroken_one(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int, workers: int
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int, workers: int
 ) -> None:
-    config = recipe_of(tmp_path, workers)
-    trainer.train(config, tmp_path / "whole", show_progress=False)
+    config = load_record(TrainConfig, unbroken.parent / "recipe.yaml", [f"data.workers={workers}"])
     with monkeypatch.context() as patched:
         stop_after(patched, updates)
         with pytest.raises(RunStoppedError, match=rf"epoch {updates // 6}, step {updates % 5 or 5}.*to go on"):
             trainer.train(config, tmp_path / "broken", show_progress=False)
     assert last_state(tmp_path / "broken").step == (updates % 5 or 5)
     trainer.train(config, tmp_path / "broken", resume=True, show_progress=False)
-    whole, broken = last_state(tmp_path / "whole"), last_state(tmp_path / "broken")
+    whole, broken = last_state(unbroken), last_state(tmp_path / "broken")
     for name in ("model", "ema", "optimizer", "scaler", "history"):
         assert_same(getattr(whole, name), getattr(broken, name))
-    assert sha256_of(tmp_path / "whole" / "best.safetensors") == sha256_of(tmp_path / "broken" / "best.safetensors")
+    assert sha256_of(unbroken / "best.safetensors") == sha256_of(tmp_path / "broken" / "best.safetensors")
 
 
 def test_sigterm_exits_with_the_code_schedulers_know(
@@ -153,11 +160,9 @@ def test_the_second_ctrl_c_ends_at_once_and_says_what_is_kept(
 
 
 def test_a_damaged_newest_checkpoint_costs_only_the_updates_since_the_one_before(
-    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+    unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    config = recipe_of(tmp_path)
-    config = config.model_copy(update={"train": config.train.model_copy(update={"save_every_steps": 2})})
-    trainer.train(config, tmp_path / "whole", show_progress=False)
+    config = load_record(TrainConfig, unbroken.parent / "recipe.yaml", ["train.save_every_steps=2"])
     with monkeypatch.context() as patched:
         stop_after(patched, 3)
         with pytest.raises(RunStoppedError):
@@ -169,7 +174,7 @@ def test_a_damaged_newest_checkpoint_costs_only_the_updates_since_the_one_before
     assert state.step == 2
     assert len(damaged) == 1
     trainer.train(config, tmp_path / "broken", resume=True, show_progress=False)
-    whole = checkpoints.latest_checkpoint(tmp_path / "whole" / "checkpoints")[0]
+    whole = checkpoints.latest_checkpoint(unbroken / "checkpoints")[0]
     broken = checkpoints.latest_checkpoint(tmp_path / "broken" / "checkpoints")[0]
     assert whole is not None
     assert broken is not None

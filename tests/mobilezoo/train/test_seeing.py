@@ -105,7 +105,8 @@ def test_the_last_checkpoints_stay_and_time_brings_one(tmp_path: Path, monkeypat
 def test_two_runs_are_compared_with_curves(tmp_path: Path) -> None:
     for name in ("slow", "quick"):
         rate = "1e-4" if name == "slow" else "1e-2"
-        trainer.train(recipe(tmp_path, f"train.optimizer.lr={rate}"), tmp_path / name, show_progress=False)
+        config = recipe(tmp_path, f"train.optimizer.lr={rate}", "train.epochs=2")
+        trainer.train(config, tmp_path / name, show_progress=False)
     with pytest.raises(SystemExit) as done:
         main(["report", str(tmp_path / "slow"), str(tmp_path / "quick"), "--out", str(tmp_path / "page.html")])
     assert done.value.code == 0
