@@ -264,7 +264,7 @@ def test_every_source_and_the_check_see_the_same(tree: Tree) -> None:
 
 @given(st.lists(trees(), min_size=4, max_size=4))
 @settings(max_examples=1, deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
-def test_three_processes_with_other_hash_seeds_see_the_same(drawn: list[Tree]) -> None:
+def test_processes_with_other_hash_seeds_see_the_same(drawn: list[Tree]) -> None:
     known = {"train": [Drawn(f"{name}/{file}.png", "RGB") for name in ("A", "a", "01", "1") for file in ("1", "01")]}
     known["val"] = known["train"]
     with tempfile.TemporaryDirectory() as folder:
@@ -274,8 +274,8 @@ def test_three_processes_with_other_hash_seeds_see_the_same(drawn: list[Tree]) -
                 (root / "folder" / split).mkdir(parents=True)
             plant(root, tree)
             pack(root)
-        answers = [seen_by_a_process(seed, roots) for seed in (1, 2, 3)]
-    assert answers[0] == answers[1] == answers[2]
+        answers = [seen_by_a_process(seed, roots) for seed in (1, 2)]
+    assert answers[0] == answers[1]
     first = json.loads(answers[0])[0]["train"]
     assert first["classes"] == ["01", "1", "A", "a"]
     assert [name for name, *_ in first["samples"]][:4] == ["01/01.png", "01/1.png", "1/01.png", "1/1.png"]
