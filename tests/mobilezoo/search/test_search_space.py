@@ -160,7 +160,7 @@ def test_the_smallest_network_has_the_fewest_multiply_adds() -> None:
         ({"stages": [{"stride": 1, "block": ["cn"], "attention": ["se"], "width": [8], "depth": [1]}]}, "no 'att"),
         ({"stages": [{"stride": 1, "block": ["ds"], "kernel": [4], "width": [8], "depth": [1]}]}, "kernel sizes out"),
         ({"stages": [{"stride": 1, "block": ["ds"], "width": [8, 8], "depth": [1]}]}, "listed twice"),
-        ({"stages": [{"stride": 1, "block": ["ds"], "widths": [8], "depth": [1]}]}, "did you mean width"),
+        ({"stages": [{"stride": 1, "block": ["ds"], "widths": [8], "depth": [1]}]}, "did you mean stages.0.width"),
     ],
 )  # fmt: skip
 def test_empty_and_contradictory_spaces_are_refused(changes: dict[str, Any], message: str) -> None:
