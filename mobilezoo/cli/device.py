@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mobilezoo.cli.options import AllowCommands, Json, command, group, print_json
+from mobilezoo.cli.options import AllowCommands, Json, command, config_completion, group, print_json
 from mobilezoo.errors import MobilezooError, UnknownNameError
 
 app = group("device", "What latency can be measured on: list the devices, check them, set them up.")
@@ -33,7 +33,10 @@ def list_(as_json: Json = False) -> None:
 @command(app)
 def check(
     devices: Annotated[
-        list[str] | None, typer.Argument(help="Names or YAML paths; default: every shipped one.")
+        list[str] | None,
+        typer.Argument(
+            autocompletion=config_completion("devices"), help="Names or YAML paths; default: every shipped one."
+        ),
     ] = None,
     allow_commands: AllowCommands = False,
     as_json: Json = False,

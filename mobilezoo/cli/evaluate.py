@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobilezoo.cli.model_options import ClassesArg, DataArg, ModelFlags, PreprocessArg
-from mobilezoo.cli.options import AllowCommands, Json, Quiet, print_json
+from mobilezoo.cli.options import AllowCommands, Json, Quiet, config_completion, print_json
 from mobilezoo.cli.progress import shown
 
 if TYPE_CHECKING:
@@ -13,7 +13,13 @@ if TYPE_CHECKING:
 
 
 def eval_(
-    model: Annotated[str, typer.Argument(help="Zoo name, checkpoint (.safetensors), exported file, or timm:NAME.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=config_completion("models"),
+            help="Zoo name, checkpoint (.safetensors), exported file, or timm:NAME.",
+        ),
+    ],
     of: ModelFlags,
     data: DataArg = None,
     classes: ClassesArg = None,

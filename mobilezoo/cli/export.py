@@ -13,6 +13,7 @@ from mobilezoo.cli.options import (
     Keys,
     OldSet,
     Quiet,
+    config_completion,
     print_json,
     print_keys,
     refuse_set,
@@ -34,11 +35,17 @@ def export(
     words: Annotated[
         list[str] | None,
         typer.Argument(
+            autocompletion=config_completion("models"),
             metavar="[MODEL] [KEY=VALUE]...",
             help="Checkpoint, zoo name, model YAML, or timm:NAME (many with --matrix); then changes: softmax=true",
         ),
     ] = None,
-    config: Annotated[str, typer.Option("--config", help="A YAML, or a bare name in configs/export/.")] = "default",
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config", autocompletion=config_completion("export"), help="A YAML, or a bare name in configs/export/."
+        ),
+    ] = "default",
     to: Annotated[str | None, typer.Option("--to", help="Short for targets: onnx, litert, coreml, executorch.")] = None,
     precision: Annotated[str | None, typer.Option("--precision", help="Short for precisions: fp32, int8.")] = None,
     data: Annotated[

@@ -6,13 +6,18 @@ from typing import Annotated
 import typer
 
 from mobilezoo.cli.latency import app
-from mobilezoo.cli.options import AllowCommands, Json, Quiet, command, print_json
+from mobilezoo.cli.options import AllowCommands, Json, Quiet, command, config_completion, print_json
 from mobilezoo.cli.progress import shown
 from mobilezoo.workflows.estimate_latency import estimate, load_space
 from mobilezoo.workflows.latency_blocks import block_keys, export_blocks, sample_networks
 
 SpaceArg = Annotated[str, typer.Argument(help="A search config: path of a YAML, or a bare name in configs/search/.")]
-DeviceOpt = Annotated[str, typer.Option("--device", help="A name of `mobilezoo device list`, or a YAML.")]
+DeviceOpt = Annotated[
+    str,
+    typer.Option(
+        "--device", autocompletion=config_completion("devices"), help="A name of `mobilezoo device list`, or a YAML."
+    ),
+]
 Folder = Annotated[Path, typer.Option("--work", help="Where exported files stay, so that a second call goes on.")]
 WORK = Path("runs/latency")
 

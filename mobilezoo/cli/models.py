@@ -4,7 +4,7 @@ from typing import Annotated, Any
 
 import typer
 
-from mobilezoo.cli.options import Json, print_json
+from mobilezoo.cli.options import Json, config_completion, print_json
 from mobilezoo.cli.tables import print_table
 
 
@@ -26,7 +26,13 @@ def list_(
 
 
 def show(
-    model: Annotated[str, typer.Argument(help="A zoo name, an official alias, or the path of a model YAML.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=config_completion("models"),
+            help="A zoo name, an official alias, or the path of a model YAML.",
+        ),
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes such as resolution=192.")] = None,
     as_json: Json = False,
 ) -> None:

@@ -36,6 +36,17 @@ OldSet = Annotated[list[str] | None, typer.Option("--set", hidden=True)]
 Register = Callable[[Callable[..., None]], Callable[..., None]]
 
 
+def config_completion(folder: str) -> Callable[[str], list[str]]:
+    """What a shell offers for the bare name of a config; where none fits it goes on to files."""
+
+    def names(incomplete: str) -> list[str]:
+        from mobilezoo.config import config_names
+
+        return [name for name in config_names(folder) if name.startswith(incomplete)]
+
+    return names
+
+
 def group(name: str, text: str) -> typer.Typer:
     """A verb with commands of its own."""
     return typer.Typer(

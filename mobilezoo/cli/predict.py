@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 from mobilezoo.cli.model_options import ModelFlags, PreprocessArg
-from mobilezoo.cli.options import Json, print_json
+from mobilezoo.cli.options import Json, config_completion, print_json
 from mobilezoo.cli.progress import shown
 from mobilezoo.cli.tables import print_table
 from mobilezoo.errors import MobilezooError
@@ -18,7 +18,13 @@ if TYPE_CHECKING:
 
 
 def predict(
-    model: Annotated[str, typer.Argument(help="Checkpoint (.safetensors), exported file, zoo name, or timm:NAME.")],
+    model: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=config_completion("models"),
+            help="Checkpoint (.safetensors), exported file, zoo name, or timm:NAME.",
+        ),
+    ],
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
     of: ModelFlags,
     preprocess: PreprocessArg = None,

@@ -13,6 +13,7 @@ from mobilezoo.cli.options import (
     Keys,
     OldSet,
     Quiet,
+    config_completion,
     print_json,
     print_keys,
     refuse_set,
@@ -37,15 +38,26 @@ def profile(
     words: Annotated[
         list[str] | None,
         typer.Argument(
+            autocompletion=config_completion("models"),
             metavar="MODEL... [KEY=VALUE]...",
             help="Exported files, checkpoints, zoo names or timm:NAME; then changes: device.serial=R58M",
         ),
     ] = None,
     *,
     of: ModelFlags,
-    config: Annotated[str, typer.Option("--config", help="A YAML, or a bare name in configs/profile/.")] = "default",
+    config: Annotated[
+        str,
+        typer.Option(
+            "--config", autocompletion=config_completion("profile"), help="A YAML, or a bare name in configs/profile/."
+        ),
+    ] = "default",
     device: Annotated[
-        str | None, typer.Option("--device", help="A name of `mobilezoo device list`, or the path of a device YAML.")
+        str | None,
+        typer.Option(
+            "--device",
+            autocompletion=config_completion("devices"),
+            help="A name of `mobilezoo device list`, or the path of a device YAML.",
+        ),
     ] = None,
     to: Annotated[str | None, typer.Option("--to", help="Formats to export names and checkpoints to.")] = None,
     tier: Annotated[str | None, typer.Option("--tier", "--protocol", help="screen, report or sustained.")] = None,

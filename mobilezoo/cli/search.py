@@ -6,7 +6,17 @@ from typing import Annotated, Any
 import typer
 from typer.core import TyperGroup
 
-from mobilezoo.cli.options import SETTINGS, AllowCommands, Json, Keys, Quiet, command, print_json, print_keys
+from mobilezoo.cli.options import (
+    SETTINGS,
+    AllowCommands,
+    Json,
+    Keys,
+    Quiet,
+    command,
+    config_completion,
+    print_json,
+    print_keys,
+)
 from mobilezoo.cli.progress import shown
 
 
@@ -45,7 +55,13 @@ Out = Annotated[Path | None, typer.Option("--out", help="Folder; default runs/se
 
 @command(app)
 def run(
-    config: Annotated[str, typer.Argument(help="A search: path of a YAML, or a bare name in configs/search/.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=config_completion("search"),
+            help="A search: path of a YAML, or a bare name in configs/search/.",
+        ),
+    ],
     overrides: Annotated[
         list[str] | None,
         typer.Argument(help="Dotted changes of it, or of its recipe: trials=20 engine=tpe train.epochs=3"),
@@ -135,7 +151,12 @@ def front(
     name: Name = None,
     remeasure: Annotated[bool, typer.Option("--remeasure", help="Measure its networks once more first.")] = False,
     device: Annotated[
-        list[str] | None, typer.Option("--device", help="With --remeasure: on these instead; may be repeated.")
+        list[str] | None,
+        typer.Option(
+            "--device",
+            autocompletion=config_completion("devices"),
+            help="With --remeasure: on these instead; may be repeated.",
+        ),
     ] = None,
     allow_commands: AllowCommands = False,
     as_json: Json = False,

@@ -7,12 +7,18 @@ from typing import Annotated
 import typer
 
 from mobilezoo.cli.model_options import resolution_override
-from mobilezoo.cli.options import AllowCommands, Json, Keys, Quiet, print_json, print_keys
+from mobilezoo.cli.options import AllowCommands, Json, Keys, Quiet, config_completion, print_json, print_keys
 from mobilezoo.workflows.hooks import Hooks
 
 
 def train(
-    config: Annotated[str, typer.Argument(help="A recipe (bare name in configs/train/, or a YAML), or a run folder.")],
+    config: Annotated[
+        str,
+        typer.Argument(
+            autocompletion=config_completion("train"),
+            help="A recipe (bare name in configs/train/, or a YAML), or a run folder.",
+        ),
+    ],
     overrides: Annotated[list[str] | None, typer.Argument(help="Dotted changes: train.epochs=5 data.workers=4")] = None,
     resume: Annotated[bool, typer.Option("--resume", help="Go on after the last whole checkpoint.")] = False,
     resolution: Annotated[

@@ -32,7 +32,15 @@ def test_a_shell_completes_commands() -> None:
     assert complete("mobilezoo search fr") == ["front"]
 
 
-def test_the_completion_script_is_for_the_installed_command(capsys: pytest.CaptureFixture[str]) -> None:
+def test_a_shell_completes_names_of_configs() -> None:
+    assert complete("mobilezoo train cas") == ["cas_vit"]
+    assert complete("mobilezoo profile --device cortex_a7") == ["cortex_a72", "cortex_a76"]
+
+
+def test_the_completion_script_is_for_the_installed_command(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("shellingham.detect_shell", lambda: ("bash", "/bin/bash"))
     with pytest.raises(SystemExit) as done:
         main(["--show-completion", "bash"])
     assert not done.value.code
