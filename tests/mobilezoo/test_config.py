@@ -7,7 +7,6 @@ from hypothesis import example, given
 from hypothesis import strategies as st
 
 from mobilezoo.config import (
-    KINDS,
     apply_overrides,
     config_names,
     explained,
@@ -20,6 +19,7 @@ from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.models import load_model_config
 from mobilezoo.search.records import SearchConfig
 from mobilezoo.train.config import TrainConfig
+from mobilezoo.workflows.schemas import KINDS as SCHEMAS
 
 GOOD = "model: shvit_s1\ndata: {source: digits}\ntrain: {epochs: 7, optimizer: {lr: 1e-3}}\n"
 
@@ -123,10 +123,12 @@ def test_overrides_leave_the_original_untouched() -> None:
     assert data == {"train": {"epochs": 1}}
 
 
-def test_every_shipped_config_opens_with_a_comment() -> None:
-    for kind in KINDS:
-        for name in config_names(kind):
-            assert find_config(kind, name).read_text().startswith("# "), (kind, name)
+@pytest.mark.parametrize(("kind", "folder"), SCHEMAS.items())
+def test_every_shipped_config_names_its_schema_and_then_says_what_it_is(kind: str, folder: str) -> None:
+    for name in config_names(folder):
+        first, second, *_ = find_config(folder, name).read_text(encoding="utf-8").splitlines()
+        assert first == f"# yaml-language-server: $schema=../schemas/{kind}.json", name
+        assert second.startswith("# "), name
 
 
 @pytest.mark.parametrize("name", config_names("train"))

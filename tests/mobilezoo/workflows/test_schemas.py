@@ -47,11 +47,9 @@ def test_every_folder_of_configs_has_a_schema() -> None:
 
 
 @pytest.mark.parametrize(("kind", "folder"), KINDS.items())
-def test_every_shipped_yaml_fits_and_names_its_schema(kind: str, folder: str) -> None:
+def test_every_shipped_yaml_fits_its_schema(kind: str, folder: str) -> None:
     for name in config_names(folder):
         path = find_config(folder, name)
-        first = path.read_text(encoding="utf-8").partition("\n")[0]
-        assert first == f"# yaml-language-server: $schema=../schemas/{kind}.json", path
         faults = [error.message for error in validator(kind).iter_errors(read_yaml(path))]
         assert not faults, (path, faults[:2])
 
