@@ -24,6 +24,7 @@ import torch
 from torch import nn
 
 from mobilezoo.artifacts import Preprocessing
+from mobilezoo.errors import first_line
 from mobilezoo.models.base import IMAGENET_MEAN, IMAGENET_STD
 from mobilezoo.models.randomize import randomize_norms
 from mobilezoo_export import ExportOptions, ExportSpec, load_exporter, load_runner
@@ -165,7 +166,7 @@ def make(name: str, target: str, precision: str, work: Path) -> dict[str, Any]:
                 **_counts(target, path),
             }
         except Exception as error:
-            row[who] = {"error": f"{type(error).__name__}: {str(error).strip().splitlines()[0][:120]}"}
+            row[who] = {"error": f"{type(error).__name__}: {first_line(error, 120)}"}
     return row
 
 

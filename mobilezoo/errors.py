@@ -29,6 +29,21 @@ def printable(text: str) -> str:
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
+def first_line(error: BaseException | str, limit: int = 300) -> str:
+    """Return the first line of an error's text that is not empty, for a message of one line.
+
+    Args:
+        error: an exception, or the text of one.
+        limit: characters kept.
+
+    Returns:
+        Printable text; for an error without one, the name of its type.
+    """
+    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
+    nothing = "no reason given" if isinstance(error, str) else type(error).__name__
+    return printable((lines[0] if lines else nothing)[:limit])
+
+
 class MobilezooError(Exception):
     """A mistake in the input or the set-up. The CLI prints it as one line and exits with code 2."""
 

@@ -15,7 +15,7 @@ import timm
 
 from mobilezoo.artifacts import Checkpoint, load_record_of, write_with_record
 from mobilezoo.config import config_names, write_yaml
-from mobilezoo.errors import CheckpointError, MobilezooError
+from mobilezoo.errors import CheckpointError, MobilezooError, first_line
 from mobilezoo.files import atomic_write, sha256_of
 from mobilezoo.hub_config import CONFIG, HubError, Shared, read_shared
 from mobilezoo.models.base import TIMM
@@ -171,8 +171,7 @@ def _loaded(config: "ModelConfig", shared: Shared, weights: Path, repo: str) -> 
     except ClassCountError as error:
         raise HubError(f"{repo!r}: {CONFIG} says {error.here} classes, the weights have {error.there}") from None
     except (TypeError, ValueError, RuntimeError, MemoryError) as error:  # arguments that the network does not take
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise HubError(f"{repo!r}: model_args of {CONFIG}: {first[:200]}") from None
+        raise HubError(f"{repo!r}: model_args of {CONFIG}: {first_line(error, 200)}") from None
 
 
 def _arguments(shared: Shared) -> dict[str, Any]:
@@ -227,8 +226,7 @@ def _one_line(what: str) -> Iterator[None]:
         hint = {401: "log in with `hf auth login`", 403: "your token may not write there", 404: "no such repository"}
         raise HubError(f"{what}: the hub answered {status}: {hint.get(status, 'try again later')}") from None
     except (OSError, ValueError, RuntimeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise HubError(f"{what}: {first[:200]}") from None
+        raise HubError(f"{what}: {first_line(error, 200)}") from None
 
 
 def _card(record: Checkpoint, name: str) -> str:

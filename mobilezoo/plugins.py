@@ -16,6 +16,8 @@ from functools import cache
 from importlib.metadata import EntryPoint, entry_points
 from pathlib import Path
 
+from mobilezoo.errors import first_line
+
 GROUP = "mobilezoo.plugins"
 KINDS = ("families", "attention", "targets", "devices", "engines", "rewards", "data_sources", "passes")
 """What a plugin can add: the fields of `Plugin` that map names to places."""
@@ -100,7 +102,7 @@ def _load(point: EntryPoint) -> InstalledPlugin:
         fault = _malformed(plugin) if isinstance(plugin, Plugin) else "is no mobilezoo.plugins.Plugin"
         fault = fault and f"{point.value} {fault}"
     except (Exception, SystemExit) as error:  # somebody else's module may raise anything
-        fault = f"{point.value}: {type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+        fault = f"{point.value}: {type(error).__name__}: {first_line(error)}"
     if fault:
         log.warning("plugin %r of %s is left out: %s", point.name, package, fault)
         return InstalledPlugin(point.name, package, fault=fault)

@@ -8,7 +8,7 @@ import re
 from collections.abc import Callable, Iterator, Mapping
 from typing import Any, Generic, TypeVar
 
-from mobilezoo.errors import ConfigError, UnknownNameError, near_names, shortened
+from mobilezoo.errors import ConfigError, UnknownNameError, first_line, near_names, shortened
 from mobilezoo.plugins import KINDS, faults, installed_plugins, log, resolve
 
 T = TypeVar("T")
@@ -104,8 +104,9 @@ class Registry(Generic[T]):
         except AttributeError as error:
             raise ConfigError(f"{self.kind} {given}: {_missing_attribute(place, error)}") from None
         except (Exception, SystemExit) as error:  # somebody else's module may raise anything
-            first = (str(error).splitlines() or [""])[0]
-            raise ConfigError(f"{self.kind} {given} cannot be imported: {type(error).__name__}: {first}") from error
+            raise ConfigError(
+                f"{self.kind} {given} cannot be imported: {type(error).__name__}: {first_line(error)}"
+            ) from error
         if not self.accepts(found):
             raise ConfigError(f"{self.kind} {given} is of the wrong kind: expected {self.expected}")
         return found

@@ -16,7 +16,7 @@ from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
 from typing import IO, Any, TextIO
 
-from mobilezoo.errors import MobilezooError, printable
+from mobilezoo.errors import MobilezooError, first_line, printable
 
 PR_SET_PDEATHSIG = 1
 BOUND = f"""
@@ -161,12 +161,6 @@ def end_with_parent(_: object = None) -> None:
         parent = multiprocessing.parent_process()
         if parent is not None and not parent.is_alive():
             os._exit(1)
-
-
-def first_line(error: BaseException, limit: int = 300) -> str:
-    """The first telling line of an exception's text."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return printable((lines[0] if lines else "no message")[:limit])
 
 
 def main(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:

@@ -12,7 +12,7 @@ import numpy as np
 
 from mobilezoo import workers
 from mobilezoo.artifacts import Artifact, has_record, load_record_of
-from mobilezoo.errors import ExportError, existing_path
+from mobilezoo.errors import ExportError, existing_path, first_line
 from mobilezoo.files import finish, size_of
 from mobilezoo.memory import limit_memory_for
 from mobilezoo.scratch import temporary_folder
@@ -127,7 +127,7 @@ class _Loaded:
         except ExportError:
             raise
         except Exception as error:  # readers of descriptions raise whatever a damaged one leads to
-            reason = f"{type(error).__name__}: {workers.first_line(error)}"
+            reason = f"{type(error).__name__}: {first_line(error)}"
             raise ExportError(f"{path.name!r} cannot be read: {reason}") from error
         set_input(self.runner, artifact)
         self.artifact = artifact

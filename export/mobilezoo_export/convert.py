@@ -18,7 +18,7 @@ import numpy as np
 from mobilezoo import workers
 from mobilezoo.artifacts import Coverage
 from mobilezoo.config import Record
-from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo.errors import ExportError, MobilezooError, first_line
 from mobilezoo.memory import peak_resident_mb
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import Worker, WorkerEndedError
@@ -78,7 +78,9 @@ def convert(
     except (MobilezooError, OSError):
         raise
     except Exception as error:
-        raise ExportError(f"the {target} converter refused {spec.model}: {one_line(error)}") from error
+        raise ExportError(
+            f"the {target} converter refused {spec.model}: {type(error).__name__}: {first_line(error)}"
+        ) from error
     if exporter.why_not_runnable(spec):
         return Outcome(warnings=tuple(warnings), coverage=coverage(exporter, path)), None
     try:
@@ -91,7 +93,9 @@ def convert(
     except (MobilezooError, OSError):
         raise
     except Exception as error:
-        raise ExportError(f"{spec.model}: the {target} file cannot be run: {one_line(error)}") from error
+        raise ExportError(
+            f"{spec.model}: the {target} file cannot be run: {type(error).__name__}: {first_line(error)}"
+        ) from error
     return Outcome(warnings=tuple(warnings), runtime=runner.runtime, coverage=coverage(exporter, path)), logits
 
 
@@ -155,12 +159,6 @@ class Converters:
 
     def _end(self, target: str) -> None:
         self._running.pop(target).worker.end()
-
-
-def one_line(error: BaseException, limit: int = 300) -> str:
-    """The first telling line of an exception's text, its type in front."""
-    lines = [line.strip() for line in str(error).splitlines() if line.strip()]
-    return f"{type(error).__name__}: {(lines[0] if lines else 'no message')[:limit]}"
 
 
 @lru_cache(maxsize=1)

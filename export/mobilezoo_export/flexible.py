@@ -13,7 +13,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule
 
-from mobilezoo.errors import ExportError
+from mobilezoo.errors import ExportError, first_line
 from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.parity import measure_parity
@@ -69,9 +69,9 @@ def program_of(model: nn.Module, spec: ExportSpec) -> "ExportedProgram":
     except Exception as error:
         if not shapes:
             raise
-        lines = [line.strip() for line in str(error).splitlines() if line.strip()] or [type(error).__name__]
-        # Violated constraints are listed below a headline that says nothing.
-        reason = next((line[2:] for line in lines if line.startswith("- ")), lines[0])
+        # Violated constraints are listed below a headline without content.
+        constraints = [line.strip()[2:] for line in str(error).splitlines() if line.strip().startswith("- ")]
+        reason = constraints[0] if constraints else first_line(error)
         raise ExportError(
             f"{spec.model} cannot take other sizes (flexible={spec.options.flexible}): {reason[:250]}: "
             "export one file per size instead"
@@ -107,7 +107,7 @@ def check_other_sizes(model: nn.Module, spec: ExportSpec, exporter: Exporter, ru
         try:
             logits = runner.run(images)
         except (RuntimeError, ValueError) as error:
-            reason: str | None = f"does not run ({str(error).strip().splitlines()[0][:200]})"
+            reason: str | None = f"does not run ({first_line(error, 200)})"
         else:
             reference = run_in_batches(model, images, other)
             parity = measure_parity(

@@ -34,7 +34,7 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchM
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
-from mobilezoo.errors import MobilezooError, printable
+from mobilezoo.errors import MobilezooError, first_line, printable
 from mobilezoo.reading import parse_json
 
 ENVIRONMENT = "MOBILEZOO_LATENCY_DB"
@@ -215,7 +215,7 @@ class Store:
         except IntegrityError:
             raise
         except DatabaseError as error:
-            reason = str(error.orig).strip().splitlines()[0]
+            reason = first_line(str(error.orig))
             if (
                 type(error) is DatabaseError
             ):  # its subclasses name a fault of the request or the server, not of the file

@@ -15,7 +15,7 @@ from mobilezoo.data.names import EXTENSIONS, split_names
 from mobilezoo.data.pixels import BAD_IMAGE, CHANNELS, Pixels, color_of
 from mobilezoo.data.scan import Scan, classes_of_folder, describe, scan_folder
 from mobilezoo.data.tars import TarReader, TarSplit
-from mobilezoo.errors import ConfigError, DataError, UnknownNameError, require
+from mobilezoo.errors import ConfigError, DataError, UnknownNameError, first_line, require
 from mobilezoo.plugins import faults
 from mobilezoo.registry import Registry, is_place
 from mobilezoo.trust import require_commands_allowed
@@ -321,8 +321,9 @@ def _timm_dataset(config: DataConfig, split: str, train: bool) -> Any:
             **(shards if config.source.lower().startswith("wds/") else {}),
         )
     except Exception as error:  # timm's readers raise whatever their library raises
-        first = (str(error).strip().splitlines() or ["no reason given"])[0]
-        raise DataError(f"cannot open {config.source!r} split {split!r}: {type(error).__name__}: {first}") from error
+        raise DataError(
+            f"cannot open {config.source!r} split {split!r}: {type(error).__name__}: {first_line(error)}"
+        ) from error
 
 
 def _ours(dataset: Any, config: DataConfig, bad_images: torch.Tensor, pixels: Pixels) -> Any:

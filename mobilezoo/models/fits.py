@@ -5,7 +5,7 @@ import copy
 import torch
 from torch import nn
 
-from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.errors import ConfigError, MobilezooError, first_line
 from mobilezoo.models.scale import check_activations
 from mobilezoo.resolution import written
 
@@ -23,10 +23,9 @@ def check_input(network: nn.Module, name: str, shape: tuple[int, int, int]) -> N
     except MobilezooError as error:
         raise ConfigError(f"{name}: {error}") from None
     except (RuntimeError, ValueError, AssertionError, IndexError, ZeroDivisionError, TypeError) as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
         raise ConfigError(
             f"{name} takes no images of {written(shape[1:])} pixels with {shape[0]} channels "
-            f"({first[:200]}): choose another resolution"
+            f"({first_line(error, 200)}): choose another resolution"
         ) from None
     finally:
         for module, mode in modes.items():

@@ -15,7 +15,7 @@ import torch
 from safetensors import SafetensorError
 from torch import Tensor
 
-from mobilezoo.errors import CheckpointError, printable, shortened
+from mobilezoo.errors import CheckpointError, first_line, printable, shortened
 from mobilezoo.models.tensor_names import Kind, MalformedError, RefusedNameError
 from mobilezoo.models.tensor_pickle import Reader, Source
 
@@ -49,8 +49,7 @@ def read_content(path: Path) -> Any:
             "ask its author for safetensors or a plain state dict"
         ) from None
     except DAMAGED as error:
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        raise CheckpointError(f"{str(path)!r} is damaged or no checkpoint: {_shown(first)}") from None
+        raise CheckpointError(f"{str(path)!r} is damaged or no checkpoint: {first_line(error)}") from None
 
 
 class _Sparing(io.BufferedReader):

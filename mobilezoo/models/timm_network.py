@@ -9,7 +9,7 @@ from typing import Any, Literal, Self
 from pydantic import Field
 from torch import Tensor, nn
 
-from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError
+from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError, first_line
 from mobilezoo.models.base import TIMM, ModelConfig
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
@@ -59,9 +59,8 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     except MobilezooError:  # the zoo's own under timm's name
         raise
     except Exception as error:  # constructors and downloads raise whatever they raise
-        first = (str(error).strip().splitlines() or ["no more is known"])[0]
         what = "its pretrained weights cannot be loaded" if kwargs.get("pretrained") else "it cannot be built so"
-        raise ConfigError(f"{config.name}: {what}: {type(error).__name__}: {first[:300]}") from error
+        raise ConfigError(f"{config.name}: {what}: {type(error).__name__}: {first_line(error)}") from error
     return network
 
 

@@ -11,7 +11,7 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError, UnknownNameError
+from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError, UnknownNameError, first_line
 from mobilezoo.locks import locked
 from mobilezoo.search.engines import make_sampler
 
@@ -62,7 +62,7 @@ def database_errors(where: str) -> Iterator[None]:
         yield
     except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
         cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        reason = str(getattr(cause, "orig", None) or cause or error).strip().splitlines()[0]
+        reason = first_line(str(getattr(cause, "orig", None) or cause or error))
         raise MobilezooError(
             f"study database {where!r}: {reason}; finished trials are kept: run the same command again to go on"
         ) from error
@@ -111,7 +111,7 @@ def _usable(url: str) -> Iterator[None]:
             "for PostgreSQL write postgresql+psycopg://…"
         ) from None
     except RuntimeError as error:
-        raise ConfigError(f"{where!r} was written by another optuna: {str(error).splitlines()[0]}") from None
+        raise ConfigError(f"{where!r} was written by another optuna: {first_line(error)}") from None
 
 
 @contextlib.contextmanager

@@ -14,7 +14,7 @@ from typing import Any
 import torch
 from safetensors.torch import save_file
 
-from mobilezoo.errors import MobilezooError, printable
+from mobilezoo.errors import MobilezooError, first_line, printable
 from mobilezoo.files import atomic_write, sha256_of, through_memory, tidy
 from mobilezoo.models.tensor_file import read_content
 from mobilezoo.reading import mapping, read_json
@@ -99,7 +99,7 @@ def _read(path: Path) -> RunState:
     except OSError as error:
         raise _DamagedError(f"{Path(error.filename or path).name}: {error.strerror}") from None
     except (MobilezooError, ValueError, TypeError) as error:
-        raise _DamagedError(str(error).splitlines()[0]) from None
+        raise _DamagedError(first_line(error)) from None
 
 
 def _folders(folder: Path) -> list[Path]:

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 
 from mobilezoo.data.samplers import Ranks
-from mobilezoo.errors import ConfigError
+from mobilezoo.errors import ConfigError, first_line
 from mobilezoo.memory import peak_resident_mb
 from mobilezoo.resolution import Size
 from mobilezoo.train.config import TrainConfig
@@ -53,8 +53,7 @@ def compiled_or_plain(network: nn.Module, config: TrainConfig, device: torch.dev
         output = compiled(x)
         sum(part.sum() for part in (output if isinstance(output, tuple) else (output,))).backward()
     except Exception as error:  # compilers raise whatever their back end raises
-        reason = (str(error).strip().splitlines() or [type(error).__name__])[0][:160]
-        print(f"torch.compile failed ({reason}): going on without it", file=sys.stderr)
+        print(f"torch.compile failed ({first_line(error, 160)}): going on without it", file=sys.stderr)
         compiled = network
     network.zero_grad()
     network.load_state_dict(before)

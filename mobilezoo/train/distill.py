@@ -11,7 +11,7 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import MobilezooError, first_line
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.train.config import Distill
 
@@ -67,9 +67,8 @@ class Teacher(nn.Module):
                 num_classes=num_classes,
             ).eval()
         except (RuntimeError, OSError) as error:
-            first = str(error).strip().splitlines()[0]
             raise MobilezooError(
-                f"teacher {config.teacher!r} cannot be loaded ({first}): set distill.checkpoint"
+                f"teacher {config.teacher!r} cannot be loaded ({first_line(error)}): set distill.checkpoint"
             ) from error
         self.network.requires_grad_(False)
         self.register_buffer("mean", torch.tensor(prep.mean).view(1, -1, 1, 1))

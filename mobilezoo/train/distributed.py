@@ -10,7 +10,7 @@ import torch.distributed as dist
 
 from mobilezoo.data.classes import require_same_classes
 from mobilezoo.data.samplers import Ranks
-from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.errors import ConfigError, MobilezooError, first_line
 
 
 @contextmanager
@@ -82,5 +82,5 @@ def _why_not_joined(text: str) -> str:
     where = f"{os.environ.get('MASTER_ADDR', '?')}:{os.environ.get('MASTER_PORT', '?')}"
     if "EADDRINUSE" in text or "already in use" in text:
         return f"port in use at {where}: set MASTER_PORT to a free one, or run torchrun --standalone"
-    first = text.strip().splitlines()[0][:200] if text.strip() else "no reason given"
-    return f"cannot join the other processes at {where} ({first}): check MASTER_ADDR, MASTER_PORT and the network"
+    reason = first_line(text, 200)
+    return f"cannot join the other processes at {where} ({reason}): check MASTER_ADDR, MASTER_PORT and the network"

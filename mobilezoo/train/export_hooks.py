@@ -10,7 +10,7 @@ from torch import nn
 
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.data.samplers import Ranks
-from mobilezoo.errors import ConfigError
+from mobilezoo.errors import ConfigError, first_line
 from mobilezoo.resolution import Size
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.progress import EpochBar
@@ -68,8 +68,7 @@ def export_if_due(
         folder.save_weights(weights, eval_model(state).state_dict(), record_of(config, state, row))
         metrics, lines = export_hooks.export(weights)
     except Exception as error:  # converters raise whatever they raise, and hours of training must not end with it
-        first = (str(error).strip().splitlines() or [type(error).__name__])[0]
-        metrics, lines = {}, [f"export after epoch {epoch} failed: {first}"]
+        metrics, lines = {}, [f"export after epoch {epoch} failed: {first_line(error)}"]
     for line in lines:
         bar.line(line)
     return metrics

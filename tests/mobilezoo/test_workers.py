@@ -7,7 +7,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilezoo.workers import Worker, WorkerEndedError, bound, first_line
+from mobilezoo.workers import Worker, WorkerEndedError, bound
 
 ECHO = """
 from mobilezoo import workers
@@ -86,7 +86,3 @@ def test_a_process_whose_parent_is_gone_before_it_begins_does_nothing(tmp_path):
     command[command.index(str(os.getpid()))] = "1"
     subprocess.run(command, check=True)
     assert not list(tmp_path.iterdir())
-
-
-def test_what_a_file_put_into_an_error_is_written_as_an_escape():
-    assert first_line(ValueError("\n  No op Red\x16ceMean\x1b[31m\nmore")) == r"No op Red\x16ceMean\x1b[31m"

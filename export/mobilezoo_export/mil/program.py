@@ -8,7 +8,7 @@ from typing import Any
 import numpy as np
 import torch
 
-from mobilezoo.errors import ExportError
+from mobilezoo.errors import ExportError, first_line
 from mobilezoo_export.mil.arguments import OPERATIONS, Arguments
 
 Observer = Callable[[Any, str, torch.Tensor], None]
@@ -139,5 +139,4 @@ def load_program(path: Path, *, half_storage: bool = True) -> Program:
     except ExportError:
         raise
     except Exception as error:
-        first = next((line for line in str(error).splitlines() if line.strip()), type(error).__name__)
-        raise ExportError(f"{path.name!r} cannot be read as a Core ML package: {first[:200]}") from error
+        raise ExportError(f"{path.name!r} cannot be read as a Core ML package: {first_line(error, 200)}") from error

@@ -7,7 +7,7 @@ import torch
 from torch import nn
 from torch.fx import GraphModule, Node
 
-from mobilezoo.errors import ExportError
+from mobilezoo.errors import ExportError, first_line
 
 aten = torch.ops.aten
 
@@ -21,9 +21,8 @@ def trace(model: nn.Module, example: torch.Tensor) -> GraphModule:
         with torch.no_grad():
             program = torch.export.export(model, (example,)).run_decompositions({})
     except Exception as error:
-        first = next((line.strip() for line in str(error).splitlines() if line.strip()), type(error).__name__)
         raise ExportError(
-            f"{type(model).__name__} cannot be traced: {first[:300]}: "
+            f"{type(model).__name__} cannot be traced: {first_line(error)}: "
             "remove control flow that depends on tensor values, or wrap it in torch.cond"
         ) from error
     traced = program.module(check_guards=False)

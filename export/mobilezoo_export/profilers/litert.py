@@ -12,8 +12,7 @@ from typing import Any
 
 import numpy as np
 
-from mobilezoo.errors import MobilezooError
-from mobilezoo.workers import first_line
+from mobilezoo.errors import MobilezooError, first_line
 from mobilezoo_export.contract import Runner
 from mobilezoo_export.feeding import noise, noise_for
 from mobilezoo_export.profilers.timing import Row, shape_text, shares, timed

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobilezoo.artifacts import Artifact
-from mobilezoo.errors import ExportError, require
+from mobilezoo.errors import ExportError, first_line, require
 from mobilezoo.files import versions
 from mobilezoo.reading import read_json
 from mobilezoo_export import coverage, packs
@@ -222,8 +222,7 @@ def _load_on_mac(path: Path) -> Any:
     try:
         return _Prediction(path)
     except Exception as error:
-        first = str(error).splitlines()[0]
-        raise ExportError(f"{path.name!r} cannot be read as a Core ML package: {first}") from error
+        raise ExportError(f"{path.name!r} cannot be read as a Core ML package: {first_line(error)}") from error
 
 
 def _load_for_check(path: Path) -> Any:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobilezoo.artifacts import Artifact
-from mobilezoo.errors import ExportError, require
+from mobilezoo.errors import ExportError, first_line, require
 from mobilezoo.files import versions
 from mobilezoo_export import coverage
 from mobilezoo_export.contract import Exporter, Runner
@@ -151,8 +151,9 @@ class ExecuTorchRunner(Runner):
                 self._program = Runtime.get().load_program(path, verification=Verification.InternalConsistency)
                 self._method = self._program.load_method("forward")
             except (RuntimeError, ValueError, OSError) as error:
-                first = str(error).splitlines()[0]
-                raise ExportError(f"{path.name!r} cannot be read as an ExecuTorch program: {first}") from error
+                raise ExportError(
+                    f"{path.name!r} cannot be read as an ExecuTorch program: {first_line(error)}"
+                ) from error
         told = self._method.metadata
         self.inputs = tuple(_tensor(path, f"input {i}", told.input_tensor_meta, i) for i in range(told.num_inputs()))
         self.outputs = tuple(

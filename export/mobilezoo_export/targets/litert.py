@@ -9,7 +9,7 @@ from typing import TYPE_CHECKING, Any, Literal
 import numpy as np
 
 from mobilezoo.artifacts import Artifact, InputSpec, Quantization
-from mobilezoo.errors import ExportError, require
+from mobilezoo.errors import ExportError, first_line, require
 from mobilezoo.files import versions
 from mobilezoo_export import coverage, litert_file, packs
 from mobilezoo_export.contract import Exporter, Runner
@@ -178,8 +178,7 @@ class LiteRTRunner(Runner):
                 self.interpreter = Interpreter(model_path=str(path), num_threads=threads)
                 self.interpreter.allocate_tensors()
             except (ValueError, RuntimeError) as error:
-                first = str(error).splitlines()[0]
-                raise ExportError(f"{path.name!r} cannot be read as a LiteRT file: {first}") from error
+                raise ExportError(f"{path.name!r} cannot be read as a LiteRT file: {first_line(error)}") from error
         self._in, self._out = self.interpreter.get_input_details(), self.interpreter.get_output_details()
         self.inputs = tuple(_tensor(detail) for detail in self._in)
         self.outputs = tuple(_tensor(detail) for detail in self._out)

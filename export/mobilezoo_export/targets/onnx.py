@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 import numpy as np
 
 from mobilezoo.artifacts import Artifact
-from mobilezoo.errors import ExportError, require
+from mobilezoo.errors import ExportError, first_line, require
 from mobilezoo_export import coverage, packs
 from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.feeding import dequantized, image_input, sized
@@ -111,7 +111,7 @@ class OnnxRunner(Runner):
         try:
             self.session = onnxruntime.InferenceSession(str(path), options, providers=["CPUExecutionProvider"])
         except Exception as error:
-            raise ExportError(f"{path.name!r} cannot be read as ONNX: {str(error).splitlines()[0]}") from error
+            raise ExportError(f"{path.name!r} cannot be read as ONNX: {first_line(error)}") from error
         self.inputs = tuple(_declared(value) for value in self.session.get_inputs())
         self.outputs = tuple(_answered(value) for value in self.session.get_outputs())
         if record is None and {tensor.dtype for tensor in (*self.inputs, *self.outputs)} & set(BYTES):

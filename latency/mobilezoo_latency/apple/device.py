@@ -15,7 +15,7 @@ from typing import Any, ClassVar, Literal, NamedTuple
 from pydantic import Field
 
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
-from mobilezoo.errors import DeviceError, require
+from mobilezoo.errors import DeviceError, first_line, require
 from mobilezoo.files import versions
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency import machine
@@ -118,7 +118,9 @@ class AppleDevice(Device):
         try:
             found = kit.devices.Device.get_connected_devices(kit.devices.DeviceType(wanted))
         except Exception as error:  # Xcode's tools may be missing or refuse in many ways
-            raise DeviceError(f"cannot ask Xcode for connected devices: {_first(error)}: is Xcode installed?") from None
+            raise DeviceError(
+                f"cannot ask Xcode for connected devices: {first_line(error)}: is Xcode installed?"
+            ) from None
         names = ", ".join(device.name for device in found)
         if self.config.device_name:
             found = [device for device in found if device.name == self.config.device_name]
@@ -144,7 +146,7 @@ class AppleDevice(Device):
                 taken = [self._restart(artifact, sentinel, protocol) for _ in range(protocol.restarts)]
             planned = self.placement(artifact)
         except (ValueError, RuntimeError, OSError) as error:  # what coremltools raises for a model it cannot run
-            raise DeviceError(f"{artifact.path.name} cannot be timed: {_first(error)}") from None
+            raise DeviceError(f"{artifact.path.name} cannot be timed: {first_line(error)}") from None
         runs, samples = [run for run, _ in taken], [ms for _, part in taken for ms in part]
         record, units = artifact.record, self.config.compute_units
         beyond = sorted(set(planned) - ALLOWED[units])
@@ -252,7 +254,7 @@ class AppleDevice(Device):
                 self._phone = self._wait(self.connected().prepare_for_model_debugging(signing))
             except Exception as error:  # signing and Xcode fail in many ways
                 raise DeviceError(
-                    f"the runner app could not be built for the {self.config.where}: {_first(error)}"
+                    f"the runner app could not be built for the {self.config.where}: {first_line(error)}"
                 ) from None
         return self._phone
 
@@ -290,8 +292,3 @@ def _processor(device: Any) -> str:
 
 def _plan_text(planned: dict[str, int]) -> str:
     return ", ".join(f"{name} {count}" for name, count in sorted(planned.items())) or "not told"
-
-
-def _first(error: Exception) -> str:
-    lines = [line for line in str(error).strip().splitlines() if line.strip()]
-    return lines[0] if lines else type(error).__name__

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 from torch.utils._pytree import tree_leaves
 
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import MobilezooError, first_line
 from mobilezoo.models.fuse.affine import replace
 from mobilezoo.models.fuse.blocks import deploy_blocks
 from mobilezoo.models.fuse.collapse import collapse_blocks
@@ -127,7 +127,6 @@ def _run(network: nn.Module, example: Tensor) -> Any:
         return network(example)
     except (RuntimeError, ValueError, IndexError, AssertionError, TypeError) as error:
         shape = "x".join(str(n) for n in example.shape)
-        reason = str(error).splitlines()[0] if str(error) else type(error).__name__
         raise MobilezooError(
-            f"{type(network).__name__} does not run on an input of {shape}: {reason}; pass example=TENSOR"
+            f"{type(network).__name__} does not run on an input of {shape}: {first_line(error)}; pass example=TENSOR"
         ) from error
