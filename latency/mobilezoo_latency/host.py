@@ -13,10 +13,10 @@ from mobilezoo.files import versions
 from mobilezoo_export.records import Runtime
 from mobilezoo_export.registry import TARGETS, load_exporter
 from mobilezoo_latency import machine
-from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
-from mobilezoo_latency.protocol import judge, slices_of
+from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig
+from mobilezoo_latency.protocol import slices_of
+from mobilezoo_latency.reports import Measurement, build_report
 from mobilezoo_latency.session import WorkerSession
-from mobilezoo_latency.stats import median, median_known
 
 
 def runtimes() -> dict[str, Runtime]:
@@ -111,23 +111,5 @@ def report_of(
     for what, wanted in requested.items():
         if obtained.get(what, wanted) != wanted:
             raise DeviceError(f"{artifact.path.name}: requested {what} {wanted}, the runtime used {obtained[what]}")
-    record = artifact.record
-    return LatencyReport(
-        artifact_sha256=record.sha256,
-        artifact=artifact.path.name,
-        target=record.target,
-        precision=record.precision,
-        model=record.model,
-        device=device.describe().model_copy(update={"threads": protocol.threads}),
-        protocol=protocol,
-        samples_ms=tuple(samples_ms),
-        load_ms=median_known(r.load_ms for r in runs),
-        first_run_ms=median([r.first_run_ms for r in runs]),
-        sentinel_before_ms=runs[0].sentinel_before_ms,
-        sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,
-        noisy=judge(protocol, runs, samples_ms),
-        measured_at=utc_now(),
-        requested=requested,
-        obtained=obtained,
-        processes=tuple(runs),
-    )
+    info = device.describe().model_copy(update={"threads": protocol.threads})
+    return build_report(artifact, info, protocol, Measurement(requested, obtained, runs, samples_ms))

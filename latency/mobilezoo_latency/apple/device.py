@@ -20,9 +20,10 @@ from mobilezoo.files import versions
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency import machine
 from mobilezoo_latency.apple.sentinel import SENTINEL_SHAPE, write_sentinel
-from mobilezoo_latency.contract import NAME, ArtifactFile, Device, DeviceConfig, name_of, utc_now
-from mobilezoo_latency.protocol import judge, sample, slices_of, warm_up
-from mobilezoo_latency.stats import median, median_known
+from mobilezoo_latency.contract import NAME, ArtifactFile, Device, DeviceConfig, name_of
+from mobilezoo_latency.protocol import sample, slices_of, warm_up
+from mobilezoo_latency.reports import Measurement, build_report
+from mobilezoo_latency.stats import median
 
 UNITS = {"all": "ALL", "cpu_only": "CPU_ONLY", "cpu_and_gpu": "CPU_AND_GPU", "cpu_and_ne": "CPU_AND_NE"}
 ALLOWED = {
@@ -148,29 +149,12 @@ class AppleDevice(Device):
         except (ValueError, RuntimeError, OSError) as error:  # what coremltools raises for a model it cannot run
             raise DeviceError(f"{artifact.path.name} cannot be timed: {first_line(error)}") from None
         runs, samples = [run for run, _ in taken], [ms for _, part in taken for ms in part]
-        record, units = artifact.record, self.config.compute_units
+        units = self.config.compute_units
         beyond = sorted(set(planned) - ALLOWED[units])
         if beyond:
             raise DeviceError(f"{artifact.path.name}: requested {units}, and Core ML plans for {', '.join(beyond)}")
-        return LatencyReport(
-            artifact_sha256=record.sha256,
-            artifact=artifact.path.name,
-            target=record.target,
-            precision=record.precision,
-            model=record.model,
-            device=info,
-            protocol=protocol,
-            samples_ms=tuple(samples),
-            load_ms=median_known(r.load_ms for r in runs),
-            first_run_ms=median([run.first_run_ms for run in runs]),
-            sentinel_before_ms=runs[0].sentinel_before_ms,
-            sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,
-            noisy=judge(protocol, runs, samples),
-            measured_at=utc_now(),
-            requested={"compute_units": units},
-            obtained={"compute_units": units, "planned": _plan_text(planned)},
-            processes=tuple(runs),
-        )
+        obtained = {"compute_units": units, "planned": _plan_text(planned)}
+        return build_report(artifact, info, protocol, Measurement({"compute_units": units}, obtained, runs, samples))
 
     def placement(self, artifact: ArtifactFile) -> dict[str, int]:
         """Operations per processor as Core ML plans them; operations it plans nothing for are left out."""

@@ -3,9 +3,8 @@
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError, MobilezooError
 from mobilezoo_latency.browser.messages import Hello, Result
-from mobilezoo_latency.contract import ArtifactFile, utc_now
-from mobilezoo_latency.protocol import judge
-from mobilezoo_latency.stats import median, median_known
+from mobilezoo_latency.contract import ArtifactFile
+from mobilezoo_latency.reports import Measurement, build_report
 
 OUTPUT_TOLERANCE = 1e-2
 """Largest accepted difference from this machine's runtime, relative to the largest value compared."""
@@ -73,29 +72,9 @@ def report_of(
         )
     runs = [_process(result) for result in results]
     samples = tuple(ms for result in results for ms in result.samples_ms)
-    noisy = judge(protocol, runs, samples)
-    if any(result.hidden for result in results):
-        noisy += ("the page was in the background",)
-    record = artifact.record
-    return LatencyReport(
-        artifact_sha256=record.sha256,
-        artifact=artifact.path.name,
-        target=record.target,
-        precision=record.precision,
-        model=record.model,
-        device=info.model_copy(update={"threads": protocol.threads}),
-        protocol=protocol,
-        samples_ms=samples,
-        load_ms=median_known(r.load_ms for r in runs),
-        first_run_ms=median([r.first_run_ms for r in runs]),
-        sentinel_before_ms=runs[0].sentinel_before_ms,
-        sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,
-        noisy=noisy,
-        measured_at=utc_now(),
-        requested=requested,
-        obtained=obtained,
-        processes=tuple(runs),
-    )
+    doubts = ("the page was in the background",) if any(result.hidden for result in results) else ()
+    measured = Measurement(requested, obtained, runs, samples, doubts)
+    return build_report(artifact, info.model_copy(update={"threads": protocol.threads}), protocol, measured)
 
 
 def _process(result: Result) -> ProcessRun:

@@ -4,11 +4,12 @@ from typing import ClassVar
 
 from mobilezoo.artifacts import Counts, DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.errors import DeviceError
-from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
+from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig
 from mobilezoo_latency.emulator.cores import Calibration, EmulatedConfig
 from mobilezoo_latency.emulator.counting import count_blocks
 from mobilezoo_latency.emulator.layout import Emulator, find_emulator
 from mobilezoo_latency.emulator.pricing import cycles_of, floating_or_integer_macs
+from mobilezoo_latency.reports import Measurement, build_report
 
 COUNT = Protocol(name="count", warmup_runs=1, warmup_s=0.0, min_runs=1, min_s=0.0, max_repeats=1)
 """One warm run, one counted; nothing is timed, so nothing else applies."""
@@ -55,26 +56,9 @@ class EmulatedDevice(Device):
         """Counts of one warm run, and the calibrated estimate."""
         emulator = find_emulator()
         counts = self.count(emulator, artifact)
-        record = artifact.record
-        return LatencyReport(
-            artifact_sha256=record.sha256,
-            artifact=artifact.path.name,
-            target=record.target,
-            precision=record.precision,
-            model=record.model,
-            device=self.describe(),
-            protocol=protocol,
-            samples_ms=(),
-            load_ms=None,
-            first_run_ms=None,
-            sentinel_before_ms=None,
-            sentinel_after_ms=None,
-            measured_at=utc_now(),
-            requested={"threads": "1", "delegate": "XNNPACK"},
-            obtained={"threads": "1", "delegate": "XNNPACK"},
-            counts=counts,
-            estimate=self.estimate(counts, emulator.installed.llvm),
-        )
+        used = {"threads": "1", "delegate": "XNNPACK"}
+        measured = Measurement(used, used, counts=counts, estimate=self.estimate(counts, emulator.installed.llvm))
+        return build_report(artifact, self.describe(), protocol, measured)
 
     def refresh(self, report: LatencyReport) -> LatencyReport:
         """A kept report with the estimate of today's calibration."""

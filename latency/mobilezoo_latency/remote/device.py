@@ -21,10 +21,10 @@ from mobilezoo.errors import DeviceError
 from mobilezoo.files import sha256_of
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_export.registry import load_exporter
-from mobilezoo_latency.contract import ArtifactFile, Command, Device, DeviceConfig, name_of, utc_now
+from mobilezoo_latency.contract import ArtifactFile, Command, Device, DeviceConfig, name_of
 from mobilezoo_latency.emulator.layout import find_emulator
 from mobilezoo_latency.emulator.probe import write_probe
-from mobilezoo_latency.protocol import judge, slices_of
+from mobilezoo_latency.protocol import slices_of
 from mobilezoo_latency.remote.bundle import LOADER, runner_bundle, runner_command
 from mobilezoo_latency.remote.follow import follow
 from mobilezoo_latency.remote.link import Link, PatientLink
@@ -32,7 +32,8 @@ from mobilezoo_latency.remote.runners import RUNNERS, Runner, RunnerConfig
 from mobilezoo_latency.remote.said import Job, parse_job
 from mobilezoo_latency.remote.sending import send
 from mobilezoo_latency.remote.state import CoreClass, DeviceState, core_classes, read_state
-from mobilezoo_latency.stats import median, median_known
+from mobilezoo_latency.reports import Measurement, build_report
+from mobilezoo_latency.stats import median
 
 SENTINEL = {"side": 32, "in_channels": 64, "out_channels": 64}
 SENTINEL_PROTOCOL = "5 0.1 31 0.2"
@@ -126,26 +127,10 @@ class RemoteDevice(Device):
             run, taken = self._process(link, start, timed, sentinel, protocol, jobs)
             runs.append(run)
             samples += taken
-        record = artifact.record
-        return LatencyReport(
-            artifact_sha256=record.sha256,
-            artifact=artifact.path.name,
-            target=record.target,
-            precision=record.precision,
-            model=record.model,
-            device=info.model_copy(update={"threads": protocol.threads}),
-            protocol=protocol,
-            samples_ms=tuple(samples),
-            load_ms=median_known(r.load_ms for r in runs),
-            first_run_ms=median([r.first_run_ms for r in runs]),
-            sentinel_before_ms=runs[0].sentinel_before_ms,
-            sentinel_after_ms=runs[-1].slices[-1].sentinel_ms,
-            noisy=judge(protocol, runs, samples),
-            measured_at=utc_now(),
-            requested={"threads": str(protocol.threads), "delegate": self._delegate(), "cores": self.config.cores},
-            obtained=self._obtained(jobs, protocol, link.name),
-            processes=tuple(runs),
-        )
+        info = info.model_copy(update={"threads": protocol.threads})
+        requested = {"threads": str(protocol.threads), "delegate": self._delegate(), "cores": self.config.cores}
+        measured = Measurement(requested, self._obtained(jobs, protocol, link.name), runs, samples)
+        return build_report(artifact, info, protocol, measured)
 
     def _delegate(self) -> str:
         return self.runner.config.delegate if self.runner else "XNNPACK"
