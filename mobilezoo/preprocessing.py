@@ -61,7 +61,7 @@ class Preprocessing(Record):
         return self.model_dump()
 
     def for_channels(self, channels: int) -> Self:
-        """The same for other channels: grey has the means over the colours, further channels have them too."""
+        """The same for other channels: grey has the means over the colors, further channels have them too."""
         if channels == self.channels:
             return self
         mean, std = (_spread(values, channels) for values in (self.mean, self.std))
@@ -92,7 +92,7 @@ class Preprocessing(Record):
 
 
 def check_statistics(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Raise ValueError unless pixels can be normalised with them."""
+    """Raise ValueError unless pixels can be normalized with them."""
     if len(mean) != len(std):
         raise ValueError(f"as many values in mean as in std, got {len(mean)} and {len(std)}")
     if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0:

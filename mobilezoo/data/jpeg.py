@@ -130,7 +130,7 @@ class JpegBatches(Dataset[Any]):
     def _decode(self, path: Path, out: np.ndarray) -> None:
         data = path.read_bytes()
         if data[:2] == b"\xff\xd8" and not (self.pixels.exif and _is_turned(data)):
-            with suppress(DataError):  # PIL knows more colour spaces, and is the judge of damage
+            with suppress(DataError):  # PIL knows more color spaces, and is the judge of damage
                 crop, flip, bicubic = self._draw(self.decoder.size(data))
                 self.decoder.decode(data, crop, flip, bicubic, out)
                 return
@@ -182,7 +182,7 @@ def make_decoder(name: str) -> Decoder:
 
 
 def _variation(augment: Augment) -> Callable[[Image.Image], Image.Image] | None:
-    """timm's colour jitter or policy on the cropped image, where configured: it costs as much as the decoding."""
+    """timm's color jitter or policy on the cropped image, where configured: it costs as much as the decoding."""
     from timm.data import create_transform
 
     if augment.interpolation not in INTERPOLATIONS:

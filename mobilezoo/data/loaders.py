@@ -1,6 +1,6 @@
 """Loaders over timm's transforms, and small float batches for calibration and parity.
 
-Loader processes hand over uint8 batches, a quarter of the bytes; normalisation and random erasing run on the device.
+Loader processes hand over uint8 batches, a quarter of the bytes; normalization and random erasing run on the device.
 """
 
 from collections.abc import Iterator, Sequence
@@ -15,7 +15,7 @@ from mobilezoo.data.config import DataConfig
 from mobilezoo.data.datasets import FolderImages, ImageData, open_data
 from mobilezoo.data.jpeg import JpegBatches, make_decoder
 from mobilezoo.data.samplers import EpochSampler, KeyedImages, Ranks, StreamTransform
-from mobilezoo.data.transforms import Normalise, eval_pixels, eval_transform, train_transform
+from mobilezoo.data.transforms import Normalize, eval_pixels, eval_transform, train_transform
 from mobilezoo.errors import ConfigError, DataError
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, as_size
@@ -27,7 +27,7 @@ READ_AHEAD = 4096
 
 
 class DeviceStage:
-    """uint8 batches [B, C, H, W] or [B, H, W, C] → normalised float32 [B, C, H, W] on the device, partly erased."""
+    """uint8 batches [B, C, H, W] or [B, H, W, C] → normalized float32 [B, C, H, W] on the device, partly erased."""
 
     def __init__(self, config: DataConfig, prep: Preprocessing, device: torch.device) -> None:
         from timm.data.random_erasing import RandomErasing
@@ -156,14 +156,14 @@ class EvalBatches:
 
     def __init__(self, loader: DataLoader[Any], prep: Preprocessing, device: torch.device) -> None:
         self.loader, self.device = loader, device
-        self.normalise = Normalise(prep, device)
+        self.normalize = Normalize(prep, device)
 
     def __len__(self) -> int:
         return len(self.loader)
 
     def __iter__(self) -> Iterator[Batch]:
         for x, y in self.loader:
-            yield self.normalise(x.to(self.device, non_blocking=True)), y.to(self.device, non_blocking=True)
+            yield self.normalize(x.to(self.device, non_blocking=True)), y.to(self.device, non_blocking=True)
 
 
 def eval_loader(

@@ -17,7 +17,7 @@ from mobilezoo.errors import DataError, MobilezooError
 from mobilezoo.files import atomic_write, sha256_of
 
 SOURCE = Path(__file__).with_name("region.c")
-FAULTS = {1: "not decodable as JPEG", 2: "CMYK colours", 3: "out of memory"}
+FAULTS = {1: "not decodable as JPEG", 2: "CMYK colors", 3: "out of memory"}
 
 
 class RegionDecoder:
@@ -38,7 +38,7 @@ class RegionDecoder:
     def decode(self, data: bytes, crop: tuple[int, int, int, int], flip: bool, bicubic: bool, out: np.ndarray) -> None:
         """Fill `out` [H, W, 3] uint8 with the crop (top, left, height, width), as PIL would resize it.
 
-        Raises DataError for a damaged file and for CMYK colours.
+        Raises DataError for a damaged file and for CMYK colors.
         """
         top, left, height, width = crop
         place = out.ctypes.data

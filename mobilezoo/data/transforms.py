@@ -15,7 +15,7 @@ from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, as_size
 
 
-class Normalise:
+class Normalize:
     """uint8 pixels [..., C, H, W] → float32 (x / 255 - mean) / std, bit for bit as torchvision computes it."""
 
     def __init__(self, prep: Preprocessing, device: torch.device | None = None) -> None:
@@ -28,7 +28,7 @@ class Normalise:
 
 
 def eval_pixels(prep: Preprocessing, resolution: int | Size) -> Callable[[Image.Image], torch.Tensor]:
-    """An image → uint8 [C, H, W], resized and cropped as `prep` says (timm's transform before normalising)."""
+    """An image → uint8 [C, H, W], resized and cropped as `prep` says (timm's transform before normalizing)."""
     from timm.data import create_transform
 
     fitted: Callable[[Image.Image], torch.Tensor]
@@ -40,7 +40,7 @@ def eval_transform(prep: Preprocessing, resolution: int | Size) -> Callable[[Ima
     """An image → float32 [C, H, W] as a network of that preprocessing takes it; equal to timm's own transform."""
     from torchvision.transforms import Compose
 
-    whole: Callable[[Image.Image], torch.Tensor] = Compose([eval_pixels(prep, resolution), Normalise(prep)])
+    whole: Callable[[Image.Image], torch.Tensor] = Compose([eval_pixels(prep, resolution), Normalize(prep)])
     return whole
 
 

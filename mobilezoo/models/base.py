@@ -99,7 +99,7 @@ class ModelConfig(Record):
     published: Published | None = None
 
     @model_validator(mode="after")
-    def _normalises(self) -> Self:
+    def _normalizes(self) -> Self:
         check_statistics(self.mean, self.std)
         return self
 

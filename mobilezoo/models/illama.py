@@ -56,7 +56,7 @@ class RmsNorm(nn.Module):
 class CausalAttention(nn.Module):
     """Attention with rotary positions on [b, dim, n, 1]; later tokens weigh `soft_mask` times their softmax.
 
-    The mask multiplies after the softmax and nothing is normalised again, as officially.
+    The mask multiplies after the softmax and nothing is normalized again, as officially.
     """
 
     def __init__(self, dim: int, num_heads: int, soft_mask: float) -> None:

@@ -35,7 +35,7 @@ DAMAGED = (
 def read_content(path: Path) -> Any:
     """What a .safetensors, .pth, .pt, .pth.tar, .ckpt or .bin file holds, on the CPU. Raises CheckpointError.
 
-    Tensors that are sparse, quantised or without values come as meta tensors, plain values of other classes as objects
+    Tensors that are sparse, quantized or without values come as meta tensors, plain values of other classes as objects
     without content.
     """
     try:

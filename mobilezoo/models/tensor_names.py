@@ -123,7 +123,7 @@ def _tensor(storage: Any, offset: Any, size: Any, stride: Any, *rest: Any) -> Te
 
 
 def _without_values(size: Any) -> Tensor:
-    """In place of a tensor that is sparse, quantised or has no values: it has its size, and no weights are in it."""
+    """In place of a tensor that is sparse, quantized or has no values: it has its size, and no weights are in it."""
     return torch.empty(_shape(size), device="meta")
 
 

@@ -170,7 +170,7 @@ class TokenNet(nn.Module):
 
 
 class Patches(nn.Module):
-    """Patches cut, projected and normalised, with learned positions; what does not fill a patch is left out."""
+    """Patches cut, projected and normalized, with learned positions; what does not fill a patch is left out."""
 
     def __init__(self, in_chs: int, out_chs: int, patch: int, grid: Grid, min_size: int = 1) -> None:
         super().__init__()

@@ -169,7 +169,7 @@ def without_counts(state: Mapping[str, Tensor]) -> Tensors:
 
 
 def is_plain(tensor: Tensor) -> bool:
-    """Numbers in memory: not sparse, quantised or without values."""
+    """Numbers in memory: not sparse, quantized or without values."""
     return tensor.layout is torch.strided and not tensor.is_quantized and not tensor.is_meta
 
 

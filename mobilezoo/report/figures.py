@@ -1,6 +1,6 @@
-"""Records → chart specifications: Plotly's data and layout as plain JSON, without colours.
+"""Records → chart specifications: Plotly's data and layout as plain JSON, without colors.
 
-Colours belong to the page: a trace names a role (`meta.series`, `meta.role`) and the page's script paints it from the
+Colors belong to the page: a trace names a role (`meta.series`, `meta.role`) and the page's script paints it from the
 CSS variables of the light or dark theme. All text is escaped here, because Plotly renders a subset of HTML in labels.
 """
 
@@ -22,7 +22,7 @@ MAX_SAMPLES = 400
 """Dots of one box."""
 
 SERIES = 8
-"""Number of series colours the page knows; later series repeat them with another dash."""
+"""Number of series colors the page knows; later series repeat them with another dash."""
 DASHES = ("solid", "dash", "dot")
 LABELS = {
     "val_top1": ("Validation top-1", "%"),

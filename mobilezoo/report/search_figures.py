@@ -9,7 +9,7 @@ from mobilezoo.search.records import SearchResult, TrialRecord
 
 
 def front_figure(search: SearchResult) -> Figure:
-    """Accuracy against latency of every finished network, coloured by reward, with the front and the target.
+    """Accuracy against latency of every finished network, colored by reward, with the front and the target.
 
     Networks of the front that were measured again are drawn there too.
     """

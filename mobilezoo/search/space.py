@@ -92,10 +92,12 @@ class StageSpace(Record):
         for name in ("block", "kernel", "attention", "skip", "width", "depth"):
             if not getattr(self, name):
                 raise ValueError(f"at least one choice for {name!r}: the space is empty")
+        # Values that a block can be built with.
         if any(k not in KERNELS for k in self.kernel):
             raise ValueError(f"kernel sizes out of {list(KERNELS)}, got {list(self.kernel)}")
         if any(c < 1 for c in self.width) or any(d < 1 for d in self.depth) or any(e < 1 for e in self.expansion):
             raise ValueError("width, depth and expansion of at least 1")
+        # Choices that no block of the stage has are refused: they would be genes without effect.
         expanding = [block for block in self.block if block in EXPANDING]
         if expanding and not self.expansion:
             raise ValueError(f"ratios in 'expansion' for block {expanding[0]!r}")
@@ -103,6 +105,7 @@ class StageSpace(Record):
             raise ValueError(f"no 'expansion': none of the blocks {list(self.block)} expands")
         if not set(self.block) & set(ATTENDING) and self.attention != ("none",):
             raise ValueError(f"no 'attention': none of the blocks {list(self.block)} has any")
+        # Mixers split their channels into heads, the smallest of which has eight.
         odd = [width for width in self.width if width % 8]
         if odd and set(self.block) & set(MIXERS):
             raise ValueError(f"widths of a stage with mixers that are multiples of 8, got {odd[0]}")
@@ -124,6 +127,7 @@ class Space(Record):
     def _consistent(self) -> Self:
         if not self.resolution or not self.stages:
             raise ValueError("at least one resolution and one stage: the space is empty")
+        # The smallest input must leave one pixel after all strides, the stem's 2 included.
         stride = 2 * math.prod(stage.stride for stage in self.stages)
         small = [r for r in self.resolution if r < stride]
         if small:

@@ -17,7 +17,7 @@ from mobilezoo.train import build
 from mobilezoo.train.compile import prepare_forward
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.distributed import device_of, require_same_data
-from mobilezoo.train.export_hooks import ExportHooks, fake_quantised
+from mobilezoo.train.export_hooks import ExportHooks, fake_quantized
 from mobilezoo.train.step import TrainState
 from mobilezoo.train.weight_sharing import SharedWeights, check_weight_sharing
 
@@ -55,8 +55,8 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None, export_hooks: Expo
         from mobilezoo.train.distill import Teacher
 
         teacher = Teacher(settings.distill, classes, prep).to(device)
-    quantised = (
-        fake_quantised(network, config, resolution, device, ranks, export_hooks or ExportHooks())
+    quantized = (
+        fake_quantized(network, config, resolution, device, ranks, export_hooks or ExportHooks())
         if settings.qat
         else None
     )
@@ -66,7 +66,7 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None, export_hooks: Expo
         prep=prep,
         labels=fit.labels,
         network=network,
-        forward=quantised or prepare_forward(network, config, device, resolution, ranks),
+        forward=quantized or prepare_forward(network, config, device, resolution, ranks),
         optimizer=optimizer,
         schedule=build.build_schedule(optimizer, settings, max(1, len(train_batches) // settings.accumulate)),
         mixup_fn=mixup_fn,
@@ -80,7 +80,7 @@ def assemble(config: TrainConfig, ranks: Ranks | None = None, export_hooks: Expo
         images=(_size(fit), _size(held_out)),
         cache=fit.cache,
         left_out=tuple(line for line in (fit.left_out, held_out.left_out) if line),
-        quantised=quantised,
+        quantized=quantized,
         ranks=ranks,
     )
 

@@ -42,7 +42,7 @@ class RunState:
     """Images per update when this was saved, over all processes."""
 
     ranges: dict[str, torch.Tensor] = field(default_factory=dict)
-    """What fake quantisation has learned; empty without it."""
+    """What fake quantization has learned; empty without it."""
 
     @property
     def name(self) -> str:

@@ -108,6 +108,6 @@ def _checkpoint_activations(network: nn.Module, name: str) -> None:
 
 def _sync_batch_norms(network: nn.Module, device: torch.device) -> None:
     if device.type != "cuda":
-        raise ConfigError("train.sync_bn=true needs GPUs: torch has no synchronised batch norm on CPU")
+        raise ConfigError("train.sync_bn=true needs GPUs: torch has no synchronized batch norm on CPU")
     for name, child in list(network.named_children()):
         setattr(network, name, nn.SyncBatchNorm.convert_sync_batchnorm(child))

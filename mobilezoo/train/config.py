@@ -90,7 +90,7 @@ class Distill(Record):
     resolution: Resolution | None = Field(
         default=None, description="teacher's input, 224 or 192x256 (height x width); null feeds the student's"
     )
-    normalised: bool = Field(default=True, description="false: the teacher wants plain 0..1 pixels")
+    normalized: bool = Field(default=True, description="false: the teacher wants plain 0..1 pixels")
 
 
 class TrainSettings(Record):
@@ -127,7 +127,7 @@ class TrainSettings(Record):
     ema: Ema | None = None
     distill: Distill | None = None
     qat: bool = Field(
-        default=False, description="fake quantisation (PT2E); ends in int8 files, start from a checkpoint"
+        default=False, description="fake quantization (PT2E); ends in int8 files, start from a checkpoint"
     )
     export_every: int | None = Field(
         default=None, gt=0, le=MOST_EPOCHS, description="epochs between exported and scored files"
@@ -136,12 +136,12 @@ class TrainSettings(Record):
     export_precision: tuple[str, ...] = Field(default=("fp32",), description="precisions of export_every")
 
     @model_validator(mode="after")
-    def _trains_quantised(self) -> "TrainSettings":
+    def _trains_quantized(self) -> "TrainSettings":
         clash = {"ema": self.ema, "distill": self.distill, "compile": self.compile, "amp": self.amp != "none",
                  "checkpoint_activations": self.checkpoint_activations}  # fmt: skip
         named = [key for key, value in clash.items() if value]
         if self.qat and named:
-            raise ValueError(f"qat without {', '.join(named)}: fake quantisation trains the plain network in float32")
+            raise ValueError(f"qat without {', '.join(named)}: fake quantization trains the plain network in float32")
         return self
 
     @model_validator(mode="after")

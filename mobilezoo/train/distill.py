@@ -82,7 +82,7 @@ class Teacher(nn.Module):
         """The weighted loss [scalar] for the student's logits [B, K], or its features [B, D] where they are taught."""
         config = self.config
         with torch.no_grad():
-            if not config.normalised:
+            if not config.normalized:
                 x_bchw = x_bchw * self.std + self.mean
             if config.resolution and x_bchw.shape[2:] != config.resolution:
                 x_bchw = F.interpolate(x_bchw, size=config.resolution, mode="bicubic", antialias=True)
@@ -102,7 +102,7 @@ class Teacher(nn.Module):
 
 
 def similarity_loss(student_bd: torch.Tensor, teacher_bd: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the two batches' row-normalised similarities [B, B] (equations 1 to 4)."""
+    """Mean squared difference of the two batches' row-normalized similarities [B, B] (equations 1 to 4)."""
     with torch.autocast(student_bd.device.type, enabled=False):
         ours, theirs = (F.normalize(x.float() @ x.float().T, dim=1) for x in (student_bd, teacher_bd))
         return F.mse_loss(ours, theirs)

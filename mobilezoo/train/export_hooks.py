@@ -1,4 +1,4 @@
-"""What a run borrows from the packages above this one: fake quantisation, and exports while it goes on."""
+"""What a run borrows from the packages above this one: fake quantization, and exports while it goes on."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -26,7 +26,7 @@ NOT_SHAPING = ("in_chans", "num_classes", "pretrained_cfg", "pretrained_cfg_over
 class ExportHooks:
     """`mobilezoo train` passes them in."""
 
-    fake_quantised: Callable[[nn.Module, torch.Tensor], Any] | None = None
+    fake_quantized: Callable[[nn.Module, torch.Tensor], Any] | None = None
     """(network, example batch) → the module that trains in its place (`train.qat`)."""
     write_int8: Callable[[Any, Checkpoint, Path], list[str]] | None = None
     """(that module at the end, record of the best weights, run folder) → lines to say."""
@@ -74,7 +74,7 @@ def export_if_due(
     return metrics
 
 
-def fake_quantised(
+def fake_quantized(
     network: nn.Module,
     config: TrainConfig,
     resolution: Size,
@@ -82,9 +82,9 @@ def fake_quantised(
     ranks: Ranks,
     hooks: ExportHooks,
 ) -> Any:
-    """The network with fake quantisation. Raises ConfigError where it cannot be trained that way."""
-    if hooks.fake_quantised is None:
+    """The network with fake quantization. Raises ConfigError where it cannot be trained that way."""
+    if hooks.fake_quantized is None:
         raise ConfigError("train.qat=true needs the export package: start with `mobilezoo train`")
     if ranks.world > 1 or config.tune != "all":
         raise ConfigError("train.qat=true trains the whole network in one process: leave torchrun and tune out")
-    return hooks.fake_quantised(network, torch.zeros(2, config.in_chans, *resolution, device=device))
+    return hooks.fake_quantized(network, torch.zeros(2, config.in_chans, *resolution, device=device))

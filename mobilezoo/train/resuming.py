@@ -40,7 +40,7 @@ def snapshot(state: TrainState, progress: Progress, config: TrainConfig) -> RunS
         step=len(progress.losses),
         losses=tuple(progress.losses),
         global_batch=global_batch(config, state),
-        ranges=state.quantised.ranges() if state.quantised is not None else {},
+        ranges=state.quantized.ranges() if state.quantized is not None else {},
     )
 
 
@@ -58,8 +58,8 @@ def restore(state: TrainState, saved: RunState) -> None:
         state.ema.module.load_state_dict(saved.ema)
     state.optimizer.load_state_dict(saved.optimizer)
     state.scaler.load_state_dict(saved.scaler)
-    if state.quantised is not None:
-        state.quantised.load_ranges(saved.ranges)
+    if state.quantized is not None:
+        state.quantized.load_ranges(saved.ranges)
 
 
 def load_state(folder: RunFolder) -> tuple[RunState | None, list[str]]:

@@ -54,8 +54,8 @@ class TrainState:
     ranks: Ranks = field(default_factory=Ranks)
     micro_batches: int = 1
     """Micro-batches per batch; doubled when a batch does not fit the memory."""
-    quantised: Any | None = None
-    """`network` with fake quantisation, which is then what learns and what is scored."""
+    quantized: Any | None = None
+    """`network` with fake quantization, which is then what learns and what is scored."""
 
 
 class NotFiniteError(Exception):
@@ -68,8 +68,8 @@ class NotFiniteError(Exception):
 
 def train_mode(state: TrainState, config: TrainConfig) -> None:
     """Everything learns, or the head only."""
-    if state.quantised is not None:
-        state.quantised.train()
+    if state.quantized is not None:
+        state.quantized.train()
     if config.tune == "all":
         state.network.train()
     else:

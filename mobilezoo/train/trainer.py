@@ -88,8 +88,8 @@ def train(
                         bar.line(f"{images} small copies in {state.cache.folder}: {size / 1e6:.0f} MB")
                     if on_epoch is not None:
                         on_epoch(progress.epoch, row["val_top1"])
-            if state.quantised is not None and export_hooks.write_int8 is not None:
-                for line in export_hooks.write_int8(state.quantised, best_record(folder), folder.path):
+            if state.quantized is not None and export_hooks.write_int8 is not None:
+                for line in export_hooks.write_int8(state.quantized, best_record(folder), folder.path):
                     bar.line(line)
             total([0.0], state.device, ranks)  # nobody reads the record before the first process has written it
         return best_record(folder)
@@ -110,6 +110,7 @@ def train_epoch(
 ) -> dict[str, float]:
     """The rest of an epoch after the updates in `progress.losses`; returns its training metrics."""
     settings, ranks = config.train, state.ranks
+    # A resumed epoch begins after the updates that its checkpoint holds.
     updates, first = updates_per_epoch(config, state), len(progress.losses)
     lr = _set_lr(state, progress.epoch * updates + max(first - 1, 0))
     train_mode(state, config)
@@ -122,6 +123,7 @@ def train_epoch(
         lr = _set_lr(state, update)
         # Nothing drawn before counts: a resumed run draws the same from here on.
         seed_all(settings.seed, update + 1, ranks.rank)
+        # Take the batches of one update; the time spent here is waiting for data.
         asked = time.perf_counter()
         try:
             taken = [next(batches) for _ in range(settings.accumulate)]
@@ -131,6 +133,7 @@ def train_epoch(
                 "images than its split says, or fewer than one batch"
             ) from None
         waited += time.perf_counter() - asked
+        # Forward, backward and optimizer step; a loss that is not finite ends the run with the layer it came from.
         try:
             loss = train_step(state, config, taken, update, bar.line)
         except NotFiniteError as error:
@@ -141,6 +144,7 @@ def train_epoch(
         images += ranks.world * sum(len(x) for x, _ in taken)
         elapsed = time.perf_counter() - started
         bar.step(progress.losses[-1], images / elapsed, waited / elapsed, memory_mb(state.device))
+        # Stop after a whole update, or save by count or by time.
         if stops:
             raise _save_and_stop(folder, config, state, progress, stop)
         if ranks.rank == 0 and _save_is_due(config, step + 1, updates, last_save):
@@ -166,7 +170,7 @@ def validate(config: TrainConfig, state: TrainState, on_batch: Callable[[], None
             on_batch()
             yield batch
 
-    network = (state.quantised or eval_model(state)).eval()
+    network = (state.quantized or eval_model(state)).eval()
     if isinstance(network, SharedWeights):
         network = network.scored(state.train_batches.epoch(0))
     with autocast(state.device, config.train.amp):

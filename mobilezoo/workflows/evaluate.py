@@ -153,7 +153,7 @@ def _weights_of(file: Path, record: Artifact, options: ModelOptions) -> tuple[st
     named = str(weights) if has_record(weights) else record.model
     prep = record.preprocessing
     files_own = {"resolution": record.input.resolution, "labels": record.labels}
-    if not record.foreign:  # others may normalise inside of the file
+    if not record.foreign:  # others may normalize inside of the file
         files_own |= {"mean": prep.mean, "std": prep.std}
     said.pop("preprocess", None)
     return named, ModelOptions(**{**files_own, **said, "checkpoint": None if named == str(weights) else weights})

@@ -99,7 +99,7 @@ def _go_on(folder: Path) -> str:
 
 
 def export_hooks_for(recipe: TrainConfig) -> "ExportHooks":
-    """Fake quantisation and exports for the recipes that ask for them; toolchains are told missing before any work."""
+    """Fake quantization and exports for the recipes that ask for them; toolchains are told missing before any work."""
     from mobilezoo.train.trainer import ExportHooks
     from mobilezoo_export import load_exporter
 
@@ -109,13 +109,13 @@ def export_hooks_for(recipe: TrainConfig) -> "ExportHooks":
     for target in settings.export_to if settings.export_every else ():
         load_exporter(target).require()
 
-    def fake_quantised(network: Any, example: Any) -> Any:
+    def fake_quantized(network: Any, example: Any) -> Any:
         from mobilezoo_export.quantize.qat import FakeQuantized
 
         return FakeQuantized(network, example)
 
     return ExportHooks(
-        fake_quantised=fake_quantised if settings.qat else None,
+        fake_quantized=fake_quantized if settings.qat else None,
         write_int8=lambda trained, record, folder: _write_int8(recipe, trained, record, folder),
         export=(lambda weights: _export_and_score(recipe, weights)) if settings.export_every else None,
     )

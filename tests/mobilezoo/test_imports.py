@@ -109,6 +109,45 @@ def test_a_circle_is_found() -> None:
     assert circles({"top": {"a"}, "a": {"leaf"}, "leaf": set()}) == []
 
 
+MANY_PARAMETERS = {
+    "export/mobilezoo_export/pipeline.py:export_model",
+    "latency/mobilezoo_latency/measuring.py:profile",
+    "mobilezoo/api.py:export",
+    "mobilezoo/report/page.py:build_report",
+}
+"""Functions that still take more than seven; the list may only become shorter."""
+
+
+def functions(file: Path) -> list[ast.FunctionDef | ast.AsyncFunctionDef]:
+    tree = ast.walk(ast.parse(file.read_text(encoding="utf-8")))
+    return [node for node in tree if isinstance(node, ast.FunctionDef | ast.AsyncFunctionDef)]
+
+
+def parameters(function: ast.FunctionDef | ast.AsyncFunctionDef) -> int:
+    """How many a function takes, `self` and `cls` left out, `*args` and `**kwargs` counted as one each."""
+    args = function.args
+    named = [a.arg for a in (*args.posonlyargs, *args.args, *args.kwonlyargs) if a.arg not in ("self", "cls")]
+    return len(named) + sum(a is not None for a in (args.vararg, args.kwarg))
+
+
+def test_no_function_outside_the_command_line_takes_more_than_seven_parameters() -> None:
+    files = [f for folder in ("mobilezoo", "export", "latency") for f in (ROOT / folder).rglob("*.py")]
+    files = [f for f in files if ROOT / "mobilezoo" / "cli" not in f.parents]
+    many = {f"{f.relative_to(ROOT)}:{one.name}" for f in files for one in functions(f) if parameters(one) > 7}
+    assert many == MANY_PARAMETERS
+
+
+def test_workflows_neither_print_nor_know_the_command_line() -> None:
+    for file in (ROOT / "mobilezoo" / "workflows").rglob("*.py"):
+        nodes = list(ast.walk(ast.parse(file.read_text(encoding="utf-8"))))
+        names = {alias.name for node in nodes if isinstance(node, ast.Import) for alias in node.names}
+        names |= {node.module for node in nodes if isinstance(node, ast.ImportFrom) and node.module}
+        assert not {name.split(".")[0] for name in names} & {"typer", "click", "rich"}, file.name
+        assert not {name for name in names if name.startswith("mobilezoo.cli")}, file.name
+        calls = [node.func for node in nodes if isinstance(node, ast.Call)]
+        assert not [call for call in calls if isinstance(call, ast.Name) and call.id == "print"], file.name
+
+
 def after(*commands: tuple[str, ...], cwd: Path | None = None) -> tuple[list[set[str]], str]:
     """(modules imported by the end of each command, what they printed), all in one fresh interpreter."""
     code = (

@@ -16,7 +16,7 @@ Affine = tuple[Tensor, Tensor]
 
 
 def affine_of(norm: nn.Module) -> Affine | None:
-    """What a BatchNorm computes in eval mode; None where it normalises with the batch's own statistics."""
+    """What a BatchNorm computes in eval mode; None where it normalizes with the batch's own statistics."""
     mean, var = _wide(norm, "running_mean"), _wide(norm, "running_var")
     if mean is None or var is None or not isinstance(norm.eps, float):
         return None

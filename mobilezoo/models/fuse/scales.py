@@ -59,6 +59,7 @@ def fold_scales(model: nn.Module, trace: Trace) -> int:
 
 def _fold_back(trace: Trace, step: Step, affine: Affine, dim: int = 1) -> bool:
     """Fold into what produced the step's input: a layer, or layers whose outputs are concatenated."""
+    # Walk up through steps that only move data, as long as nothing else reads them.
     token, dim = step.inputs[0], dim % len(step.shape)
     source = trace.producer(token)
     while source is not None and trace.uses[token] == 1 and (moved := _moved(source, dim, back=True)) is not None:
@@ -66,12 +67,14 @@ def _fold_back(trace: Trace, step: Step, affine: Affine, dim: int = 1) -> bool:
         source = trace.producer(token)
     if source is None or trace.uses[token] != 1:
         return False
+    # A concatenation over channels is folded into each of its inputs.
     parts = [source]
     if source.function in ("cat", "concat") and dim == 1 and 1 in source.constants:
         found = [trace.producer(part) for part in source.inputs if trace.uses[part] == 1]
         parts = [part for part in found if part is not None]
         if len(parts) != len(source.inputs):
             return False
+    # Every part must be a linear layer, used once, whose output channels are the scaled dimension.
     layers = [part.module for part in parts if part.module and trace.may_change(part.module, LINEARS)]
     layers = [layer for layer in layers if _channel_dim(layer, len(parts[0].result)) == dim]
     widths = [_width(layer) for layer in layers]
@@ -106,15 +109,18 @@ def _moved(step: Step, dim: int, back: bool) -> int | None:
     """Where a step that only moves or averages data takes dimension `dim` (or takes it from); None for other steps."""
     if step.module is not None or len(step.inputs) != 1 or len(step.outputs) != 1:
         return None
+    # Walking back, the known dimension is one of the result; walking forward, one of the input.
     before, after = (step.result, step.shape) if back else (step.shape, step.result)
     numbers = [c % len(step.shape) for c in step.constants if isinstance(c, int) and not isinstance(c, bool)]
     if step.function in _RESHAPES:
+        # A reshape keeps a dimension that has the same size and the same number of elements before it.
         places = [d for d, size in enumerate(after) if size == before[dim]]
         return next((d for d in places if math.prod(after[:d]) == math.prod(before[:dim])), None)
     if step.function in ("transpose", "swapaxes") and len(numbers) == 2:
         return {numbers[0]: numbers[1], numbers[1]: numbers[0]}.get(dim, dim)
     if step.function == "permute" and len(numbers) == len(step.shape):
         return numbers[dim] if back else numbers.index(dim)
+    # Pooling keeps batch and channels; a mean removes, or keeps as 1, the dimensions it is taken over.
     if step.function in _MEANS and step.function != "mean":
         return dim if dim < 2 else None
     if step.function == "mean" and numbers:

@@ -12,7 +12,7 @@ def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
     """Set the running statistics to the plain mean over `batches` (x [B, C, H, W]); returns `network` in eval mode.
 
     Shared weights have no statistics of their own: each network shifts and scales its maps differently. All layers are
-    estimated in one pass, in which each sees inputs normalised by the batch, as in training.
+    estimated in one pass, in which each sees inputs normalized by the batch, as in training.
     """
     network.eval()
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]

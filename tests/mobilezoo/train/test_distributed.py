@@ -13,7 +13,7 @@ from mobilezoo.errors import MobilezooError
 from mobilezoo.train.distributed import joined
 
 # A network without batch norm, and without drop path and mixing: with them, processes that see half a batch each
-# differ by nature (torch has no synchronised batch norm on CPU).
+# differ by nature (torch has no synchronized batch norm on CPU).
 SCRIPT = """
 import os, sys
 from pathlib import Path

@@ -79,7 +79,7 @@ def test_int8_files_after_qat_are_as_good_as_after_training_and_a_stopped_run_go
         return real(*args)
 
     monkeypatch.setattr(trainer, "train_step", stop)
-    export_hooks = ExportHooks(fake_quantised=export_hooks_for(config).fake_quantised)
+    export_hooks = ExportHooks(fake_quantized=export_hooks_for(config).fake_quantized)
     with pytest.raises(KeyboardInterrupt):
         trainer.train(config, tmp_path / "broken", show_progress=False, export_hooks=export_hooks)
     monkeypatch.setattr(trainer, "train_step", real)
