@@ -51,11 +51,21 @@ def bisect(
     calibration: Sequence[np.ndarray] = (),
     progress: Callable[[str], None] | None = None,
 ) -> Finding:
-    """The first layer whose output diverges from PyTorch beyond the precision's tolerance.
+    """Find the first layer whose output diverges from PyTorch beyond the precision's tolerance.
 
-    `images` are float32 NCHW as the model expects them. Assumes that a divergence lasts to the end, as errors do; a
-    layer that the target refuses counts as diverged. Raises ExportError when the network cannot be traced, and
-    MissingToolError without the toolchain.
+    Assumes that a divergence lasts to the end, as errors do; a layer that the target refuses counts as diverged.
+
+    Args:
+        network: takes float32 NCHW images.
+        spec: input, precision and options of the file.
+        target: an export target.
+        images: float32 NCHW, preprocessed; the first IMAGES of them are compared.
+        calibration: float32 NCHW batches for precisions that need them.
+        progress: called with a line of text before each probe.
+
+    Raises:
+        ExportError: the network cannot be traced.
+        MissingToolError: the target's toolchain is not installed.
     """
     exporter = load_exporter(target)
     exporter.require()

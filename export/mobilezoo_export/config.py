@@ -1,4 +1,4 @@
-"""What `mobilezoo export` is told, as data: which files to make of a network, and how they are proven."""
+"""Configuration of `mobilezoo export`: which files to make of a network, and how they are compared with it."""
 
 from pydantic import Field, field_validator
 

@@ -72,7 +72,7 @@ class Runner(ABC):
         return to_pixels(batch, self.pixels)
 
     def runtime_info(self) -> dict[str, str]:
-        """What the runtime really uses (`delegate`, `partitions`, ...), as far as it tells; latency records keep it."""
+        """Report what the runtime uses, as far as it is known: `delegate`, `partitions`, ..., for latency records."""
         return {}
 
     def run(self, batch: "np.ndarray") -> "np.ndarray":
@@ -156,7 +156,7 @@ class Exporter(ABC):
             require(module, self.extra)
 
     def unsupported_reason(self, model: "nn.Module", spec: ExportSpec) -> str | None:
-        """Why this model cannot be exported as `spec` says, or None. Raises MissingToolError."""
+        """Return why this model cannot be exported by `spec`, or None. Raises MissingToolError."""
         self.require()
         if spec.precision not in self.precisions:
             return f"{self.target} has no precision {spec.precision!r}: choose from {', '.join(self.precisions)}"

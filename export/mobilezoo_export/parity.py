@@ -13,7 +13,15 @@ UNLIMITED = sys.float_info.max
 
 
 def measure_parity(reference: np.ndarray, logits: np.ndarray, *, precision: str, inputs: str, ran_in: str) -> Parity:
-    """Compare logits of shape (images, classes). A file that gives NaN or another shape differs without limit."""
+    """Compare a file's logits with PyTorch's. NaN or another shape gives an infinite difference.
+
+    Args:
+        reference: PyTorch's logits [images, classes].
+        logits: the file's logits, same shape.
+        precision: of the file, for the record.
+        inputs: source of the images, for the record.
+        ran_in: runtime that computed `logits`, for the record.
+    """
     reference = reference.astype(np.float64)
     logits = logits.astype(np.float64)
     limit = tolerance_for(precision)

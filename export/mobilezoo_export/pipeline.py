@@ -51,12 +51,29 @@ def export_model(
     finished: Callable[[ExportResult], None] | None = None,
     converters: Converters | None = None,
 ) -> list[ExportResult]:
-    """Export a network to every target and precision; one result each, in order.
+    """Export a network to every target and precision.
 
-    `images` and `calibration` are iterables of float32 NCHW batches; without `images`, parity is measured on crops of
-    real photographs. `isolate` gives each converter its own process; `converters` are such processes, kept open by the
-    caller for many networks. `finished` hears of every result at once. Raises ExportError when the network cannot be
-    traced and UnknownNameError for a target; what one target cannot do is in its result instead.
+    Args:
+        network: takes float32 NCHW images, returns logits [N, classes].
+        spec: name, input and options of the files; its precision is replaced by each of `precisions`.
+        targets: names or places of export targets.
+        precisions: fp32, fp16, int8, ...
+        out_dir: folder of the files.
+        images: float32 NCHW batches for parity; by default crops of real photographs.
+        images_name: source of `images`, for the record.
+        calibration: float32 NCHW batches for precisions that need them.
+        overwrite: replace files that exist.
+        isolate: run each converter in a process of its own.
+        progress: called with (target, precision) before each export.
+        finished: called with each result as soon as it is known.
+        converters: processes that the caller keeps open for many networks.
+
+    Returns:
+        One result per target and precision, in order; what a target cannot do is a result with the reason.
+
+    Raises:
+        ExportError: the network cannot be traced.
+        UnknownNameError: no such target.
     """
     exporters = {target: load_exporter(target) for target in targets}
     batch, source = _parity_images(spec, images, images_name)

@@ -1,4 +1,4 @@
-"""What `mobilezoo profile` is told, as data: on what device, how, and what names are exported to."""
+"""Configuration of `mobilezoo profile`: device, protocol, and the format that named models are exported to."""
 
 from pydantic import Field, field_validator
 

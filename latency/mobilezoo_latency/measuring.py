@@ -22,12 +22,22 @@ def profile(
     threads: int | None = None,
     reuse_noisy: bool = False,
 ) -> LatencyReport:
-    """Latency of one exported file on one device; a quiet result of the same three keys is not measured again.
+    """Measure the latency of one exported file on one device, or return the kept quiet result of equal keys.
 
-    With `reuse_noisy` a noisy one is not either: for long series, which must come to an end on a busy machine.
+    A noisy measurement is repeated up to `protocol.max_repeats` times and then marked.
 
-    The report is kept in `store` (by default the user's) and says `cached=True` when it comes from there; a noisy
-    measurement is repeated up to `protocol.max_repeats` and then marked. Raises MobilezooError.
+    Args:
+        artifact: the exported file.
+        device: a device, its name, or its YAML.
+        protocol: a protocol or its name.
+        use_cache: return a kept result of this file, device and protocol, marked `cached`.
+        store: database of results; by default the user's.
+        allow_folded: also measure files whose zero norms let converters drop branches.
+        threads: replaces the protocol's threads.
+        reuse_noisy: return kept noisy results too, so that a long series ends on a busy machine.
+
+    Raises:
+        MobilezooError: the file, device or protocol cannot be used, or the measurement failed.
     """
     file = load_artifact(artifact)
     if not allow_folded:
@@ -93,7 +103,16 @@ def compare(
 ) -> Comparison:
     """Time two artifacts in turns (A B B A, so that a steady drift cancels), each in a process of its own.
 
-    Each turn holds the protocol's samples divided by `turns`. Raises DeviceError where the device cannot interleave.
+    Args:
+        a: an exported file.
+        b: the file that is compared with it.
+        device: a device, its name, or its YAML.
+        protocol: a protocol or its name; each turn takes its samples divided by `turns`.
+        turns: pairs of measurements.
+        allow_folded: also measure files whose zero norms let converters drop branches.
+
+    Raises:
+        DeviceError: the device cannot interleave two files.
     """
     from mobilezoo_latency.host import HostDevice
     from mobilezoo_latency.session import WorkerSession
