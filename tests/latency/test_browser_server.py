@@ -13,7 +13,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilezoo.artifacts import Protocol
+from mobilezoo.artifacts import InputSpec, Protocol
 from mobilezoo.errors import ConfigError, DeviceError
 from mobilezoo_latency import load_device
 from mobilezoo_latency.browser import limits, messages
@@ -169,7 +169,7 @@ def test_one_address_holds_only_so_many_connections(server, monkeypatch):
 def test_a_result_may_be_as_long_as_its_job_lets_it(server):
     assert post(server, "result", encoded(result())) == 413  # no job
     post(server, "hello", encoded(HELLO))
-    job = job_of(1, "onnx", "a", (1,), QUICK)
+    job = job_of(1, "onnx", "a", InputSpec(shape=(1,)), QUICK)
     server.give(job)
     assert post(server, "result", encoded(result(error="x" * result_bytes(job)))) == 413
     assert post(server, "result", encoded(result(samples_ms=[1.23456789012345e-5] * 4))) == 204
@@ -180,7 +180,7 @@ def test_a_result_may_be_as_long_as_its_job_lets_it(server):
     "tier", [Protocol(), Protocol(min_s=1800.0, min_runs=64), Protocol(min_runs=400_000, min_s=0.0)]
 )
 def test_the_longest_result_of_a_job_fits_its_cap_and_the_parsers_bounds(tier):
-    job = job_of(1, "onnx", "a", (1,), tier)
+    job = job_of(1, "onnx", "a", InputSpec(shape=(1,)), tier)
     most = sum(piece["most"] for piece in job["slices"])
     assert most <= messages.MAX_SAMPLES
     assert result_bytes(job) <= 30_000_000
@@ -191,7 +191,7 @@ def test_the_longest_result_of_a_job_fits_its_cap_and_the_parsers_bounds(tier):
 
 def test_a_protocol_of_more_than_can_be_reported_is_one_line():
     with pytest.raises(DeviceError, match="more than a browser can report"):
-        job_of(1, "onnx", "a", (1,), Protocol(min_runs=10_000_000))
+        job_of(1, "onnx", "a", InputSpec(shape=(1,)), Protocol(min_runs=10_000_000))
 
 
 @pytest.mark.parametrize(
@@ -259,7 +259,7 @@ def test_progress_is_one_of_three_stages():
 def test_a_result_holds_what_its_job_asked_for(samples, slices, good):
     pieces = [{"start_s": 0.0, "samples": count, "sentinel_ms": 1.0} for count in slices]
     found = parse_message("result", encoded(result(samples_ms=samples, slices=pieces)))
-    assert usable(found, job_of(1, "onnx", "a", (1,), QUICK)) is good
+    assert usable(found, job_of(1, "onnx", "a", InputSpec(shape=(1,)), QUICK)) is good
 
 
 METHODS = ["GET", "GET", "POST", "POST", "HEAD", "PUT", "OPTIONS", "", "G\x00T", "get"]

@@ -261,6 +261,7 @@ class Hub(BaseHTTPRequestHandler):
         self.send_file(body=True) if "/resolve/" in self.path else self.answer({"id": "me/net", "sha": "0" * 40})
 
 
+@pytest.mark.slow
 def test_push_and_pull_through_a_stand_in_hub(checkpoint: Path, tmp_path: Path) -> None:
     Hub.files.clear()
     server = ThreadingHTTPServer(("127.0.0.1", 0), Hub)
