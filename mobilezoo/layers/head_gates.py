@@ -63,8 +63,8 @@ def strongest(gates: Tensor, count: int) -> Tensor:
     _, channels, height, width = gates.shape
     rows = gates.permute(0, 2, 3, 1).reshape(-1, height * width, channels)
     larger = rows.reshape(-1, height * width, 1, channels) - rows.reshape(-1, height * width, channels, 1)
-    larger = ((larger * STEEP).clamp(-1, 1) * STEEP).clamp(0, 1).mean(dim=-1) * float(channels)
-    kept = (float(count) - larger).clamp(0, 1)
+    larger = ((larger * STEEP).clamp(-1, 1) * STEEP).relu().clamp(-1, 1).mean(dim=-1) * float(channels)
+    kept = (float(count) - larger).relu().clamp(-1, 1)  # XNNPACK knows -1 to 1, not 0 to 1
     return kept.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
