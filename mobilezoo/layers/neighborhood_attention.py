@@ -114,18 +114,25 @@ class NeighborhoodAttention(nn.Module):
         return fused
 
 
-class Tiles:
+class Cuts:
+    """Where one side of a map is cut, with overlaps: `keys` positions from each of `starts` on."""
+
+    def __init__(self, side: int, keys: int, starts: list[int]) -> None:
+        self.side, self.keys, self.starts, self.count = side, keys, starts, len(starts)
+
+
+class Tiles(Cuts):
     """How one side of a map is cut: `count` tiles of `size` queries, each with `keys` keys from `starts` on.
 
     A side of up to two windows stays whole.
     """
 
     def __init__(self, side: int, kernel: int) -> None:
-        self.side, self.kernel = side, kernel
+        self.kernel = kernel
         self.size = side if side <= 2 * kernel else kernel
-        self.count = -(-side // self.size)
-        self.keys = min(side, self.size + kernel - 1)
-        self.starts = [min(max(self.size * i - kernel // 2, 0), side - self.keys) for i in range(self.count)]
+        keys = min(side, self.size + kernel - 1)
+        starts = [min(max(first - kernel // 2, 0), side - keys) for first in range(0, side, self.size)]
+        super().__init__(side, keys, starts)
 
     def steps(self, device: torch.device) -> tuple[Tensor, Tensor]:
         """[tiles, queries, keys]: index into the position table, and whether the query's window holds the key."""
@@ -147,7 +154,7 @@ def neighbors(side: int, kernel: int, dilation: int, device: torch.device) -> tu
     return phase[:, None] + dilation * keys, keys - place[:, None] + kernel - 1
 
 
-def spread(x: Tensor, tall: Tiles, wide: Tiles) -> Tensor:
+def spread(x: Tensor, tall: Cuts, wide: Cuts) -> Tensor:
     """The keys of all tiles, overlaps copied: [b, H, W, c] → [b·m, keys, c]."""
     c = x.shape[-1]
     if tall.count > 1:

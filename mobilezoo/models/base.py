@@ -62,6 +62,7 @@ FAMILIES: Registry[Any] = Registry(
         "illama": "mobilezoo.models.illama",
         "favit": "mobilezoo.models.favit",
         "moh": "mobilezoo.models.moh",
+        "halonet": "mobilezoo.models.halonet",
     },
     _is_family,
     "Config (a ModelConfig), build and from_official",
