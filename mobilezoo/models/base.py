@@ -63,6 +63,7 @@ FAMILIES: Registry[Any] = Registry(
         "favit": "mobilezoo.models.favit",
         "moh": "mobilezoo.models.moh",
         "halonet": "mobilezoo.models.halonet",
+        "fastvit": "mobilezoo.models.fastvit",
     },
     _is_family,
     "Config (a ModelConfig), build and from_official",

@@ -15,13 +15,18 @@ CASES = [
     pytest.param("sehalonet33ts", "sehalonet33ts", 256, marks=pytest.mark.slow),
     pytest.param("halonet50ts", "halonet50ts", 256, marks=pytest.mark.slow),
     pytest.param("haloregnetz_b", "haloregnetz_b", 224, marks=pytest.mark.slow),
+    pytest.param("fastvit_t8", "fastvit_t8", 64),
+    pytest.param("fastvit_sa12", "fastvit_sa12", 96, marks=pytest.mark.slow),
+    pytest.param("fastvit_ma36", "fastvit_ma36", 64, marks=pytest.mark.slow),
+    pytest.param("fastvit_mci0", "fastvit_mci0", 64, marks=pytest.mark.slow),
+    pytest.param("fastvit_mci3", "fastvit_mci3", 64, marks=pytest.mark.slow),
 ]
 """Our name, timm's, and the side of an image that timm's takes."""
 
 
 def _theirs(name: str) -> nn.Module:
     torch.manual_seed(0)
-    model: nn.Module = timm.create_model(name)
+    model: nn.Module = timm.create_model(name, num_classes=1000)
     return randomize_norms(model).eval()
 
 
