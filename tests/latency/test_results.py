@@ -201,8 +201,9 @@ def test_percentiles_of_estimates_are_nowhere(store, tmp_path, capsys, monkeypat
     """Neither in JSON nor in CSV, tables, pages or the figures of `profile`; none is known of one number."""
     from mobilezoo.artifacts import Counts
     from mobilezoo.cli import latency
+    from mobilezoo.cli.profile import print_reports
     from mobilezoo.report import build_report
-    from mobilezoo.workflows.profile import print_reports, report_dict
+    from mobilezoo.workflows.profile import report_dict
 
     (report,) = [r for _, r in store.rows() if r.model == "d"]
     assert set(report_dict(report)["summary"]) == {"median_ms", "ci_low_ms", "ci_high_ms"}

@@ -422,4 +422,4 @@ def test_a_quantized_network_of_others_has_the_loss_of_its_probabilities(shared:
     found = evaluate_file(file, source, classes="imagenet-1k")
     assert (found.output, found.images, found.parity) == ("probabilities", 334, "not proven here")
     assert found.top1 == pytest.approx(89.2, abs=0.7)
-    assert found["loss"] == pytest.approx(0.43, abs=0.02)  # as logits it is 6.11
+    assert found.loss == pytest.approx(0.43, abs=0.02)  # as logits it is 6.11
