@@ -4,53 +4,26 @@ import sys
 from collections.abc import Callable
 from pathlib import Path
 
-import numpy as np
 import pytest
 import torch
 from torch import nn
 
-from mobilezoo.artifacts import Artifact, load_record_of
-from mobilezoo.files import sha256_of
+from mobilezoo.testing import TargetConformance
 from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, export_model, load_exporter, load_runner
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.tolerances import TOLERANCES
 
 
-class Conformance:
-    target: str
+class Conformance(TargetConformance):
+    """The shipped suite on the network that all tests of exporters share."""
+
+    @pytest.fixture(scope="class")
+    def network(self, tiny: nn.Module) -> nn.Module:
+        return tiny
 
     @pytest.fixture(scope="class")
     def result(self, tiny_file: Callable[[str], ExportResult]) -> ExportResult:
         return tiny_file(self.target)
-
-    def test_file_is_named_after_model_and_precision(self, result: ExportResult) -> None:
-        assert result.path is not None
-        assert Path(result.path).name == f"tiny.fp32{load_exporter(self.target).suffix}"
-        assert Path(result.path).exists()
-
-    def test_record_describes_the_file(self, result: ExportResult) -> None:
-        assert result.path is not None
-        record = load_record_of(Artifact, result.path)
-        assert record == result.artifact
-        assert record.sha256 == sha256_of(Path(result.path))
-        assert record.labels == tuple("abcdefghij")
-        assert record.tools["torch"] == torch.__version__.split("+")[0]
-
-    def test_parity_is_measured_by_running_the_file(self, result: ExportResult) -> None:
-        assert result.artifact is not None
-        parity = result.artifact.parity
-        assert parity is not None
-        assert parity.images == 64
-        assert parity.relative < 1e-4
-        assert parity.top1_agreement == 1.0
-
-    def test_runner_takes_any_number_of_images(self, result: ExportResult, tiny: nn.Module) -> None:
-        assert result.path is not None
-        images = np.random.default_rng(1).standard_normal((3, 3, 14, 14)).astype(np.float32)
-        logits = load_runner(result.path).run(images)
-        assert logits.shape == (3, 10)
-        with torch.no_grad():
-            np.testing.assert_allclose(logits, tiny(torch.from_numpy(images)).numpy(), rtol=1e-3, atol=1e-4)
 
 
 class TestOnnx(Conformance):

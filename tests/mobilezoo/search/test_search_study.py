@@ -107,26 +107,6 @@ def test_a_search_leaves_a_record_a_front_and_yamls_that_are_its_networks(tmp_pa
     assert json.loads((tmp_path / "search.json").read_text())["schema_version"] == 1
 
 
-@pytest.mark.parametrize(
-    ("engine", "goal"), [*((e, "reward") for e in engines_for("reward")), *((e, "front") for e in engines_for("front"))]
-)
-def test_a_resumed_search_equals_an_unbroken_one(engine: str, goal: str, tmp_path: Path) -> None:
-    wanted = config(engine=engine, goal=goal, trials=14)
-    unbroken = Judge().search(wanted, tmp_path / "a")
-    Judge().search(wanted, tmp_path / "b", trials=5)
-    stopped = Judge()
-
-    def stop(candidate: Candidate) -> float:
-        if len(stopped.trained) == 2:
-            raise KeyboardInterrupt
-        return stopped.evaluate(candidate)
-
-    with pytest.raises(KeyboardInterrupt):
-        search(wanted, stop, stopped.measure, tmp_path / "b")
-    resumed = Judge().search(wanted, tmp_path / "b")
-    assert outcome(resumed) == outcome(unbroken)
-
-
 def test_the_best_reward_told_is_that_of_the_whole_study(tmp_path: Path) -> None:
     wanted = config(engine="random")
     Judge().search(wanted, tmp_path, trials=5)

@@ -1,0 +1,131 @@
+"""What every network family must do: timm's contract, and ours for small inputs and half precision."""
+
+from pathlib import Path
+from typing import Any, ClassVar
+
+import pytest
+import timm
+import torch
+from torch import nn
+
+import mobilezoo
+from mobilezoo.errors import ConfigError, InputSizeError
+from mobilezoo.models.randomize import randomize_norms
+
+
+class FamilyConformance:
+    """Subclass it as `class TestMine(FamilyConformance)` and name a network; pytest runs what is inherited."""
+
+    model: ClassVar[str | Path]
+    """Zoo name or YAML of the family's smallest network."""
+    strides: ClassVar[tuple[int, ...]]
+    """Of its feature maps, in pixels."""
+    smallest: ClassVar[int] = 1
+    """Least side of an input in pixels."""
+    patches: ClassVar[int | None] = None
+    """Stages, from the first, that cut maps into unpadded patches, where an odd row is left out; None: all pad."""
+    drop_path: ClassVar[bool] = True
+    """Whether the family takes `drop_path_rate`."""
+    sizes: ClassVar[tuple[tuple[int, int], ...]] = ((224, 224), (193, 161))
+    """(height, width) of the inputs that features are taken of."""
+
+    def create(self, **kwargs: Any) -> Any:
+        return mobilezoo.create_model(self.model, **kwargs)
+
+    def test_features_have_the_declared_strides_and_channels(self) -> None:
+        model = self.create(features_only=True).eval()
+        assert tuple(model.feature_info.reduction()) == self.strides
+        for size in self.sizes:
+            with torch.no_grad():
+                maps = model(torch.randn(1, 3, *size))
+            assert [m.shape[1] for m in maps] == model.feature_info.channels()
+            assert [tuple(m.shape[2:]) for m in maps] == self.map_sizes(*size)
+
+    def map_sizes(self, *size: int) -> list[tuple[int, ...]]:
+        """Sizes of the feature maps of an input."""
+        first = self.strides[0]
+        found = [tuple((side if self.patches is not None else side + first - 1) // first for side in size)]
+        for i in range(1, len(self.strides)):
+            spare = 0 if i < (self.patches or 0) else 1
+            halved = tuple((side + spare) // 2 for side in found[-1])
+            found.append(halved if self.strides[i] > self.strides[i - 1] else found[-1])
+        return found
+
+    def test_it_takes_timms_arguments(self) -> None:
+        name = str(self.model)
+        create = timm.create_model if timm.is_model(name) else mobilezoo.create_model
+        model = create(name, num_classes=5, in_chans=1).eval()
+        with torch.no_grad():
+            assert model(torch.randn(2, 1, 96, 96)).shape == (2, 5)
+        pyramid: Any = create(name, features_only=True, out_indices=(0, 2), in_chans=4)
+        assert [m.shape[0] for m in pyramid.eval()(torch.randn(1, 4, 96, 96))] == [1, 1]
+
+    def test_stochastic_depth_acts_in_training_only(self) -> None:
+        if not self.drop_path:
+            with pytest.raises(ConfigError, match="drop_path_rate is not part of"):
+                self.create(drop_path_rate=0.5)
+            return
+        torch.manual_seed(0)
+        model = randomize_norms(self.create(drop_path_rate=0.5, drop_rate=0.0))
+        x = torch.randn(2, 3, 96, 96)
+        with torch.no_grad():
+            model.train()
+            for module in model.modules():
+                if isinstance(module, nn.BatchNorm2d | nn.BatchNorm1d):
+                    module.eval()
+            assert any(not torch.equal(model(x), model(x)) for _ in range(5))
+            model.eval()
+            assert torch.equal(model(x), model(x))
+
+    def test_heads_can_be_left_out_and_exchanged(self) -> None:
+        model = self.create(num_classes=0).eval()
+        x = torch.randn(2, 3, 96, 96)
+        with torch.no_grad():
+            pooled = model(x)
+            features = model.forward_features(x)
+            assert features.shape[:2] == (2, model.num_features)
+            assert torch.equal(model.forward_head(features), pooled)
+            model.reset_classifier(7)
+            assert model(x).shape == (2, 7)
+            assert pooled.shape == model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+
+    def test_layer_groups_cover_every_parameter_once(self) -> None:
+        from timm.models import group_parameters
+
+        model = self.create()
+        groups = group_parameters(model, model.group_matcher())
+        named = [n for members in groups.values() for n in members]
+        assert sorted(named) == sorted(n for n, _ in model.named_parameters())
+        assert len(groups) > 3
+
+    def test_checkpointing_changes_no_gradient(self) -> None:
+        torch.manual_seed(0)
+        rates = {"drop_rate": 0.0, "drop_path_rate": 0.0}
+        model: Any = randomize_norms(self.create(num_classes=3, **rates)).train()
+        x = torch.randn(4, 3, 96, 96)
+
+        def gradient() -> torch.Tensor:
+            model.zero_grad()
+            model(x).square().mean().backward()
+            return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+
+        plain = gradient()
+        model.set_grad_checkpointing(True)
+        torch.testing.assert_close(gradient(), plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
+
+    def test_small_inputs_are_right_or_refused(self) -> None:
+        model, side = randomize_norms(self.create()).eval(), self.smallest - 1
+        with torch.no_grad():
+            assert torch.isfinite(model(torch.randn(1, 3, self.smallest, self.smallest))).all()
+            if side:
+                told = f"input of {side}×{side} pixels is too small .*{self.smallest}×"
+                with pytest.raises(InputSizeError, match=told):
+                    model(torch.randn(1, 3, side, side))
+
+    def test_half_precision_on_a_cpu_is_close(self) -> None:
+        torch.manual_seed(0)
+        model = self.create().eval()
+        x = torch.randn(1, 3, 96, 96)
+        with torch.no_grad():
+            full, half = model(x), model.half()(x.half()).float()
+        assert (half - full).abs().max() <= 0.05 * full.std() + 1e-3
