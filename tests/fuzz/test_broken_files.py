@@ -4,7 +4,7 @@ from pathlib import Path
 
 import pytest
 
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
 
 COMMANDS = {
     "c02_intkey.pth": "convert FILE --model mnasnet_small",

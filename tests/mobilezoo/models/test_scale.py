@@ -7,7 +7,7 @@ from typing import Any
 import pytest
 from torch import nn
 
-from mobilezoo.cli import main
+from mobilezoo.cli.main import main
 from mobilezoo.errors import ConfigError
 from mobilezoo.models import create_model, list_models, load_model_config, scale
 from mobilezoo.models.bounds import check_numbers
