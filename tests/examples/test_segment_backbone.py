@@ -24,6 +24,7 @@ def example() -> ModuleType:
     return module
 
 
+@pytest.mark.slow
 def test_the_loss_falls_and_held_out_ink_is_found(example: ModuleType) -> None:
     torch.manual_seed(0)
     size = 96

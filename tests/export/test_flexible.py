@@ -96,6 +96,7 @@ def test_flexible_files_may_be_int8(target: str, tiny_spec: ExportSpec, tmp_path
     assert result.ok, result.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", "litert", *SLOW])
 def test_flexible_files_agree_at_other_sizes(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     network, spec = Convolutions(), flexible(tiny_spec, "both")
@@ -112,6 +113,7 @@ def test_flexible_files_agree_at_other_sizes(target: str, tiny_spec: ExportSpec,
         np.testing.assert_allclose(runner.output(), expected, atol=1e-4 * expected.std())
 
 
+@pytest.mark.slow
 def test_graphs_hold_no_sizes(tiny_spec: ExportSpec) -> None:
     spec = flexible(tiny_spec, "both")
     for network in (Convolutions(), Attention(), Coordinates()):

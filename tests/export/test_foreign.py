@@ -143,6 +143,7 @@ def exported(tiny_file: Callable[[str], ExportResult]) -> dict[str, Path]:
     return {target: Path(str(tiny_file(target).path)) for target in ("onnx", "litert", "coreml", "executorch")}
 
 
+@pytest.mark.slow
 def test_files_that_lost_their_record_tell_what_their_metadata_holds(exported, tiny_spec, tmp_path):
     for target, source in exported.items():
         lost = tmp_path / source.name

@@ -194,6 +194,7 @@ def test_an_unknown_target_and_wrong_images_are_one_line(
         export_model(tiny, tiny_spec, ["onnx"], ["fp32"], tmp_path, images=[])
 
 
+@pytest.mark.slow
 def test_a_process_of_its_own_gives_the_same_result_and_survives_a_crash(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -224,6 +225,7 @@ def test_a_process_of_its_own_gives_the_same_result_and_survives_a_crash(
     assert heard == results
 
 
+@pytest.mark.slow
 def test_a_converter_that_has_grown_is_replaced_before_the_next_network(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -111,6 +111,7 @@ def test_core_ml_refuses_an_unknown_system_and_int8_activations_before_ios17(
     assert "iOS17" in str(exporter.unsupported_reason(tiny, tiny_spec.model_copy(update={"precision": "w8a8"})))
 
 
+@pytest.mark.slow
 def test_litert_converts_once_for_all_precisions_and_anew_for_other_weights(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -146,6 +147,7 @@ class Padded(nn.Module):
         return self.last((self.second(wide) * 3 + wide[..., ::2, ::2]).mean((2, 3)))
 
 
+@pytest.mark.slow
 def test_a_pad_keeps_its_scale_in_an_int8_program(tiny_spec: ExportSpec, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, calibration = Padded().eval(), [sample_images(tiny_spec)]
@@ -158,6 +160,7 @@ def test_a_pad_keeps_its_scale_in_an_int8_program(tiny_spec: ExportSpec, tmp_pat
     assert result.artifact.parity.snr_db > 25
 
 
+@pytest.mark.slow
 def test_a_softmax_behind_a_convolution_keeps_its_axis(tiny_spec: ExportSpec, tmp_path: Path) -> None:
     """XNNPACK's passes would take it over the channels: `mobilezoo_export.passes.softmax`."""
     torch.manual_seed(0)

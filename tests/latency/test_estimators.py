@@ -77,6 +77,7 @@ def test_the_stated_error_is_about_the_error_on_new_networks(networks, predictor
     assert predictor.record.error_percent == pytest.approx(error, rel=0.4)
 
 
+@pytest.mark.slow
 def test_twenty_measurements_carry_a_predictor_to_another_device(networks, predictor):
     rows = [Measured(n, true_ms(n, speed=3.0)) for n in networks[100:120]]
     moved = train(rows, OTHER, source=predictor)

@@ -442,6 +442,7 @@ def ssh_device(sshd, launcher: str, tmp_path: Path, **changes: object) -> Remote
     return device
 
 
+@pytest.mark.slow
 def test_a_board_is_measured_over_a_real_ssh_connection(sshd, launcher, tiny_tflite, tmp_path):
     report = profile(tiny_tflite, ssh_device(sshd, launcher, tmp_path), QUICK, store=Store(tmp_path / "latency.db"))
     assert report.device.kind == "board"
@@ -601,6 +602,7 @@ def test_a_phone_is_measured_over_adb_and_the_second_time_nothing_is_pushed(adb,
     assert len(profile(tiny_tflite, phone(adb, launcher), QUICK, store=store, use_cache=False).samples_ms) == 5
 
 
+@pytest.mark.slow
 def test_a_phone_whose_cable_is_pulled_comes_back(adb, launcher, tiny_tflite):
     device = phone(adb, launcher)
     artifact = load_artifact(tiny_tflite)
@@ -714,6 +716,7 @@ def test_benchmark_model_gives_means_of_its_runs_and_the_delegate_it_used(
     assert "benchmark_model" in report.device.runtime
 
 
+@pytest.mark.slow
 def test_a_delegate_or_a_thread_count_that_was_not_obtained_is_an_error(adb, launcher, tiny_tflite):
     artifact = load_artifact(tiny_tflite)
     refused = with_runner(adb, launcher, "benchmark_model", BENCHMARK_MODEL.replace("THREADS", "1"), delegate="nnapi")
@@ -724,6 +727,7 @@ def test_a_delegate_or_a_thread_count_that_was_not_obtained_is_an_error(adb, lau
         threads.measure(artifact, QUICK)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(
     ("kind", "text", "target", "suffix", "ms", "load_ms"),
     [

@@ -250,6 +250,7 @@ def test_a_finished_network_stands_beside_what_the_search_said(records: dict[str
     assert re.search(r"net\.<wbr>tflite</code> <span class=\"mark failed\">changed", body)
 
 
+@pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: run `apt-get install chromium`")
 def test_a_browser_draws_and_prints_the_page_without_complaint(records: dict[str, Any], tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")

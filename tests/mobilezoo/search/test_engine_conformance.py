@@ -1,6 +1,14 @@
 """Every engine keeps the contract of `mobilezoo.testing.EngineConformance`; those of Optuna and ours alike."""
 
+import pytest
+
 from mobilezoo.search.engines import ENGINES
 from mobilezoo.testing import EngineConformance
 
-globals().update({f"Test_{name}": type(f"Test_{name}", (EngineConformance,), {"engine": name}) for name in ENGINES})
+QUICK = ("random", "evolution")
+"""Always tested; the others take seconds each."""
+
+for name in ENGINES:
+    suite = type(f"Test_{name}", (EngineConformance,), {"engine": name})
+    globals()[suite.__name__] = suite if name in QUICK else pytest.mark.slow(suite)
+del suite

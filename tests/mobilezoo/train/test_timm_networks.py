@@ -41,6 +41,7 @@ def stand_in(folder: Path, name: str = NAME) -> str:
     return f"model_args.pretrained_cfg_overlay={{file: {folder / 'pretrained.safetensors'}}}"
 
 
+@pytest.mark.slow
 def test_a_tuned_network_starts_from_timms_weights_and_serves_everywhere(tmp_path: Path) -> None:
     config = recipe(tmp_path, "pretrained=true", "tune=linear", stand_in(tmp_path), "model_args.global_pool=max")
     run = tmp_path / "run"

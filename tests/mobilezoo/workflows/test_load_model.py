@@ -105,6 +105,7 @@ def test_a_converted_timm_network_is_found_again_by_its_record(tmp_path: Path) -
     assert (loaded.name, classes_of(loaded.network)) == (TIMM, 2)
 
 
+@pytest.mark.slow
 def test_a_file_made_of_a_timm_network_is_scored_beside_the_same_weights(tmp_path: Path) -> None:
     average = {k: v + 0.01 for k, v in built(TIMM, num_classes=10).state_dict().items() if v.is_floating_point()}
     content = {"model": built(TIMM, num_classes=10).state_dict(), "ema": average}
