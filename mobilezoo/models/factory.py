@@ -16,9 +16,9 @@ from timm.models._builder import pretrained_cfg_for_features
 from timm.models._pretrained import PretrainedCfg
 from torch import nn
 
-from mobilezoo.errors import ConfigError
+from mobilezoo.errors import ConfigError, MobilezooError, first_line
 from mobilezoo.models.base import ModelConfig, family_module
-from mobilezoo.models.scale import within_memory
+from mobilezoo.models.scale import is_allocation, within_memory
 from mobilezoo.models.weights import channels_of, classes_of, official_to_ours
 
 SOURCES = ("url", "file", "state_dict", "hf_hub_id")
@@ -57,10 +57,10 @@ def _built(
     settings = {key: kwargs.pop(key, None) for key in LAYER_SETTINGS}
     kwargs = {**_sizes({**given, **overlay}), **{k: v for k, v in kwargs.items() if v is not None}}
     with set_layer_config(**settings):
-        network: nn.Module = family.build(config, **kwargs)
+        network = _network(family, config, kwargs)
         features = bool(kwargs.get("features_only"))
         plain = {k: v for k, v in kwargs.items() if k not in FEATURES}
-        whole = family.build(config, **plain) if features and pretrained else network
+        whole = _network(family, config, plain) if features and pretrained else network
     cfg = _resolved(config, whole, given, overlay)
     if pretrained:
         _load(whole, config, cfg, 0 if features else classes_of(whole), cache_dir)
@@ -70,6 +70,19 @@ def _built(
     described.pretrained_cfg = described.default_cfg = pretrained_cfg_for_features(cfg) if features else cfg
     described.pretrained_model_args = dict(pretrained_model_args or {})
     return network.to(**placement) if placement else network
+
+
+def _network(family: Any, config: ModelConfig, kwargs: Mapping[str, Any]) -> nn.Module:
+    """What a family builds. Raises ConfigError for numbers that no layers can be made of."""
+    try:
+        network: nn.Module = family.build(config, **kwargs)
+    except MobilezooError:
+        raise
+    except (ArithmeticError, RuntimeError, ValueError, IndexError) as error:  # whatever PyTorch and timm raise
+        if is_allocation(error):
+            raise
+        raise ConfigError(f"{config.name}: no network can be made of its numbers: {first_line(error)}") from error
+    return network
 
 
 def load_features(features: nn.Module, whole: nn.Module) -> None:

@@ -39,7 +39,7 @@ def within_memory(name: str) -> Iterator[None]:
     try:
         yield
     except (RuntimeError, MemoryError) as error:
-        if not _is_allocation(error):
+        if not is_allocation(error):
             raise
         raise ConfigError(_too_large(name, "weights", None)) from None
     finally:
@@ -83,7 +83,7 @@ def _too_large(name: str, what: str, size: int | None) -> str:
     )
 
 
-def _is_allocation(error: BaseException) -> bool:
+def is_allocation(error: BaseException) -> bool:
     text = str(error)
     told = ("allocate memory", "Storage size calculation overflowed", "out of memory")
     return isinstance(error, MemoryError) or any(words in text for words in told)

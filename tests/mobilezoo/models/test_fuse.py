@@ -189,7 +189,9 @@ ZOO = [pytest.param(n, marks=() if n in QUICK else pytest.mark.slow) for n in co
 def test_every_network_of_the_zoo_loses_all_its_norms(name: str) -> None:
     torch.manual_seed(0)
     model = randomize_norms(mobilezoo.create_model(name), torch.Generator().manual_seed(1)).eval()
-    fused = assert_fuses(model, images(model, batch=1))
+    # Behind halo attention a norm stays: the padding takes part in the softmax, so its shift is none of the values'.
+    left = sum(part.endswith("post_attn") for part in batch_norms(model))
+    fused = assert_fuses(model, images(model, batch=1), left)
     if name in FUSED_PARAMS:
         assert size_of(fused) == FUSED_PARAMS[name]
 

@@ -11,6 +11,7 @@ from mobilezoo.cli.main import main
 from mobilezoo.errors import ConfigError
 from mobilezoo.models import create_model, list_models, load_model_config, scale
 from mobilezoo.models.bounds import check_numbers
+from mobilezoo.models.registry import parse_model_config
 from mobilezoo.models.scale import check_activations, within_memory
 
 YAML = """family: mbconv
@@ -89,3 +90,10 @@ def test_a_large_input_is_priced_without_data(monkeypatch: pytest.MonkeyPatch) -
     check_activations(network, "net", (3, 512, 512))
     monkeypatch.setattr(scale, "physical_bytes", lambda: 1 << 50)
     check_activations(network, "net", (3, 8192, 8192))
+
+
+def test_numbers_that_no_layers_can_be_made_of_are_one_line() -> None:
+    stage = {"block": "ir", "width": 16, "attention": "se", "se_ratio": 1e-4}
+    config = parse_model_config({"family": "mbconv", "resolution": 32, "stages": [stage]}, "net", "net.yaml")
+    with pytest.raises(ConfigError, match="net: no network can be made of its numbers: float division by zero"):
+        create_model(config)
