@@ -27,15 +27,7 @@ pytestmark = [
 MODEL, KILLS, PATIENCE_S = "mnasnet_a1_035", 3, 20.0
 COMMANDS = {
     "train": ["train", "digits", f"model={MODEL}", "train.epochs=2", "train.resolution=32", "name=r", "--resume"],
-    "eval": ["eval", "best.safetensors", "--data", "folder:data"],
-    "predict": ["predict", "best.safetensors", "data/val/a/0.png"],
     "export": ["export", "best.safetensors", "--to", "onnx", "--out", "files", "--quiet", "--overwrite"],
-    "profile": ["profile", "best.safetensors", "--to", "onnx", "--quiet", "--no-cache"],
-    "convert": ["convert", "old.pth", "--model", MODEL, "--out", "new.safetensors"],
-    "push": ["push", "best.safetensors", "--local", "pushed"],
-    "pull": ["pull", "shared", "--out", "pulled"],
-    "report": ["report", "runs", "--out", "page.html"],
-    "data check": ["data", "check", "data", "--quiet"],
     "import-table": ["latency", "import-table", "blocks.csv", "--on", "phone", "--out", "table.json"],
 }
 
