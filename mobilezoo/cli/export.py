@@ -105,6 +105,10 @@ def export(
     if matrix:
         if options != type(options)():
             raise MobilezooError("--matrix exports networks as they are defined: leave --checkpoint and its like out")
+        ignored = {"KEY=VALUE": overrides, "--config": config != "default", "--data": data, "--calib": calib}
+        ignored |= {"--batch": batch, "--max-drop": max_drop is not None, "--classes": classes, "--bisect": bisect}
+        if given := [name for name, value in {**ignored, "--keys": keys}.items() if value]:
+            raise MobilezooError(f"--matrix exports every network the same way: leave {', '.join(given)} out")
         _export_matrix(models, to, precision, out, overwrite, table, as_json, quiet)
         return
     from mobilezoo.workflows import export as workflow

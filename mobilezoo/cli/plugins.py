@@ -21,4 +21,4 @@ def plugins(as_json: Json = False) -> None:
         columns = ("plugin", "package", "kind", "name", "state", "place")
         print_table("plugins", columns, [[row[column] for column in columns] for row in rows], paths_last=True)
     else:
-        print("no plugins installed: a package adds some by the entry point group mobilezoo.plugins (docs/plugins.md)")
+        print("no plugins installed: a package adds some by the entry point group mobilezoo.plugins (examples/plugin)")

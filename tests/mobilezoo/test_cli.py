@@ -86,3 +86,8 @@ def test_a_mistake_is_one_line_and_exit_code_2(
     (line,) = [text for text in captured.err.splitlines() if text.startswith("error: ")]
     assert expected in line
     assert list(tmp_path.iterdir()) == []
+
+
+def test_a_matrix_ignores_nothing_that_was_said(capsys: pytest.CaptureFixture[str]) -> None:
+    assert call("export", "--matrix", "shvit_s1", "softmax=true", "--batch", "2") == 2
+    assert "leave KEY=VALUE, --batch out" in capsys.readouterr().err
