@@ -146,8 +146,8 @@ class Artifact(Described):
     labels: tuple[str, ...] = ()
     size_bytes: int
     parity: Parity | None
-    """None where the file was not run; `not_run` then says why."""
-    not_run: str | None = None
+    """None where the file was not run; `why_not_runnable` then says why."""
+    why_not_runnable: str | None = None
     zero_gammas: tuple[str, ...] = ()
     """Norm or LayerScale tensors that are all zero: converters fold their branches away, so latency lies."""
     coverage: Coverage | None = None
@@ -163,7 +163,7 @@ class Artifact(Described):
     """Where the file answers with integers."""
     foreign: bool = False
     """Described from the file alone, which others made: nothing of it is proven here."""
-    untold: tuple[str, ...] = ()
+    undeclared: tuple[str, ...] = ()
     """What the file does not tell, so that it is a stand-in here: `preprocessing`, `resolution`, `output`, or which
     output holds the `scores`."""
 
@@ -286,7 +286,7 @@ class LatencyReport(Record):
     """ISO 8601, UTC."""
     requested: dict[str, str] = {}
     """Threads, delegate and so on as asked for."""
-    obtained: dict[str, str] = {}
+    runtime_info: dict[str, str] = {}
     """The same as the runtime gave them."""
     processes: tuple[ProcessRun, ...] = ()
     counts: Counts | None = None

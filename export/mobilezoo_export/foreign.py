@@ -25,7 +25,7 @@ def describe_file(path: Path, runner: Runner | None = None, labels: int = 0) -> 
     prep = (told.preprocessing or PLAIN).for_channels(channels_of(runner.input) or 3)
     index = _scores(runner, labels or len(told.labels))
     output = told.output or ending(path, index or 0)
-    untold = {
+    undeclared = {
         "preprocessing": told.preprocessing is not None,
         "resolution": not _any_size(runner),
         "output": output is not None,
@@ -44,11 +44,11 @@ def describe_file(path: Path, runner: Runner | None = None, labels: int = 0) -> 
         sha256=sha256_of(path),
         size_bytes=size_of(path),
         parity=None,
-        not_run=NOT_PROVEN,
+        why_not_runnable=NOT_PROVEN,
         tools={},
         output_quantization=runner.outputs[index or 0].quantization if runner.outputs else None,
         foreign=True,
-        untold=tuple(name for name, known in untold.items() if not known),
+        undeclared=tuple(name for name, known in undeclared.items() if not known),
     )
 
 

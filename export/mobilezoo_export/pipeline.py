@@ -222,7 +222,7 @@ def _record(
         sha256=sha256_of(written),
         size_bytes=size_of(written),
         parity=parity,
-        not_run=exporter.why_not_runnable(spec) if parity is None else None,
+        why_not_runnable=exporter.why_not_runnable(spec) if parity is None else None,
         zero_gammas=work.prepared.zero_gammas,
         coverage=outcome.coverage,
         checkpoint=os.path.relpath(spec.checkpoint, path.parent) if spec.checkpoint else None,

@@ -116,7 +116,7 @@ def load_artifact(path: str | Path) -> ArtifactFile:
 
 def unproven(record: Artifact) -> str | None:
     """Why nobody compared a file with PyTorch, `not proven here` for those that others made; None where it was done."""
-    return None if record.parity is not None else record.not_run or "not compared with PyTorch"
+    return None if record.parity is not None else record.why_not_runnable or "not compared with PyTorch"
 
 
 def refuse_folded(artifact: ArtifactFile) -> None:

@@ -85,15 +85,15 @@ class HostDevice(Device):
         """Samples from `protocol.restarts` fresh processes, judged together."""
         runs: list[ProcessRun] = []
         samples: list[float] = []
-        obtained: dict[str, str] = {}
+        runtime_info: dict[str, str] = {}
         for _ in range(protocol.restarts):
             with WorkerSession(artifact.path, protocol) as session:
                 for min_samples, min_s in slices_of(protocol):
                     session.sample(min_samples, min_s)
-                run, obtained = session.close()
+                run, runtime_info = session.close()
                 runs.append(run)
                 samples += session.samples_ms
-        return report_of(self, artifact, protocol, runs, samples, obtained)
+        return report_of(self, artifact, protocol, runs, samples, runtime_info)
 
 
 def report_of(
@@ -102,14 +102,14 @@ def report_of(
     protocol: Protocol,
     runs: list[ProcessRun],
     samples_ms: list[float],
-    obtained: dict[str, str],
+    runtime_info: dict[str, str],
 ) -> LatencyReport:
     """The record of one measurement. Raises DeviceError when the runtime used something else than asked for."""
     runtime = runtime_of(artifact.record.target)
     assert runtime is not None
     requested = {"threads": str(protocol.threads), "delegate": runtime.delegate}
     for what, wanted in requested.items():
-        if obtained.get(what, wanted) != wanted:
-            raise DeviceError(f"{artifact.path.name}: requested {what} {wanted}, the runtime used {obtained[what]}")
+        if runtime_info.get(what, wanted) != wanted:
+            raise DeviceError(f"{artifact.path.name}: requested {what} {wanted}, the runtime used {runtime_info[what]}")
     info = device.describe().model_copy(update={"threads": protocol.threads})
-    return build_report(artifact, info, protocol, Measurement(requested, obtained, runs, samples_ms))
+    return build_report(artifact, info, protocol, Measurement(requested, runtime_info, runs, samples_ms))

@@ -14,7 +14,7 @@ class Measurement(NamedTuple):
 
     requested: Mapping[str, str]
     """Threads, delegate and so on as asked for."""
-    obtained: Mapping[str, str]
+    runtime_info: Mapping[str, str]
     """The same as the runtime reports them."""
     runs: Sequence[ProcessRun] = ()
     """One per process or loaded model; empty for a device that does not time."""
@@ -57,7 +57,7 @@ def build_report(
         noisy=(judge(protocol, runs, measured.samples_ms) if runs else ()) + measured.doubts,
         measured_at=utc_now(),
         requested=dict(measured.requested),
-        obtained=dict(measured.obtained),
+        runtime_info=dict(measured.runtime_info),
         processes=tuple(runs),
         counts=measured.counts,
         estimate=measured.estimate,

@@ -71,7 +71,7 @@ class WorkerSession:
             sentinel_before_ms=self.opened["sentinel_before_ms"],
             slices=tuple(self.slices),
         )
-        return record, closed["obtained"]
+        return record, closed["runtime_info"]
 
     def _ask(self, request: dict[str, Any], duration_s: float = 0.0) -> dict[str, Any]:
         return _answer(self._worker, self.artifact, request, ANSWER_LIMIT_S + 2 * duration_s)

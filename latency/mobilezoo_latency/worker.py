@@ -97,8 +97,8 @@ class Session:
         peak = machine.peak_memory_bytes()
         grown = None if peak is None or self.memory_before is None else peak - self.memory_before
         threads = machine.busy_threads(self.threads_before, machine.thread_times_ns())
-        obtained = {"threads": str(threads)} if threads is not None else {}
-        return {"memory_bytes": grown, "obtained": {**obtained, **self.runner.runtime_info()}}
+        runtime_info = {"threads": str(threads)} if threads is not None else {}
+        return {"memory_bytes": grown, "runtime_info": {**runtime_info, **self.runner.runtime_info()}}
 
 
 def _import_runtime(exporter: "Exporter") -> None:

@@ -104,7 +104,7 @@ def _print_summary(
         if parity:
             said = f"max difference from PyTorch {parity.relative:.1e} of the logits' deviation"
         else:
-            said = (file.artifact.not_run if file.artifact else None) or file.reason
+            said = (file.artifact.why_not_runnable if file.artifact else None) or file.reason
         rows.append(("export", file.path or file.target, said))
     for report in reports:
         summary = summarize(report)

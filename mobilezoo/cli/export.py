@@ -169,7 +169,7 @@ def print_exports(results: "list[ExportResult]") -> None:
                 f"{p.relative:.1e}" if p else "",
                 f"{p.snr_db:.0f}" if p else "",
                 f"{100 * p.top1_agreement:.1f}" if p else "",
-                (p.ran_in if p else a.not_run) if a else r.reason,
+                (p.ran_in if p else a.why_not_runnable) if a else r.reason,
                 r.path or "",
             )
         )

@@ -108,7 +108,7 @@ def parity_rows(artifacts: Sequence[Artifact]) -> list[ParityRow]:
     rows = []
     for artifact in artifacts:
         if artifact.parity is None:
-            rows.append(ParityRow(artifact, "not run", artifact.not_run or "no reason recorded"))
+            rows.append(ParityRow(artifact, "not run", artifact.why_not_runnable or "no reason recorded"))
         else:
             rows.append(ParityRow(artifact, "passed" if artifact.parity.passed else "failed", artifact.parity.ran_in))
     return rows

@@ -155,7 +155,7 @@ class GeneSpace:
             child[gene.name] = donors[int(rng.integers(len(donors)))][gene.name]
         return child
 
-    def neighbours(self, genome: Mapping[str, Value]) -> Iterator[Genome]:
+    def neighbors(self, genome: Mapping[str, Value]) -> Iterator[Genome]:
         """Every point that differs in exactly one of the genes active in both; newly active genes take all values."""
         for gene in self.free:
             if gene.name not in genome:

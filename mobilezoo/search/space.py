@@ -224,9 +224,9 @@ class Space(Record):
         """Each choice from one of the parents."""
         return self.point(self.genes.crossover(self.genome(mother), self.genome(father), rng))
 
-    def neighbours(self, point: Point) -> Iterator[Point]:
+    def neighbors(self, point: Point) -> Iterator[Point]:
         """Every network one choice away."""
-        return (self.point(genome) for genome in self.genes.neighbours(self.genome(point)))
+        return (self.point(genome) for genome in self.genes.neighbors(self.genome(point)))
 
     def smallest(self) -> Point:
         """The network with the fewest multiply-adds by `stage_cost`: the one expected to be fastest.

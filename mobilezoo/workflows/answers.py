@@ -32,7 +32,7 @@ class Answers:
     @classmethod
     def of_file(cls, path: Path, record: Artifact) -> Self:
         how = record.output_quantization
-        return cls(path.name, None if "output" in record.untold else record.output, how.scale if how else 0.0)
+        return cls(path.name, None if "output" in record.undeclared else record.output, how.scale if how else 0.0)
 
     def read(self, answer: np.ndarray, images: int) -> np.ndarray:
         """Scores [n, classes]; axes of size 1 vanish. Raises ConfigError for all else, and for what is no number."""

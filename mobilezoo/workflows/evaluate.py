@@ -179,7 +179,7 @@ def _evaluate_file(
         loader = eval_loader(source, split, size, prep, torch.device("cpu"))
         batches = placed(hooks.track(loader, "evaluating", len(loader)), places)
         scores = evaluate_answers(opened.run, batches, Answers.of_file(path, record))
-    mark = record.not_run if record.foreign else None
+    mark = record.why_not_runnable if record.foreign else None
     return Scores(model=str(path), data=source.source, runs_in=opened.runtime, parity=mark, **scores)
 
 

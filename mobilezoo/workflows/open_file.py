@@ -75,13 +75,13 @@ def described(path: Path, options: ModelOptions) -> Artifact:
         raise ConfigError(f"{path.name!r} takes no single image (input {record.input.shape}): only profile can run it")
     said = parse_preprocess(options.preprocess or "", record.preprocessing, record.input)
     known = said.keys | {name for name in ("mean", "std") if getattr(options, name) is not None}
-    if "preprocessing" in record.untold and not known >= {"mean", "std"}:
+    if "preprocessing" in record.undeclared and not known >= {"mean", "std"}:
         raise ConfigError(f"{path.name!r} does not tell how images become its input: {GRAMMAR}")
     update: dict[str, Any] = {
         "preprocessing": options.preprocessing(said.preprocessing, record.preprocessing.channels),
         "labels": options.labels or record.labels,
         "input": _sized(path, record, options.resolution, said.size),
-        "untold": tuple(name for name in record.untold if name in ("output", "scores")),
+        "undeclared": tuple(name for name in record.undeclared if name in ("output", "scores")),
     }
     return record.model_copy(update=update)
 
@@ -101,7 +101,7 @@ def _sized(path: Path, record: Artifact, option: Size | None, said: Size | None)
     if option and said and option != said:
         raise ConfigError(f"--resolution {written(option)} and size={written(said)} in --preprocess differ: say one")
     size, own = option or said, record.input.resolution
-    if "resolution" not in record.untold:
+    if "resolution" not in record.undeclared:
         if size not in (None, own):
             raise ConfigError(f"{path.name!r} takes images of {own[0]}x{own[1]} pixels only: leave the size out")
         return record.input

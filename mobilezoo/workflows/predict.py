@@ -132,7 +132,7 @@ def _scorer(model: str, options: ModelOptions) -> Iterator[_Scorer]:
         refuse_weights(path, options)
         record = described(path, options)
         answers, size = Answers.of_file(path, record), record.input.resolution
-        proof = record.not_run if record.foreign else None
+        proof = record.why_not_runnable if record.foreign else None
         with FileApart(path, record) as opened:
             yield _Scorer(opened.run, answers, record.preprocessing, size, record.labels, proof)
         return

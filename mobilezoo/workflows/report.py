@@ -96,7 +96,7 @@ def _artifact(file: Path) -> Artifact:
     beside = record_path(file)
     record = read_record_of(Artifact, file) if file.exists() else Artifact.parse(read_json(beside), str(beside))
     reason = _fault(file, record)
-    return record.model_copy(update={"parity": None, "not_run": reason}) if reason else record
+    return record.model_copy(update={"parity": None, "why_not_runnable": reason}) if reason else record
 
 
 def _fault(file: Path, record: Described) -> str:

@@ -59,8 +59,8 @@ def test_images_of_any_layout_and_type_give_the_same_scores(shape, dtype, layout
         assert (record.input.layout, record.input.shape) == (layout, sizes)
         assert record.foreign
         assert record.parity is None
-        assert record.not_run == "not proven here"
-        assert record.untold == ("preprocessing", *(["resolution"] if "h" in shape else []), "output")
+        assert record.why_not_runnable == "not proven here"
+        assert record.undeclared == ("preprocessing", *(["resolution"] if "h" in shape else []), "output")
         height, width = record.input.resolution
         fed = images[:, :, :8, :10] if (height, width) == (8, 10) else np.resize(images, (2, 3, height, width))
         scores = opened.run(fed)
@@ -133,7 +133,7 @@ def test_onnx_properties_tell_labels_and_pixel_range(text, labels, tmp_path):
     record = open_artifact(onnx_file(tmp_path / "told.onnx", [1, 3, 8, 8], **told))
     assert record.labels == labels
     assert record.preprocessing.mean == (0.5, 0.5, 0.5)
-    assert "preprocessing" not in record.untold
+    assert "preprocessing" not in record.undeclared
     with pytest.raises(ExportError, match="order Bgr8"):
         told_by(onnx_file(tmp_path / "bgr.onnx", [1, 3, 8, 8], Image__BitmapPixelFormat="Bgr8"))
 
@@ -281,7 +281,7 @@ def test_core_ml_files_with_two_outputs_are_read_at_the_one_that_fits_and_classi
         open_artifact(saved(Two(), tmp_path / "two.mlpackage"), labels=3),
         open_artifact(saved(One(), tmp_path / "one.mlpackage", classifier_config=ct.ClassifierConfig(["a", "b", "c"]))),
     ):
-        assert (record.output, "scores" in record.untold) == ("probabilities", False)
+        assert (record.output, "scores" in record.undeclared) == ("probabilities", False)
         with FileApart(tmp_path / record.path, record) as opened:
             assert np.allclose(opened.run(images), expected, atol=2e-3)
     assert record.labels == ("a", "b", "c")

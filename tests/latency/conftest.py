@@ -25,7 +25,7 @@ def write_record(path: Path, target: str, shape: tuple[int, ...], layout: Any = 
         sha256=sha256_of(path),
         size_bytes=size_of(path),
         parity=None,
-        not_run="a test file",
+        why_not_runnable="a test file",
         tools={},
         **changes,
     )

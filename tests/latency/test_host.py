@@ -32,8 +32,8 @@ def test_an_artifact_is_timed_in_its_own_runtime(fixture, request, store):
     assert report.device.kind == "host"
     assert len(report.samples_ms) >= 8
     assert report.repeats == 1
-    assert report.requested["threads"] == report.obtained["threads"] == "1"
-    assert report.requested["delegate"] == report.obtained["delegate"]
+    assert report.requested["threads"] == report.runtime_info["threads"] == "1"
+    assert report.requested["delegate"] == report.runtime_info["delegate"]
     assert report.load_ms > 0
     assert report.first_run_ms > 0
     (run,) = report.processes
@@ -188,9 +188,9 @@ def test_a_worker_that_kills_itself_on_close_is_named_and_no_broken_pipe(tiny_on
 def test_threads_or_delegate_other_than_asked_for_fail(tiny_onnx):
     artifact = load_artifact(tiny_onnx)
     device = load_device("host").for_artifact(artifact)
-    for obtained in ({"threads": "2"}, {"delegate": "none"}):
+    for runtime_info in ({"threads": "2"}, {"delegate": "none"}):
         with pytest.raises(DeviceError, match="requested"):
-            report_of(device, artifact, QUICK, [], [], obtained)
+            report_of(device, artifact, QUICK, [], [], runtime_info)
 
 
 def test_every_shipped_device_loads_and_describes_itself_twice_the_same():

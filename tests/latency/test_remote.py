@@ -701,9 +701,9 @@ def as_target(path: Path, folder: Path, target: str, suffix: str) -> Path:
     return copy
 
 
-@pytest.mark.parametrize(("delegate", "obtained"), [("cpu", "XNNPACK (completely)"), ("gpu", "GPU (completely)")])
+@pytest.mark.parametrize(("delegate", "runtime_info"), [("cpu", "XNNPACK (completely)"), ("gpu", "GPU (completely)")])
 def test_benchmark_model_gives_means_of_its_runs_and_the_delegate_it_used(
-    adb, launcher, tiny_tflite, tmp_path, delegate, obtained
+    adb, launcher, tiny_tflite, tmp_path, delegate, runtime_info
 ):
     device = with_runner(adb, launcher, "benchmark_model", BENCHMARK_MODEL.replace("THREADS", "1"), delegate=delegate)
     report = profile(tiny_tflite, device, QUICK, store=Store(tmp_path / "latency.db"))
@@ -711,8 +711,8 @@ def test_benchmark_model_gives_means_of_its_runs_and_the_delegate_it_used(
     assert report.processes[0].runs_per_sample == 50
     assert (report.load_ms, report.first_run_ms) == (12.5, 2.071)
     assert report.requested["delegate"] == delegate
-    assert report.obtained["delegate"] == obtained
-    assert "means of about 50 runs" in report.obtained["samples"]
+    assert report.runtime_info["delegate"] == runtime_info
+    assert "means of about 50 runs" in report.runtime_info["samples"]
     assert "benchmark_model" in report.device.runtime
 
 
@@ -744,7 +744,7 @@ def test_the_other_vendors_runners_give_every_run(
     assert set(report.samples_ms) == {ms}
     assert len(report.samples_ms) >= QUICK.min_runs
     assert report.load_ms == load_ms
-    assert report.obtained["threads"] == "1"
+    assert report.runtime_info["threads"] == "1"
     with pytest.raises(DeviceError, match=f"runs {target} files, and this is 'litert'"):
         device.for_artifact(load_artifact(tiny_tflite))
 

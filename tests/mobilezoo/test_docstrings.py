@@ -14,7 +14,11 @@ Function = ast.FunctionDef | ast.AsyncFunctionDef
 
 
 def files(package: str) -> list[Path]:
-    return sorted(f for f in (ROOT / package).rglob(NESTED.get(package, "*.py")) if f.parent == ROOT / package or package not in NESTED)
+    return sorted(
+        f
+        for f in (ROOT / package).rglob(NESTED.get(package, "*.py"))
+        if f.parent == ROOT / package or package not in NESTED
+    )
 
 
 def classes() -> dict[str, ast.ClassDef]:
@@ -32,7 +36,9 @@ CLASSES = classes()
 
 def described_above(owner: ast.ClassDef, method: str) -> bool:
     """True if a base class of ours has the method with a docstring: the override keeps that promise."""
-    bases = [CLASSES[name] for base in owner.bases if (name := ast.unparse(base).rsplit(".", 1)[-1].split("[")[0]) in CLASSES]
+    bases = [
+        CLASSES[name] for base in owner.bases if (name := ast.unparse(base).rsplit(".", 1)[-1].split("[")[0]) in CLASSES
+    ]
     for base in bases:
         own = [node for node in base.body if isinstance(node, Function) and node.name == method]
         if (own and ast.get_docstring(own[0])) or described_above(base, method):
@@ -68,7 +74,12 @@ def undescribed(function: Function) -> list[str]:
 
 @pytest.mark.parametrize("package", PACKAGES)
 def test_every_argument_of_a_public_function_is_described(package: str) -> None:
-    missing = {f"{f.relative_to(ROOT)}:{one.name}": lacks for f in files(package) for one in public_functions(f) if (lacks := undescribed(one))}
+    missing = {
+        f"{f.relative_to(ROOT)}:{one.name}": lacks
+        for f in files(package)
+        for one in public_functions(f)
+        if (lacks := undescribed(one))
+    }
     assert not missing
 
 

@@ -153,8 +153,10 @@ class AppleDevice(Device):
         beyond = sorted(set(planned) - ALLOWED[units])
         if beyond:
             raise DeviceError(f"{artifact.path.name}: requested {units}, and Core ML plans for {', '.join(beyond)}")
-        obtained = {"compute_units": units, "planned": _plan_text(planned)}
-        return build_report(artifact, info, protocol, Measurement({"compute_units": units}, obtained, runs, samples))
+        runtime_info = {"compute_units": units, "planned": _plan_text(planned)}
+        return build_report(
+            artifact, info, protocol, Measurement({"compute_units": units}, runtime_info, runs, samples)
+        )
 
     def placement(self, artifact: ArtifactFile) -> dict[str, int]:
         """Operations per processor as Core ML plans them; operations it plans nothing for are left out."""

@@ -27,7 +27,7 @@ from mobilezoo_latency.browser.certificate import require_openssl, self_signed
 from mobilezoo_latency.browser.handler import PAGE
 from mobilezoo_latency.browser.messages import Hello, Result, job_of, limit_s, usable
 from mobilezoo_latency.browser.reach import LOCAL_NAMES, lan_address, one_address, who_and_how
-from mobilezoo_latency.browser.reporting import input_and_output, obtained_of, report_of
+from mobilezoo_latency.browser.reporting import input_and_output, report_of, runtime_info_of
 from mobilezoo_latency.browser.server import PageServer, in_url
 from mobilezoo_latency.contract import NAME, ArtifactFile, Command, Device, DeviceConfig, name_of
 
@@ -161,8 +161,8 @@ class BrowserDevice(Device):
             server.give(job)
             results.append(self._wait(server, job, limit_s(protocol)))
             built = next((name for name in server.served if name.endswith(".wasm")), "")
-        obtained = obtained_of(results, hello, built, expected, artifact)
-        return report_of(info, artifact, protocol, results, obtained)
+        runtime_info = runtime_info_of(results, hello, built, expected, artifact)
+        return report_of(info, artifact, protocol, results, runtime_info)
 
     def close(self) -> None:
         """End the page, the server and what was opened."""

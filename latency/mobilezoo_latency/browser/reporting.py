@@ -36,11 +36,11 @@ def input_and_output(artifact: ArtifactFile) -> tuple[bytes, list[float]]:
     return fed, runner.output().ravel()[:64].tolist()
 
 
-def obtained_of(
+def runtime_info_of(
     results: list[Result], hello: Hello, built: str, expected: list[float], artifact: ArtifactFile
 ) -> dict[str, str]:
     """What really ran. Raises DeviceError when the network computed something else than here."""
-    obtained = {
+    runtime_info = {
         "threads": str(results[-1].threads),
         "delegate": "WebAssembly",
         "build": built.rpartition("/")[2],
@@ -58,22 +58,23 @@ def obtained_of(
             raise DeviceError(
                 f"{artifact.path.name}: the browser's output is off by {off:.1%} of its largest value: not timed"
             )
-        obtained["output_difference"] = f"{off:.1e}"
-    return obtained
+        runtime_info["output_difference"] = f"{off:.1e}"
+    return runtime_info
 
 
 def report_of(
-    info: DeviceInfo, artifact: ArtifactFile, protocol: Protocol, results: list[Result], obtained: dict[str, str]
+    info: DeviceInfo, artifact: ArtifactFile, protocol: Protocol, results: list[Result], runtime_info: dict[str, str]
 ) -> LatencyReport:
     requested = {"threads": str(protocol.threads), "delegate": "WebAssembly"}
-    if obtained["threads"] != requested["threads"]:
+    if runtime_info["threads"] != requested["threads"]:
         raise DeviceError(
-            f"{artifact.path.name}: requested threads {requested['threads']}, the runtime used {obtained['threads']}"
+            f"{artifact.path.name}: requested threads {requested['threads']}, "
+            f"the runtime used {runtime_info['threads']}"
         )
     runs = [_process(result) for result in results]
     samples = tuple(ms for result in results for ms in result.samples_ms)
     doubts = ("the page was in the background",) if any(result.hidden for result in results) else ()
-    measured = Measurement(requested, obtained, runs, samples, doubts)
+    measured = Measurement(requested, runtime_info, runs, samples, doubts)
     return build_report(artifact, info.model_copy(update={"threads": protocol.threads}), protocol, measured)
 
 

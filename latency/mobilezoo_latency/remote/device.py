@@ -129,26 +129,26 @@ class RemoteDevice(Device):
             samples += taken
         info = info.model_copy(update={"threads": protocol.threads})
         requested = {"threads": str(protocol.threads), "delegate": self._delegate(), "cores": self.config.cores}
-        measured = Measurement(requested, self._obtained(jobs, protocol, link.name), runs, samples)
+        measured = Measurement(requested, self._runtime_info(jobs, protocol, link.name), runs, samples)
         return build_report(artifact, info, protocol, measured)
 
     def _delegate(self) -> str:
         return self.runner.config.delegate if self.runner else "XNNPACK"
 
-    def _obtained(self, jobs: list[Job], protocol: Protocol, name: str) -> dict[str, str]:
+    def _runtime_info(self, jobs: list[Job], protocol: Protocol, name: str) -> dict[str, str]:
         """What the runner said it used. Raises DeviceError where it used other threads than asked for."""
-        obtained: dict[str, str] = {"cores": self.config.cores}
+        runtime_info: dict[str, str] = {"cores": self.config.cores}
         for threads in {job.threads for job in jobs if job.threads is not None}:
             if threads != protocol.threads:
                 raise DeviceError(f"{name}: {protocol.threads} thread(s) were asked for, and the runner used {threads}")
-            obtained["threads"] = str(threads)
+            runtime_info["threads"] = str(threads)
         if self.runner is None:
-            return {**obtained, "delegate": "XNNPACK"}
+            return {**runtime_info, "delegate": "XNNPACK"}
         told = {job.delegate for job in jobs if job.delegate is not None}
-        obtained["delegate"] = ", ".join(sorted(told)) if told else "not told by this runner"
+        runtime_info["delegate"] = ", ".join(sorted(told)) if told else "not told by this runner"
         if jobs[0].runs_per_sample > 1:
-            obtained["samples"] = f"means of about {jobs[0].runs_per_sample} runs: this runner tells no single ones"
-        return obtained
+            runtime_info["samples"] = f"means of about {jobs[0].runs_per_sample} runs: this runner tells no single ones"
+        return runtime_info
 
     def _timing(self, link: Link, pin: str, start: str, model: str, protocol: Protocol) -> Callable[[int, float], Job]:
         """A function that times one slice of (runs, seconds)."""

@@ -121,7 +121,7 @@ def _area_gain(traded: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndar
     """Expected gain of the area dominated by the front, per candidate: exact for two criteria (Emmerich, Deutz and
     Klinkenberg 2011, expected hypervolume improvement).
 
-    The area is cut into strips between neighbours of the front. How wide a candidate fills a strip depends on its
+    The area is cut into strips between neighbors of the front. How wide a candidate fills a strip depends on its
     latency alone, how high on its top-1 alone, and the two are predicted apart: their expectations multiply.
     """
     top1, ms = traded.T

@@ -63,7 +63,7 @@ def covering(space: Space) -> Iterator[tuple[int, Point]]:
     """(stage, network) pairs: together the networks hold every layer of that stage at its largest.
 
     One stage at a time takes each of its unordered choices (block, attention, and a mixer's width); everything else is
-    at its largest, so that the stage's neighbours are too.
+    at its largest, so that the stage's neighbors are too.
     """
     for number in range(len(space.stages)):
         for fixed in _options(space, number):

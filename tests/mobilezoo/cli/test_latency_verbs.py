@@ -47,7 +47,7 @@ def build(path: Path, **changes: object) -> Path:
         sha256=sha256_of(path),
         size_bytes=size_of(path),
         parity=None,
-        not_run="a test file",
+        why_not_runnable="a test file",
         tools={},
     )
     save_record(path, record.model_copy(update=changes))

@@ -61,7 +61,7 @@ def artifact(model: str, target: str, precision: str, relative: float | None) ->
     return Artifact(
         path=f"{model}.{precision}.{suffix}", target=target, precision=precision, model=model,
         input=InputSpec(shape=(1, 3, 64, 64)), preprocessing=PREPROCESSING, sha256="ab" * 32, size_bytes=9_120_344,
-        parity=parity, not_run=None if parity else "Core ML needs macOS; the program was converted, not run",
+        parity=parity, why_not_runnable=None if parity else "Core ML needs macOS; the program was converted, not run",
         tools={"torch": "2.14.1", {"onnx": "onnx", "litert": "litert-torch", "coreml": "coremltools"}[target]: "9.0"},
     )  # fmt: skip
 

@@ -69,8 +69,8 @@ def differing(a: Genome, b: Genome) -> int:
 
 
 @pytest.mark.parametrize("genome", ALL)
-def test_neighbours_are_all_points_one_choice_away(genome: Genome) -> None:
-    listed = [key(other) for other in SPACE.neighbours(genome)]
+def test_neighbors_are_all_points_one_choice_away(genome: Genome) -> None:
+    listed = [key(other) for other in SPACE.neighbors(genome)]
     assert len(listed) == len(set(listed))
     assert set(listed) == {key(other) for other in ALL if differing(genome, other) == 1}
 
@@ -87,7 +87,7 @@ def test_a_mutation_is_a_neighbour(index: int, seed: int) -> None:
 def test_mutation_reaches_every_neighbour(index: int) -> None:
     rng = np.random.default_rng(1)
     reached = {key(SPACE.mutate(ALL[index], rng)) for _ in range(600)}
-    assert reached == {key(other) for other in SPACE.neighbours(ALL[index])}
+    assert reached == {key(other) for other in SPACE.neighbors(ALL[index])}
 
 
 @given(st.integers(0, len(ALL) - 1), st.integers(0, len(ALL) - 1), st.integers(0, 2**32))

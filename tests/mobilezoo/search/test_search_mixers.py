@@ -64,13 +64,13 @@ def differing(a: Point, b: Point) -> int:
     return sum(one[name] != other[name] for name in one.keys() & other.keys())
 
 
-def test_sampling_mutation_crossover_and_neighbours_stay_among_them() -> None:
+def test_sampling_mutation_crossover_and_neighbors_stay_among_them() -> None:
     rng = np.random.default_rng(0)
     drawn = [SPACE.sample(rng) for _ in range(1500)]
     assert set(drawn) == ALL
     for mother, father in itertools.pairwise(drawn[:200]):
         assert SPACE.crossover(mother, father, rng) in ALL
-        near = list(SPACE.neighbours(mother))
+        near = list(SPACE.neighbors(mother))
         assert len(near) == len(set(near))
         assert SPACE.mutate(mother, rng) in set(near) <= ALL
         assert set(near) == {other for other in ALL if differing(mother, other) == 1}

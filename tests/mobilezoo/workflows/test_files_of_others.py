@@ -290,7 +290,9 @@ def test_what_a_record_says_of_its_file_is_not_said_again(
     from mobilezoo_export import open_artifact
 
     file, image = colors_file(tmp_path / "ours.onnx"), photos / "train" / "red" / "0.png"
-    save_record(file, open_artifact(file).model_copy(update={"foreign": False, "preprocessing": PLAIN, "untold": ()}))
+    save_record(
+        file, open_artifact(file).model_copy(update={"foreign": False, "preprocessing": PLAIN, "undeclared": ()})
+    )
     for option, value in (("--preprocess", "raw"), ("--mean", "0.5"), ("--std", "0.5"), ("--resolution", "32")):
         for words in (("predict", file, image), ("eval", file, "--data", f"folder:{photos}")):
             code, _, err = call(capsys, *words, option, value)
