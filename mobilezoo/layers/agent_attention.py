@@ -51,6 +51,12 @@ class AgentAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
+        """Attention through the agents; the output has the shape of `x`.
+
+        Args:
+            x: map [b, dim, H, W], or sequence [b, dim, H·W + 1, 1] with the class token first.
+            grid: rows and columns of the patches of a sequence; None for a map.
+        """
         grid = grid or (x.shape[2], x.shape[3])
         q_map, k_map, v_map = self.qkv(x)
         agents = to_heads(self.pool(self._patches(q_map, grid)), self.num_heads) * self.scale  # (b h) a d

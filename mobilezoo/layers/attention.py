@@ -21,6 +21,10 @@ from mobilezoo.registry import Registry
 def coordinate_attention(channels: int, reduction: int = 32) -> nn.Module:
     """Coordinate attention as published (Hou et al., arXiv:2103.02907, section 3.2): biased convolutions and
     max(8, channels / reduction) hidden channels. Input and output [B, C, H, W].
+
+    Args:
+        channels: C, of input and output.
+        reduction: input channels over hidden ones.
     """
     return CoordAttn(channels, rd_channels=max(8, channels // reduction), bias=True)
 
@@ -79,5 +83,14 @@ def known_attention(name: str) -> str:
 
 
 def create_attention(name: str, channels: int) -> nn.Module:
-    """A module [B, C, H, W] → [B, C, H, W]; `none` is the identity. Raises UnknownNameError or ConfigError."""
+    """Build a module [B, C, H, W] → [B, C, H, W]; `none` is the identity.
+
+    Args:
+        name: key of `ATTENTION`, `none`, or `package.module:attribute`.
+        channels: C, of input and output.
+
+    Raises:
+        UnknownNameError: no attention has this name.
+        ConfigError: a `package.module:attribute` cannot be used.
+    """
     return nn.Identity() if name == "none" else ATTENTION.load(name)(channels)

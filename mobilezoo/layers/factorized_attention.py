@@ -34,6 +34,12 @@ class PooledAttention(nn.Module):
         self.local = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, query: Tensor, x: Tensor) -> Tensor:
+        """Attention of every query to the pooled map; the output has the shape of `query`.
+
+        Args:
+            query: projected queries [b, dim, H, W].
+            x: map [b, dim, H, W] that keys and values are made of.
+        """
         pooled = self.norm(self.pool(x))
         v_map = self.value(pooled)
         q, k, v = (to_heads(part, 1) for part in (query, self.key(pooled), v_map + self.local(v_map)))
@@ -45,7 +51,7 @@ class WindowMeanAttention(nn.Module):
     """Attends to 7×7 tokens, each the mean over all windows of the pixel at its place.
 
     `mean="official"` averages as the official code does: with w windows, token channel c is the mean of w entries that
-    follow each other in (window, channel) order, which mixes neighbouring channels. `windows` is what the paper says.
+    follow each other in (window, channel) order, which mixes neighbouring channels. `windows` is the paper's mean.
     """
 
     def __init__(self, dim: int, num_heads: int, step: int, mean: Mean) -> None:
@@ -59,6 +65,12 @@ class WindowMeanAttention(nn.Module):
         self.local = nn.Conv2d(dim, dim, 3, padding=1, groups=dim)
 
     def forward(self, query: Tensor, x: Tensor) -> Tensor:
+        """Attention of every query to the mean window; the output has the shape of `query`.
+
+        Args:
+            query: projected queries [b, h·d, H, W].
+            x: map [b, h·d, H, W] that keys and values are made of.
+        """
         dim = x.shape[1] // self.num_heads
         tokens = self.mix(self._tokens(x).reshape(-1, TOKENS * self.num_heads, dim))
         k = self.key(tokens).reshape(-1, TOKENS, self.num_heads, dim).transpose(1, 2).reshape(-1, TOKENS, dim)
@@ -126,7 +138,15 @@ class FactorizedAttention(nn.Module):
 
 
 def places(side: int, step: int) -> list[int]:
-    """Pixels along one side that windows of seven, `step` apart, hold: window after window, reflected at the end."""
+    """Positions along one side that windows of seven hold, window after window, reflected at the end.
+
+    Args:
+        side: pixels of the side.
+        step: distance between the positions of one window; 1: neighbours.
+
+    Returns:
+        Seven positions per window, as many windows as cover the side.
+    """
     length = step * (WINDOW - 1) + 1
     ideal = [start + step * i for start in range(0, side, length) for i in range(WINDOW)]
     period = max(1, 2 * (side - 1))
@@ -134,7 +154,13 @@ def places(side: int, step: int) -> list[int]:
 
 
 def take(x: Tensor, axis: int, index: list[int]) -> Tensor:
-    """The positions `index` of one axis, runs of neighbours in one slice."""
+    """Select positions of one axis, runs of neighbours by one slice each.
+
+    Args:
+        x: any tensor.
+        axis: dimension that is selected from.
+        index: positions in the order of the result; a position may occur more than once.
+    """
     starts = [i for i in range(len(index)) if i == 0 or index[i] != index[i - 1] + 1]
     runs = [(index[a], b - a) for a, b in zip(starts, [*starts[1:], len(index)], strict=True)]
     if runs == [(0, x.shape[axis])]:

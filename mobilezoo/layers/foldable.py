@@ -119,14 +119,25 @@ def affine_of(norm: nn.BatchNorm2d) -> tuple[Tensor, Tensor]:
 
 
 def fold_norm_before(norm: nn.BatchNorm2d, conv: nn.Conv2d) -> nn.Conv2d:
-    """BatchNorm → 1×1 convolution as one convolution with bias."""
+    """BatchNorm → 1×1 convolution as one convolution with bias.
+
+    Args:
+        norm: affine norm with running statistics.
+        conv: 1×1 convolution of the norm's output; zero padding would break the equality.
+    """
     scale, shift = affine_of(norm)
     weight, bias = _double(conv)
     return with_weights(conv, weight * scale[None, :, None, None], bias + weight[:, :, 0, 0] @ shift)
 
 
 def with_weights(conv: nn.Conv2d, weight: Tensor, bias: Tensor | None) -> nn.Conv2d:
-    """A convolution of the same geometry, dtype and device with other weights; it has as many outputs as they do."""
+    """Make a convolution of the same geometry, dtype and device with other weights.
+
+    Args:
+        conv: the original, which stays as it is.
+        weight: [out, in / groups, kh, kw]; `out` may differ from the original's.
+        bias: [out], or None for no bias.
+    """
     old = conv.weight
     new = nn.Conv2d(
         conv.in_channels,

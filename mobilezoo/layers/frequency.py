@@ -24,7 +24,13 @@ def rfft2(x: Tensor) -> tuple[Tensor, Tensor]:
 
 
 def irfft2(real: Tensor, imag: Tensor, width: int) -> Tensor:
-    """(real, imaginary) half spectrum → real map [b, c, H, width]."""
+    """Inverse of `rfft2`: half spectrum → real map [b, c, H, width].
+
+    Args:
+        real: real part [b, c, H, width // 2 + 1].
+        imag: imaginary part of the same shape.
+        width: columns of the map, which the half spectrum leaves open (even or odd).
+    """
     height = real.shape[-2]
     cos_h, sin_h = _waves(height, height, real)
     # (cos + i sin)(real + i imag)

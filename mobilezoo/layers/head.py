@@ -15,7 +15,7 @@ class NormHead(nn.Module):
 
     With `distillation` a second classifier (`fc_dist`) learns from a teacher, as in DeiT (arXiv:2012.12877 §4): in
     eval mode, and in training unless `distilled_training` is set, the output is the mean of both; with it, training
-    returns the pair. Raises ConfigError for a pool that timm does not know or that changes the width.
+    returns the pair. Raises ConfigError for a pool that timm does not have or that changes the width.
     """
 
     def __init__(
@@ -36,7 +36,15 @@ class NormHead(nn.Module):
         self.reset(num_classes, global_pool)
 
     def reset(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Fresh classifiers (none for `num_classes=0`), and another pool if one is named; "" turns pooling off."""
+        """Replace the classifiers by fresh ones, and the pool if one is named.
+
+        Args:
+            num_classes: outputs of each classifier; 0 leaves identities.
+            global_pool: avg, max, avgmax, or "" for no pooling; None keeps the pool.
+
+        Raises:
+            ConfigError: timm has no such pool, it changes the width, or a classifier would get a map.
+        """
         if global_pool is not None:
             self.pool = _pool(global_pool, num_classes)
         like = next(self.norm.parameters(), torch.empty(0))
@@ -52,6 +60,14 @@ class NormHead(nn.Module):
         return fc
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Feature map → logits [B, num_classes].
+
+        Two classifiers give their mean, or in training the pair (class, distillation) if `distilled_training` is set.
+
+        Args:
+            x: [B, num_features, H, W].
+            pre_logits: return the classifiers' input [B, num_features] instead.
+        """
         x = self.drop(self.pool(self.norm(x)))
         if pre_logits:
             return x
@@ -81,6 +97,12 @@ class PoolNormHead(NormHead):
     """Global pool → norm → dropout → classifier; `norm` is a norm of maps, [B, C, H, W]."""
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Feature map → logits [B, num_classes].
+
+        Args:
+            x: [B, num_features, H, W].
+            pre_logits: return the classifier's input [B, num_features] instead.
+        """
         x = self.pool(x)
         x = self.drop(self.norm(x) if x.ndim == 4 else self.norm(x[:, :, None, None]).flatten(1))
         return x if pre_logits else self.fc(x)

@@ -56,9 +56,13 @@ class HeadGates(nn.Module):
 
 
 def strongest(gates: Tensor, count: int) -> Tensor:
-    """1 where a channel of [b, c, H, W] is among the `count` largest of its position, else 0.
+    """Mask [b, c, H, W]: 1 where a channel is among the `count` largest of its position, else 0.
 
     By how many others are larger, counted in steep ramps: phones have no sorting, and no comparisons in int8.
+
+    Args:
+        gates: positive weights [b, c, H, W].
+        count: channels kept per position, from 1 to c.
     """
     _, channels, height, width = gates.shape
     rows = gates.permute(0, 2, 3, 1).reshape(-1, height * width, channels)
@@ -82,6 +86,12 @@ class OffsetBias(nn.Module):
         self.fc2 = nn.Linear(HIDDEN, num_heads)
 
     def forward(self, queries: Grid, keys: Grid) -> Tensor:
+        """Position biases [h, n, m] for the logits of a map.
+
+        Args:
+            queries: rows and columns of the queries' map, n positions.
+            keys: rows and columns of the keys' map, m positions; smaller where it is pooled.
+        """
         device, dtype = self.fc1.weight.device, self.fc1.weight.dtype
         axes = [offsets(*pair) for pair in zip(queries, keys, strict=True)]
         scaled = [_log_spaced(values, side, device) for (values, _), side in zip(axes, self.side, strict=True)]
@@ -97,9 +107,16 @@ class OffsetBias(nn.Module):
 
 @lru_cache(maxsize=64)
 def offsets(queries: int, keys: int) -> tuple[tuple[float, ...], tuple[int, ...]]:
-    """Distinct offsets of queries from keys along one axis, and which of them every (query, key) has.
+    """Offsets of queries from keys along one axis.
 
     Keys lie in the middle of the windows that an adaptive pool of the queries has.
+
+    Args:
+        queries: positions of the axis.
+        keys: positions after pooling; the same number for an unpooled map.
+
+    Returns:
+        (distinct offsets in ascending order, index into them of every (query, key) pair, keys fastest).
     """
     windows = [(i * queries // keys, -(-(i + 1) * queries // keys)) for i in range(keys)]
     found = [query - Fraction(a + b - 1, 2) for query in range(queries) for a, b in windows]
@@ -151,13 +168,23 @@ class CosineAttention(nn.Module):
         return by_head.reshape(-1, count, rows.shape[2])
 
     def scaled(self, unit_queries: Tensor, key_counts: Tensor) -> Tensor:
-        """Queries [b, n·h, d] shifted, times the temperature and the logarithm of [n, 1, 1] key counts."""
+        """Shift the queries by the learned embedding; multiply by temperature and log key count.
+
+        Args:
+            unit_queries: [b, n·h, d], rows of unit length.
+            key_counts: [n, 1, 1], how many keys each position has.
+        """
         factor = F.softplus(self.temperature.transpose(0, 1)) * torch.log(key_counts).to(unit_queries.dtype)  # n h 1
         q = unit_queries.reshape(-1, *factor.shape[:2], self.head_dim)
         return ((q + self.embedding.transpose(0, 1)) * factor).reshape(unit_queries.shape)
 
     def gated(self, out: Tensor, x: Tensor) -> Tensor:
-        """Heads as a map, weighed and projected."""
+        """Weigh the heads by the gates of the input and project: [b, dim, H, W] → [b, dim, H, W].
+
+        Args:
+            out: results of all heads as a map [b, h·d, H, W].
+            x: input [b, dim, H, W] that the gates are computed from.
+        """
         weights = F.conv2d(self.gates(x), self.spread, groups=self.num_heads)  # type: ignore[arg-type]
         return self.proj(out * weights)
 
@@ -237,7 +264,12 @@ class AggregatedAttention(CosineAttention):
 
 
 def neighbours_inside(grid: Grid, device: torch.device) -> Tensor:
-    """[n, t]: 1 where a position's neighbour lies on the map."""
+    """Mask [n, t]: 1 where a position's neighbour lies on the map.
+
+    Args:
+        grid: rows and columns of the map, n positions.
+        device: device of the mask.
+    """
     steps = torch.arange(-(WINDOW // 2), WINDOW // 2 + 1, device=device)
     rows, columns = (_inside(torch.arange(side, device=device)[:, None] + steps, side) for side in grid)
     both = rows[:, None, :, None] * columns[None, :, None, :]

@@ -30,6 +30,12 @@ class ComputedKernel(nn.Module):
         self.taps = nn.ModuleList(nn.Conv2d(dim, dim, 1, groups=num_heads) for _ in range(SIDE * SIDE))
 
     def forward(self, x: Tensor, token: Tensor) -> Tensor:
+        """Convolve each image with its own kernel, zeros beyond the edge.
+
+        Args:
+            x: map [b, dim, H, W].
+            token: [b, dim, 1, 1] that the kernel is computed from.
+        """
         height, width = x.shape[2:]
         hidden = self.act(self.hidden(token))
         padded = F.pad(x, (1, 1, 1, 1))
@@ -54,6 +60,12 @@ class InlineAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
+        """Linear attention plus the local part; the output has the shape of `x`.
+
+        Args:
+            x: map [b, dim, H, W], or sequence [b, dim, H·W + 1, 1] with the class token first.
+            grid: rows and columns of the patches of a sequence; None for a map.
+        """
         grid = grid or (x.shape[2], x.shape[3])
         q_map, k, v_map = self._projected(x)
         q, v = (to_heads(part, self.num_heads) for part in (q_map, v_map))  # (b h) n d

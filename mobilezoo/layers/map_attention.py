@@ -36,7 +36,12 @@ class MapAttention(nn.Module):
         self.proj = nn.Conv2d(num_heads * head_dim, dim, 1)
 
     def position_bias(self, height: int, width: int) -> Tensor | None:
-        """[h, n, n] for the logits of a map, or None."""
+        """Bias of the logits [h, n, n], n = height · width, or None for none.
+
+        Args:
+            height: rows of the map.
+            width: columns of the map.
+        """
         return None
 
     def forward(self, x: Tensor) -> Tensor:
@@ -64,7 +69,12 @@ class MapAttention(nn.Module):
 
 
 def to_heads(x: Tensor, num_heads: int) -> Tensor:
-    """[b, h·d, H, W] → [b·h, n, d]."""
+    """Map [b, h·d, H, W] → sequence per head [b·h, n, d].
+
+    Args:
+        x: map whose channels are heads, then d channels each.
+        num_heads: h.
+    """
     _, c, height, width = x.shape
     tokens, dim = height * width, c // num_heads
     x = x.permute(0, 2, 3, 1).reshape(-1, tokens, num_heads, dim)
@@ -72,7 +82,14 @@ def to_heads(x: Tensor, num_heads: int) -> Tensor:
 
 
 def from_heads(x: Tensor, num_heads: int, height: int, width: int) -> Tensor:
-    """The inverse of `to_heads`: [b·h, n, d] → [b, h·d, H, W]."""
+    """The inverse of `to_heads`: [b·h, n, d] → [b, h·d, H, W].
+
+    Args:
+        x: result of all heads.
+        num_heads: h.
+        height: rows of the map.
+        width: columns of the map.
+    """
     dim = x.shape[-1]
     x = x.reshape(-1, num_heads, height * width, dim).transpose(1, 2)
     return x.reshape(-1, height, width, num_heads * dim).permute(0, 3, 1, 2)

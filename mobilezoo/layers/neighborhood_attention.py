@@ -36,6 +36,12 @@ class NeighborhoodAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
+        """Attention of every position to the k×k positions around it; the output has the shape of `x`.
+
+        Args:
+            x: map [b, dim, H, W].
+            grid: ignored; transformers pass it to every attention.
+        """
         height, width = whole_size(x)
         least = self.kernel * self.dilation
         below, right = max(0, least - height), max(0, least - width)
@@ -145,7 +151,17 @@ class Tiles(Cuts):
 
 
 def neighbors(side: int, kernel: int, dilation: int, device: torch.device) -> tuple[Tensor, Tensor]:
-    """[side, kernel]: positions of each query's keys along one side, and their index into the position table."""
+    """Keys of every query along one side.
+
+    Args:
+        side: positions, at least `kernel` · `dilation`.
+        kernel: k, keys per query.
+        dilation: distance between neighbouring keys.
+        device: device of the result.
+
+    Returns:
+        (positions of the keys, their indices into the position table), each [side, kernel].
+    """
     query = torch.arange(side, device=device)
     place, phase = query // dilation, query % dilation
     length = (side - phase + dilation - 1) // dilation  # of the strided line that the query is on
@@ -155,7 +171,13 @@ def neighbors(side: int, kernel: int, dilation: int, device: torch.device) -> tu
 
 
 def spread(x: Tensor, tall: Cuts, wide: Cuts) -> Tensor:
-    """The keys of all tiles, overlaps copied: [b, H, W, c] → [b·m, keys, c]."""
+    """The keys of all tiles, overlaps copied: [b, H, W, c] → [b·m, keys, c].
+
+    Args:
+        x: map [b, H, W, c].
+        tall: cuts of the rows.
+        wide: cuts of the columns.
+    """
     c = x.shape[-1]
     if tall.count > 1:
         parts = [x.narrow(1, start, tall.keys).reshape(-1, 1, tall.keys, wide.side * c) for start in tall.starts]
@@ -168,12 +190,22 @@ def spread(x: Tensor, tall: Cuts, wide: Cuts) -> Tensor:
 
 
 def cut_heads(x: Tensor, num_heads: int) -> Tensor:
-    """[b, n, h·d] → [b·h, n, d]."""
+    """Channels → heads: [b, n, h·d] → [b·h, n, d].
+
+    Args:
+        x: sequence whose channels are heads, then d channels each.
+        num_heads: h.
+    """
     _, tokens, c = x.shape
     return x.reshape(-1, tokens, num_heads, c // num_heads).transpose(1, 2).reshape(-1, tokens, c // num_heads)
 
 
 def join_heads(x: Tensor, num_heads: int) -> Tensor:
-    """The inverse of `cut_heads`."""
+    """The inverse of `cut_heads`: [b·h, n, d] → [b, n, h·d].
+
+    Args:
+        x: result of all heads.
+        num_heads: h.
+    """
     _, tokens, dim = x.shape
     return x.reshape(-1, num_heads, tokens, dim).transpose(1, 2).reshape(-1, tokens, num_heads * dim)

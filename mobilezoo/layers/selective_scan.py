@@ -32,7 +32,16 @@ MOST_STEPS_IN_FILES = 5
 
 
 def sequential_recurrence(a_bld: Tensor, b_bld: Tensor, reverse: bool = False) -> Tensor:
-    """The recurrence as it is written, one position after the other: the reference for tests and benchmarks."""
+    """The recurrence as it is written, one position after the other: the reference for tests and benchmarks.
+
+    Args:
+        a_bld: decays [b, l, d].
+        b_bld: inputs [b, l, d].
+        reverse: start at the end of the sequence.
+
+    Returns:
+        States [b, l, d].
+    """
     h = torch.zeros_like(b_bld[:, 0])
     order = range(b_bld.shape[1])
     states = {}
@@ -43,9 +52,17 @@ def sequential_recurrence(a_bld: Tensor, b_bld: Tensor, reverse: bool = False) -
 
 
 def linear_recurrence(a_bld: Tensor, b_bld: Tensor, reverse: bool = False) -> Tensor:
-    """h_t = a_t · h_{t-1} + b_t from h = 0, along dimension 1; `reverse` starts at the end.
+    """h_t = a_t · h_{t-1} + b_t from h = 0, along dimension 1.
 
     The gradient is the same recurrence in the other direction, so nothing but `a` and `h` is kept for it.
+
+    Args:
+        a_bld: decays a [b, l, d], between 0 and 1.
+        b_bld: inputs b [b, l, d].
+        reverse: start at the end of the sequence.
+
+    Returns:
+        States h [b, l, d].
     """
     if torch.compiler.is_exporting() or torch.jit.is_tracing():
         return _scan(a_bld, b_bld, reverse, MOST_STEPS_IN_FILES)
@@ -108,7 +125,15 @@ def _delay(x: Tensor, reverse: bool) -> Tensor:
 
 @functools.cache
 def plan(length: int, most_steps: int) -> tuple[int, int]:
-    """(operators, steps per chunk) of the smallest graph for a sequence: cuts, products, sums and joins."""
+    """Chunk size of the smallest graph for a sequence: cuts, products, sums and joins are counted.
+
+    Args:
+        length: positions of the sequence.
+        most_steps: longest chunk allowed.
+
+    Returns:
+        (operators of the graph, steps per chunk).
+    """
     best = (4 * length, length) if length <= most_steps else (1 << 62, length)
     for steps in range(2, min(most_steps, length - 1) + 1):
         padding = 3 if length % steps else 0

@@ -6,7 +6,15 @@ from mobilezoo.errors import InputSizeError
 
 
 def check_input_size(x_bchw: Tensor, min_size: int) -> None:
-    """Raise InputSizeError unless height and width are at least `min_size` pixels, the least the network can take."""
+    """Check that a network can take an image of this size.
+
+    Args:
+        x_bchw: images [B, C, H, W].
+        min_size: least height and width in pixels that the network can take.
+
+    Raises:
+        InputSizeError: height or width is smaller.
+    """
     height, width = x_bchw.shape[-2:]
     if height < min_size or width < min_size:
         raise InputSizeError(

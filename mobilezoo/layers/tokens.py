@@ -17,24 +17,46 @@ Grid = tuple[int, int]
 
 
 def patches_of(tokens: Tensor, grid: Grid, last: bool = False) -> Tensor:
-    """The patches [b, c, H, W] of a sequence [b, c, H·W + 1, 1]; `last` says where the class token stands."""
+    """The patches of a sequence as a map [b, c, H, W].
+
+    Args:
+        tokens: sequence [b, c, H·W + 1, 1].
+        grid: H and W.
+        last: the class token stands last instead of first.
+    """
     count = grid[0] * grid[1]
     return tokens.narrow(2, 0 if last else 1, count).reshape(-1, tokens.shape[1], *grid)
 
 
 def token_of(tokens: Tensor, last: bool = False) -> Tensor:
-    """The class token [b, c, 1, 1] of a sequence."""
+    """The class token [b, c, 1, 1] of a sequence.
+
+    Args:
+        tokens: sequence [b, c, n, 1].
+        last: the class token stands last instead of first.
+    """
     return tokens.narrow(2, tokens.shape[2] - 1 if last else 0, 1)
 
 
 def join_token(token: Tensor, patches: Tensor, last: bool = False) -> Tensor:
-    """The inverse of both: [b, c, 1, 1] and [b, c, H, W] → [b, c, H·W + 1, 1]."""
+    """Sequence [b, c, H·W + 1, 1] of a class token and patches; the inverse of `token_of` and `patches_of`.
+
+    Args:
+        token: [b, c, 1, 1].
+        patches: [b, c, H, W].
+        last: put the class token last instead of first.
+    """
     flat = patches.reshape(-1, patches.shape[1], patches.shape[2] * patches.shape[3], 1)
     return torch.cat([flat, token] if last else [token, flat], dim=2)
 
 
 def resized(table: Tensor, grid: Grid) -> Tensor:
-    """A learned map [..., c, h, w] for a map of another size (bilinear, half pixels)."""
+    """Resize a learned map for a map of another size (bilinear, half pixels).
+
+    Args:
+        table: [..., c, h, w].
+        grid: rows and columns of the result; the table itself is returned where it has them.
+    """
     return table if table.shape[-2:] == grid else F.interpolate(table, grid, mode="bilinear", align_corners=False)
 
 
@@ -76,12 +98,23 @@ class TokenHead(PoolNormHead):
         super().__init__(num_features, num_classes, norm, global_pool, drop_rate)
 
     def reset(self, num_classes: int, global_pool: str | None = None) -> None:
-        """As in NormHead; `token` is one of the pools."""
+        """Replace the classifier by a fresh one, and the pool if one is named.
+
+        Args:
+            num_classes: outputs of the classifier; 0 leaves the identity.
+            global_pool: token, avg, max, avgmax, or "" for no pooling; None keeps the pool.
+        """
         super().reset(num_classes, "avg" if global_pool == "token" else global_pool)
         if global_pool == "token":
             self.pool = TokenPool(self.last)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Sequence → logits [B, num_classes].
+
+        Args:
+            x: [B, num_features, n, 1].
+            pre_logits: return the classifier's input [B, num_features] instead.
+        """
         if self.pool.pool_type and not isinstance(self.pool, TokenPool):
             x = x.narrow(2, 0 if self.last else 1, x.shape[2] - 1)
         return super().forward(x, pre_logits)

@@ -23,7 +23,14 @@ def haar_filters() -> Tensor:
 
 
 def haar_synthesis(mean: Tensor, rows: Tensor, columns: Tensor, both: Tensor) -> Tensor:
-    """Four bands [b, c, h, w] → the map [b, c, 2h, 2w] whose analysis they are, times two (the filters hold halves)."""
+    """Map [b, c, 2h, 2w] whose Haar analysis the four bands [b, c, h, w] are, times two (the filters hold halves).
+
+    Args:
+        mean: mean of each 2×2 square.
+        rows: change between its rows.
+        columns: change between its columns.
+        both: change between both.
+    """
     batch, chs, height, width = mean.shape
     lines = []
     for level, change in ((mean + rows, columns + both), (mean - rows, columns - both)):

@@ -90,7 +90,16 @@ class WindowAttention(nn.Module):
 
 
 def to_windows(x: Tensor, form: Form, rows: int, cols: int) -> Tensor:
-    """[b, H, W, c] → [b·rows·cols, t, c], t = H/rows · W/cols tokens, windows and tokens in row order."""
+    """Cut a map into windows: [b, H, W, c] → [b·rows·cols, t, c] with t = H/rows · W/cols tokens.
+
+    Windows and the tokens in them are in row order.
+
+    Args:
+        x: channels-last map [b, H, W, c].
+        form: close: neighbours; remote: every rows-th row and cols-th column.
+        rows: windows from top to bottom, a divisor of H.
+        cols: windows from left to right, a divisor of W.
+    """
     _, height, width, c = x.shape
     tall, wide = height // rows, width // cols
     if rows == cols == 1:
@@ -102,7 +111,16 @@ def to_windows(x: Tensor, form: Form, rows: int, cols: int) -> Tensor:
 
 
 def from_windows(x: Tensor, form: Form, rows: int, cols: int, tall: int, wide: int) -> Tensor:
-    """The inverse of `to_windows`: [b·rows·cols, tall·wide, c] → [b, rows·tall, cols·wide, c]."""
+    """The inverse of `to_windows`: [b·rows·cols, tall·wide, c] → [b, rows·tall, cols·wide, c].
+
+    Args:
+        x: windows in row order.
+        form: the form they were cut in.
+        rows: windows from top to bottom.
+        cols: windows from left to right.
+        tall: rows of tokens in a window.
+        wide: columns of tokens in a window.
+    """
     c, height, width = x.shape[2], rows * tall, cols * wide
     if rows == cols == 1:
         return x.reshape(-1, height, width, c)
