@@ -1,7 +1,7 @@
 """mobilezoo: mobile vision backbones, from a paper to a phone.
 
-After `import mobilezoo`, `timm.create_model` knows every model of the zoo; the import itself stays light, because the
-models register only when timm is (or has been) imported.
+After `import mobilezoo`, `timm.create_model` builds every model of the zoo by name. The import itself stays light: the
+models are registered when timm is imported, or at once where it already is.
 """
 
 from typing import TYPE_CHECKING, Any
@@ -56,7 +56,7 @@ wrapt.register_post_import_hook(_register, "timm")
 
 
 def api_function(name: str) -> Any:
-    """The function of the API that the package of this name stands for when it is called."""
+    """Returns the function of `mobilezoo.api` that a callable package of this name runs."""
     from mobilezoo import api
 
     return getattr(api, name)

@@ -8,7 +8,7 @@
     report = mobilezoo.profile(files[0].path, device="cortex_a76")
 
 A config is a path, a bare name, or a record; dotted overrides come after it, as on the command line. Nothing is
-printed: pass `hooks` to hear of progress. A user's mistake raises a subclass of `mobilezoo.MobilezooError` with the
+printed: pass `hooks` to receive progress. A user's mistake raises a subclass of `mobilezoo.MobilezooError` with the
 text of the command line.
 """
 
@@ -49,7 +49,7 @@ def train(
         overrides: dotted changes: "train.epochs=5".
         out: run folder; `runs/NAME` where it is left out.
         resume: go on after the last whole checkpoint.
-        hooks: what hears of progress.
+        hooks: callbacks for progress.
 
     Returns:
         The record of the best weights; its `path` is that of the file.
@@ -80,14 +80,14 @@ def evaluate(
         model: zoo name, model YAML, checkpoint, exported file, or `timm:NAME`.
         data: "digits", "folder:PATH", ...; the data that the model's record names where it is left out.
         classes: the data's class of each output, see docs/data.md.
-        batch_size: images at once.
+        batch_size: images per batch.
         workers: processes that load images.
-        hooks: what hears of progress.
-        options: what the command line says of a network: checkpoint, key, labels, resolution, num_classes, in_chans,
+        hooks: callbacks for progress.
+        options: the command line's options of a network: checkpoint, key, labels, resolution, num_classes, in_chans,
             mean, std, preprocess.
 
     Returns:
-        The scores; of a file, with those of the weights it was made of under `pytorch`.
+        The scores; for an exported file, `pytorch` holds those of the weights it was made of.
 
     Raises:
         MobilezooError: for whatever a user can mend.
@@ -101,17 +101,17 @@ def evaluate(
 def predict(
     model: Named, images: Named | Sequence[Named], *, top: int = 5, hooks: Hooks = SILENT, **options: Any
 ) -> "Records[Prediction]":
-    """The best classes of single images, or of all images in folders.
+    """Predict the most likely classes of single images, or of all images in folders.
 
     Args:
         model: as in `evaluate`.
         images: an image, a folder, or several of them.
         top: classes per image.
-        hooks: what hears of progress.
+        hooks: callbacks for progress.
         options: as in `evaluate`.
 
     Returns:
-        A prediction per image, in order; one that cannot be read has its `fault`.
+        A prediction per image, in order; `fault` states why an image could not be read.
 
     Raises:
         MobilezooError: for whatever a user can mend.
@@ -168,15 +168,15 @@ def profile(
     hooks: Hooks = SILENT,
     **options: Any,
 ) -> "LatencyReport | Records[LatencyReport]":
-    """Latency by a stated protocol; raw samples are kept, noisy runs are marked.
+    """Measure latency by a fixed protocol; raw samples are kept, noisy runs are marked.
 
     Args:
         model: exported file, checkpoint, zoo name or `timm:NAME`, or several of them.
         config: a YAML, a bare name in configs/profile/, or a record.
         overrides: dotted changes: "tier=report", "device.serial=R58M".
-        device: in place of the config's.
+        device: device config, in place of the config's.
         to: formats that networks are exported to, in place of the config's.
-        hooks: what hears of progress.
+        hooks: callbacks for progress.
         options: as in `evaluate`, for the networks that are exported first.
 
     Returns:
@@ -205,7 +205,7 @@ def search(
         config: a YAML, a bare name in configs/search/, or a record.
         overrides: dotted changes of it or of its recipe: "trials=20", "train.epochs=3".
         out: run folder; `runs/search-NAME` where it is left out.
-        hooks: what hears of progress and of every finished trial.
+        hooks: callbacks for progress and finished trials.
 
     Returns:
         All trials, the front, and the best network's YAML.
@@ -240,7 +240,7 @@ def report(runs: Named | Sequence[Named], out: Named = "report.html") -> Path:
 
 
 def load_model(model: Named, **options: Any) -> "LoadedModel":
-    """A network with its weights, in eval mode, with all that its files need to carry.
+    """Load a network with its weights, in eval mode, and the metadata that its exported files carry.
 
     Args:
         model: zoo name, model YAML, checkpoint of ours, or `timm:NAME`.
@@ -254,9 +254,9 @@ def load_model(model: Named, **options: Any) -> "LoadedModel":
     return workflow(str(model), model_options(options))
 
 
-def model_options(said: dict[str, Any]) -> ModelOptions:
-    """Keyword arguments as typed options; `labels` may be a file. Raises ConfigError."""
-    plain = {key: str(value) if isinstance(value, Path) else value for key, value in said.items()}
+def model_options(options: dict[str, Any]) -> ModelOptions:
+    """Parses keyword arguments into typed options; `labels` may be a file. Raises ConfigError."""
+    plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
     if isinstance(plain.get("labels"), str):
         plain["labels"] = read_labels(plain["labels"])
     return ModelOptions.parse(plain, "options")

@@ -1,4 +1,4 @@
-"""The frozen records that pass between verbs.
+"""The frozen records that commands write and read.
 
 A record is saved beside what it describes: `shvit_s1.fp32.tflite` has `shvit_s1.fp32.tflite.json`.
 """
@@ -20,11 +20,11 @@ D = TypeVar("D", bound="Described")
 
 Kind = Literal["host", "phone", "board", "browser", "emulated"]
 Output = Literal["logits", "probabilities", "sigmoid"]
-"""What answers are; sigmoid: a probability of each class for itself, in files that others made."""
+"""Meaning of the output values; sigmoid: independent probabilities per class, in files that others made."""
 
 
 class Quantization(Record):
-    """How integers of a tensor stand for numbers: number = scale * (integer - zero_point)."""
+    """Affine quantization of a tensor: real value = scale * (integer - zero_point)."""
 
     dtype: Literal["int8", "uint8", "int16"]
     scale: float
@@ -37,7 +37,7 @@ class InputSpec(Record):
     shape: tuple[int, ...]
     """Tensor shape in the order of `layout`, batch included."""
     layout: Literal["NCHW", "NHWC", "none"] = "NCHW"
-    """none: no image, in a file that others made."""
+    """none: the input is no image, in a file that others made."""
     dtype: Literal["float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"] = "float32"
     quantization: Quantization | None = None
     """Where the file takes integers for the normalized values; uint8 without it are pixels 0..255."""
@@ -49,13 +49,13 @@ class InputSpec(Record):
         return h, w
 
     def resized(self, size: tuple[int, int]) -> "InputSpec":
-        """The same for images of another (height, width)."""
+        """Returns the same input for images of another (height, width)."""
         first = 2 if self.layout == "NCHW" else 1
         return self.model_copy(update={"shape": (*self.shape[:first], *size, *self.shape[first + 2 :])})
 
 
 class Parity(Record):
-    """How far a file's logits are from PyTorch's on the same inputs; measured, then judged."""
+    """Numeric error of a file's logits against PyTorch's on the same inputs, and the tolerance it is judged by."""
 
     inputs: str
     """Where the inputs came from."""
@@ -69,10 +69,11 @@ class Parity(Record):
     tolerance: float
     """Largest accepted `relative`."""
     ran_in: str
-    """What computed the file's logits: the runtime's name and version."""
+    """Name and version of the runtime that computed the file's logits."""
 
     @property
     def passed(self) -> bool:
+        """Whether the relative error is within the tolerance."""
         return self.relative <= self.tolerance
 
 
@@ -87,7 +88,7 @@ class Described(Record):
 
 
 class Checkpoint(Described):
-    """Trained weights (`path`, safetensors) and what they are."""
+    """Trained weights (`path`, safetensors) and the network they belong to."""
 
     model: str
     """A model name, or the path its YAML had in training; a copy lies beside the weights, with their stem."""
@@ -98,7 +99,7 @@ class Checkpoint(Described):
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     data: dict[str, Any] | None = None
-    """The data config it was trained with (a DataConfig), its paths absolute; None where nobody knows."""
+    """The data config it was trained with (a DataConfig), its paths absolute; None if not recorded."""
     epoch: int | None = None
     top1: float | None = None
     """Validation top-1 in percent, of these very weights."""
@@ -109,29 +110,29 @@ class Checkpoint(Described):
 
     @property
     def dataset(self) -> str:
-        """Source of the training data; empty where nobody knows."""
+        """Source of the training data; empty if not recorded."""
         return str((self.data or {}).get("source", ""))
 
     def network_args(self) -> dict[str, Any]:
-        """What `create_model` needs besides classes and channels to build this network again."""
+        """Returns the arguments of `create_model`, besides classes and channels, that rebuild this network."""
         return {**self.model_args, **({"probe_queries": self.probe_queries} if self.probe_queries else {})}
 
 
 class Coverage(Record):
-    """Operators of an exported file, and what XNNPACK took of them where the runtime tells."""
+    """Operators of an exported file, and how many of them XNNPACK runs where the runtime reports it."""
 
     ops: dict[str, int]
-    """Operator → how often; ExecuTorch names its partitions, not what is inside."""
+    """Operator → number of occurrences; an ExecuTorch file lists its partitions, not the operators inside."""
     partitions: int | None
     """XNNPACK partitions; None where the format is not delegated before it reaches a phone."""
     outside: dict[str, int] | None
-    """Operators that no partition took."""
+    """Operator → number of occurrences outside of all partitions; None where that is not reported."""
     warnings: tuple[str, ...] = ()
-    """What is known to be slow or refused on phones, each with its source."""
+    """Operators known to be slow or unsupported on phones, each with the source of that."""
 
 
 class Artifact(Described):
-    """One exported file (or `.mlpackage` folder) and the proof that comes with it."""
+    """One exported file (or `.mlpackage` folder) and its comparison with PyTorch."""
 
     target: str
     precision: str
@@ -139,37 +140,37 @@ class Artifact(Described):
     input: InputSpec
     output: Output = "logits"
     output_index: int = 0
-    """Which of the file's outputs that is."""
+    """Index of the file's output that holds the scores."""
     float_segments: tuple[int, ...] = ()
-    """Eighths of an int8 file, counted from the input as 0, that stay float."""
+    """Segments (eighths) of an int8 file that stay float, counted from the input as 0."""
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     size_bytes: int
     parity: Parity | None
-    """None where the file was not run; `why_not_runnable` then says why."""
+    """None where the file was not run; `why_not_runnable` then holds the reason."""
     why_not_runnable: str | None = None
     zero_gammas: tuple[str, ...] = ()
-    """Norm or LayerScale tensors that are all zero: converters fold their branches away, so latency lies."""
+    """Norm or LayerScale tensors that are all zero: converters fold their branches away, so latency is too low."""
     coverage: Coverage | None = None
     checkpoint: str | None = None
     """The PyTorch weights it was made of, relative to the record's folder; None for random ones."""
     checkpoint_key: str | None = None
-    """Where in that file they are, if it had to be said."""
+    """Key of the weights within that file, where one was given."""
     recipe_sha256: str = ""
-    """Of all that the file was made of: weights, options, images. A file of another recipe is made again."""
+    """Hash of the weights, options and images the file was made from; a file with another hash is exported again."""
     tools: dict[str, str]
     """Toolchain versions."""
     output_quantization: Quantization | None = None
-    """Where the file answers with integers."""
+    """Set where the file's output holds integers."""
     foreign: bool = False
-    """Described from the file alone, which others made: nothing of it is proven here."""
+    """True for a file that others made, described from the file alone and not compared with PyTorch."""
     undeclared: tuple[str, ...] = ()
-    """What the file does not tell, so that it is a stand-in here: `preprocessing`, `resolution`, `output`, or which
-    output holds the `scores`."""
+    """What the file does not declare, so that this record holds a default: `preprocessing`, `resolution`, `output`,
+    or `scores` (the index of the output that holds them)."""
 
 
 class DeviceInfo(Record):
-    """What a latency was measured on."""
+    """The device that a latency was measured on."""
 
     name: str
     kind: Kind
@@ -182,13 +183,13 @@ class DeviceInfo(Record):
 
 
 class Protocol(Record):
-    """How samples were taken; part of a result's identity."""
+    """How samples are taken; part of a result's identity."""
 
     name: str = "screen"
     warmup_runs: int = 10
     warmup_s: float = 0.5
     warmup_max_s: float = 20.0
-    """Warm-up that has not settled by then ends, and the result is marked as noisy."""
+    """Upper limit of the warm-up; a result whose warm-up has not settled by then is marked as noisy."""
     stable_tolerance: float = 0.05
     """Warm-up has settled when the medians of its last two windows differ by less than this share."""
     min_runs: int = 64
@@ -223,7 +224,7 @@ class ProcessRun(Record):
     """One fresh process of a measurement: costs before the first timed run, and its slices in order."""
 
     load_ms: NonNegativeFloat | None
-    """None where a runner does not tell."""
+    """None where the runner does not report it."""
     first_run_ms: NonNegativeFloat
     warmup_runs: int
     warmup_settled: bool
@@ -251,7 +252,7 @@ class Counts(Record):
 
 
 class Estimate(Record):
-    """A latency that was not measured, with the error it is known to have."""
+    """A predicted latency with its measured error."""
 
     latency_ms: NonNegativeFloat
     low_ms: NonNegativeFloat
@@ -280,25 +281,25 @@ class LatencyReport(Record):
     sentinel_before_ms: NonNegativeFloat | None
     sentinel_after_ms: NonNegativeFloat | None
     noisy: tuple[str, ...] = ()
-    """Why this result is not to be trusted; empty when it is."""
+    """Reasons why the result is not to be trusted; empty if there are none."""
     repeats: int = 1
     measured_at: str
     """ISO 8601, UTC."""
     requested: dict[str, str] = {}
-    """Threads, delegate and so on as asked for."""
+    """Threads, delegate and other settings as requested."""
     runtime_info: dict[str, str] = {}
-    """The same as the runtime gave them."""
+    """The settings that the runtime used."""
     processes: tuple[ProcessRun, ...] = ()
     counts: Counts | None = None
     estimate: Estimate | None = None
     cached: bool = False
     """Read from the results store, not measured now."""
     unproven: str | None = None
-    """Why nobody compared the file with PyTorch, `not proven here` for files of others; None where somebody did."""
+    """Why the file was not compared with PyTorch, `not proven here` for files of others; None where it was."""
 
 
 def record_path(path: Path) -> Path:
-    """Where the record of a file lies: beside it, `.json` appended."""
+    """Returns the path of a file's record: beside it, `.json` appended."""
     return path.with_name(path.name + ".json")
 
 
@@ -309,9 +310,14 @@ def has_record(path: Path) -> bool:
 
 
 def load_record_of(cls: type[D], path: str | Path) -> D:
-    """The record beside a file that is still the one it describes: everything that uses a file begins here.
+    """Loads the record beside a file, and checks that the file is still the one it describes.
 
-    Raises MobilezooError when file or record is missing, the record is damaged, or the file changed since.
+    Args:
+        cls: type of the record.
+        path: the described file, not its record.
+
+    Raises:
+        MobilezooError: file or record is missing, the record is damaged, or the file's hash is another.
     """
     try:
         return _unchanged(cls, path)
@@ -328,7 +334,15 @@ def _unchanged(cls: type[D], path: str | Path) -> D:
 
 
 def read_record_of(cls: type[D], path: str | Path) -> D:
-    """The record beside a file, whether or not the file is still the one it describes. Raises MobilezooError."""
+    """Loads the record beside a file without comparing the file's hash.
+
+    Args:
+        cls: type of the record.
+        path: the described file, not its record.
+
+    Raises:
+        MobilezooError: file or record is missing, or the record is damaged.
+    """
     finish(Path(path).expanduser())
     beside = record_path(existing_path(path, "file"))
     if not beside.is_file():
@@ -337,7 +351,15 @@ def read_record_of(cls: type[D], path: str | Path) -> D:
 
 
 def why_changed(path: str | Path, record: "Described") -> str | None:
-    """How a file is not the one that its record describes; None where it is."""
+    """Compares a file's hash with its record.
+
+    Args:
+        path: the described file.
+        record: its record.
+
+    Returns:
+        The difference in words; None where the hashes are equal.
+    """
     found = sha256_of(Path(path).expanduser())
     if found == record.sha256:
         return None
@@ -345,9 +367,18 @@ def why_changed(path: str | Path, record: "Described") -> str | None:
 
 
 def write_with_record(path: Path, write: Callable[[Path], None], describe: Callable[[Path], D]) -> D:
-    """Write a file and its record: `write(temporary)`, then `describe(temporary)` gives the record, which is returned.
+    """Writes a file and its record; both appear together or not at all.
 
-    `write` may leave more files beside `temporary`. All of them appear together or not at all.
+    Args:
+        path: the file; its record goes to `record_path(path)`.
+        write: writes the file at the temporary path it is given; further files beside that path move along.
+        describe: returns the record of the file at the temporary path; called after `write`.
+
+    Returns:
+        The record.
+
+    Raises:
+        MobilezooError: the folder cannot be written or the disk is full.
     """
     records: list[D] = []
 
@@ -365,15 +396,25 @@ def _as_text(record: Record) -> str:
 
 
 def save_record(path: Path, record: Record) -> Path:
-    """Save `record` beside the file it describes, which is there already; returns the record's path."""
+    """Saves a record beside the existing file it describes, and returns the record's path.
+
+    Args:
+        path: the described file.
+        record: its record.
+    """
     return write_text(record_path(path), _as_text(record))
 
 
 def save_json(path: Path, record: Record) -> Path:
-    """Save a record under a name of its own."""
+    """Saves a record as a JSON file of its own, and returns its path.
+
+    Args:
+        path: the JSON file.
+        record: any record.
+    """
     return write_text(path, _as_text(record))
 
 
 def file_stem(model: str) -> str:
-    """A network's name as the beginning of file names: `timm:resnet18.a1_in1k` → `resnet18.a1_in1k`."""
+    """Returns a network's name as the stem of file names: `timm:resnet18.a1_in1k` → `resnet18.a1_in1k`."""
     return model.rpartition(":")[2].replace("/", "_")

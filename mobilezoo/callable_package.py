@@ -12,7 +12,7 @@ from typing import Any
 
 
 class CallablePackage(ModuleType):
-    """A package that stands for the API's function of its name."""
+    """A package whose call runs the API's function of its name."""
 
     def __call__(self, *args: Any, **kwargs: Any) -> Any:
         return _function_of(self)(*args, **kwargs)
@@ -23,7 +23,7 @@ class CallablePackage(ModuleType):
 
 
 def make_callable(package: str) -> None:
-    """Let a package be called as the function of its last name in `mobilezoo.api`."""
+    """Makes a package callable as the function of its last name in `mobilezoo.api`."""
     sys.modules[package].__class__ = CallablePackage
 
 

@@ -17,7 +17,7 @@ from mobilezoo.errors import ConfigError, UnknownNameError, near_names, shortene
 from mobilezoo.reading import parse_yaml, read_yaml
 
 MOST_FAULTS = 5
-"""So many are told of one record."""
+"""Faults of one record that a message lists."""
 KINDS = ("models", "train", "export", "profile", "devices", "search")
 
 
@@ -34,7 +34,15 @@ class Record(BaseModel):
 
     @classmethod
     def parse(cls, data: Any, source: str = "<record>") -> Self:
-        """Validate plain data (as YAML or JSON gives it). Raises ConfigError, all faults in one line."""
+        """Validates plain data (as YAML or JSON gives it).
+
+        Args:
+            data: a mapping of the record's keys.
+            source: name of the file or object, for error messages.
+
+        Raises:
+            ConfigError: all faults in one line, at most `MOST_FAULTS`.
+        """
         try:
             return cls.model_validate_json(json.dumps(data, allow_nan=False))
         except ValidationError as error:
@@ -45,7 +53,7 @@ class Record(BaseModel):
 
 R = TypeVar("R", bound=Record)
 Words = str | list[str]
-"""What `listed` takes, for JSON schemas."""
+"""Input type of `listed`, for JSON schemas."""
 
 
 def config_root() -> Path:
@@ -60,7 +68,18 @@ def config_names(kind: str) -> list[str]:
 
 
 def config_path(kind: str, name: str) -> Path | None:
-    """The YAML behind a bare name, shipped or brought by a plugin. Raises ConfigError for one that is there twice."""
+    """Finds the YAML of a bare name, shipped or brought by a plugin.
+
+    Args:
+        kind: one of `KINDS`, a folder of `configs/`.
+        name: file name without its ending.
+
+    Returns:
+        Its path, or None where there is none.
+
+    Raises:
+        ConfigError: two folders hold one of that name.
+    """
     found = [path for root in _config_roots() if (path := root / kind / f"{name}.yaml").is_file()]
     if len(found) > 1:
         raise ConfigError(f"{kind} config {name!r} is there twice: {found[0]} and {found[1]}: write the path you mean")
@@ -79,7 +98,16 @@ def is_yaml(name: str) -> bool:
 
 
 def find_config(kind: str, name: str | Path) -> Path:
-    """The file behind a path or a bare name. Raises UnknownNameError (near names offered)."""
+    """Finds the file of a path or a bare name.
+
+    Args:
+        kind: one of `KINDS`, a folder of `configs/`.
+        name: path of a YAML (ending in .yaml or .yml), or a bare name.
+
+    Raises:
+        ConfigError: the path does not exist, or the bare name is there twice.
+        UnknownNameError: no config has the bare name.
+    """
     text = str(name)
     if is_yaml(text):
         path = Path(text).expanduser()
@@ -95,7 +123,13 @@ def find_config(kind: str, name: str | Path) -> Path:
 
 
 def write_yaml(path: str | Path, data: Mapping[str, Any], header: Sequence[str] = ()) -> Path:
-    """Write plain data as block-style YAML below comment lines, atomically."""
+    """Writes plain data as block-style YAML, atomically, and returns its path.
+
+    Args:
+        path: the file.
+        data: text keys with values that JSON can hold.
+        header: comment lines before the data, without `#`.
+    """
     import io
 
     from ruamel.yaml import YAML
@@ -111,7 +145,7 @@ def write_yaml(path: str | Path, data: Mapping[str, Any], header: Sequence[str] 
 
 
 def _quoted(value: Any) -> Any:
-    """The same with quotes where ruamel.yaml writes none although its reader needs them: `{a: ?0}`."""
+    """Marks strings for quoting where ruamel.yaml writes no quotes although its reader needs them: `{a: ?0}`."""
     from ruamel.yaml.scalarstring import DoubleQuotedScalarString
 
     if isinstance(value, dict):
@@ -122,7 +156,15 @@ def _quoted(value: Any) -> Any:
 
 
 def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str, Any]:
-    """Plain data with dotted overrides (`train.epochs=5`) applied; values are YAML. Raises ConfigError."""
+    """Returns a copy of plain data with dotted overrides applied.
+
+    Args:
+        data: nested mappings.
+        overrides: items `KEY.KEY=VALUE`, VALUE as YAML; an empty VALUE is None.
+
+    Raises:
+        ConfigError: an item is no `KEY=VALUE`, its VALUE no YAML, or one of its keys is below a value.
+    """
     result = copy.deepcopy(data)
     for item in overrides:
         key, sep, value = item.partition("=")
@@ -139,14 +181,23 @@ def apply_overrides(data: dict[str, Any], overrides: Iterable[str]) -> dict[str,
 
 
 def listed(value: Any) -> Any:
-    """A list as a tuple, and `a,b` of the command line as one: for validators that run before the type is checked."""
+    """Converts a list, or `a,b` of the command line, to a tuple; other values pass. For validators in mode "before"."""
     if isinstance(value, str):
         return tuple(part.strip() for part in value.split(","))
     return tuple(value) if isinstance(value, list) else value
 
 
 def load_record(cls: type[R], path: str | Path, overrides: Iterable[str] = ()) -> R:
-    """Read one YAML file into a record, overrides applied. Raises ConfigError."""
+    """Reads one YAML file into a record.
+
+    Args:
+        cls: type of the record.
+        path: the YAML.
+        overrides: dotted overrides, see `apply_overrides`.
+
+    Raises:
+        ConfigError: the file cannot be read, or a key or value is wrong.
+    """
     return cls.parse(apply_overrides(read_yaml(path), overrides), str(path))
 
 
@@ -174,7 +225,7 @@ def _explain(error: ValidationError, cls: type[BaseModel], source: str) -> str:
 
 
 def _near_keys(cls: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
-    """Keys that may have been meant: of this very name in another group, else near ones beside it or below."""
+    """Suggests keys: those of the same name in another group, else similar ones in the same group, else anywhere."""
     name, beside = str(loc[-1]), _fields_at(cls, loc[:-1])
     leaves: dict[str, list[str]] = {}
     for key, _, _ in _rows(cls, None, ""):
@@ -189,8 +240,8 @@ def _near_keys(cls: type[BaseModel], loc: tuple[Any, ...]) -> list[str]:
 
 
 def explained(record: Record) -> list[tuple[str, str, str]]:
-    """(dotted key, value, meaning) of every key. A group that is off, or a list of groups, shows its keys without
-    values.
+    """Lists (dotted key, value, meaning) of every key; the keys of an absent group or of a list of groups have no
+    value.
     """
     return list(_rows(type(record), record, ""))
 
@@ -210,14 +261,19 @@ def _rows(
 
 
 def key_meaning(cls: type[BaseModel], name: str) -> str:
-    """What a key is for, in one line; empty where nothing says it."""
+    """Describes a key in one line, from its field's description or its type; empty where neither has a text.
+
+    Args:
+        cls: type of the record.
+        name: field of it.
+    """
     field = cls.model_fields[name]
     group = _record_in(field.annotation)
     return field.description or (_first_line(group) if group else _alternatives(field.annotation))
 
 
 def _shown(value: Any) -> str:
-    """A value as YAML has it; of a list of groups only their number."""
+    """Formats a value as YAML does; a list of groups as their number."""
     if isinstance(value, tuple) and any(isinstance(item, BaseModel) for item in value):
         return f"[{len(value)}]"
     return value if isinstance(value, str) else json.dumps(value)
@@ -228,12 +284,12 @@ def _first_line(cls: type[BaseModel]) -> str:
 
 
 def _alternatives(annotation: Any) -> str:
-    """What a choice lists."""
+    """Joins the alternatives of a Literal; empty for other types."""
     return " or ".join(map(str, get_args(annotation))) if get_origin(annotation) is Literal else ""
 
 
 def _record_in(annotation: Any) -> type[BaseModel] | None:
-    """The record that a field holds, also one that may be absent or many."""
+    """Returns the record type of an annotation, also inside of Optional and tuple; None where there is none."""
     if isinstance(annotation, type) and issubclass(annotation, BaseModel):
         return annotation
     return next(filter(None, map(_record_in, get_args(annotation))), None)

@@ -6,13 +6,19 @@ from collections.abc import Iterable
 from pathlib import Path
 
 FEW = 20
-"""So many names are listed whole."""
+"""Longer lists of names are cut in a message."""
 LONGEST = 120
-"""Characters of a value that a message repeats."""
+"""Characters of a value that a message shows."""
 
 
 def near_names(name: str, known: Iterable[str], most: int) -> list[str]:
-    """Known names that may have been meant: those that begin with what was given, then similar ones."""
+    """Suggests known names: those that begin with the given one, then similar ones.
+
+    Args:
+        name: the misspelt name.
+        known: names to choose from.
+        most: upper limit of suggestions.
+    """
     names = list(known)
     begun = [other for other in names if len(name) > 2 and other.lower().startswith(name.lower())]
     similar = difflib.get_close_matches(name[:LONGEST], names, n=most, cutoff=0.5)
@@ -20,12 +26,17 @@ def near_names(name: str, known: Iterable[str], most: int) -> list[str]:
 
 
 def shortened(text: str, most: int = LONGEST) -> str:
-    """A value for a message: what is too long for a line is cut."""
+    """Cuts a text for a message of one line, and appends its full length.
+
+    Args:
+        text: any text.
+        most: characters kept.
+    """
     return text if len(text) <= most else f"{text[:most]}… ({len(text):,} characters)"
 
 
 def printable(text: str) -> str:
-    """Text for a terminal: what would steer it or break the line is written as an escape."""
+    """Escapes control characters and line breaks of a text for a terminal."""
     return "".join(c if c.isprintable() else c.encode("unicode_escape", "surrogatepass").decode() for c in text)
 
 
@@ -53,7 +64,7 @@ class ConfigError(MobilezooError):
 
 
 class UnknownNameError(MobilezooError):
-    """A name that no registry knows; near names are offered."""
+    """A name without an entry in a registry; similar names are suggested."""
 
     def __init__(self, kind: str, name: str, known: Iterable[str], note: str = "") -> None:
         names = sorted(known)
@@ -85,7 +96,7 @@ class DeviceError(MobilezooError):
 
 
 class RunStoppedError(MobilezooError):
-    """A run that was asked to stop and has saved its state; the exit code is the one shells know for the signal."""
+    """A run that a signal stopped, its state saved; the exit code is 128 + the signal's number, as in shells."""
 
     label = "stopped"
 
@@ -102,7 +113,12 @@ class MissingToolError(MobilezooError):
 
 
 def require(module: str, extra: str) -> None:
-    """Raise MissingToolError unless `module` can be imported; imports nothing heavy by itself."""
+    """Raises MissingToolError unless a module is installed; does not import it.
+
+    Args:
+        module: dotted name.
+        extra: extra of the package that installs it, for the message.
+    """
     import importlib.util
 
     try:
@@ -114,7 +130,15 @@ def require(module: str, extra: str) -> None:
 
 
 def existing_path(path: str | Path, what: str) -> Path:
-    """`path` as a Path, or a MobilezooError naming `what` is missing. Pipes, sockets and devices may never end."""
+    """Expands `~` and checks that a file or folder is there.
+
+    Args:
+        path: file or folder.
+        what: noun for the error message.
+
+    Raises:
+        MobilezooError: there is nothing at `path`, or a pipe, socket or device, reading which may never end.
+    """
     found = Path(path).expanduser()
     if not found.exists():
         raise MobilezooError(f"{what} not found: {str(path)!r}")

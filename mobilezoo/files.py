@@ -36,18 +36,28 @@ REMEDIES = {
 
 
 def atomic_write(path: Path, write: Callable[[Path], None]) -> Path:
-    """Call `write(temporary)` in the target's folder, flush to disk, rename to `path`. Nothing partial is left behind.
+    """Writes a file or folder that appears at `path` whole or not at all; returns `path`.
 
-    Works for files and folders. Raises MobilezooError when the folder cannot be written or the disk is full.
+    Args:
+        path: the target; a file or folder there is replaced.
+        write: creates the file or folder at the temporary path it is given.
+
+    Raises:
+        MobilezooError: the folder cannot be written or the disk is full.
     """
     write_together(path, lambda folder: write(folder / path.name))
     return path
 
 
 def write_together(path: Path, fill: Callable[[Path], None]) -> None:
-    """Call `fill(folder)`, then move all that it wrote there to the folder of `path`: all of it appears, or nothing.
+    """Writes several files beside each other; they appear together or not at all.
 
-    `path.name` is the part that others belong to. Raises MobilezooError.
+    Args:
+        path: the main one, whose folder receives all; its lock covers the others.
+        fill: writes everything into the empty temporary folder it is given, the main file as `path.name`.
+
+    Raises:
+        MobilezooError: the folder cannot be written or the disk is full.
     """
     with _one_line(path):
         path.parent.mkdir(parents=True, exist_ok=True)
@@ -63,7 +73,7 @@ def write_together(path: Path, fill: Callable[[Path], None]) -> None:
 
 
 def finish(path: Path) -> None:
-    """Finish what a dead writer of `path` had committed, so that readers see it whole. Raises MobilezooError."""
+    """Completes a write of `path` that was committed before its process died. Raises MobilezooError."""
     tidy(path.parent)
     if _committed(path).exists():
         with _one_line(path, "an interrupted write waits to be finished"), locked(_lock(path), wait=True):
@@ -72,7 +82,7 @@ def finish(path: Path) -> None:
 
 @contextlib.contextmanager
 def at_rest(path: Path) -> Iterator[None]:
-    """Nobody replaces `path` meanwhile. In a folder that cannot be written, nobody is expected to."""
+    """Holds the lock of `path`, so that no writer replaces it; without effect in a folder that cannot be written."""
     with contextlib.ExitStack() as held:
         with contextlib.suppress(OSError):
             if path.parent.is_dir():
@@ -82,7 +92,7 @@ def at_rest(path: Path) -> Iterator[None]:
 
 
 def tidy(folder: Path) -> None:
-    """Finish what dead writers committed in a folder and remove what else they left; once per process and folder."""
+    """Completes committed writes of dead processes in a folder and removes their scratch; once per process."""
     with contextlib.suppress(OSError):
         _tidy_once(Path(os.path.realpath(folder)))
 
@@ -97,7 +107,7 @@ def _tidy_once(folder: Path) -> None:
 
 
 def _place(content: Path, path: Path) -> None:
-    """Move what was written to its place: a single file by its rename, everything else by way of the commit point."""
+    """Moves what was written to its place: a single file by one rename, everything else through the commit point."""
     new = content / NEW
     parts = list(new.iterdir())
     for part in parts:
@@ -173,7 +183,7 @@ def _flush_folder(folder: Path) -> None:
 
 @contextlib.contextmanager
 def _one_line(path: Path, why: str = "nothing was replaced") -> Iterator[None]:
-    """What stands in the way of writing `path` as one line with its remedy."""
+    """Turns errors of the system into a MobilezooError of one line with the remedy."""
     try:
         yield
     except MobilezooError:
@@ -186,7 +196,7 @@ def _one_line(path: Path, why: str = "nothing was replaced") -> Iterator[None]:
 
 
 def system_error(error: BaseException) -> OSError | None:
-    """The system's error in what a library made of it: itself, its cause, or a full disk in its text."""
+    """Extracts the OSError behind an error: itself, its cause, or a full disk named in its text; else None."""
     for seen in (error, error.__cause__):
         if isinstance(seen, OSError):
             return seen
@@ -197,20 +207,33 @@ def system_error(error: BaseException) -> OSError | None:
 
 
 def with_remedy(error: OSError) -> str:
-    """The system's words, and what to do about it where that is known."""
+    """Formats an OSError as one line, with a remedy where `REMEDIES` has one."""
     remedy = REMEDIES.get(error.errno or 0)
     return f"{error.strerror or error}" + (f": {remedy}" if remedy else "")
 
 
 def through_memory(path: Path, save: Callable[[IO[bytes]], object]) -> None:
-    """Write what `save` writes, in one piece: PyTorch's own writer of files aborts the process on a full disk."""
+    """Buffers what `save` writes and then writes the file: PyTorch's file writer aborts the process on a full disk.
+
+    Args:
+        path: the file.
+        save: writes into the binary stream it is given.
+    """
     whole = io.BytesIO()
     save(whole)
     path.write_bytes(whole.getbuffer())
 
 
 def write_text(path: Path, text: str) -> Path:
-    """Write UTF-8 text atomically."""
+    """Writes UTF-8 text atomically and returns its path.
+
+    Args:
+        path: the file.
+        text: its content.
+
+    Raises:
+        MobilezooError: the folder cannot be written or the disk is full.
+    """
 
     def write(temporary: Path) -> None:
         temporary.write_text(text, encoding="utf-8")

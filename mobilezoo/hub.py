@@ -30,7 +30,7 @@ if TYPE_CHECKING:
     from mobilezoo.models.base import ModelConfig
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
-"""What timm names them, in the order it looks."""
+"""timm's names of the weights, in the order in which it looks for them."""
 PUSHED = (CONFIG, WEIGHTS[0], "README.md")
 """The files that `push` writes."""
 UNSHARED = ("timm", "supernet")
@@ -38,7 +38,17 @@ UNSHARED = ("timm", "supernet")
 
 
 def push(checkpoint: Path, repo: str, *, private: bool = False) -> str:
-    """Upload a checkpoint of ours to `OWNER/NAME` and return the address. Raises HubError, CheckpointError."""
+    """Uploads a checkpoint and returns the repository's address.
+
+    Args:
+        checkpoint: weights with their record, written by `train`.
+        repo: repository `OWNER/NAME`, created where it is missing.
+        private: visibility of a new repository.
+
+    Raises:
+        CheckpointError: timm cannot build the network (a supernet, a probing head).
+        HubError: the hub refuses the upload or cannot be reached.
+    """
     from huggingface_hub import HfApi
 
     with temporary_folder("hub") as place:
@@ -52,7 +62,19 @@ def push(checkpoint: Path, repo: str, *, private: bool = False) -> str:
 
 
 def write_folder(checkpoint: Path, out: Path) -> Path:
-    """The files that `push` uploads, as a folder: `timm.create_model("local-dir:OUT")` loads it too."""
+    """Writes the files that `push` uploads into a folder, which `timm.create_model("local-dir:OUT")` loads too.
+
+    Args:
+        checkpoint: weights with their record, written by `train`.
+        out: the folder; one that `push` wrote before is replaced.
+
+    Returns:
+        The folder's resolved path.
+
+    Raises:
+        CheckpointError: timm cannot build the network (a supernet, a probing head).
+        HubError: the folder holds other files.
+    """
     from timm.models import save_for_hf
 
     from mobilezoo.models import create_model, recorded_config
@@ -82,17 +104,26 @@ def write_folder(checkpoint: Path, out: Path) -> Path:
 
 
 def _refuse_another_folder(out: Path) -> None:
-    """What is replaced is a folder that `push` wrote. Raises HubError."""
+    """Raises HubError for a folder that holds other files than those of `push`."""
     others = sorted(p.name for p in out.iterdir() if p.name not in PUSHED) if out.is_dir() else []
     if others:
         raise HubError(f"{str(out)!r} holds other files ({others[0]!r}): name a new folder, or one that push wrote")
 
 
 def pull(repo: str, out: Path) -> Checkpoint:
-    """A repository (`OWNER/NAME`, or a folder) → `out/NAME.safetensors` with its record.
+    """Downloads a repository as `out/NAME.safetensors` with its record; nothing is written before all is checked.
 
-    All is understood and compared before anything is written. Raises HubError where it cannot be read, CheckpointError
-    where the weights are not what config.json says, ConfigError where it names code and commands are not allowed.
+    Args:
+        repo: `OWNER/NAME` on the hub, or a local folder in timm's format.
+        out: folder of the new checkpoint.
+
+    Returns:
+        The record of the checkpoint.
+
+    Raises:
+        HubError: the repository cannot be read or is not in timm's format.
+        CheckpointError: the weights do not fit the network of config.json.
+        ConfigError: config.json names code, and commands are not allowed.
     """
     from safetensors.torch import save_file
 
@@ -126,7 +157,7 @@ def pull(repo: str, out: Path) -> Checkpoint:
 
 
 def _call(config: "ModelConfig", network: "nn.Module", record: Checkpoint) -> tuple[str, dict[str, Any]]:
-    """(name, arguments) by which timm's factory builds the network."""
+    """Returns (name, arguments) with which timm's factory builds the network."""
     described: Any = network
     if config.family == "timm":
         return str(described.pretrained_cfg["architecture"]), {}
@@ -142,7 +173,7 @@ def _is_shipped(config: "ModelConfig") -> bool:
 
 
 def _network_of(shared: Shared, weights: Path, repo: str) -> "tuple[ModelConfig, nn.Module]":
-    """The network with its weights, compared key by key: the zoo's, unless timm has another one of that name."""
+    """Builds the network and loads its weights: the zoo's, unless timm has another network of that name."""
     from mobilezoo.models import load_model_config
 
     name = shared.architecture
@@ -179,7 +210,7 @@ def _arguments(shared: Shared) -> dict[str, Any]:
 
 
 def _config_in(shared: Shared, repo: str) -> "ModelConfig":
-    """The config that travels with a network which no name stands for."""
+    """Parses the model config in `model_args` of a network without a name of its own."""
     from mobilezoo.models.registry import parse_model_config
 
     data = shared.model_args.get("config")
@@ -193,7 +224,7 @@ def _config_in(shared: Shared, repo: str) -> "ModelConfig":
 
 
 def _files(repo: str) -> tuple[Path, Path]:
-    """config.json and the weights of a folder, or of a repository on the hub."""
+    """Returns the paths of config.json and the weights, downloaded where `repo` is no folder."""
     folder = Path(repo).expanduser()
     if folder.is_dir():
         weights = [folder / name for name in WEIGHTS if (folder / name).is_file()]
@@ -214,7 +245,7 @@ def _files(repo: str) -> tuple[Path, Path]:
 
 @contextmanager
 def _one_line(what: str) -> Iterator[None]:
-    """Errors of the hub's client as one line; it raises its own, HTTP's and the system's."""
+    """Turns errors of the hub's client, of HTTP and of the system into a HubError of one line."""
     from huggingface_hub.errors import HfHubHTTPError, HFValidationError
 
     try:

@@ -1,4 +1,4 @@
-"""config.json of a shared network, in timm's format and by anybody: understood whole, or refused in one line."""
+"""Parser of config.json of a shared network in timm's format; untrusted input, refused with an error of one line."""
 
 import json
 from pathlib import Path
@@ -28,7 +28,7 @@ class HubError(MobilezooError):
 
 
 class Shared(Record):
-    """What a repository says of its weights."""
+    """The validated config.json of a repository."""
 
     architecture: str
     """timm's name, or `mobilezoo` for a network whose config is in `model_args`."""
@@ -41,7 +41,7 @@ class Shared(Record):
 
 
 class _Loose(BaseModel):
-    """Fields that are used are typed; what else timm or others write beside them is passed over."""
+    """Typed fields that are used here; other keys are ignored."""
 
     model_config = ConfigDict(strict=True, extra="ignore", protected_namespaces=())
 
@@ -68,7 +68,15 @@ class _File(_Loose):
 
 
 def read_shared(file: Path, repo: str) -> Shared:
-    """Understand a config.json. Raises HubError naming the field."""
+    """Parses a config.json.
+
+    Args:
+        file: the config.json.
+        repo: name of its repository, for error messages.
+
+    Raises:
+        HubError: a field is missing or wrong; the message names it.
+    """
     data = _json(file, repo)
     try:
         found = _File.model_validate_json(json.dumps({**data, "pretrained_cfg": data.get("pretrained_cfg", data)}))
@@ -104,7 +112,7 @@ def _json(file: Path, repo: str) -> dict[str, Any]:
 
 
 def _check_arguments(args: dict[str, Any], repo: str) -> None:
-    """No number in them may be larger than any network has use for."""
+    """Raises HubError for a number whose magnitude exceeds `MAX_ARGUMENT`."""
     waiting: list[Any] = [args]
     while waiting:
         value = waiting.pop()

@@ -1,6 +1,6 @@
 """A lock on a path, held by one process at a time.
 
-The system lets it go when its process ends, however that is. The file is removed by whoever lets it go in order.
+The system releases it when its process ends, for whatever reason. The file is removed on an orderly release.
 """
 
 import contextlib
@@ -16,7 +16,16 @@ _HELD: "weakref.WeakSet[IO[str]]" = weakref.WeakSet()
 
 @contextlib.contextmanager
 def locked(path: Path, *, wait: bool) -> Iterator[None]:
-    """Hold the lock at `path`. Raises BlockingIOError when another process has it and `wait` is false."""
+    """Holds a lock inside of a `with` block.
+
+    Args:
+        path: the lock file, created where it is missing, its folder too.
+        wait: wait until another process releases the lock.
+
+    Raises:
+        BlockingIOError: another process holds the lock, and `wait` is false.
+        OSError: the file cannot be created.
+    """
     path.parent.mkdir(parents=True, exist_ok=True)
     handle = _taken(path, wait)
     _HELD.add(handle)
@@ -29,9 +38,14 @@ def locked(path: Path, *, wait: bool) -> Iterator[None]:
 
 
 def claim(path: Path) -> IO[str] | None:
-    """The lock file, created where it is missing, held until it is closed and left in place then.
+    """Acquires the lock at `path` without waiting; the lock file is created where it is missing.
 
-    None where another process holds it. Raises OSError where it cannot be made.
+    Returns:
+        The open file, which holds the lock until it is closed and is not removed then; None if another process holds
+        the lock.
+
+    Raises:
+        OSError: the file cannot be created.
     """
     try:
         return _attempt(path, wait=False)
@@ -46,7 +60,7 @@ def _taken(path: Path, wait: bool) -> IO[str]:
 
 
 def _attempt(path: Path, wait: bool) -> IO[str] | None:
-    """The locked file, open; None where its last holder removed it while we waited: it is no lock any more."""
+    """Returns the locked file, open; None if its last holder removed it meanwhile, so that it is no lock any more."""
     handle = path.open("a+")
     try:
         _lock(handle, wait)
@@ -67,7 +81,7 @@ def _is_at(handle: IO[str], path: Path) -> bool:
 
 
 def _close_copies() -> None:
-    """In a forked process: a lock must not outlive the process that took it."""
+    """Closes inherited lock files in a forked process: a lock must not outlive the process that acquired it."""
     for handle in list(_HELD):
         handle.close()
 

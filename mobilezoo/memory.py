@@ -9,7 +9,7 @@ ROOM_BYTES = 4 << 30
 
 
 def peak_resident_mb() -> float:
-    """The most this process ever had resident, in 10^6 bytes."""
+    """Returns the peak resident memory of this process in 10^6 bytes."""
     import resource  # not on Windows
 
     peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
@@ -17,7 +17,7 @@ def peak_resident_mb() -> float:
 
 
 def physical_bytes() -> int:
-    """Memory of this machine; where the system does not tell, more than any has."""
+    """Returns the bytes of memory of this machine; 2^50 where the system does not report them."""
     try:
         return os.sysconf("SC_PAGE_SIZE") * os.sysconf("SC_PHYS_PAGES")
     except (AttributeError, ValueError, OSError):  # Windows has no sysconf
@@ -25,9 +25,10 @@ def physical_bytes() -> int:
 
 
 def limit_memory_for(size_bytes: int) -> None:
-    """Let this process take `ROOM_BYTES` and ten times a file's size from now on: a few bytes can ask for all there is.
+    """Limits further allocations of this process to `ROOM_BYTES` plus ten times a file's size, on Linux only.
 
-    What goes beyond fails to be allocated. Linux alone counts what was asked for and not only what was used.
+    A damaged file of a few bytes can request all memory; an allocation beyond the limit fails instead. Only Linux
+    counts memory when it is requested; elsewhere there is no limit.
     """
     if sys.platform != "linux":
         return

@@ -1,4 +1,4 @@
-"""Records as tables in a notebook, and lists of them."""
+"""HTML tables of records and of lists of records, for notebooks."""
 
 import json
 from collections.abc import Iterable, Sequence
@@ -22,13 +22,13 @@ class Records(list[R]):
 
 
 def record_html(record: BaseModel) -> str:
-    """Two columns, field and value; fields that hold nothing are left out."""
+    """Formats a record as a table of two columns, field and value; empty fields are left out."""
     rows = [(name, _text(value)) for name, value in _fields(record).items() if value not in (None, (), "", {})]
     return _table(("", type(record).__name__), rows)
 
 
 def rows_html(records: Iterable[BaseModel]) -> str:
-    """A row per record; columns are the fields that differ from nothing in at least one."""
+    """Formats records as a table of one row each; columns are the fields that are not empty in at least one."""
     plain = [_fields(record) for record in records]
     known = dict.fromkeys(name for row in plain for name in row)
     names = [name for name in known if any(_short(row.get(name)) for row in plain)]
@@ -40,7 +40,7 @@ def _fields(record: BaseModel) -> dict[str, Any]:
 
 
 def _short(value: Any) -> bool:
-    """Whether a value says something in a cell of a table with many."""
+    """Whether a value is shown in a table of many records: neither empty nor nested."""
     return value not in (None, (), "", {}, False) and not isinstance(value, BaseModel | dict)
 
 

@@ -27,7 +27,7 @@ log = logging.getLogger("mobilezoo")
 
 @dataclass(frozen=True, kw_only=True)
 class Plugin:
-    """What one package adds: each field maps a new name to its place, `package.module:attribute`."""
+    """Additions of one package: each field maps a new name to its place, `package.module:attribute`."""
 
     families: dict[str, str] | None = None
     """Network families: a module or object with `Config`, `build` and `from_official` (see `mobilezoo.models.base`)."""
@@ -49,13 +49,13 @@ class Plugin:
     """A folder of YAMLs laid out like `configs/`, found by bare name."""
 
     def places(self, kind: str) -> dict[str, str]:
-        """Name → place of one of `KINDS`."""
+        """Returns name → place of one of `KINDS`."""
         return dict(getattr(self, kind) or {})
 
 
 @dataclass(frozen=True)
 class InstalledPlugin:
-    """A plugin as it was found; `fault` says why it is left out."""
+    """An installed plugin; `fault` is the reason why it is left out, or empty."""
 
     name: str
     package: str
@@ -66,27 +66,30 @@ class InstalledPlugin:
 
 @cache
 def installed_plugins() -> tuple[InstalledPlugin, ...]:
-    """Every installed plugin, by name. One that cannot be used is logged once and left out."""
+    """Loads every installed plugin, sorted by name; one that cannot be used has a `fault` and is logged once."""
     points = sorted(entry_points(group=GROUP), key=lambda point: (point.name, point.value))
     return tuple(_load(point) for point in points)
 
 
 def config_folders() -> tuple[Path, ...]:
-    """Folders of YAMLs that plugins bring."""
+    """Returns the folders of YAMLs of all plugins."""
     folders = (found.plugin.configs for found in installed_plugins())
     return tuple(Path(folder) for folder in folders if folder)
 
 
 def faults() -> str:
-    """The plugins that were left out, for the message of a name that is not found; empty where there are none."""
+    """Lists the plugins that were left out, for the message about an unknown name; empty where there are none."""
     out = [f"plugin {found.name!r} was left out: {found.fault}" for found in installed_plugins() if found.fault]
     return "; ".join(out)
 
 
 def resolve(place: str) -> object:
-    """The object at `package.module:attribute`, or the module where no attribute is named.
+    """Imports the object at `package.module:attribute`, or the module where no attribute is named.
 
-    Raises ImportError or AttributeError, or whatever the module raises while it is imported.
+    Raises:
+        ImportError: the module cannot be imported.
+        AttributeError: the module has no such attribute.
+        Exception: anything that the module raises while it is imported.
     """
     module, _, attribute = place.partition(":")
     found: object = importlib.import_module(module)
@@ -111,7 +114,7 @@ def _load(point: EntryPoint) -> InstalledPlugin:
 
 
 def _malformed(plugin: Plugin) -> str:
-    """What is wrong with a plugin's fields, or nothing."""
+    """Describes the fault of a plugin's fields; empty where there is none."""
     for kind in KINDS:
         names = getattr(plugin, kind)
         if names is not None and not (isinstance(names, dict) and all(map(_is_text, [*names, *names.values()]))):

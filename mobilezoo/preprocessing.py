@@ -1,4 +1,4 @@
-"""How an image becomes a network's input, as a record; timm's data config in both directions."""
+"""Preprocessing of images as a record, converted from and to timm's data config."""
 
 import math
 from collections.abc import Mapping
@@ -14,19 +14,18 @@ COLORS = {
     3: "RGB",
     4: "RGBA (alpha 255 where the image has none)",
 }
-"""Channels → what an image's pixels are turned into."""
-
+"""Number of channels → color mode that images are converted to."""
 
 Interpolation = Literal["nearest", "bilinear", "bicubic", "box", "hamming", "lanczos"]
 CropMode = Literal["center", "squash", "border"]
 """center: the aspect ratio stays, edges are cut off; squash: it does not stay; border: it stays, the rest is padded."""
 CropShare = Annotated[float, Field(gt=0.1, le=4)]
-"""Cut-out over resized image, as lengths; above 1 the cut-out is larger and padded."""
+"""Ratio of the crop's side to the resized image's; above 1 the crop is larger and padded."""
 ChannelValues = Annotated[tuple[float, ...], Field(min_length=1)]
 
 
 class Preprocessing(Record):
-    """How an image becomes the model's input: resize, crop, scale to 0..1, then (x - mean) / std per channel."""
+    """Image to model input: resize, crop, scale to 0..1, then (x - mean) / std per channel."""
 
     mean: ChannelValues
     std: ChannelValues
@@ -41,9 +40,14 @@ class Preprocessing(Record):
 
     @classmethod
     def from_timm(cls, config: Mapping[str, Any], channels: int | None = None) -> Self:
-        """Of a `pretrained_cfg` or a resolved data config of timm, for its own or another number of input channels.
+        """Reads a `pretrained_cfg` or a resolved data config of timm.
 
-        Raises ConfigError for values that timm has no meaning for.
+        Args:
+            config: timm's keys; missing ones have timm's defaults.
+            channels: channels of the network's input; None takes those of `input_size`.
+
+        Raises:
+            ConfigError: a value has no meaning in timm.
         """
         from timm.data import resolve_data_config
 
@@ -53,27 +57,27 @@ class Preprocessing(Record):
 
     @property
     def channels(self) -> int:
-        """Channels of the images that come out."""
+        """Number of channels of the model input."""
         return len(self.mean)
 
     def to_timm(self) -> dict[str, Any]:
-        """The keys of timm's data config, as `create_transform` and `pretrained_cfg` take them."""
+        """Returns the keys of timm's data config, for `create_transform` and `pretrained_cfg`."""
         return self.model_dump()
 
     def for_channels(self, channels: int) -> Self:
-        """The same for other channels: grey has the means over the colors, further channels have them too."""
+        """Adapts mean and std to other channels: grey, and each channel beyond the given ones, takes their average."""
         if channels == self.channels:
             return self
         mean, std = (_spread(values, channels) for values in (self.mean, self.std))
         return self.model_copy(update={"mean": mean, "std": std})
 
     def resized(self, size: Size) -> Size:
-        """What an image is resized to, or fitted to, before `size` (height, width) is cut out."""
+        """Returns the (height, width) that an image is resized or fitted to before `size`, its crop, is taken."""
         height, width = (math.floor(side / self.crop_pct) for side in size)
         return height, width
 
     def rule(self, size: Size) -> str:
-        """Resize and crop in words and numbers, for who prepares images in an app."""
+        """Describes resize and crop to `size` (height, width) in words and numbers, for developers of apps."""
         height, width = self.resized(size)
         cut = (
             f"cut {size[0]} rows and {size[1]} columns from the center: first row round((height - {size[0]}) / 2), "
@@ -92,7 +96,15 @@ class Preprocessing(Record):
 
 
 def check_statistics(mean: tuple[float, ...], std: tuple[float, ...]) -> None:
-    """Raise ValueError unless pixels can be normalized with them."""
+    """Checks that pixels can be normalized with mean and std.
+
+    Args:
+        mean: one value per channel.
+        std: one value per channel.
+
+    Raises:
+        ValueError: their lengths differ, a value is not finite, or one of std is not positive.
+    """
     if len(mean) != len(std):
         raise ValueError(f"as many values in mean as in std, got {len(mean)} and {len(std)}")
     if not all(math.isfinite(value) for value in (*mean, *std)) or min(std) <= 0:

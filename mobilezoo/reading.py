@@ -1,7 +1,7 @@
-"""The boundary for YAML and JSON: bytes of anybody → plain, finite, bounded data, or one line that says why not.
+"""Safe readers of YAML and JSON: untrusted bytes → plain, finite, bounded data, or a ConfigError of one line.
 
-What comes out is dict (text keys), list, str, int (64 bits), float (finite), bool and None, nested at most `MAX_DEPTH`
-levels and holding at most `MAX_VALUES` values; the code behind may trust that, and JSON can always hold it.
+The result consists of dict (text keys), list, str, int (64 bits), float (finite), bool and None, nested at most
+`MAX_DEPTH` levels with at most `MAX_VALUES` values. Callers may rely on that, and JSON can always hold it.
 """
 
 import functools
@@ -28,7 +28,15 @@ INT_LIMIT = 1 << 63
 
 
 def read_text(path: str | Path, limit: int) -> str:
-    """The UTF-8 text of a regular file of at most `limit` bytes. Raises ConfigError."""
+    """Reads the UTF-8 text of a regular file.
+
+    Args:
+        path: the file.
+        limit: upper limit of its size in bytes.
+
+    Raises:
+        ConfigError: the file cannot be read, is larger, or is not UTF-8.
+    """
     try:
         if not stat.S_ISREG(Path(path).stat().st_mode):  # opening a pipe would wait for its writer
             raise ConfigError(f"{path}: not a regular file")
@@ -42,7 +50,15 @@ def read_text(path: str | Path, limit: int) -> str:
 
 
 def decoded(data: bytes, source: str) -> str:
-    """UTF-8 as text, without the mark that some editors put before it. Raises ConfigError."""
+    """Decodes UTF-8, without a byte order mark at its beginning.
+
+    Args:
+        data: the bytes.
+        source: their name, for error messages.
+
+    Raises:
+        ConfigError: the bytes are not UTF-8.
+    """
     try:
         return data.decode("utf-8-sig")
     except UnicodeDecodeError as error:
@@ -51,17 +67,33 @@ def decoded(data: bytes, source: str) -> str:
 
 
 def read_yaml(path: str | Path) -> dict[str, Any]:
-    """A YAML 1.2 mapping as plain data. Raises ConfigError."""
+    """Reads a YAML 1.2 file that holds a mapping, as plain data. Raises ConfigError."""
     return mapping(parse_yaml(read_text(path, MAX_YAML_BYTES), str(path)), str(path))
 
 
 def read_json(path: str | Path, limit: int = MAX_JSON_BYTES) -> Any:
-    """A JSON file as plain data. Raises ConfigError."""
+    """Reads a JSON file as plain data.
+
+    Args:
+        path: the file.
+        limit: upper limit of its size in bytes.
+
+    Raises:
+        ConfigError: the file cannot be read, is larger, or is not valid JSON.
+    """
     return parse_json(read_text(path, limit), str(path))
 
 
 def parse_yaml(text: str, source: str) -> Any:
-    """YAML 1.2 text as plain data; dates, sets, binary data, tags and merge keys are refused. Raises ConfigError."""
+    """Parses YAML 1.2 text to plain data.
+
+    Args:
+        text: at most `MAX_YAML_BYTES` characters.
+        source: its name, for error messages.
+
+    Raises:
+        ConfigError: the text is not valid YAML, exceeds a limit, or holds dates, sets, binary data, tags or merge keys.
+    """
     from ruamel.yaml import YAML
 
     if len(text) > MAX_YAML_BYTES:
@@ -82,12 +114,12 @@ def parse_yaml(text: str, source: str) -> Any:
 
 @functools.cache
 def _constructor() -> Any:
-    """ruamel.yaml's safe constructor without what YAML 1.2 has not or what grows without bound."""
+    """Returns ruamel.yaml's safe constructor, restricted to YAML 1.2 and to values of bounded size."""
     from ruamel.yaml.constructor import ConstructorError, SafeConstructor
 
     class Constructor(SafeConstructor):
         def flatten_mapping(self, node: Any) -> Any:
-            """Merges of merges grow, and YAML 1.2 does not know them."""
+            """Refuses merge keys: nested merges grow exponentially, and YAML 1.2 has none."""
             for key, _ in node.value:
                 if key.tag == "tag:yaml.org,2002:merge":
                     raise ConstructorError(problem="merge keys (<<) are not supported", problem_mark=key.start_mark)
@@ -108,7 +140,15 @@ def _constructor() -> Any:
 
 
 def parse_json(text: str | bytes, source: str) -> Any:
-    """JSON text as plain data; NaN, Infinity and names given twice are refused. Raises ConfigError."""
+    """Parses JSON text to plain data.
+
+    Args:
+        text: the JSON.
+        source: its name, for error messages.
+
+    Raises:
+        ConfigError: the text is not valid JSON, exceeds a limit, or holds NaN, Infinity or a name given twice.
+    """
     try:
         data = json.loads(
             text,
@@ -124,7 +164,15 @@ def parse_json(text: str | bytes, source: str) -> Any:
 
 
 def mapping(data: Any, source: str) -> dict[str, Any]:
-    """`data` where it is a mapping. Raises ConfigError."""
+    """Returns `data`, a mapping.
+
+    Args:
+        data: plain data.
+        source: its name, for error messages.
+
+    Raises:
+        ConfigError: it is no mapping.
+    """
     if not isinstance(data, dict):
         got = "nothing" if data is None else type(data).__name__
         raise ConfigError(f"{source}: expected a mapping of keys, got {got}")
@@ -132,9 +180,15 @@ def mapping(data: Any, source: str) -> dict[str, Any]:
 
 
 def plain(data: Any, source: str, most: int = MAX_VALUES) -> Any:
-    """`data` itself, once it is known to be plain and bounded. Raises ConfigError naming the key and the type.
+    """Returns `data` once it is checked to be plain and bounded.
 
-    A structure that contains itself is endlessly deep and so refused with the deep ones.
+    Args:
+        data: any object; one that contains itself counts as too deep.
+        source: its name, for error messages.
+        most: upper limit of its values, containers included.
+
+    Raises:
+        ConfigError: a value is not plain or a limit is exceeded; the message names the key and the type.
     """
     left = most
     waiting: list[tuple[Any, tuple[Any, ...]]] = [(data, ())]
@@ -165,7 +219,7 @@ def _key(key: Any, where: tuple[Any, ...], source: str) -> str:
 
 
 def _scalar_fault(value: Any) -> str | None:
-    """Why a value is not plain, or None."""
+    """Describes why a value is not plain; None where it is."""
     if value is None or type(value) is bool:
         return None
     if type(value) is int:
@@ -186,7 +240,7 @@ def _encodable(text: str) -> bool:
 
 
 def _kind(value: Any) -> str:
-    """A type in the words of YAML."""
+    """Returns the name of a value's type in YAML."""
     names = {"date": "a date", "datetime": "a date", "TimeStamp": "a date", "set": "a set", "bytes": "binary data"}
     return names.get(type(value).__name__, f"of type {type(value).__name__}")
 
@@ -218,7 +272,7 @@ def _unique(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
 
 
 def _yaml_fault(error: Exception) -> str:
-    """What is wrong and where, in one line."""
+    """Describes a parser's error and its position in one line."""
     problem, mark = getattr(error, "problem", None), getattr(error, "problem_mark", None)
     text = printable(" ".join((problem or str(error) or type(error).__name__).split())[:200])
     return f"{text} (line {mark.line + 1}, column {mark.column + 1})" if mark else text

@@ -1,4 +1,4 @@
-"""Tables of names that users add to: families, attention layers, export targets, devices, search engines, ...
+"""Registries of names that users can extend: families, attention layers, export targets, devices, search engines, ...
 
 A name stands for a place, `package.module:attribute`, imported when the name is first used. Installed plugins add names
 (see `mobilezoo.plugins`), and a place itself is accepted wherever a name is.
@@ -35,7 +35,12 @@ class Registry(Generic[T]):
         self._loaded: dict[str, T] = {}
 
     def add(self, name: str, place: str) -> None:
-        """Add a built-in name from a package above the one that holds the table."""
+        """Adds a built-in name, from a package above the one that holds the registry.
+
+        Args:
+            name: the new name.
+            place: `package.module:attribute` of its object.
+        """
         self.builtin[name] = place
 
     def __contains__(self, name: object) -> bool:
@@ -45,12 +50,12 @@ class Registry(Generic[T]):
         return iter(self.names())
 
     def names(self) -> list[str]:
-        """Built-in names in their order, then those of plugins."""
+        """Returns built-in names in their order, then those of plugins."""
         added = [name for found in installed_plugins() for name in found.plugin.places(self.field)]
         return list(dict.fromkeys([*self.builtin, *added]))
 
     def place(self, name: str) -> str:
-        """Where the object behind a name is. Raises UnknownNameError, or ConfigError for a name that is given twice."""
+        """Returns the place of a name's object. Raises UnknownNameError, or ConfigError for a name given twice."""
         if is_place(name):
             return name
         places = self._places(name)
@@ -62,7 +67,7 @@ class Registry(Generic[T]):
         return places[0][0]
 
     def load(self, name: str) -> T:
-        """The object behind a name or a place. Raises UnknownNameError or ConfigError."""
+        """Returns the object of a name or a place. Raises UnknownNameError or ConfigError."""
         place = self.place(name)
         own = self.builtin.get(name)
         if own is not None and not isinstance(own, str):
@@ -72,14 +77,14 @@ class Registry(Generic[T]):
         return self._loaded[place]
 
     def known(self, name: str) -> str:
-        """The name itself, for a validator. Raises UnknownNameError, or ConfigError for what cannot be used."""
+        """Checks a name in a validator and returns it. Raises UnknownNameError, or ConfigError where it is unusable."""
         self.place(name)
         if name not in self.builtin:
             self.load(name)
         return name
 
     def load_all(self) -> dict[str, T]:
-        """Every name's object; a plugin's that cannot be loaded is logged and left out."""
+        """Returns name → object of every name; a plugin's that cannot be loaded is logged and left out."""
         loaded = {}
         for name in self.names():
             try:
@@ -89,7 +94,7 @@ class Registry(Generic[T]):
         return loaded
 
     def _places(self, name: str) -> list[tuple[str, str]]:
-        """(place, package) of everybody who gives this name."""
+        """Returns (place, package) of every package that registers a name."""
         own = [(str(self.builtin[name]), "mobilezoo")] if name in self.builtin else []
         plugins = [(found.plugin.places(self.field), found.package) for found in installed_plugins()]
         return own + [(places[name], package) for places, package in plugins if name in places]
@@ -118,7 +123,7 @@ def is_place(name: str) -> bool:
 
 
 def is_subclass(cls: Callable[[], type]) -> Callable[[Any], bool]:
-    """A test for classes below `cls`, which is imported when it is first needed."""
+    """Returns a test for subclasses of `cls()`, which is called (and imports the class) when it is first needed."""
     return lambda found: isinstance(found, type) and issubclass(found, cls())
 
 

@@ -30,18 +30,18 @@ def _as_size(value: Any) -> Size:
 
 Side = Annotated[int, Field(ge=1, le=LARGEST)]
 Written = Side | Annotated[str, Field(pattern=WRITTEN)] | Annotated[list[Side], Field(min_length=1, max_length=2)]
-"""What a YAML may have, for JSON schemas."""
+"""Forms that a YAML may contain, for JSON schemas."""
 Resolution = Annotated[Size, BeforeValidator(_as_size, json_schema_input_type=Written)]
-"""A record's field; whatever of the three was written, the record holds the pair."""
+"""Type of a record's field: each of the three forms is parsed to the pair."""
 
 
 def as_size(resolution: int | Size) -> Size:
-    """(height, width) of a side or of the pair itself."""
+    """Converts a side to (height, width); a pair passes."""
     return (resolution, resolution) if isinstance(resolution, int) else resolution
 
 
 def parse_resolution(text: str) -> Size:
-    """What `--resolution` was given. Raises ConfigError."""
+    """Parses the value of `--resolution`. Raises ConfigError."""
     try:
         return _as_size(text)
     except ValueError as error:
@@ -49,6 +49,6 @@ def parse_resolution(text: str) -> Size:
 
 
 def written(size: Size) -> int | str:
-    """As a user would write it, in tables and plain data: 224 of a square, else 192x256."""
+    """Formats a size for tables and plain data: 224 for a square, else 192x256."""
     height, width = size
     return height if height == width else f"{height}x{width}"

@@ -25,7 +25,15 @@ ATTEMPTS = 20
 
 @contextlib.contextmanager
 def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
-    """An empty folder inside `parent`, gone afterwards with all that is in it. Raises OSError."""
+    """Creates an empty folder and removes it with its content at the end of the `with` block.
+
+    Args:
+        parent: existing folder that it is created in.
+        name: part of its name.
+
+    Raises:
+        OSError: it cannot be created.
+    """
     outer, lock = _claimed(parent, name)
     try:
         content = outer / CONTENT
@@ -38,7 +46,7 @@ def scratch_folder(parent: Path, name: str) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def temporary_folder(name: str) -> Iterator[Path]:
-    """A scratch folder where the system keeps temporary files (TMPDIR). Raises OSError."""
+    """Creates a scratch folder in the system's folder of temporary files (TMPDIR). Raises OSError."""
     parent = Path(tempfile.gettempdir())
     remove_abandoned(parent)
     with scratch_folder(parent, f"mobilezoo-{name}") as folder:
@@ -46,14 +54,14 @@ def temporary_folder(name: str) -> Iterator[Path]:
 
 
 def remove_abandoned(parent: Path) -> None:
-    """Delete the scratch folders in `parent` whose writers are dead; those of living ones are not touched."""
+    """Deletes the scratch folders in `parent` whose writers are dead; those of running writers stay."""
     with contextlib.suppress(OSError):
         for left in [Path(entry.path) for entry in os.scandir(parent) if entry.name.endswith(SUFFIX)]:
             _remove_if_abandoned(left)
 
 
 def _claimed(parent: Path, name: str) -> tuple[Path, IO[str]]:
-    """A new scratch folder and its lock. One that was taken for abandoned before it was locked is made again."""
+    """Creates a scratch folder and its lock; repeated if another process removed the folder before it was locked."""
     for _ in range(ATTEMPTS):
         outer = Path(tempfile.mkdtemp(prefix=f".{name}.{_host()}.", suffix=SUFFIX, dir=parent))
         try:
@@ -79,7 +87,7 @@ def _remove_if_abandoned(outer: Path) -> None:
 
 
 def _changed(folder: Path) -> float:
-    """When anything in a folder was changed last."""
+    """Returns the time of the last change in a folder, in seconds since the epoch."""
     times = [0.0]
     for path in (folder, *folder.rglob("*")):
         with contextlib.suppress(OSError):  # it may be gone by now

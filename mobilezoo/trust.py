@@ -1,6 +1,6 @@
-"""What a config may make this program do: nothing that runs a command, unless the user said so on the command line.
+"""Permission for configs to run commands, which only the command line grants.
 
-Configs are shared like pictures. A value in one that would start a program (a `pipe:` address of WebDataset, an ssh
+Configs are shared between users. A value in one that would start a program (a `pipe:` address of WebDataset, an ssh
 option such as ProxyCommand) is refused until `--allow-commands` is given; so is one that imports a module of its
 author's choice (`package.module:attribute`) in the config of a network from the hub.
 """
@@ -15,18 +15,28 @@ _allowed: ContextVar[bool] = ContextVar("commands_allowed", default=False)
 
 
 def allow_commands(allowed: bool = True) -> None:
-    """Let configs run commands from here on; what `--allow-commands` calls."""
+    """Permits configs to run commands from now on; called for `--allow-commands`."""
     _allowed.set(allowed)
 
 
 def require_commands_allowed(what: str, does: str = "runs a command") -> None:
-    """Raise ConfigError for a value that would run a command, unless that was allowed. `what` names key and value."""
+    """Raises ConfigError for a value that would run a command, unless that is allowed.
+
+    Args:
+        what: key and value, for the error message.
+        does: effect of the value, for the error message.
+    """
     if not _allowed.get():
         raise ConfigError(f"{what} {does}: pass --allow-commands if you trust its author")
 
 
 def require_no_places(data: Any, source: str) -> None:
-    """Raise ConfigError for plain data of others that names code (`package.module:attribute`), unless it is allowed."""
+    """Raises ConfigError for untrusted plain data that names code (`package.module:attribute`), unless it is allowed.
+
+    Args:
+        data: nested dicts and lists.
+        source: their name, for error messages.
+    """
     waiting = [(source, data)]
     while waiting:
         key, value = waiting.pop()

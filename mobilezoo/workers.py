@@ -1,7 +1,7 @@
-"""Work in a process of its own: a crash, a hang or a kill there is one line here.
+"""Worker processes: a crash, a hang or a kill of the child is an error of one line in the parent.
 
 The parent writes a JSON line per request and reads a JSON line per answer. The child is `python -m MODULE`, which calls
-`serve`; what its libraries print goes to stderr, and the last line of that is told when the process dies.
+`serve`; output of its libraries goes to stderr, whose last line is part of the error when the process dies.
 """
 
 import contextlib
@@ -26,15 +26,15 @@ if os.getppid() == int(sys.argv[1]):
     os.execvp(sys.argv[2], sys.argv[2:])
 """
 GOODBYE_S = 10.0
-"""How long a process that has closed its answers may take to end by itself."""
+"""Seconds that a process may take to exit after it has closed its answers."""
 
 
 class WorkerEndedError(MobilezooError):
-    """The process died or did not answer in time; the text says how, without a subject."""
+    """The process died or did not answer in time; the text is a predicate without its subject."""
 
 
 class Worker:
-    """A running child. Use as a context manager, or call `end`."""
+    """A running child process. Use as a context manager, or call `end`."""
 
     def __init__(self, command: Sequence[str], environment: Mapping[str, str] | None = None) -> None:
         self._errors: IO[bytes] = tempfile.TemporaryFile()  # noqa: SIM115 - closed with the worker
@@ -54,8 +54,16 @@ class Worker:
     def __exit__(self, *_: object) -> None:
         self.end()
 
-    def ask(self, request: Mapping[str, Any], limit_s: float | None = None) -> dict[str, Any]:
-        """The answer to one request. Raises WorkerEndedError; the process is then gone."""
+    def call(self, request: Mapping[str, Any], limit_s: float | None = None) -> dict[str, Any]:
+        """Sends one request and waits for its answer.
+
+        Args:
+            request: data that JSON can hold.
+            limit_s: seconds after which the process is killed; None waits without a limit.
+
+        Raises:
+            WorkerEndedError: no answer; the process is gone.
+        """
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None
@@ -87,7 +95,7 @@ class Worker:
         return answer
 
     def end(self) -> None:
-        """Kill the process if it still runs. A pipe that broke meanwhile says nothing new."""
+        """Kills the process if it still runs, and closes its pipes; errors of broken pipes are ignored."""
         if self._process.poll() is None:
             self._process.kill()
         self._process.wait()
@@ -97,7 +105,7 @@ class Worker:
                     pipe.close()
 
     def _ending(self, expired_s: float | None) -> str:
-        """How it ended, and the last thing that it said."""
+        """Describes how the process ended, with the last line of its stderr."""
         try:
             code = self._process.wait(GOODBYE_S)
         except subprocess.TimeoutExpired:
@@ -105,12 +113,17 @@ class Worker:
             code = self._process.wait()
         self._errors.seek(0, os.SEEK_END)
         self._errors.seek(max(0, self._errors.tell() - 4000))
-        said = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
-        return how_it_ended(code, expired_s) + (f": {printable(said[-1][:200])}" if said else "")
+        lines = [line.strip() for line in self._errors.read().decode(errors="replace").splitlines() if line.strip()]
+        return how_it_ended(code, expired_s) + (f": {printable(lines[-1][:200])}" if lines else "")
 
 
 def how_it_ended(code: int, expired_s: float | None = None) -> str:
-    """`ended with SIGSEGV`, `ended with status 1`, or that it was stopped after so many seconds."""
+    """Describes the end of a process: `ended with SIGSEGV`, `ended with status 1`, `gave no answer for 60 s`.
+
+    Args:
+        code: exit status; negative for the number of a signal.
+        expired_s: time limit in seconds after which it was killed; None where it ended by itself.
+    """
     if expired_s is not None:
         return f"gave no answer for {expired_s:.0f} s"
     if code >= 0:
@@ -120,31 +133,37 @@ def how_it_ended(code: int, expired_s: float | None = None) -> str:
 
 
 def python_path() -> str:
-    """Lets a child find the very packages that this process imports."""
+    """Returns a PYTHONPATH with which a child imports the same packages as this process."""
     own = [str(Path(entry or ".").resolve()) for entry in sys.path]
     return os.pathsep.join(dict.fromkeys([*own, *filter(None, [os.environ.get("PYTHONPATH")])]))
 
 
 def serve(answer: Callable[[dict[str, Any]], dict[str, Any]], requests: TextIO, answers: TextIO) -> None:
-    """The child: answer requests until one ends in `{"error": ...}`, one says "close", or the parent is gone."""
+    """Answers requests in the child until one fails, one has `"op": "close"`, or the parent closes the stream.
+
+    Args:
+        answer: computes the answer; an exception becomes the answer `{"error": ...}`.
+        requests: a JSON line per request.
+        answers: receives a JSON line per answer.
+    """
     for line in requests:
         request = json.loads(line)
         try:
-            said = answer(request)
+            result = answer(request)
         except MobilezooError as error:
-            said = {"error": printable(str(error))}
+            result = {"error": printable(str(error))}
         except Exception as error:  # a runtime may raise anything: the parent turns it into one line
-            said = {"error": f"{type(error).__name__}: {first_line(error)}"}
-        answers.write(json.dumps(said) + "\n")
+            result = {"error": f"{type(error).__name__}: {first_line(error)}"}
+        answers.write(json.dumps(result) + "\n")
         answers.flush()
-        if "error" in said or request.get("op") == "close":
+        if "error" in result or request.get("op") == "close":
             return
 
 
 def bound(command: Sequence[str]) -> list[str]:
-    """The command in a form that Linux kills when the thread that starts it is gone, whatever it is busy with.
+    """Wraps a command so that Linux kills its process when the thread that started it ends (PR_SET_PDEATHSIG).
 
-    A process of another program has nobody else to tell it; elsewhere it is left as it is.
+    Other systems have no such signal; there the command is returned as it is.
     """
     if sys.platform != "linux":
         return list(command)
@@ -152,7 +171,7 @@ def bound(command: Sequence[str]) -> list[str]:
 
 
 def end_with_parent(_: object = None) -> None:
-    """The same for the forked process that calls this, such as PyTorch's for loading data."""
+    """Lets Linux kill the calling forked process, such as a PyTorch data loader's, when its parent ends."""
     if sys.platform == "linux":
         import ctypes
         import multiprocessing
@@ -164,10 +183,10 @@ def end_with_parent(_: object = None) -> None:
 
 
 def main(answer: Callable[[dict[str, Any]], dict[str, Any]]) -> None:
-    """Keep the original stdout for answers alone."""
+    """Entry point of a child: serves stdin, with the original stdout reserved for answers, and exits."""
     answers = os.fdopen(os.dup(1), "w", encoding="utf-8")
     os.dup2(2, 1)
     serve(answer, sys.stdin, answers)
     answers.flush()
-    # Some runtimes crash while Python unloads them; everything that counts has been said.
+    # Some runtimes crash while Python unloads them; all answers have been written.
     os._exit(0)

@@ -67,7 +67,7 @@ class FileApart:
 
     def _ask(self, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
         try:
-            said = self._worker.ask(request, limit_s)
+            said = self._worker.call(request, limit_s)
         except WorkerEndedError as error:
             raise ExportError(f"{self.path.name!r} cannot be run: the runtime {error}") from None
         if "error" in said:

@@ -131,7 +131,7 @@ class Converters:
         job = Job(target=target, spec=spec, output=str(path), work=str(work), logits=str(logits))
         child = self._child(target, work)
         try:
-            said = child.worker.ask({"op": "convert", "job": job.model_dump(mode="json")})
+            said = child.worker.call({"op": "convert", "job": job.model_dump(mode="json")})
         except WorkerEndedError as error:
             self._end(target)
             raise ExportError(f"{spec.model}: the {target} converter {error}; other targets are unaffected") from None

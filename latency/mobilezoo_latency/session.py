@@ -88,7 +88,7 @@ def ask_once(artifact: Path, request: dict[str, Any], command: list[str] | None 
 
 def _answer(worker: Worker, artifact: Path, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
     try:
-        answer = worker.ask(request, limit_s)
+        answer = worker.call(request, limit_s)
     except WorkerEndedError as error:
         raise DeviceError(f"{artifact.name}: the runtime {error}") from None
     if "error" in answer:

@@ -1,11 +1,11 @@
-"""Conformance suites for things that others add: subclass one in a test file, name the thing, run pytest.
+"""Conformance suites for extensions: subclass one in a test file, name the object under test, run pytest.
 
     from mobilezoo.testing import FamilyConformance
 
     class TestMine(FamilyConformance):
         model, strides = "mine_100", (4, 8, 16, 32)
 
-Importing this package loads neither pytest nor torch; the names are fetched when first used.
+Importing this package loads neither pytest nor torch; each suite is imported when its name is first used.
 """
 
 import importlib

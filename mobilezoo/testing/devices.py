@@ -1,4 +1,4 @@
-"""What every device must do."""
+"""Conformance suite of devices."""
 
 import math
 from pathlib import Path
@@ -31,7 +31,7 @@ class DeviceConformance:
         return load_artifact(path)
 
     def ready(self) -> Device:
-        """The device, checked."""
+        """Returns the device under test; skips the test where it is not connected."""
         device = load_device(self.device)
         try:
             device.check()  # nothing else may be raised

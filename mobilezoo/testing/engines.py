@@ -1,4 +1,4 @@
-"""What every search engine must do."""
+"""Conformance suite of search engines."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -51,6 +51,12 @@ class EngineConformance:
         return [SearchConfig.parse({**data, "goal": goal}, "toy.yaml") for goal in goals]
 
     def test_a_resumed_search_equals_an_unbroken_one(self, configs: list[SearchConfig], tmp_path: Path) -> None:
+        """A search that is stopped twice finds the same networks as one that runs through.
+
+        Args:
+            configs: a search for each goal of the engine.
+            tmp_path: pytest's fixture.
+        """
         for config in configs:
             unbroken = search(config, evaluate, measure, tmp_path / config.goal / "a")
             folder = tmp_path / config.goal / "b"

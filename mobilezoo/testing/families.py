@@ -1,4 +1,4 @@
-"""What every network family must do: timm's contract, and ours for small inputs and half precision."""
+"""Conformance suite of network families: timm's interface, small inputs and half precision."""
 
 from pathlib import Path
 from typing import Any, ClassVar
@@ -19,11 +19,11 @@ class FamilyConformance:
     model: ClassVar[str | Path]
     """Zoo name or YAML of the family's smallest network."""
     strides: ClassVar[tuple[int, ...]]
-    """Of its feature maps, in pixels."""
+    """Strides of its feature maps, in pixels."""
     smallest: ClassVar[int] = 1
-    """Least side of an input in pixels."""
+    """Smallest accepted side of an input, in pixels."""
     patches: ClassVar[int | None] = None
-    """Stages, from the first, that cut maps into unpadded patches, where an odd row is left out; None: all pad."""
+    """Number of leading stages that cut maps into patches without padding, dropping an odd row; None: all pad."""
     drop_path: ClassVar[bool] = True
     """Whether the family takes `drop_path_rate`."""
     sizes: ClassVar[tuple[tuple[int, int], ...]] = ((224, 224), (193, 161))
@@ -42,7 +42,7 @@ class FamilyConformance:
             assert [tuple(m.shape[2:]) for m in maps] == self.map_sizes(*size)
 
     def map_sizes(self, *size: int) -> list[tuple[int, ...]]:
-        """Sizes of the feature maps of an input."""
+        """Returns the expected sizes of the feature maps of an input of (height, width) pixels."""
         first = self.strides[0]
         found = [tuple((side if self.patches is not None else side + first - 1) // first for side in size)]
         for i in range(1, len(self.strides)):

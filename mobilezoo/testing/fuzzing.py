@@ -1,4 +1,4 @@
-"""Seeded damage to files, and what a boundary owes whoever opens them: success, or one line of a user's error."""
+"""Fuzzing of file readers: seeded damage to files, which a reader must accept or refuse in one line."""
 
 import contextlib
 import random
@@ -39,11 +39,16 @@ TOKENS = (
     ),
     *('"\\ud800"', "[" * 300, "\t", "\r", "#", "%YAML 1.1\n---\n", "\ufeff", "١٢", "0.5", "'a'", "float32", "host"),
 )
-"""What a value may be replaced by."""
+"""Hostile replacements of scalar values."""
 
 
 def damaged(data: bytes, draw: random.Random) -> bytes:
-    """Bytes changed, cut, repeated, taken out or replaced by telling numbers, a few times."""
+    """Damages bytes one to twenty times: changed, repeated, removed, replaced by extreme numbers, or truncated.
+
+    Args:
+        data: the original.
+        draw: source of randomness.
+    """
     found = bytearray(data)
     for _ in range(draw.choice((1, 1, 2, 5, 20))):
         at, length = draw.randrange(len(found) + 1), draw.choice((1, 2, 4, 8, 64, 500))
@@ -60,7 +65,12 @@ def damaged(data: bytes, draw: random.Random) -> bytes:
 
 
 def rewritten(text: str, draw: random.Random) -> str:
-    """Words of YAML or JSON replaced by hostile ones, lines repeated, moved, taken out or indented."""
+    """Damages YAML or JSON one to four times: scalars replaced by hostile ones, lines repeated, removed or indented.
+
+    Args:
+        text: the original.
+        draw: source of randomness.
+    """
     lines = text.splitlines(keepends=True) or [""]
     for _ in range(draw.choice((1, 1, 1, 2, 4))):
         number = draw.randrange(len(lines))
@@ -79,14 +89,20 @@ def rewritten(text: str, draw: random.Random) -> str:
 
 
 def _words(line: str) -> list[tuple[int, int]]:
-    """Where the scalars of a line are, quotes included."""
+    """Returns (start, end) of the scalars of a line, quotes included."""
     import re
 
     return [found.span() for found in re.finditer(r'"[^"]*"|[^\s{}\[\],:"#]+', line)]
 
 
 def damages(corpus: Mapping[str, bytes], rounds: int, seed: int = 0) -> Iterator[tuple[str, bytes]]:
-    """(name of the original, damaged bytes), all originals in turn; text is also rewritten word by word."""
+    """Generates (name of the original, damaged bytes), all originals in turn.
+
+    Args:
+        corpus: name → original; most text is damaged by `rewritten`, the rest by `damaged`.
+        rounds: number of results.
+        seed: of the damage.
+    """
     draw, names = random.Random(seed), sorted(corpus)
     for number in range(rounds):
         name = names[number % len(names)]
@@ -98,8 +114,16 @@ def damages(corpus: Mapping[str, bytes], rounds: int, seed: int = 0) -> Iterator
         yield name, damaged(data, draw)
 
 
-def owed(call: Callable[[], Any], what: str) -> str:
-    """The line of the user's error that a call ends in, or nothing; anything else fails with `what`."""
+def error_line(call: Callable[[], Any], what: str) -> str:
+    """Runs a call under the limits of `bounded` and returns the message of its MobilezooError, empty on success.
+
+    Args:
+        call: a reader applied to a damaged file.
+        what: description of the case, for the failure message.
+
+    Raises:
+        AssertionError: the call raised another exception, or its message is not one printable line.
+    """
     try:
         with bounded():
             call()
@@ -116,7 +140,16 @@ def owed(call: Callable[[], Any], what: str) -> str:
 
 @contextlib.contextmanager
 def bounded(cpu_s: float = CPU_S, memory_bytes: int = MEMORY_BYTES) -> Iterator[None]:
-    """End what takes more CPU time (TimeoutError) or memory (MemoryError)."""
+    """Limits the CPU time and memory of a `with` block.
+
+    Args:
+        cpu_s: seconds of CPU time of the process.
+        memory_bytes: address space beyond what the process has already.
+
+    Raises:
+        TimeoutError: the block took more CPU time.
+        MemoryError: the block requested more memory.
+    """
 
     def stop(*_: object) -> None:
         raise TimeoutError(f"more than {cpu_s} s of CPU time")

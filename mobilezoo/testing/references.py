@@ -1,8 +1,8 @@
-"""Reference outputs of official implementations, on weights that anybody can draw again.
+"""Reference outputs of official implementations, on weights that are reproducible from a seed.
 
 A reference is two files: `NAME.json` lists the official state dict as [key, shape, kind] in order, `NAME.npz` holds the
-official output and every array that cannot be drawn. Kinds: "filled" is drawn by `fill` from the key alone, "stored"
-lies in the npz as `const:KEY` (running statistics, constant buffers), "zero" is a counter.
+official output and every array that is not drawn at random. Kinds: "filled" is drawn by `fill` from the key alone,
+"stored" lies in the npz as `const:KEY` (running statistics, constant buffers), "zero" is a counter.
 """
 
 import json
@@ -16,12 +16,12 @@ import torch
 from torch import Tensor
 
 SEED = 20261120
-"""Of the standard normal inputs."""
+"""Seed of the standard normal inputs."""
 
 
 @dataclass(frozen=True)
 class Reference:
-    """What an official implementation computed."""
+    """Weights, inputs and output of an official implementation."""
 
     name: str
     state: dict[str, Tensor]
@@ -34,7 +34,7 @@ class Reference:
     """`params`, `macs`, `resolution`, `source`, ... of the JSON file."""
 
     def difference(self, output: Tensor) -> float:
-        """Largest difference from the official output, over its standard deviation."""
+        """Returns the largest absolute difference from the official output, over its standard deviation."""
         return float((output - self.output).abs().max() / self.output.std())
 
 
@@ -44,7 +44,12 @@ def reference_names(folder: Path) -> list[str]:
 
 
 def load_reference(folder: Path, name: str) -> Reference:
-    """Read one reference and draw its weights and inputs."""
+    """Reads one reference and draws its weights and inputs.
+
+    Args:
+        folder: folder of `NAME.json` and `NAME.npz`.
+        name: NAME.
+    """
     facts = json.loads((folder / f"{name}.json").read_text(encoding="utf-8"))
     arrays = np.load(folder / f"{name}.npz")
     state = {key: _tensor(key, tuple(shape), kind, arrays) for key, shape, kind in facts.pop("state_dict")}
@@ -55,9 +60,15 @@ def load_reference(folder: Path, name: str) -> Reference:
 
 
 def fill(key: str, shape: tuple[int, ...]) -> np.ndarray:
-    """The value of one official parameter, float32, drawn from its key alone.
+    """Draws a parameter from a generator that its key seeds.
 
-    Matrices and kernels have variance 1 / fan-in, weights of norms lie in [0.5, 1.5), biases have deviation 0.1.
+    Args:
+        key: official name of the parameter.
+        shape: its shape.
+
+    Returns:
+        float32 array: matrices and kernels normal with variance 1 / fan-in, weights of norms uniform in [0.5, 1.5),
+        biases normal with standard deviation 0.1.
     """
     rng = np.random.RandomState(zlib.crc32(key.encode()) & 0xFFFFFFFF)
     size = int(np.prod(shape)) if shape else 1

@@ -1,4 +1,4 @@
-"""What every export target's fp32 file must do."""
+"""Conformance suite of export targets: their fp32 files."""
 
 from pathlib import Path
 from typing import ClassVar
@@ -36,7 +36,12 @@ class SmallNet(nn.Module):
 
 
 def export_small(target: str, folder: Path) -> ExportResult:
-    """`SmallNet` as the fp32 file of a target, named `tiny`."""
+    """Exports `SmallNet` as the fp32 file `tiny` of a target.
+
+    Args:
+        target: name or place.
+        folder: folder of the file.
+    """
     preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     labels = tuple("abcdefghij")
     spec = ExportSpec(model="tiny", resolution=(SIDE, SIDE), preprocessing=preprocessing, labels=labels)
@@ -81,6 +86,12 @@ class TargetConformance:
         assert parity.top1_agreement == 1.0
 
     def test_runner_takes_any_number_of_images(self, result: ExportResult, network: nn.Module) -> None:
+        """A batch of another size than the one exported gives PyTorch's logits.
+
+        Args:
+            result: the exported file.
+            network: the network it was made of.
+        """
         assert result.path is not None
         images = np.random.default_rng(1).standard_normal((3, 3, SIDE, SIDE)).astype(np.float32)
         logits = load_runner(result.path).run(images)

@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from mobilezoo.errors import ExportError
-from mobilezoo.testing.fuzzing import damages, owed
+from mobilezoo.testing.fuzzing import damages, error_line
 from mobilezoo_export import FileApart
 from mobilezoo_latency.emulator.probe import write_probe
 
@@ -66,5 +66,5 @@ def test_damaged_files_run_or_are_one_line(tmp_path: Path, suffix: str, count: i
         path.write_bytes(b"\x20\0\0\0ET12" + bytes(2000))
     for number, (_, data) in enumerate(damages({suffix: path.read_bytes()}, count)):
         path.write_bytes(data)
-        line = owed(lambda: opened(path), f"round {number} of {suffix}")
+        line = error_line(lambda: opened(path), f"round {number} of {suffix}")
         assert not line or path.name in line

@@ -29,7 +29,7 @@ from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.weights import tensors_of
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.search.networks import load_search_config
-from mobilezoo.testing.fuzzing import damages, owed
+from mobilezoo.testing.fuzzing import damages, error_line
 from mobilezoo.train.config import TrainConfig
 from mobilezoo_latency import Store
 from mobilezoo_latency.estimators.kernels import FEATURES
@@ -55,7 +55,7 @@ def fuzz(corpus: Corpus, path: Path, opened: Callable[[Path], Any], count: int) 
     lines = set()
     for number, (source, data) in enumerate(damages(corpus, count)):
         path.write_bytes(data)
-        lines.add(owed(lambda: opened(path), f"round {number} of {source}"))
+        lines.add(error_line(lambda: opened(path), f"round {number} of {source}"))
     assert len(lines - {""}) > 1
 
 

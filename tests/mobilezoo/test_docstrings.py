@@ -7,7 +7,11 @@ from pathlib import Path
 import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
-PACKAGES: tuple[str, ...] = ("mobilezoo/layers",)
+PACKAGES: tuple[str, ...] = (
+    "mobilezoo",
+    "mobilezoo/layers",
+    "mobilezoo/testing",
+)
 NESTED = {"mobilezoo": "*.py"}
 PERSONS = re.compile(r"\b(says?|said|tells?|told|asks?|asked|knows?)\b", re.IGNORECASE)
 Function = ast.FunctionDef | ast.AsyncFunctionDef

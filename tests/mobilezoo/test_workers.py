@@ -26,8 +26,8 @@ def worker(program: str) -> Worker:
 
 def test_answers_come_without_what_libraries_print():
     with worker(ECHO) as child:
-        assert child.ask({"op": "µ"}) == {"said": "µ"}
-        assert child.ask({"op": "fail"}) == {"error": "ValueError: first line"}
+        assert child.call({"op": "µ"}) == {"said": "µ"}
+        assert child.call({"op": "fail"}) == {"error": "ValueError: first line"}
 
 
 @pytest.mark.parametrize(
@@ -44,17 +44,17 @@ def test_a_death_is_named_and_nothing_else_is_raised_while_closing(program, expe
     child = worker(program)
     child._process.wait()  # dead before it is asked: the request meets a broken pipe
     with pytest.raises(WorkerEndedError, match=expected), child:
-        child.ask({"op": "x" * 100_000})
+        child.call({"op": "x" * 100_000})
 
 
 def test_a_hang_is_ended_and_named():
     with pytest.raises(WorkerEndedError, match="no answer for 1 s"), worker("import time; time.sleep(60)") as child:
-        child.ask({"op": "x"}, limit_s=1.0)
+        child.call({"op": "x"}, limit_s=1.0)
 
 
 def test_a_worker_that_died_between_requests_is_closed_in_silence():
     with worker(ECHO) as child:
-        assert child.ask({"op": "a"}) == {"said": "a"}
+        assert child.call({"op": "a"}) == {"said": "a"}
         child._process.kill()
         child._process.wait()
 
