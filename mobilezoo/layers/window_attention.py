@@ -52,7 +52,7 @@ class WindowAttention(nn.Module):
         v = self.act(self.v(x))
         q, k, v = (part.permute(0, 2, 3, 1) for part in (q, k, v))
         # One window holds the whole map: its close and remote forms are the same sum.
-        shared = self.share_equal_forms and rows == cols == 1
+        shared = self.share_equal_forms and rows == cols == 1 and len(self.forms) > 1
         parts = [self._attend(q, k, v, form, rows, cols) for form in (self.forms[:1] if shared else self.forms)]
         out = sum(parts[1:], parts[0]) if not shared else parts[0] * float(len(self.forms))
         out = out.permute(0, 3, 1, 2)

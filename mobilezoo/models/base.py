@@ -64,6 +64,7 @@ FAMILIES: Registry[Any] = Registry(
         "moh": "mobilezoo.models.moh",
         "halonet": "mobilezoo.models.halonet",
         "fastvit": "mobilezoo.models.fastvit",
+        "davit": "mobilezoo.models.davit",
     },
     _is_family,
     "Config (a ModelConfig), build and from_official",
