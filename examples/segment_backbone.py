@@ -77,8 +77,8 @@ class DigitsOnPhotos:
             scan = F.interpolate(self.scans[None, None, index], size=side, mode="bilinear")[0, 0]
             y, x = (int(v) for v in draw.integers(size - side + 1, size=2))
             ink = scan > 0.4
-            colour = torch.tensor(draw.random(3), dtype=torch.float32).view(3, 1, 1)
-            image[:, y : y + side, x : x + side] += (colour - image[:, y : y + side, x : x + side]) * ink
+            color = torch.tensor(draw.random(3), dtype=torch.float32).view(3, 1, 1)
+            image[:, y : y + side, x : x + side] += (color - image[:, y : y + side, x : x + side]) * ink
             mask[y : y + side, x : x + side][ink] = 1
         return (image - MEAN) / STD, mask
 

@@ -10,7 +10,7 @@
 #include <string.h>
 #include <jpeglib.h>
 
-enum { OK = 0, BROKEN = 1, OTHER_COLOURS = 2, NO_MEMORY = 3, BITS = 14 };
+enum { OK = 0, BROKEN = 1, OTHER_COLORS = 2, NO_MEMORY = 3, BITS = 14 };
 
 typedef struct { struct jpeg_error_mgr manager; jmp_buf back; } Failure;
 typedef struct { int *first, *count; int16_t *weight; int taps; } Filter;
@@ -139,10 +139,10 @@ static void blend_columns(const uint8_t *line, const Filter *f, int size, uint8_
             sum = _mm_add_epi32(sum, _mm_madd_epi16(two, _mm_set1_epi32(pair)));
         }
         sum = _mm_packs_epi32(_mm_srai_epi32(sum, BITS), sum);
-        uint32_t colours = (uint32_t)_mm_cvtsi128_si32(_mm_packus_epi16(sum, sum));
-        out[0] = (uint8_t)colours;
-        out[1] = (uint8_t)(colours >> 8);
-        out[2] = (uint8_t)(colours >> 16);
+        uint32_t colors = (uint32_t)_mm_cvtsi128_si32(_mm_packus_epi16(sum, sum));
+        out[0] = (uint8_t)colors;
+        out[1] = (uint8_t)(colors >> 8);
+        out[2] = (uint8_t)(colors >> 16);
 #else
         int32_t sum[3] = {1 << (BITS - 1), 1 << (BITS - 1), 1 << (BITS - 1)};
         for (int j = 0; j < f->count[place]; j++, pixel += 4)
@@ -165,7 +165,7 @@ int region_decode(const uint8_t *data, unsigned long bytes, int x, int y, int w,
     jpeg_create_decompress(&jpeg);
     jpeg_mem_src(&jpeg, data, bytes);
     jpeg_read_header(&jpeg, TRUE);
-    if (jpeg.jpeg_color_space == JCS_CMYK || jpeg.jpeg_color_space == JCS_YCCK) { result = OTHER_COLOURS; goto done; }
+    if (jpeg.jpeg_color_space == JCS_CMYK || jpeg.jpeg_color_space == JCS_YCCK) { result = OTHER_COLORS; goto done; }
     jpeg.out_color_space = JCS_EXT_RGBX;
     int shrink = 1; /* as PIL with reducing_gap=2 */
     while (shrink < 8 && w / (shrink * 2) >= 2 * out_w && h / (shrink * 2) >= 2 * out_h) shrink *= 2;

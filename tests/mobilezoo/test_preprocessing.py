@@ -34,7 +34,7 @@ def test_what_a_config_leaves_out_is_what_timm_takes() -> None:
     }
 
 
-def test_grey_takes_the_means_over_colours_and_alpha_does_too() -> None:
+def test_grey_takes_the_means_over_colors_and_alpha_does_too() -> None:
     grey, alpha = RGB.for_channels(1), RGB.for_channels(4)
     assert grey.mean == pytest.approx((0.4,))
     assert grey.std == pytest.approx((0.2,))

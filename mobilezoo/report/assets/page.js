@@ -5,22 +5,22 @@
   const css = name => getComputedStyle(document.documentElement).getPropertyValue(name).trim();
   const fade = (hex, alpha) => hex + Math.round(alpha * 255).toString(16).padStart(2, "0");
 
-  // A trace names its role; its colour comes from the theme.
+  // A trace names its role; its color comes from the theme.
   function paint(trace, narrow) {
     const { series, role } = trace.meta || {};
     const copy = { ...trace, line: { ...trace.line }, marker: { ...trace.marker } };
-    const colour = role === "front" ? css("--soft") : role === "best" ? css("--best") : css("--s" + (series || 0));
-    copy.line.color = colour;
+    const color = role === "front" ? css("--soft") : role === "best" ? css("--best") : css("--s" + (series || 0));
+    copy.line.color = color;
     if (role === "reward") {
       copy.marker.colorscale = [[0, css("--low")], [0.5, css("--mid")], [1, css("--high")]];
       copy.marker.line = { width: 1, color: css("--soft") };
       const lying = { orientation: "h", y: -0.18, yanchor: "top", thickness: 8, title: { text: "reward", side: "bottom" } };
       copy.marker.colorbar = { ...trace.marker.colorbar, ...(narrow ? lying : {}), tickfont: { color: css("--soft") } };
     } else {
-      copy.marker.color = colour;
+      copy.marker.color = color;
       if (role === "best") copy.marker.line = { width: 1, color: css("--ink") };
     }
-    if (trace.type === "box") copy.fillcolor = fade(colour, 0.22);
+    if (trace.type === "box") copy.fillcolor = fade(color, 0.22);
     return copy;
   }
 

@@ -141,7 +141,7 @@ def test_a_file_whose_branches_folded_away_is_timed_only_when_asked_for(tmp_path
         (["device", "check", "cortex_a77"], "did you mean cortex_a7"),
         (["device", "setup", "emulater"], "did you mean emulator"),
         (["latency", "show", "7"], "no latency result 7"),
-        (["latency", "list", "--where", "colour=red"], "expected COLUMN=VALUE"),
+        (["latency", "list", "--where", "color=red"], "expected COLUMN=VALUE"),
         (["latency", "export", "all.xlsx"], ".jsonl"),
         (["latency", "import", "missing.jsonl"], "missing.jsonl"),
         (["latency", "report"], "no kept latency fits"),

@@ -48,7 +48,7 @@ def test_16_bit_tiffs_count_from_white_where_they_say_so() -> None:
     assert row(Pixels().read(saved(deep, "TIFF", tiffinfo={262: 0}))) == [255, 245, 0]
 
 
-def test_16_bit_colour_keeps_its_high_bytes() -> None:
+def test_16_bit_color_keeps_its_high_bytes() -> None:
     import struct
     import zlib
 
@@ -76,14 +76,14 @@ def test_integers_without_a_white_are_refused_by_name() -> None:
 @pytest.mark.parametrize(
     ("mode", "form", "near"), [("CMYK", "JPEG", 3), ("CMYK", "TIFF", 0), ("YCbCr", "TIFF", 3), ("P", "GIF", 0)]
 )
-def test_other_colour_spaces_become_the_same_rgb(mode: str, form: str, near: int) -> None:
+def test_other_color_spaces_become_the_same_rgb(mode: str, form: str, near: int) -> None:
     options = {"quality": 100} if form == "JPEG" else {}
     image = RED.quantize(4) if mode == "P" else RED.convert(mode)
     found = Pixels().read(saved(image, form, **options)).getpixel((1, 1))
     assert np.abs(np.array(found) - (200, 30, 90)).max() <= near
 
 
-def test_lab_goes_through_colour_management() -> None:
+def test_lab_goes_through_color_management() -> None:
     profiles = ImageCms.createProfile("sRGB"), ImageCms.createProfile("LAB")
     lab = ImageCms.applyTransform(RED, ImageCms.buildTransform(*profiles, "RGB", "LAB"))
     assert lab is not None

@@ -53,7 +53,7 @@ def test_other_heights_than_widths_equal_timms_too(mode: str, odd_image: Image.I
     assert torch.equal(x_chw, theirs(odd_image))
 
 
-def test_grey_is_the_luma_of_the_colours_and_alpha_is_opaque(odd_image: Image.Image) -> None:
+def test_grey_is_the_luma_of_the_colors_and_alpha_is_opaque(odd_image: Image.Image) -> None:
     full = Preprocessing(mean=(0.0, 0.0, 0.0), std=(1.0, 1.0, 1.0), crop_pct=1.0, interpolation="nearest")
     red, green, blue = eval_transform(full, (93, 141))(odd_image)
     grey = eval_transform(full.for_channels(1), (93, 141))(Pixels(channels=1).convert(odd_image))

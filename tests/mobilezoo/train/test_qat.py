@@ -89,7 +89,7 @@ def test_int8_files_after_qat_are_as_good_as_after_training_and_a_stopped_run_go
         assert [row[key] for row in curves[0]] == [row[key] for row in curves[1]]
 
 
-def test_what_fake_quantisation_cannot_train_is_one_line(tmp_path: Path) -> None:
+def test_what_fake_quantization_cannot_train_is_one_line(tmp_path: Path) -> None:
     pytest.importorskip("executorch", reason="needs the extra 'executorch'")
     path = recipe_file(tmp_path)
     with pytest.raises(ConfigError, match="qat without ema, amp"):
