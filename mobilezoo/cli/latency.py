@@ -138,13 +138,13 @@ def report(
         mobilezoo latency report --where kind=phone --out phones.html
     """
     from mobilezoo.errors import MobilezooError
-    from mobilezoo.report import build_report
+    from mobilezoo.report import ReportContents, build_report
     from mobilezoo_latency import Store
 
     reports = [r for _, r in Store().rows(**filters(where))]
     if not reports:
         raise MobilezooError("no kept latency fits: see `mobilezoo latency list`")
-    print(build_report(out, title="mobilezoo latency", latencies=reports))
+    print(build_report(out, ReportContents(title="mobilezoo latency", latencies=reports)))
 
 
 def filters(where: list[str] | None) -> dict[str, str]:

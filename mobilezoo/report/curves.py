@@ -25,18 +25,36 @@ class Curves:
         return self.columns.get("epoch") or [float(i) for i in range(rows)]
 
     def best(self, column: str, *, highest: bool) -> float | None:
+        """Best value of a metric over all epochs.
+
+        Args:
+            column: name of the metric.
+            highest: True where more is better, False where less is.
+
+        Returns:
+            None for a metric without values.
+        """
         values = [v for v in self.columns.get(column, []) if v is not None]
         if not values:
             return None
         return max(values) if highest else min(values)
 
     def last(self, column: str) -> float | None:
+        """Last value of a metric; None for a metric without values."""
         values = [v for v in self.columns.get(column, []) if v is not None]
         return values[-1] if values else None
 
 
 def read_curves(run: Path, name: str) -> Curves:
-    """The metrics of a run folder. Raises MobilezooError when they are missing or not a table of numbers."""
+    """Reads the metrics of a run folder.
+
+    Args:
+        run: the folder.
+        name: label of the run.
+
+    Raises:
+        MobilezooError: the metrics are missing or cannot be read as CSV.
+    """
     file = existing_path(run, "run folder") / METRICS
     try:
         with file.open(newline="", encoding="utf-8") as handle:
@@ -59,7 +77,7 @@ def _number(text: str | None) -> float | None:
 
 
 def run_names(runs: Sequence[Path]) -> list[str]:
-    """The folders' names, with as many of their parents as tell each from the other folders."""
+    """Names of the folders, with as many of their parents as make each unique."""
     paths = [run.resolve() for run in runs]
     return [_name(path, [other for other in paths if other != path]) for path in paths]
 

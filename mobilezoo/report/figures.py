@@ -17,12 +17,12 @@ from mobilezoo.report.tables import LatencyRow
 Figure = dict[str, Any]
 
 MAX_POINTS = 4000
-"""Of one chart: a page of more is slow to turn and prints megabytes."""
+"""Most points of one chart: a page with more is slow to scroll and prints megabytes."""
 MAX_SAMPLES = 400
-"""Dots of one box."""
+"""Most dots of one box."""
 
 SERIES = 8
-"""Number of series colors the page knows; later series repeat them with another dash."""
+"""Number of series colors in the page's style; later series repeat them with another dash."""
 DASHES = ("solid", "dash", "dot")
 LABELS = {
     "val_top1": ("Validation top-1", "%"),
@@ -39,7 +39,12 @@ LABELS = {
 
 
 def evenly(count: int, most: int) -> list[int]:
-    """At most `most` (two or more) places of `count`, evenly apart, the first and the last among them."""
+    """Selects indices evenly, the first and the last among them.
+
+    Args:
+        count: length of the sequence.
+        most: most indices, at least 2.
+    """
     if count <= most:
         return list(range(count))
     return [round(i * (count - 1) / (most - 1)) for i in range(most)]
@@ -125,7 +130,7 @@ def latency_figure(rows: Sequence[LatencyRow]) -> Figure:
 
 
 def _samples_note(rows: Sequence[LatencyRow], upper: float, most: int) -> str:
-    """What the chart leaves out."""
+    """Describes what the chart leaves out."""
     of = f"of {sum(len(row.samples_ms) for row in rows):,} samples"
     beyond = sum(sample > upper for row in rows for sample in row.samples_ms)
     words = [f"{beyond:,} {of} lie beyond the axis."] if beyond else []
@@ -157,7 +162,7 @@ def _box(row: LatencyRow, at: int) -> Figure:
 
 
 def _dots(row: LatencyRow, at: int, most: int) -> Figure:
-    """Samples across the box, above one another by the golden ratio so that none lie in a row.
+    """Samples across the box, their heights spread by the golden ratio so that none lie in a row.
 
     All are one path, each a stroke as long as it is wide: so many markers make a slow page and a large print.
     """

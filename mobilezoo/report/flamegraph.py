@@ -12,12 +12,12 @@ if TYPE_CHECKING:
 
 WIDTH, ROW, GAP = 1200, 34, 2
 COLORS = ("#4477aa", "#ee6677", "#228833", "#ccbb44", "#66ccee", "#aa3377", "#999933", "#cc6677", "#88ccee", "#bbbbbb")
-"""Paul Tol's bright scheme and three of his muted one: told apart by color-blind readers."""
+"""Paul Tol's bright scheme and three of his muted one, which color-blind readers can distinguish."""
 LETTER_PX = 7.2
 
 
 class Box(NamedTuple):
-    """A labelled stretch of a row."""
+    """A labeled part of a row."""
 
     label: str
     title: str
@@ -26,7 +26,15 @@ class Box(NamedTuple):
 
 
 def flame(name: str, profile: "OperatorProfile") -> str:
-    """The picture as SVG text; operators stand below their type, most expensive type first."""
+    """Draws the picture; operators stand below their type, most expensive type first.
+
+    Args:
+        name: the file, for the top row.
+        profile: per-operator times.
+
+    Returns:
+        SVG text.
+    """
     from mobilezoo_latency.operators import by_type
 
     types = by_type(profile.operators)

@@ -9,9 +9,9 @@ from mobilezoo.errors import require
 from mobilezoo.search.records import SearchResult, TrialRecord
 
 MIN_TRIALS = 10
-"""Fewer different networks say nothing about importance."""
+"""Fewest different networks that importance is computed from."""
 MAX_TRIALS = 300
-"""Of more networks every second, third, … is looked at: the cost grows with their cube."""
+"""Of more networks every second, third, … is used: the cost grows with the cube of their number."""
 SHOWN = 12
 VALUES: dict[str, Callable[[TrialRecord], float | None]] = {
     "reward": lambda trial: trial.reward,

@@ -2,6 +2,7 @@
 
 import json
 from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
@@ -18,28 +19,40 @@ from mobilezoo.report.tables import counted, latency_groups, model_rows, parity_
 ASSETS = Path(__file__).parent / "assets"
 
 
-def build_report(
-    out_path: str | Path,
-    *,
-    title: str,
-    models: Sequence[Mapping[str, Any]] = (),
-    runs: Sequence[Path] = (),
-    artifacts: Sequence[Artifact] = (),
-    latencies: Sequence[LatencyReport] = (),
-    searches: Sequence[SearchFound] = (),
-    unread: Sequence[tuple[str, str]] = (),
-) -> Path:
-    """Write the page and return its path; sections without records are left out.
+@dataclass(frozen=True, kw_only=True)
+class ReportContents:
+    """The records that a page shows; sections without records are left out."""
 
-    `models` are mappings with name, params, macs (both counts), resolution (224 or 192x256) and top1 (percent);
-    `unread` are pairs of a file and the reason why the page shows nothing of it.
-    Raises MissingToolError without jinja2 or plotly, MobilezooError for a run folder without readable metrics.
+    title: str
+    models: Sequence[Mapping[str, Any]] = ()
+    """Keys: name, params and macs (counts), resolution (224 or 192x256), top1 (percent)."""
+    runs: Sequence[Path] = ()
+    """Folders of training runs."""
+    artifacts: Sequence[Artifact] = ()
+    latencies: Sequence[LatencyReport] = ()
+    searches: Sequence[SearchFound] = ()
+    unread: Sequence[tuple[str, str]] = ()
+    """(file, reason why the page shows nothing of it)."""
+
+
+def build_report(out_path: str | Path, contents: ReportContents) -> Path:
+    """Writes the page.
+
+    Args:
+        out_path: the HTML file.
+        contents: title and records.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        MissingToolError: jinja2 or plotly is not installed.
+        MobilezooError: a run folder has no readable metrics.
     """
     require("jinja2", "report")
     require("plotly", "report")
-    paths = [Path(run) for run in runs]
-    curves = [read_curves(run, name) for run, name in zip(paths, run_names(paths), strict=True)]
-    groups = latency_groups(latencies)
+    curves = [read_curves(run, name) for run, name in zip(contents.runs, run_names(contents.runs), strict=True)]
+    groups = latency_groups(contents.latencies)
     figures: dict[str, dict[str, Any]] = {}
     training = [_add(figures, f"train-{i}", figure) for i, figure in enumerate(training_figures(curves))]
     latency = [
@@ -47,34 +60,49 @@ def build_report(
         for i, (heading, rows) in enumerate(groups)
     ]
     page = _render(
-        title=title,
+        title=contents.title,
         generated=datetime.now(UTC).strftime("%Y-%m-%d %H:%M UTC"),
-        cards=_cards(models, curves, artifacts, groups),
-        models=model_rows(models),
+        cards=_cards(contents.models, curves, contents.artifacts, groups),
+        models=model_rows(contents.models),
         runs=[_run_row(run) for run in curves],
         training=training,
-        parity=parity_rows(artifacts),
+        parity=parity_rows(contents.artifacts),
         latency=latency,
-        counted=counted(latencies),
-        searches=[search_section(i, found, Path(out_path), partial(_add, figures)) for i, found in enumerate(searches)],
-        unread=unread,
-        tools=tool_versions(artifacts),
+        counted=counted(contents.latencies),
+        searches=[
+            search_section(i, found, Path(out_path), partial(_add, figures))
+            for i, found in enumerate(contents.searches)
+        ],
+        unread=contents.unread,
+        tools=tool_versions(contents.artifacts),
         figures=figures,
     )
     return write_text(Path(out_path), page)
 
 
 def runs_report(run_dirs: Sequence[str | Path], out: str | Path) -> Path:
-    """Compare training runs on one page: curves and a table of best figures. Raises like `build_report`."""
+    """Compares training runs on one page: curves and a table of best figures.
+
+    Args:
+        run_dirs: folders of training runs, at least one.
+        out: the HTML file.
+
+    Returns:
+        The path of the page.
+
+    Raises:
+        MissingToolError: jinja2 or plotly is not installed.
+        MobilezooError: no folder given, or one without readable metrics.
+    """
     if not run_dirs:
         raise MobilezooError("no run folder given: `mobilezoo report runs/NAME [runs/OTHER …]`")
     runs = [Path(run) for run in run_dirs]
     title = "Training run " + runs[0].name if len(runs) == 1 else f"{len(runs)} training runs"
-    return build_report(out, title=title, runs=runs)
+    return build_report(out, ReportContents(title=title, runs=runs))
 
 
 def _add(figures: dict[str, dict[str, Any]], key: str, figure: dict[str, Any]) -> dict[str, Any]:
-    """Keep a chart for the script, return what the template needs of it."""
+    """Keeps a chart for the script and returns what the template needs of it."""
     figures[key] = {"data": figure["data"], "layout": figure["layout"]}
     return {"key": key, "title": figure["title"], "height": figure["height"], "note": figure.get("note", "")}
 
@@ -85,7 +113,7 @@ def _cards(
     artifacts: Sequence[Artifact],
     groups: Sequence[tuple[str, list[Any]]],
 ) -> list[dict[str, str]]:
-    """The figures a reader looks for first."""
+    """The key figures at the head of the page."""
     cards = []
     top1 = [m["top1"] for m in models if m.get("top1") is not None] or [
         best for run in curves if (best := run.best("val_top1", highest=True)) is not None

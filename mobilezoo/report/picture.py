@@ -10,7 +10,12 @@ GAP, BOX = 4, 20
 
 
 def architecture_svg(point: Point, title: str) -> str:
-    """The picture as an inline `<svg>`; colors come from the page's CSS classes, all text is escaped."""
+    """Draws a network as an inline `<svg>`; colors come from the page's CSS classes, all text is escaped.
+
+    Args:
+        point: the network.
+        title: accessible name of the picture.
+    """
     pixels = point.resolution // 2
     rows = [_label(0, pixels, "stem")]
     widest = max(_row_width(stage) for stage in point.stages)

@@ -82,7 +82,12 @@ def criterion_figures(search: SearchResult) -> list[Figure]:
 
 
 def criterion(trial: TrialRecord, name: str) -> float | None:
-    """A trial's value of one of `SearchResult.criteria`."""
+    """Returns a trial's value of a criterion; None if it was not measured.
+
+    Args:
+        trial: a finished trial.
+        name: one of `SearchResult.criteria`.
+    """
     if name in ("top1", "size_mb", "memory_mb"):
         value: float | None = getattr(trial, name)
         return value

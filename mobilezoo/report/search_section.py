@@ -1,4 +1,4 @@
-"""A search as the page shows it: charts, the front as pictures, and the networks that were trained in full."""
+"""The section of a search: charts, the front as pictures, and the networks that were trained in full."""
 
 import os
 from collections.abc import Callable
@@ -21,19 +21,26 @@ class FinetuneFound:
 
     record: FinetuneResult
     files: tuple[tuple[Path, str], ...]
-    """Its weights and its exported file, each with what is wrong with it, or nothing."""
+    """Its weights and its exported file, each with its fault; empty for a good one."""
 
 
 @dataclass(frozen=True)
 class SearchFound:
-    """A search and what became of its networks."""
+    """A search and its fine-tuned networks."""
 
     result: SearchResult
     finetunes: tuple[FinetuneFound, ...] = ()
 
 
 def search_section(index: int, found: SearchFound, page: Path, add: Callable[[str, Figure], Figure]) -> dict[str, Any]:
-    """What the template shows of a search; `add` keeps a chart under its key, and links lead from the page's folder."""
+    """Returns the template's values for one search.
+
+    Args:
+        index: position of the search on the page, from 0; makes its anchors unique.
+        found: the search and its fine-tuned networks.
+        page: path of the page, from whose folder links lead.
+        add: keeps a chart under a key and returns what the template needs of it.
+    """
     search = found.result
     mark = f"-{index + 1}" if index else ""
     done = [t for t in search.trials if t.state == "complete" and t.latency]

@@ -80,7 +80,7 @@ def latency_groups(reports: Sequence[LatencyReport]) -> list[tuple[str, list[Lat
 
 
 def counted(reports: Sequence[LatencyReport]) -> list[LatencyReport]:
-    """What emulated cores counted, by core, fewest cycles first: estimates, never beside measured times."""
+    """Reports with counts of emulated cores, by core, fewest cycles first; never listed beside measured times."""
     return sorted((r for r in reports if r.counts), key=lambda r: (r.device.name, r.counts.cycles if r.counts else 0))
 
 
@@ -105,6 +105,7 @@ class ParityRow:
 
 
 def parity_rows(artifacts: Sequence[Artifact]) -> list[ParityRow]:
+    """One row per exported file: whether it agrees with PyTorch, and where it was run."""
     rows = []
     for artifact in artifacts:
         if artifact.parity is None:
@@ -115,7 +116,7 @@ def parity_rows(artifacts: Sequence[Artifact]) -> list[ParityRow]:
 
 
 def model_rows(models: Sequence[Mapping[str, Any]]) -> list[dict[str, Any]]:
-    """Rows with the keys name, params, macs, resolution and top1; what is not given is None."""
+    """Rows with the keys name, params, macs, resolution and top1; missing values are None."""
     return [{key: model.get(key) for key in ("name", "params", "macs", "resolution", "top1")} for model in models]
 
 

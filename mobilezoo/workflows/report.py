@@ -23,7 +23,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
 
     Raises MobilezooError where there is nothing to show.
     """
-    from mobilezoo.report import build_report
+    from mobilezoo.report import ReportContents, build_report
     from mobilezoo.report.curves import read_curves
 
     found = _Found([existing_path(folder, "run folder") for folder in folders])
@@ -36,8 +36,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
         named = ", ".join(map(str, folders))
         reason = "; ".join(f"{name}: {why}" for name, why in found.unread[:3])
         raise MobilezooError(f"nothing to report in {named}: {reason or 'no run, file, latency or search in it'}")
-    return build_report(
-        out,
+    contents = ReportContents(
         title="mobilezoo report",
         models=models,
         runs=runs,
@@ -46,6 +45,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
         searches=searches,
         unread=found.unread,
     )
+    return build_report(out, contents)
 
 
 class _Found:

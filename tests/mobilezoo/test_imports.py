@@ -113,7 +113,6 @@ MANY_PARAMETERS = {
     "export/mobilezoo_export/pipeline.py:export_model",
     "latency/mobilezoo_latency/measuring.py:profile",
     "mobilezoo/api.py:export",
-    "mobilezoo/report/page.py:build_report",
 }
 """Functions that still take more than seven; the list may only become shorter."""
 

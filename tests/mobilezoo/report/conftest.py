@@ -125,7 +125,7 @@ def search_result(trials: int = 30) -> SearchResult:
 
 @pytest.fixture
 def records(tmp_path: Path) -> dict[str, Any]:
-    """Keyword arguments of `build_report`."""
+    """Fields of `ReportContents`."""
     models = [
         {"name": "mobilenetv2_ca_100", "params": 2_236_682, "macs": 24_600_000, "resolution": 64, "top1": 98.06},
         {"name": "demo_best", "params": 182_400, "macs": 4_100_000, "resolution": 64, "top1": 97.5},

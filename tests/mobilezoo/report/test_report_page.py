@@ -11,7 +11,7 @@ import pytest
 
 from mobilezoo.artifacts import Counts, Estimate, LatencyReport
 from mobilezoo.errors import MobilezooError
-from mobilezoo.report import build_report, runs_report
+from mobilezoo.report import ReportContents, build_report, runs_report
 from mobilezoo.report.curves import Curves
 from mobilezoo.report.figures import MAX_POINTS, training_figures
 from mobilezoo.report.importance import importances
@@ -35,7 +35,7 @@ def body_of(page: str) -> str:
 
 
 def test_the_page_holds_every_record_and_no_address(records: dict[str, Any], tmp_path: Path) -> None:
-    path = build_report(tmp_path / "out" / "report.html", **records)
+    path = build_report(tmp_path / "out" / "report.html", ReportContents(**records))
     page = path.read_text()
     body = body_of(page)
     assert "mobilenetv2_ca_100" in body
@@ -50,7 +50,7 @@ def test_the_page_holds_every_record_and_no_address(records: dict[str, Any], tmp
 
 
 def test_kinds_of_device_never_share_an_axis(records: dict[str, Any], tmp_path: Path) -> None:
-    figures = figures_of(build_report(tmp_path / "r.html", **records).read_text())
+    figures = figures_of(build_report(tmp_path / "r.html", ReportContents(**records)).read_text())
     samples: list[LatencyReport] = records["latencies"]
     phone = [list(r.samples_ms) for r in samples if r.device.kind == "phone"]
     host = [list(r.samples_ms) for r in samples if r.device.kind == "host"]
@@ -68,7 +68,7 @@ def test_counts_of_emulated_cores_stand_in_a_table_of_their_own(records: dict[st
         "estimate": Estimate(latency_ms=3.36, low_ms=3.1, high_ms=3.59, error_percent=7.7, basis="Pixel 4 <large>"),
     }
     reports = [timed.model_copy(update=update), timed.model_copy(update={**update, "estimate": None})]
-    page = build_report(tmp_path / "r.html", title="x", latencies=reports).read_text()
+    page = build_report(tmp_path / "r.html", ReportContents(title="x", latencies=reports)).read_text()
     body = page[page.index("<body>") :]
     assert 'class="chart"' not in body
     assert "counted, not measured" in body
@@ -80,7 +80,9 @@ def test_counts_of_emulated_cores_stand_in_a_table_of_their_own(records: dict[st
 
 def test_the_front_chart_draws_the_trials_of_the_record(records: dict[str, Any], tmp_path: Path) -> None:
     search = records["searches"][0].result
-    line, points, best = figures_of(build_report(tmp_path / "r.html", **records).read_text())["front"]["data"]
+    line, points, best = figures_of(build_report(tmp_path / "r.html", ReportContents(**records)).read_text())["front"][
+        "data"
+    ]
     assert line["x"] == [search.trial(n).latency.ms for n in search.front]
     assert len(points["x"]) == sum(t.state == "complete" for t in search.trials)
     assert points["marker"]["color"] == [t.reward for t in search.trials if t.state == "complete"]
@@ -106,7 +108,7 @@ def test_a_front_of_many_criteria_shows_each_and_what_was_measured_again(
     criteria = ("top1", "laptop_ms", "<phone>_ms", "size_mb")
     update = {"trials": trials, "devices": ("laptop", "<phone>"), "criteria": criteria}
     page = build_report(
-        tmp_path / "r.html", title="x", searches=[SearchFound(search.model_copy(update=update))]
+        tmp_path / "r.html", ReportContents(title="x", searches=[SearchFound(search.model_copy(update=update))])
     ).read_text()
     figures = figures_of(page)
     again = figures["front"]["data"][-1]
@@ -143,14 +145,14 @@ def test_text_from_records_is_escaped_everywhere(records: dict[str, Any], tmp_pa
         "artifacts": artifacts,
         "searches": [SearchFound(search)],
     }
-    page = build_report(tmp_path / "r.html", **{**records, **new}).read_text()
+    page = build_report(tmp_path / "r.html", ReportContents(**{**records, **new})).read_text()
     assert "<script>alert" not in page
     assert "<img src=x" not in page
     assert all("<img" not in text for text in figures_of(page)["front"]["data"][1]["text"])
 
 
 def test_sections_without_records_are_left_out(tmp_path: Path) -> None:
-    page = build_report(tmp_path / "r.html", title="nothing yet").read_text()
+    page = build_report(tmp_path / "r.html", ReportContents(title="nothing yet")).read_text()
     assert "<section" not in page
     assert len(page) < 20_000  # no charts, so no plotting library
 
@@ -189,7 +191,7 @@ def test_a_run_without_metrics_is_one_line(content: bytes | None, message: str, 
 def test_a_long_measurement_is_a_box_of_all_and_few_dots(records: dict[str, Any], tmp_path: Path) -> None:
     samples = np.random.default_rng(0).gamma(3, 0.1, 20_001) + 0.3
     many = records["latencies"][0].model_copy(update={"samples_ms": tuple(map(float, samples))})
-    page = build_report(tmp_path / "r.html", title="x", latencies=[many] * 3).read_text()
+    page = build_report(tmp_path / "r.html", ReportContents(title="x", latencies=[many] * 3)).read_text()
     figure = figures_of(page)["latency-0"]
     assert sum(len(trace.get("x", ())) for trace in figure["data"]) <= 3 * MAX_POINTS  # three numbers per dot
     box, dots = figure["data"][:2]
@@ -227,7 +229,7 @@ def test_long_runs_and_searches_are_thinned_and_say_so(records: dict[str, Any]) 
 def test_two_searches_each_have_their_section_and_charts(records: dict[str, Any], tmp_path: Path) -> None:
     one = records["searches"][0].result
     two = [SearchFound(one), SearchFound(one.model_copy(update={"name": "other"}))]
-    page = build_report(tmp_path / "r.html", title="x", searches=two).read_text()
+    page = build_report(tmp_path / "r.html", ReportContents(title="x", searches=two)).read_text()
     assert 'id="search"' in page
     assert 'id="search-2"' in page
     assert {"front", "reward", "front-2", "reward-2"} <= figures_of(page).keys()
@@ -243,7 +245,7 @@ def test_a_finished_network_stands_beside_what_the_search_said(records: dict[str
     )  # fmt: skip
     files = ((tmp_path / "a b" / "best.safetensors", ""), (tmp_path / "net.tflite", "changed"))
     searches = [SearchFound(search, (FinetuneFound(done, files),))]
-    body = body_of(build_report(tmp_path / "out" / "r.html", title="x", searches=searches).read_text())
+    body = body_of(build_report(tmp_path / "out" / "r.html", ReportContents(title="x", searches=searches)).read_text())
     assert f"Trial {trial.number}, trained in full" in body
     assert all(word in body for word in ("91.25", "95.50 (file 95.25)", "0.321", "0.432", "ms on host"))
     assert 'href="../a%20b/best.safetensors"' in body
@@ -254,7 +256,7 @@ def test_a_finished_network_stands_beside_what_the_search_said(records: dict[str
 @pytest.mark.skipif(CHROMIUM is None, reason="no chromium on this machine: run `apt-get install chromium`")
 def test_a_browser_draws_and_prints_the_page_without_complaint(records: dict[str, Any], tmp_path: Path) -> None:
     playwright = pytest.importorskip("playwright.sync_api")
-    path = build_report(tmp_path / "report.html", **records)
+    path = build_report(tmp_path / "report.html", ReportContents(**records))
     figures = len(figures_of(path.read_text()))
     with playwright.sync_playwright() as p:
         browser = p.chromium.launch(executable_path=CHROMIUM, args=["--no-sandbox", "--disable-gpu"])
