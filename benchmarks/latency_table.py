@@ -35,7 +35,7 @@ def main() -> None:
     blocks = export_blocks(space, [n.point for n in networks], args.out / "blocks", print)
     store = Store(args.out / "latency.db")
     keys = [block_keys(space, n.point) for n in networks]
-    table = measure_table(blocks, DEVICE, store=store, say=print)
+    table = measure_table(blocks, DEVICE, store=store, on_message=print)
     reports = [profile(n.path, DEVICE, store=store) for n in networks]
     real = at_one_speed(reports)
     rows = [Measured(kernels_of(n.path), ms) for n, ms in zip(networks, real, strict=True)]

@@ -1,4 +1,4 @@
-"""What a device is. A new kind is one file, one line in `registry.py`, one YAML, one subclass of the conformance test.
+"""The device contract. A new kind is a file, a line in `registry.py`, a YAML, and a subclass of the conformance test.
 
 Kinds (`DeviceInfo.kind`) are never mixed: a host, a phone, a browser and an emulated core give different numbers.
 """
@@ -18,10 +18,11 @@ from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, printable
 
 NAME_LIMIT = 120
-"""Characters of a name that a device gives itself."""
+"""Longest name that a device reports of itself, in characters."""
 NAME = r"^[^\x00-\x1f\x7f-\x9f\u2028\u2029]{0,100}$"
-"""What a user calls something: one short line of printable text."""
+"""Pattern of a name given by the user: one line of at most 100 printable characters."""
 SENTENCE = NAME.replace("100", "500")
+"""Pattern of a description: one line of at most 500 printable characters."""
 
 
 def _splits(text: str) -> str:
@@ -46,7 +47,7 @@ class DeviceConfig(Record):
     description: str = Field(default="", pattern=SENTENCE, description="one line for listings")
 
     def commands(self) -> dict[str, str]:
-        """Key → what it is, of each value that would start a program of the config's choice."""
+        """Maps each key whose value starts a program to the words that name it in an error."""
         return {}
 
 
@@ -59,7 +60,7 @@ class ArtifactFile:
 
 
 class Device(ABC):
-    """Measures artifacts. `measure` takes one measurement; repeating noisy ones and caching are done around it."""
+    """Measures artifacts. `measure` takes one measurement; `profile` repeats noisy ones and caches results."""
 
     Config: ClassVar[type[DeviceConfig]] = DeviceConfig
 
@@ -67,24 +68,24 @@ class Device(ABC):
         self.config = config
 
     def for_artifact(self, artifact: ArtifactFile) -> "Device":
-        """The device that really measures this artifact: itself, unless it stands for several."""
+        """Returns the device that measures this artifact: itself, unless it stands for several. Raises DeviceError."""
         return self
 
     def protocol_for(self, protocol: Protocol) -> Protocol:
-        """The protocol that is really followed: the one asked for, unless the device does not time at all."""
+        """Returns the protocol to follow: the requested one, unless the device counts instead of timing."""
         return protocol
 
     def refresh(self, report: LatencyReport) -> LatencyReport:
-        """A kept report brought up to date where it holds more than was measured."""
+        """Returns a cached report with whatever depends on the present calibration computed anew."""
         return report
 
     def hint(self) -> str:
-        """What `mobilezoo device check` says of a device that is ready."""
+        """Returns the line that `mobilezoo device check` prints for a device that is ready."""
         info = self.describe()
         return ", ".join(part for part in (info.cpu, info.os, info.runtime) if part)
 
     def close(self) -> None:  # noqa: B027 - most devices hold nothing
-        """Let go of what was opened to measure; the device can be used again."""
+        """Release what was opened to measure; the device can be used again."""
 
     @abstractmethod
     def check(self) -> None:
@@ -92,15 +93,26 @@ class Device(ABC):
 
     @abstractmethod
     def describe(self) -> DeviceInfo:
-        """What results are filed under. The same device gives an equal answer every time."""
+        """Identity of the device in the results database; equal for the same device every time. Raises DeviceError."""
 
     @abstractmethod
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
-        """One measurement with all raw samples. Raises DeviceError."""
+        """Measure an artifact once.
+
+        Args:
+            artifact: the exported file and its record, as accepted by `for_artifact`.
+            protocol: warm-up, number of samples, duration and restarts.
+
+        Returns:
+            A report with all raw samples in ms, or with counts and an estimate.
+
+        Raises:
+            DeviceError: the device is gone, or the runtime fails or uses something else than requested.
+        """
 
 
 class LatencySource(ABC):
-    """Gives a latency without measuring it."""
+    """Estimates a latency without measuring it."""
 
     @abstractmethod
     def predict(self, artifact: str | Path) -> Estimate:
@@ -108,14 +120,14 @@ class LatencySource(ABC):
 
 
 def load_artifact(path: str | Path) -> ArtifactFile:
-    """A file with its record, or with what it tells of itself. Raises MobilezooError where it is not the record's."""
+    """Opens a file with its record, or with what its own metadata holds. Raises MobilezooError if they do not match."""
     from mobilezoo_export import open_artifact
 
     return ArtifactFile(Path(os.path.realpath(Path(path).expanduser())), open_artifact(path))
 
 
 def unproven(record: Artifact) -> str | None:
-    """Why nobody compared a file with PyTorch, `not proven here` for those that others made; None where it was done."""
+    """Reason why a file was not compared with PyTorch (`not proven here` for foreign files); None if it was."""
     return None if record.parity is not None else record.why_not_runnable or "not compared with PyTorch"
 
 
@@ -131,10 +143,10 @@ def refuse_folded(artifact: ArtifactFile) -> None:
 
 
 def name_of(text: str) -> str:
-    """A name as a device tells it: on one line, without control characters, cut where it is no name any more."""
+    """Cleans a name that a device reports: one line, no control characters, at most NAME_LIMIT characters."""
     return printable(" ".join(text[: 4 * NAME_LIMIT].split()))[:NAME_LIMIT].strip()
 
 
 def utc_now() -> str:
-    """ISO 8601, to the second."""
+    """Current time in ISO 8601, to the second."""
     return datetime.now(UTC).isoformat(timespec="seconds")

@@ -1,6 +1,6 @@
 """This machine's processor, through the runtimes that phones use: ONNX Runtime, LiteRT/XNNPACK, ExecuTorch/XNNPACK.
 
-Each measurement runs in fresh processes (`worker.py`), one thread unless the protocol asks for more.
+Each measurement runs in fresh processes (`worker.py`), with one thread unless the protocol sets more.
 """
 
 from typing import ClassVar, Literal
@@ -20,12 +20,12 @@ from mobilezoo_latency.session import WorkerSession
 
 
 def runtimes() -> dict[str, Runtime]:
-    """What times files on this machine, by export target."""
+    """Runtimes that time files on this machine, by export target."""
     return {name: cls.runtime for name, cls in TARGETS.load_all().items() if cls.runtime is not None}
 
 
 def runtime_of(target: str) -> Runtime | None:
-    """What times a target's files on this machine. Raises UnknownNameError."""
+    """Runtime that times a target's files on this machine; None if there is none. Raises UnknownNameError."""
     return load_exporter(target).runtime
 
 
@@ -50,7 +50,7 @@ class HostDevice(Device):
     config: HostConfig
 
     def for_artifact(self, artifact: ArtifactFile) -> Device:
-        """The same device with the artifact's runtime. Raises DeviceError where this machine has none for it."""
+        """Returns this device with the artifact's runtime. Raises DeviceError if this machine has none for it."""
         target = artifact.record.target
         if runtime_of(target) is None:
             other = load_exporter(target).timed_by or f"use {', '.join(runtimes())}"
@@ -72,7 +72,7 @@ class HostDevice(Device):
             require("onnxruntime", "onnx")
 
     def describe(self) -> DeviceInfo:
-        """Named by processor, system and runtime version."""
+        """Identity by processor, system and runtime version."""
         timer = None if self.config.runtime == "auto" else runtime_of(self.config.runtime)
         if timer is None:
             title = "the artifact's own"
@@ -82,7 +82,7 @@ class HostDevice(Device):
         return DeviceInfo(name="host", kind="host", runtime=title, cpu=machine.cpu_name(), os=machine.os_name())
 
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
-        """Samples from `protocol.restarts` fresh processes, judged together."""
+        """Takes samples in `protocol.restarts` fresh processes; noise is judged over all of them."""
         runs: list[ProcessRun] = []
         samples: list[float] = []
         runtime_info: dict[str, str] = {}
@@ -104,7 +104,19 @@ def report_of(
     samples_ms: list[float],
     runtime_info: dict[str, str],
 ) -> LatencyReport:
-    """The record of one measurement. Raises DeviceError when the runtime used something else than asked for."""
+    """Makes the record of one measurement on this machine.
+
+    Args:
+        device: gives the identity under which the result is stored.
+        artifact: the measured file.
+        protocol: the protocol that was followed.
+        runs: one record per process.
+        samples_ms: samples of all processes in ms, in the order they were taken.
+        runtime_info: threads and delegate as the runtime reports them.
+
+    Raises:
+        DeviceError: the runtime used other threads or another delegate than requested.
+    """
     runtime = runtime_of(artifact.record.target)
     assert runtime is not None
     requested = {"threads": str(protocol.threads), "delegate": runtime.delegate}

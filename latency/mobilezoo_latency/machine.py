@@ -1,6 +1,6 @@
-"""What the machine says about itself: processor, load, temperature, clock, threads that worked.
+"""State of this machine: processor, load, temperature, clock, busy threads.
 
-Everything is read from /proc and /sys; where a system has none of it, the answer is None and no check rests on it.
+Everything is read from /proc and /sys; where a system lacks them, functions return None and the check is skipped.
 """
 
 import os
@@ -44,7 +44,16 @@ def cpu_times() -> CpuTimes | None:
 
 
 def other_load(before: CpuTimes | None, after: CpuTimes | None, own_cpu_s: float) -> float | None:
-    """Share of all cores (0..1) that processes other than this one used between two readings."""
+    """Share of all cores that other processes used between two readings.
+
+    Args:
+        before: the first reading.
+        after: the second reading.
+        own_cpu_s: CPU seconds of this process in between.
+
+    Returns:
+        0..1; None without readings.
+    """
     if before is None or after is None or after.total <= before.total:
         return None
     own = own_cpu_s * os.sysconf("SC_CLK_TCK")
@@ -74,7 +83,7 @@ def peak_memory_bytes() -> int | None:
 
 
 def thread_times_ns() -> dict[str, int]:
-    """CPU time of each thread of this process, by thread id; empty where the kernel does not say."""
+    """CPU time of each thread of this process in ns, by thread id; empty if the kernel does not provide it."""
     times = {}
     for task in Path("/proc/self/task").glob("*"):
         fields = _read(task / "schedstat").split()
@@ -84,7 +93,16 @@ def thread_times_ns() -> dict[str, int]:
 
 
 def busy_threads(before: dict[str, int], after: dict[str, int], share: float = 0.05) -> int | None:
-    """Threads that used at least `share` of the busiest thread's CPU time between two readings."""
+    """Counts the threads that worked between two readings of `thread_times_ns`.
+
+    Args:
+        before: the first reading.
+        after: the second reading.
+        share: a thread counts from this share of the busiest thread's CPU time on.
+
+    Returns:
+        The number of threads; None if none used CPU time.
+    """
     used = [t - before.get(name, 0) for name, t in after.items()]
     top = max(used, default=0)
     return sum(t >= share * top for t in used) if top > 0 else None

@@ -11,7 +11,7 @@ from mobilezoo.errors import DeviceError
 from mobilezoo_export.records import OperatorProfile, OperatorTime
 from mobilezoo_export.registry import TARGETS, load_exporter
 from mobilezoo_latency.contract import load_artifact, unproven
-from mobilezoo_latency.session import ask_once
+from mobilezoo_latency.session import request_once
 
 
 def profile_operators(path: str | Path, threads: int = 1, command: list[str] | None = None) -> OperatorProfile:
@@ -31,7 +31,7 @@ def profile_operators(path: str | Path, threads: int = 1, command: list[str] | N
             f"{file.path.name}: no per-operator times for {file.record.target!r} files on this machine: "
             f"export to {', '.join(able)}"
         )
-    answer = ask_once(file.path, {"op": "operators", "target": file.record.target, "threads": threads}, command)
+    answer = request_once(file.path, {"op": "operators", "target": file.record.target, "threads": threads}, command)
     left_out = tuple(answer["left_out"])
     if not answer["operators"]:
         reason = f": {left_out[0]}" if left_out else ""
@@ -43,7 +43,7 @@ def profile_operators(path: str | Path, threads: int = 1, command: list[str] | N
 
 
 def by_type(operators: Sequence[OperatorTime]) -> list[tuple[str, int, float, float]]:
-    """(type, how many, ms, share), most expensive first."""
+    """Sums by operator type: (type, count, ms, share), most expensive first."""
     found: dict[str, tuple[int, float, float]] = {}
     for op in operators:
         count, ms, share = found.get(op.type, (0, 0.0, 0.0))
@@ -52,21 +52,27 @@ def by_type(operators: Sequence[OperatorTime]) -> list[tuple[str, int, float, fl
 
 
 def advice(operators: Sequence[OperatorTime]) -> list[str]:
-    """What stands out, as sentences; rules of thumb, each with the figure it rests on."""
+    """Rules of thumb that apply to these times, as sentences with the figures they rest on."""
     shares = [(name.upper(), part) for name, _, _, part in by_type(operators)]
 
     def total(*words: str) -> float:
         return sum(part for name, part in shares if any(word in name for word in words))
 
-    said = []
+    found = []
     if (moved := total("TRANSPOSE", "RESHAPE", "PAD", "CONCAT", "SLICE", "SPLIT", "GATHER", "REORDER")) > 0.1:
-        said.append(f"{moved:.0%} goes into moving data: look for transposes and concatenations the export could avoid")
+        found.append(
+            f"{moved:.0%} goes into moving data: look for transposes and concatenations the export could avoid"
+        )
     if (activated := total("SWISH", "LOGISTIC", "SIGMOID", "GELU", "ERF", "SOFTMAX", "TANH")) > 0.15:
-        said.append(f"{activated:.0%} goes into activations and softmax: a ReLU is fused into its convolution for free")
+        found.append(
+            f"{activated:.0%} goes into activations and softmax: a ReLU is fused into its convolution for free"
+        )
     first = max(operators, key=lambda op: op.share)
     if first.share > 0.2:
-        said.append(f"one operator takes {first.share:.0%}: {first.type} {first.shape} ({first.name})")
+        found.append(f"one operator takes {first.share:.0%}: {first.type} {first.shape} ({first.name})")
     depthwise = total("DEPTHWISE", "DWCONV")
     if depthwise > 0.5:
-        said.append(f"{depthwise:.0%} goes into depthwise convolutions: they are bound by memory, not by multiply-adds")
-    return said
+        found.append(
+            f"{depthwise:.0%} goes into depthwise convolutions: they are bound by memory, not by multiply-adds"
+        )
+    return found

@@ -1,4 +1,4 @@
-"""How samples are taken and judged: pure logic over a callable that times runs, and over a clock.
+"""Sampling protocol and noise detection: pure logic over a callable that times runs, and over a clock.
 
 `time_runs(n)` performs `n` runs and returns the seconds they took together. Everything here is tested with fake clocks;
 `docs/latency.md` explains the choices and names their sources.
@@ -36,7 +36,16 @@ MIN_CPU_SHARE = 0.97
 
 
 def load_protocol(protocol: str | Protocol, **changes: object) -> Protocol:
-    """A tier by name, or a protocol as it is, with fields replaced (None leaves them). Raises UnknownNameError."""
+    """Returns a protocol, by tier or as it is, with fields replaced.
+
+    Args:
+        protocol: name of a tier (`screen`, `report`, `sustained`), or a protocol.
+        **changes: fields of `Protocol` to replace; None keeps a field.
+
+    Raises:
+        UnknownNameError: no tier of this name.
+        ConfigError: a field does not exist or its value is out of range.
+    """
     if isinstance(protocol, str):
         if protocol not in TIERS:
             raise UnknownNameError("protocol", protocol, TIERS)
@@ -46,7 +55,15 @@ def load_protocol(protocol: str | Protocol, **changes: object) -> Protocol:
 
 
 def timer_step_s(now: Now, tries: int = 50) -> float:
-    """The clock's step: the smallest difference between two readings that differ."""
+    """Measures the clock's step: the smallest difference between two readings that differ.
+
+    Args:
+        now: the clock, in seconds.
+        tries: differences that are taken.
+
+    Returns:
+        Seconds; 1.0 for a clock that stands still.
+    """
     steps = []
     for _ in range(tries):
         start = now()
@@ -58,14 +75,19 @@ def timer_step_s(now: Now, tries: int = 50) -> float:
 
 
 def runs_per_sample(run_s: float, step_s: float) -> int:
-    """How many runs to time together so that the clock's step is at most TIMER_SHARE of a sample."""
+    """Number of runs to time together so that the clock's step is at most TIMER_SHARE of a sample.
+
+    Args:
+        run_s: seconds of one run.
+        step_s: step of the clock in seconds.
+    """
     shortest = max(step_s / TIMER_SHARE, MIN_SAMPLE_S)
     return max(1, math.ceil(shortest / max(run_s, 1e-9)))
 
 
 @dataclass(frozen=True)
 class WarmUp:
-    """How warm-up went; `run_s` is the median of its last window."""
+    """Result of the warm-up; `run_s` is the median of its last window, in seconds."""
 
     runs: int
     settled: bool
@@ -76,25 +98,43 @@ def warm_up(time_runs: TimeRuns, protocol: Protocol, now: Now) -> WarmUp:
     """Run until at least `warmup_runs` and `warmup_s` have passed and two successive windows agree.
 
     Ends unsettled at `warmup_max_s`. Windows hold half of `warmup_runs`, or a quarter of the runs so far if more.
+
+    Args:
+        time_runs: performs n runs and returns their seconds.
+        protocol: gives `warmup_runs`, `warmup_s`, `warmup_max_s` and `stable_tolerance`.
+        now: the clock, in seconds.
     """
     times: list[float] = []
     start = now()
     next_check = protocol.warmup_runs
     while True:
+        # runs are timed one by one: the windows below need their order
         times.append(time_runs(1))
         elapsed = now() - start
         if len(times) < max(next_check, 2) or elapsed < protocol.warmup_s:
             continue
+        # the window grows with the runs: a slow ramp (clock, heat) must not look flat through a short window
         window = max(1, min(max(protocol.warmup_runs // 2, len(times) // 4), len(times) // 2))
         last, previous = median(times[-window:]), median(times[-2 * window : -window])
         settled = abs(last - previous) <= protocol.stable_tolerance * max(previous, 1e-12)
         if settled or elapsed >= protocol.warmup_max_s:
             return WarmUp(len(times), settled, last)
+        # checks at growing distances: their own cost stays a fixed share, and chance gets few tries
         next_check = len(times) + max(1, len(times) // 4)
 
 
 def sample(time_runs: TimeRuns, runs: int, min_samples: int, min_s: float) -> list[float]:
-    """At least `min_samples` samples and `min_s` seconds of timed runs, in ms per run; none is dropped."""
+    """Takes samples until both minimums are reached; none is dropped.
+
+    Args:
+        time_runs: performs n runs and returns their seconds.
+        runs: runs per sample.
+        min_samples: fewest samples.
+        min_s: fewest seconds of timed runs, together.
+
+    Returns:
+        Samples in ms per run, in the order they were taken.
+    """
     samples: list[float] = []
     total_s = 0.0
     while len(samples) < min_samples or total_s < min_s:
@@ -105,15 +145,24 @@ def sample(time_runs: TimeRuns, runs: int, min_samples: int, min_s: float) -> li
 
 
 def slices_of(protocol: Protocol) -> list[tuple[int, float]]:
-    """(samples, seconds) of each slice of one process, so that all restarts together reach the protocol's totals."""
+    """Returns (samples, seconds) of each slice of one process; all restarts together reach the protocol's totals."""
     seconds = protocol.min_s / protocol.restarts
     count = max(1, math.ceil(seconds / protocol.slice_s)) if protocol.slice_s > 0 else 1
     samples = math.ceil(protocol.min_runs / protocol.restarts / count)
     return [(samples, seconds / count)] * count
 
 
-def judge(protocol: Protocol, processes: Sequence[ProcessRun], samples_ms: Sequence[float]) -> tuple[str, ...]:
-    """Why a measurement is noisy, as short sentences with the figures; empty when it is not."""
+def noise_reasons(protocol: Protocol, processes: Sequence[ProcessRun], samples_ms: Sequence[float]) -> tuple[str, ...]:
+    """Reasons why a measurement is noisy.
+
+    Args:
+        protocol: gives the tolerances.
+        processes: one record per restart.
+        samples_ms: samples of all restarts in ms, in the order they were taken.
+
+    Returns:
+        Short sentences with the figures; empty for a quiet measurement.
+    """
     reasons = []
     for name, run in _named(processes):
         if not run.warmup_settled:
@@ -147,9 +196,14 @@ def drift(samples_ms: Sequence[float]) -> float:
 
 
 def until_quiet(measure: Callable[[], LatencyReport], max_repeats: int) -> LatencyReport:
-    """Measure again while the result is noisy, at most `max_repeats` times in all; the least noisy one is returned.
+    """Measures again while the result is noisy.
 
-    Its `noisy` reasons stay on it, and `repeats` says how many measurements were made.
+    Args:
+        measure: takes one measurement.
+        max_repeats: most measurements in all.
+
+    Returns:
+        The measurement with the fewest reasons in `noisy`; `repeats` counts the measurements taken.
     """
     attempts = [measure()]
     while attempts[-1].noisy and len(attempts) < max_repeats:

@@ -31,7 +31,16 @@ def list_devices() -> dict[str, str]:
 
 
 def load_device(device: str | Path | Device, overrides: tuple[str, ...] = ()) -> Device:
-    """A device by name or YAML path; a Device is returned as it is. Raises ConfigError or UnknownNameError."""
+    """Creates a device from its configuration.
+
+    Args:
+        device: name of a shipped device, or path of a YAML; a Device is returned as it is.
+        overrides: `key=value` changes of the YAML.
+
+    Raises:
+        ConfigError: the YAML does not describe a device, or starts a program that the user did not allow.
+        UnknownNameError: no device or device type of this name.
+    """
     if isinstance(device, Device):
         return device
     path = find_config("devices", device)
@@ -45,10 +54,10 @@ def load_device(device: str | Path | Device, overrides: tuple[str, ...] = ()) ->
     return built
 
 
-def _trust(path: Path, config: DeviceConfig, said: set[str]) -> None:
+def _trust(path: Path, config: DeviceConfig, written: set[str]) -> None:
     """Refuse commands in a config, unless it is a shipped one or the user wrote the key on the command line."""
     if path.resolve().parent == (config_root() / "devices").resolve():
         return
     for key, what in config.commands().items():
-        if key not in said:
+        if key not in written:
             require_commands_allowed(f"{path}: {what}")

@@ -5,23 +5,23 @@ from typing import NamedTuple
 
 from mobilezoo.artifacts import Counts, DeviceInfo, Estimate, LatencyReport, ProcessRun, Protocol
 from mobilezoo_latency.contract import ArtifactFile, utc_now
-from mobilezoo_latency.protocol import judge
+from mobilezoo_latency.protocol import noise_reasons
 from mobilezoo_latency.stats import median, median_known
 
 
 class Measurement(NamedTuple):
-    """What a device measured, or counted, of one artifact."""
+    """Result of one measurement: times, or counts, of one artifact."""
 
     requested: Mapping[str, str]
-    """Threads, delegate and so on as asked for."""
+    """Threads, delegate and so on, as requested."""
     runtime_info: Mapping[str, str]
-    """The same as the runtime reports them."""
+    """The same keys as the runtime reports them, and what else it reports."""
     runs: Sequence[ProcessRun] = ()
     """One per process or loaded model; empty for a device that does not time."""
     samples_ms: Sequence[float] = ()
     """Of all runs, in the order they were taken."""
     doubts: tuple[str, ...] = ()
-    """Reasons for noise that only the device knows, besides those that `judge` finds."""
+    """Reasons for noise found by the device itself, besides those of `noise_reasons`."""
     counts: Counts | None = None
     estimate: Estimate | None = None
 
@@ -33,12 +33,12 @@ def build_report(
 
     Args:
         artifact: the file that was measured, with its record.
-        device: what the result is filed under.
+        device: identity under which the result is stored.
         protocol: the protocol that was followed.
         measured: samples, runs and counts.
 
     Returns:
-        A report with the current time, whose `noisy` holds the reasons found by `judge`, then the device's own.
+        A report with the current time, whose `noisy` holds the reasons found by `noise_reasons`, then the device's own.
     """
     record, runs = artifact.record, measured.runs
     return LatencyReport(
@@ -54,7 +54,7 @@ def build_report(
         first_run_ms=median([run.first_run_ms for run in runs]) if runs else None,
         sentinel_before_ms=runs[0].sentinel_before_ms if runs else None,
         sentinel_after_ms=runs[-1].slices[-1].sentinel_ms if runs else None,
-        noisy=(judge(protocol, runs, measured.samples_ms) if runs else ()) + measured.doubts,
+        noisy=(noise_reasons(protocol, runs, measured.samples_ms) if runs else ()) + measured.doubts,
         measured_at=utc_now(),
         requested=dict(measured.requested),
         runtime_info=dict(measured.runtime_info),

@@ -7,7 +7,7 @@ machines without loss. CSV holds the summaries only and cannot be imported.
 import csv
 import io
 import itertools
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
@@ -21,23 +21,41 @@ from mobilezoo_latency.store import Store
 
 MINUTE_MS = 60_000.0
 SCHEMA = 1
-"""Of `LatencyReport`, as the lines of a file say."""
+"""`schema_version` of the lines that this version reads."""
 FORMULA = ("=", "+", "-", "@")
-"""What spreadsheets take for a program."""
+"""First characters of a cell that spreadsheets evaluate."""
 COLUMNS = ("kind", "device", "runtime", "model", "target", "precision", "protocol")
-"""What a listing can be filtered by."""
+"""Columns that a listing can be filtered by."""
 
 
 def list_results(store: Store, **equals: str) -> list[dict[str, Any]]:
-    """One row per kept result, in the order they were added; `equals` filters by COLUMNS. Raises MobilezooError."""
-    unknown = sorted(set(equals) - set(COLUMNS))
-    if unknown:
-        raise MobilezooError(f"no column {unknown[0]!r} to filter by: choose from {', '.join(COLUMNS)}")
+    """Lists the results of a store, one row each, in the order they were added.
+
+    Args:
+        store: the results database.
+        **equals: keeps rows whose column has this value; keys are COLUMNS.
+
+    Raises:
+        MobilezooError: an unknown column, or a store that cannot be read.
+    """
+    _require_columns(equals)
     return [row(number, report) for number, report in store.rows(**equals)]
 
 
+def _require_columns(names: Iterable[str]) -> None:
+    """Raise MobilezooError for a name that is not in COLUMNS."""
+    unknown = sorted(set(names) - set(COLUMNS))
+    if unknown:
+        raise MobilezooError(f"no column {unknown[0]!r} to filter by: choose from {', '.join(COLUMNS)}")
+
+
 def row(number: int, report: LatencyReport) -> dict[str, Any]:
-    """A result as one flat row; times are None where nothing is known of them, as spread is of an estimate."""
+    """Returns a result as one flat row; quantities that were not measured are None.
+
+    Args:
+        number: its id in the store.
+        report: the result.
+    """
     timed = bool(report.samples_ms) or report.estimate is not None
     summary = summarize(report) if timed else {}
     return {
@@ -63,7 +81,15 @@ def row(number: int, report: LatencyReport) -> dict[str, Any]:
 
 
 def show_result(store: Store, number: int) -> dict[str, Any]:
-    """One result in full, with its summary and, for long ones, its first and last minute. Raises MobilezooError."""
+    """Returns one result in full, with its summary and, for long ones, its first and last minute.
+
+    Args:
+        store: the results database.
+        number: the result's id.
+
+    Raises:
+        MobilezooError: no result of this id, or a damaged one.
+    """
     report = store.get(number)
     shown = {**row(number, report), **report.model_dump(mode="json")}
     minutes = first_and_last_minute(report)
@@ -91,8 +117,21 @@ def _minute(samples: tuple[float, ...], runs: int) -> float:
 
 
 def export_results(store: Store, path: str | Path, **equals: str) -> int:
-    """Write results to a .jsonl (whole, with samples) or .csv (summaries) file; returns how many."""
+    """Writes results to a file.
+
+    Args:
+        store: the results database.
+        path: ending in .jsonl (whole results with raw samples) or .csv (summaries).
+        **equals: keeps results whose column has this value; keys are COLUMNS.
+
+    Returns:
+        The number of results written.
+
+    Raises:
+        MobilezooError: another file ending, or an unknown column.
+    """
     target = Path(path).expanduser()
+    _require_columns(equals)
     if target.suffix == ".jsonl":
         reports = [report for _, report in store.rows(**equals)]
         write_text(target, "".join(report.model_dump_json(exclude={"cached"}) + "\n" for report in reports))
@@ -123,9 +162,19 @@ def _plain(value: Any) -> Any:
 
 
 def import_results(store: Store, path: str | Path) -> tuple[int, int]:
-    """Add the results of a .jsonl export; returns (added, already there). Nothing is added when a line is damaged.
+    """Adds the results of a .jsonl export; nothing is added if a line is damaged.
 
-    Lines end at line feeds only: JSON may hold every other character. Raises MobilezooError.
+    Lines end at line feeds only: JSON may hold every other character.
+
+    Args:
+        store: the results database.
+        path: a file written by `export_results`.
+
+    Returns:
+        (results added, results that were there already).
+
+    Raises:
+        MobilezooError: the file cannot be read, or a line is no valid result.
     """
     source = existing_path(path, "results file")
     try:

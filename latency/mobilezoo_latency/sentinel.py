@@ -1,4 +1,4 @@
-"""A small fixed workload whose time says whether the machine changed while something else was measured.
+"""A small fixed workload whose time shows whether the machine changed while something else was measured.
 
 It mixes what inference mixes, in about a millisecond: a matrix product that stays in cache, element-wise work, and a
 sweep over memory larger than most L2 caches. NumPy's BLAS must run on one thread (the worker's environment sees to it).
@@ -33,7 +33,15 @@ class Sentinel:
         self._memory.sum()
 
     def measure(self, min_s: float = MIN_S, min_runs: int = MIN_RUNS) -> float:
-        """Median of at least `min_runs` runs and `min_s` seconds, after a short warm-up of its own."""
+        """Times the workload after a short warm-up of its own.
+
+        Args:
+            min_s: fewest seconds.
+            min_runs: fewest runs.
+
+        Returns:
+            Median time of one run in ms.
+        """
         for _ in range(3):
             self.run()
         times: list[float] = []

@@ -1,4 +1,4 @@
-"""The parent's side of a worker: start it, ask, turn every way it can end into one line."""
+"""The parent's side of a worker: starts it, sends requests, turns every way it can end into one line."""
 
 import sys
 from pathlib import Path
@@ -17,7 +17,7 @@ ANSWER_LIMIT_S = 900.0
 class WorkerSession:
     """A fresh process that holds one loaded artifact. Use as a context manager.
 
-    Samples, slices and figures are kept in the order they came; `run()` gives the record.
+    Samples and slices are kept in the order they came; `close` returns the record.
     """
 
     def __init__(self, artifact: Path, protocol: Protocol, command: list[str] | None = None) -> None:
@@ -29,7 +29,7 @@ class WorkerSession:
 
     def __enter__(self) -> "WorkerSession":
         try:
-            self.opened = self._ask(
+            self.opened = self._request(
                 {"op": "open", "artifact": str(self.artifact), "protocol": self.protocol.model_dump(mode="json")}
             )
         except BaseException:
@@ -42,12 +42,20 @@ class WorkerSession:
 
     @property
     def runtime(self) -> str:
-        """Name and version of what computes, as the worker found it."""
+        """Name and version of the runtime, as loaded in the worker."""
         return str(self.opened["runtime"])
 
     def sample(self, min_samples: int, min_s: float) -> list[float]:
-        """One slice of timed runs, in ms; also kept for `run()`."""
-        answer = self._ask({"op": "sample", "min_samples": min_samples, "min_s": min_s}, min_s)
+        """Takes one slice of samples, also kept in `samples_ms` and for `close`.
+
+        Args:
+            min_samples: fewest samples.
+            min_s: fewest seconds of timed runs, together.
+
+        Returns:
+            Samples in ms per run.
+        """
+        answer = self._request({"op": "sample", "min_samples": min_samples, "min_s": min_s}, min_s)
         self.samples_ms += answer["samples_ms"]
         self.slices.append(Slice.parse(answer["slice"], "worker"))
         self._shares.append((answer["wall_s"], answer["cpu_share"], answer["other_load"]))
@@ -55,8 +63,8 @@ class WorkerSession:
         return samples
 
     def close(self) -> tuple[ProcessRun, dict[str, str]]:
-        """End the worker; what the process cost, and what the runtime really used."""
-        closed = self._ask({"op": "close"})
+        """Ends the measurement. Returns the record of the process and what the runtime reports of itself."""
+        closed = self._request({"op": "close"})
         wall = sum(w for w, _, _ in self._shares)
         loads = [(w, load) for w, _, load in self._shares if load is not None]
         record = ProcessRun(
@@ -73,12 +81,21 @@ class WorkerSession:
         )
         return record, closed["runtime_info"]
 
-    def _ask(self, request: dict[str, Any], duration_s: float = 0.0) -> dict[str, Any]:
+    def _request(self, request: dict[str, Any], duration_s: float = 0.0) -> dict[str, Any]:
         return _answer(self._worker, self.artifact, request, ANSWER_LIMIT_S + 2 * duration_s)
 
 
-def ask_once(artifact: Path, request: dict[str, Any], command: list[str] | None = None) -> dict[str, Any]:
-    """The answer of a worker that lives for one request about a file. Raises DeviceError."""
+def request_once(artifact: Path, request: dict[str, Any], command: list[str] | None = None) -> dict[str, Any]:
+    """Starts a worker for one request about a file and returns its answer.
+
+    Args:
+        artifact: the file; added to the request.
+        request: JSON object with the key `op`, see `worker.py`.
+        command: command line of the worker, for tests.
+
+    Raises:
+        DeviceError: the worker crashed, did not answer in time, or answered with an error.
+    """
     worker = Worker(command or COMMAND, dict.fromkeys(ONE_THREAD, "1"))
     try:
         return _answer(worker, artifact, {**request, "artifact": str(artifact)}, ANSWER_LIMIT_S)

@@ -16,14 +16,19 @@ CELLS = 20_000_000
 
 
 def percentile(samples: Sequence[float], q: float) -> float:
-    """The q-th percentile (0..100), interpolated linearly between samples."""
+    """Percentile, interpolated linearly between samples.
+
+    Args:
+        samples: at least one value, in any order.
+        q: 0 (smallest) to 100 (largest).
+    """
     import numpy as np
 
     return float(np.percentile(np.asarray(samples, dtype=np.float64), q))
 
 
 def median_known(values: Iterable[float | None]) -> float | None:
-    """Median of the values that are there; None where none is."""
+    """Median of the values that are not None; None if all are."""
     known = [value for value in values if value is not None]
     return median(known) if known else None
 
@@ -39,7 +44,15 @@ def bootstrap_interval(
 ) -> tuple[float, float]:
     """Interval of the median by the circular block bootstrap (Politis and Romano, 1992).
 
-    Neighbouring samples share the machine's state, so blocks of n^(1/3) samples are drawn instead of single ones.
+    Neighboring samples share the machine's state, so blocks of n^(1/3) samples are drawn instead of single ones.
+
+    Args:
+        samples: at least one value, in the order they were taken.
+        confidence: coverage of the interval, 0..1.
+        resamples: bootstrap resamples; fewer for long series (CELLS), at least 200.
+
+    Returns:
+        (low, high), in the unit of the samples.
     """
     import numpy as np
 
@@ -71,7 +84,15 @@ def _block_medians(values: "np.ndarray", resamples: int) -> "list[np.ndarray]":
 
 
 def ratio_interval(ratios: Sequence[float], confidence: float = 0.95) -> tuple[float, float, float]:
-    """Median of paired ratios and its interval: (ratio, low, high)."""
+    """Median of paired ratios and its interval.
+
+    Args:
+        ratios: one per pair, in the order they were taken.
+        confidence: coverage of the interval, 0..1.
+
+    Returns:
+        (median, low, high).
+    """
     low, high = bootstrap_interval(ratios, confidence)
     return median(ratios), low, high
 

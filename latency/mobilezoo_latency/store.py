@@ -1,7 +1,7 @@
-"""Results kept in a database: raw reports by artifact hash × device × protocol, nothing ever overwritten.
+"""Results database: raw reports by artifact hash × device × protocol; nothing is ever overwritten.
 
 SQLite by default, PostgreSQL by URL (SQLAlchemy). Rows are added and deleted whole, one transaction each, so writers
-that run at the same time lose nothing. A row that is no valid result is named once and left out of everything.
+that run at the same time lose nothing. A row that is no valid result is reported once and left out of everything.
 """
 
 import hashlib
@@ -40,14 +40,14 @@ from mobilezoo.reading import parse_json
 ENVIRONMENT = "MOBILEZOO_LATENCY_DB"
 LOCK_WAIT_S = 60
 CREATION_LOCK = 0x6D7A6C61
-"""Of PostgreSQL, held by whoever creates the table; any number that nobody else uses."""
+"""Key of the PostgreSQL advisory lock that serializes the creation of the table; arbitrary."""
 REMEDIES = {
     "unable to open": f": file and folder must be writable, also to read: copy it, or set {ENVIRONMENT}",
     "readonly": f": file and folder must be writable, also to read: copy it, or set {ENVIRONMENT}",
     "is full": ": free some space, or set " + ENVIRONMENT,
     "locked": ": another program holds it: end that, or wait",
 }
-"""By words of SQLite's own message."""
+"""Remedy by words of SQLite's message."""
 METADATA = MetaData()
 REPORTS = Table(
     "latency_reports",
@@ -88,7 +88,7 @@ def key_of(record: DeviceInfo | Protocol | LatencyReport) -> str:
 
 
 class Store:
-    """A results database. Raises MobilezooError for a bad address; a damaged file is set aside and named."""
+    """A results database. Raises MobilezooError for a bad address; a damaged file is renamed and reported."""
 
     def __init__(self, url: str | Path | None = None) -> None:
         text = str(url or default_url())
@@ -118,7 +118,7 @@ class Store:
                 connection.execute(CreateIndex(index, if_not_exists=True))
 
     def add(self, report: LatencyReport) -> bool:
-        """Keep a report; False when this very report is there already."""
+        """Stores a report. Returns False if an equal one is there already."""
         content = key_of(report)
         row = {
             "artifact_sha256": report.artifact_sha256,
@@ -139,9 +139,16 @@ class Store:
     def find(
         self, artifact_sha256: str, device: DeviceInfo, protocol: Protocol, noisy: bool = False
     ) -> LatencyReport | None:
-        """The newest quiet report of exactly this artifact, device and protocol, marked as cached.
+        """Finds the newest report of exactly this artifact, device and protocol.
 
-        With `noisy`, the newest noisy one where there is no quiet one.
+        Args:
+            artifact_sha256: hash of the file.
+            device: identity of the device, free-form details excluded.
+            protocol: the protocol that was followed.
+            noisy: also accept a noisy report if there is no quiet one.
+
+        Returns:
+            The report, marked as `cached`; None if there is none.
         """
         query = (
             select(REPORTS.c.id, REPORTS.c.report)
@@ -158,9 +165,12 @@ class Store:
         return None
 
     def rows(self, **equals: str | bool) -> list[tuple[int, LatencyReport]]:
-        """(number, report) in the order they were added; arguments are columns (`model`, `kind`, `device`, ...).
+        """Returns (number, report) of the stored results, in the order they were added.
 
-        Rows that are no valid result are left out, and named on stderr once.
+        Rows that are no valid result are left out, and reported on stderr once.
+
+        Args:
+            **equals: keeps rows whose column (`model`, `kind`, `device`, ...) has this value.
         """
         return list(self._valid(_where(select(REPORTS.c.id, REPORTS.c.report), equals).order_by(REPORTS.c.id)))
 
@@ -179,9 +189,17 @@ class Store:
             return [number for number, text in connection.execute(query) if _fault(number, text)]
 
     def delete(self, numbers: Sequence[int] = (), **equals: str | bool) -> int:
-        """Delete the rows of these numbers and those whose columns fit; how many.
+        """Deletes rows by number and by column; nothing if neither is given.
 
-        Nothing is deleted where neither is given. Raises MobilezooError for a number that is not there.
+        Args:
+            numbers: ids of rows.
+            **equals: also deletes rows whose columns all have these values.
+
+        Returns:
+            The number of deleted rows.
+
+        Raises:
+            MobilezooError: a number that is not there; then nothing is deleted.
         """
         with self._connect() as connection:
             chosen = set(numbers)
@@ -234,7 +252,7 @@ class Store:
 
 
 def columns_of(report: LatencyReport) -> dict[str, str]:
-    """What rows are found and listed by."""
+    """Values of the columns that results are found and listed by."""
     return {
         "kind": report.device.kind,
         "device": report.device.name,
@@ -248,7 +266,7 @@ def columns_of(report: LatencyReport) -> dict[str, str]:
 
 
 def _cell(name: str, text: str) -> str:
-    """What a column of limited length can hold of a text; the report itself is kept whole."""
+    """Cuts a text to the length of its column; the report itself is kept whole."""
     length = REPORTS.c[name].type.length  # type: ignore[attr-defined]
     return text.replace("\x00", "")[:length]
 
@@ -265,7 +283,7 @@ def _report(text: str, source: str) -> LatencyReport:
 
 
 def _fault(number: int, text: str) -> str | None:
-    """Why a row is no valid result; None where it is one."""
+    """Reason why a row is no valid result; None for a valid one."""
     try:
         _report(text, f"latency result {number}")
     except MobilezooError as error:

@@ -27,7 +27,7 @@ SEED = 0
 
 
 class Session:
-    """One loaded artifact and what has been counted since its first timed run."""
+    """One loaded artifact and the counters since its first timed run."""
 
     def __init__(self, artifact: str, protocol: Protocol) -> None:
         from mobilezoo_export.feeding import noise_for
@@ -53,7 +53,7 @@ class Session:
         self.timed_s = self.own_s = 0.0
 
     def time_runs(self, runs: int) -> float:
-        """Seconds that `runs` runs take together."""
+        """Performs `runs` runs and returns their seconds."""
         invoke = self.runner.invoke
         start = time.perf_counter()
         for _ in range(runs):
@@ -61,7 +61,7 @@ class Session:
         return time.perf_counter() - start
 
     def opened(self) -> dict[str, Any]:
-        """What is known before the first timed run."""
+        """Answer to `open`: times of loading and warm-up."""
         return {
             "runtime": self.runner.runtime,
             "load_ms": self.load_ms,
@@ -73,7 +73,15 @@ class Session:
         }
 
     def slice(self, min_samples: int, min_s: float) -> dict[str, Any]:
-        """One unbroken stretch of samples, then the sentinel; shares of CPU are over the stretch alone."""
+        """Takes samples without a break, then runs the sentinel; CPU shares cover the samples alone.
+
+        Args:
+            min_samples: fewest samples.
+            min_s: fewest seconds of timed runs, together.
+
+        Returns:
+            The answer to `sample`: samples in ms, wall time, CPU shares, and the fields of a `Slice`.
+        """
         start, own, before = time.perf_counter(), time.process_time(), machine.cpu_times()
         samples = sample(self.time_runs, self.runs_per_sample, min_samples, min_s)
         wall, own = time.perf_counter() - start, time.process_time() - own
@@ -93,18 +101,18 @@ class Session:
         }
 
     def closed(self) -> dict[str, Any]:
-        """What is known after the last timed run."""
+        """Answer to `close`: memory and what the runtime used."""
         peak = machine.peak_memory_bytes()
         grown = None if peak is None or self.memory_before is None else peak - self.memory_before
         threads = machine.busy_threads(self.threads_before, machine.thread_times_ns())
-        runtime_info = {"threads": str(threads)} if threads is not None else {}
-        return {"memory_bytes": grown, "runtime_info": {**runtime_info, **self.runner.runtime_info()}}
+        counted = {"threads": str(threads)} if threads is not None else {}
+        return {"memory_bytes": grown, "runtime_info": {**counted, **self.runner.runtime_info()}}
 
 
 def _import_runtime(exporter: "Exporter") -> None:
     """Import the modules that the runner needs, so that `load_ms` excludes Python's own loading."""
     for module in exporter.runtime.modules if exporter.runtime else ():
-        with contextlib.suppress(ImportError):  # the runner itself says what to install
+        with contextlib.suppress(ImportError):  # the runner names what to install
             importlib.import_module(module)
 
 
@@ -118,7 +126,7 @@ def _operators(path: Path, target: str, threads: int) -> dict[str, Any]:
 
 
 def main() -> None:
-    """Answer until "close" or the end of input (the parent died)."""
+    """Answers requests until "close" or the end of input (the parent died)."""
     session: Session | None = None
 
     def answer(request: dict[str, Any]) -> dict[str, Any]:

@@ -50,7 +50,7 @@ def table(
         sampled = sample_networks(choices, networks, work / Path(space).stem, hooks.status)
         blocks = export_blocks(choices, [s.point for s in sampled], work / Path(space).stem / "blocks", hooks.status)
         networks_of = [(block_keys(choices, s.point), s.path) for s in sampled]
-        made = measure_table(blocks, chosen, networks=networks_of, say=hooks.status)
+        made = measure_table(blocks, chosen, networks=networks_of, on_message=hooks.status)
         chosen.close()
     made.save(out)
     print(

@@ -124,7 +124,7 @@ def page(tmp_path, monkeypatch):
     monkeypatch.setattr(device, "POLL_S", 0.01)
     found = load_device("browser", ("reach=localhost", "patience_s=5.0"))
     assert isinstance(found, BrowserDevice)
-    found.say = lambda text: None
+    found.on_message = lambda text: None
     found.answers = {}
     found.hello = HELLO
 
@@ -190,7 +190,7 @@ def test_two_unnamed_phones_never_share_a_result(page, tiny_onnx):
 @pytest.mark.parametrize(
     ("answers", "expected"),
     [
-        ({"error": "out of\nmemory"}, "the browser says: out of memory"),
+        ({"error": "out of\nmemory"}, "the browser reports: out of memory"),
         ({"samples_ms": []}, "incomplete result"),
         ({"samples_ms": [1.0]}, "incomplete result"),
         ({"threads": 4}, "requested threads 1, the runtime used 4"),
@@ -237,7 +237,7 @@ def test_a_closed_server_answers_nobody_even_on_a_kept_connection(server):
 def test_the_link_is_printed_with_a_qr_code(page):
     pytest.importorskip("segno")
     said: list[str] = []
-    page.say = said.append
+    page.on_message = said.append
     BrowserDevice._invite(page, "http://192.0.2.7:1234/token/", "reachable by all")
     assert said[0].endswith("open on the phone: http://192.0.2.7:1234/token/\nreachable by all")
     assert said[0].count("\n") > 10

@@ -20,7 +20,7 @@ from mobilezoo_latency.browser import limits, messages
 from mobilezoo_latency.browser import server as browser_server
 from mobilezoo_latency.browser.certificate import self_signed
 from mobilezoo_latency.browser.messages import BadMessageError, job_of, parse_message, result_bytes, usable
-from mobilezoo_latency.browser.reach import lan_address, one_address, who_and_how
+from mobilezoo_latency.browser.reach import access_note, lan_address, one_address
 from mobilezoo_latency.browser.server import PageServer, in_url
 
 CLIENT = "0123456789abcdef"
@@ -330,10 +330,10 @@ def test_only_one_address_is_listened_on(server):
 
 
 def test_the_note_says_who_can_reach_the_link_and_what_protects_it():
-    assert "this machine only" in who_and_how("localhost", "127.0.0.1", None)
-    assert "NOT encrypted" in who_and_how("lan", "192.168.1.20", None)
-    assert "every device that can reach 192.168.1.20" in who_and_how("lan", "192.168.1.20", None)
-    assert "fingerprint AB:CD" in who_and_how("lan", "192.168.1.20", "AB:CD")
+    assert "this machine only" in access_note("localhost", "127.0.0.1", None)
+    assert "NOT encrypted" in access_note("lan", "192.168.1.20", None)
+    assert "every device that can reach 192.168.1.20" in access_note("lan", "192.168.1.20", None)
+    assert "fingerprint AB:CD" in access_note("lan", "192.168.1.20", "AB:CD")
 
 
 def test_the_certificate_is_for_the_address_and_has_the_fingerprint_that_is_told(tmp_path, monkeypatch):

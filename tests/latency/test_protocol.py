@@ -9,8 +9,8 @@ from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo_latency.protocol import (
     TIERS,
     drift,
-    judge,
     load_protocol,
+    noise_reasons,
     runs_per_sample,
     sample,
     sentinel_shift,
@@ -95,7 +95,9 @@ def test_warm_up_that_never_settles_ends_at_its_limit_and_says_so():
     machine = FakeMachine(lambda i: 0.01 * 1.2**i)
     warm = warm_up(machine.time_runs, Protocol(warmup_max_s=5.0), machine.now)
     assert not warm.settled
-    assert any("did not settle" in reason for reason in judge(Protocol(), [process(warmup_settled=False)], [1.0]))
+    assert any(
+        "did not settle" in reason for reason in noise_reasons(Protocol(), [process(warmup_settled=False)], [1.0])
+    )
 
 
 @given(run_s=st.floats(1e-5, 1.0), least=st.integers(1, 200), seconds=st.floats(0.0, 2.0), runs=st.integers(1, 5))
@@ -134,7 +136,7 @@ def test_slices_of_all_restarts_reach_the_totals(restarts, min_runs, min_s, slic
 
 
 def test_a_quiet_measurement_has_no_reasons():
-    assert judge(Protocol(), [process((1.0, 1.02))], [1.0] * 100) == ()
+    assert noise_reasons(Protocol(), [process((1.0, 1.02))], [1.0] * 100) == ()
 
 
 @pytest.mark.parametrize(
@@ -148,12 +150,12 @@ def test_a_quiet_measurement_has_no_reasons():
     ],
 )
 def test_every_disturbance_is_named(run, samples, word):
-    (reason,) = judge(Protocol(), [run], samples)
+    (reason,) = noise_reasons(Protocol(), [run], samples)
     assert word in reason
 
 
 def test_a_machine_that_tells_nothing_about_its_load_is_judged_by_its_sentinel_alone():
-    assert judge(Protocol(), [process(cpu_share=None, other_load=None)], [1.0] * 100) == ()
+    assert noise_reasons(Protocol(), [process(cpu_share=None, other_load=None)], [1.0] * 100) == ()
 
 
 def test_a_sentinel_shift_between_restarts_counts():
@@ -165,7 +167,7 @@ def test_few_samples_have_no_drift():
 
 
 def test_the_sustained_tier_does_not_call_heat_noise():
-    assert judge(TIERS["sustained"], [process((1.0, 1.3))], [1.0] * 50 + [1.3] * 50) == ()
+    assert noise_reasons(TIERS["sustained"], [process((1.0, 1.3))], [1.0] * 50 + [1.3] * 50) == ()
 
 
 def test_a_noisy_measurement_is_repeated_up_to_the_limit_and_stays_marked():

@@ -26,8 +26,8 @@ from mobilezoo_latency.remote.device import RemoteDevice, pick_cores
 from mobilezoo_latency.remote.follow import follow
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
 from mobilezoo_latency.remote.options import harmful_options
+from mobilezoo_latency.remote.parsing import exit_status, parse_times
 from mobilezoo_latency.remote.runners import RUNNERS, RunnerConfig
-from mobilezoo_latency.remote.said import exit_status, parse_job
 from mobilezoo_latency.remote.sending import send
 from mobilezoo_latency.remote.state import CoreClass, parse_classes, parse_state
 
@@ -64,24 +64,24 @@ def test_a_status_is_a_number_after_exit(line, status):
 
 
 def test_samples_are_read_from_the_runners_lines():
-    job = parse_job(
+    job = parse_times(
         "load_ms 5\nfirst_run_ms 3\nwarmup_ms 2\nsample_ms 1.5\nsample_ms 1.25\noutput 1 2\ndone 1\nexit 0\n"
     )
     assert (job.load_ms, job.first_run_ms, job.warmup_ms, job.samples_ms) == (5, 3, [2], [1.5, 1.25])
     with pytest.raises(DeviceError, match="without samples"):
-        parse_job("load_ms 5\n")
+        parse_times("load_ms 5\n")
 
 
 @pytest.mark.parametrize("value", ["nan", "inf", "-inf", "-1", "0", "x", "", "1e999", "1 2", "9" * 5000, "\x1b[2J"])
 def test_a_sample_that_is_no_time_is_refused_in_one_printable_line(value):
     with pytest.raises(DeviceError, match="is no time of a run") as error:
-        parse_job(f"load_ms 5\nfirst_run_ms 3\nsample_ms {value}\nsample_ms 1\n")
+        parse_times(f"load_ms 5\nfirst_run_ms 3\nsample_ms {value}\nsample_ms 1\n")
     assert str(error.value).isprintable()
 
 
 def test_lines_end_at_line_feeds_only():
     said = "load_ms 5\nfirst_run_ms 3\nnote a\u2028sample_ms 9\x85sample_ms 8\x0csample_ms 7\nsample_ms 1\n"
-    assert parse_job(said).samples_ms == [1]
+    assert parse_times(said).samples_ms == [1]
 
 
 class LocalLink(Link):
@@ -299,7 +299,7 @@ def test_odd_answers_of_a_device_are_no_traceback():
         parse_state(text)
         parse_classes(text)
         with contextlib.suppress(DeviceError):
-            parse_job("load_ms 1\nfirst_run_ms 1\nsample_ms " + text)
+            parse_times("load_ms 1\nfirst_run_ms 1\nsample_ms " + text)
 
 
 @pytest.fixture(scope="module")

@@ -21,8 +21,8 @@ from mobilezoo_latency.remote.adb import AdbConfig, AdbDevice, AdbLink
 from mobilezoo_latency.remote.bounded import run
 from mobilezoo_latency.remote.follow import follow
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError, PatientLink
+from mobilezoo_latency.remote.parsing import time_ms
 from mobilezoo_latency.remote.runners import RUNNERS, RunnerConfig
-from mobilezoo_latency.remote.said import time_ms
 from mobilezoo_latency.remote.ssh import SshConfig, SshLink
 
 

@@ -63,9 +63,13 @@ def test_a_listing_keeps_kinds_noise_and_estimates_apart(store):
     assert [row["model"] for row in list_results(store, kind="host")] == ["a", "b"]
 
 
-def test_filtering_by_an_unknown_column_is_one_line(store):
-    with pytest.raises(MobilezooError, match="no column 'colour'"):
-        list_results(store, colour="red")
+def test_filtering_by_an_unknown_column_is_one_line(store, tmp_path):
+    with pytest.raises(MobilezooError, match="no column 'color'"):
+        list_results(store, color="red")
+    for name in ("out.jsonl", "out.csv"):
+        with pytest.raises(MobilezooError, match="no column 'color'"):
+            export_results(store, tmp_path / name, color="red")
+        assert not (tmp_path / name).exists()
 
 
 def test_showing_gives_raw_samples(store):
@@ -202,7 +206,7 @@ def test_percentiles_of_estimates_are_nowhere(store, tmp_path, capsys, monkeypat
     from mobilezoo.artifacts import Counts
     from mobilezoo.cli import latency
     from mobilezoo.cli.profile import print_reports
-    from mobilezoo.report import build_report
+    from mobilezoo.report import ReportContents, build_report
     from mobilezoo.workflows.profile import report_dict
 
     (report,) = [r for _, r in store.rows() if r.model == "d"]
@@ -216,7 +220,7 @@ def test_percentiles_of_estimates_are_nowhere(store, tmp_path, capsys, monkeypat
     assert line[5:9] == ["screen", "5.000", "estimated,", "error"]
     counted = report.model_copy(update={"counts": Counts(instructions=9, cycles=4.0)})
     print_reports([counted])
-    page = build_report(tmp_path / "r.html", title="x", latencies=[counted]).read_text()
+    page = build_report(tmp_path / "r.html", ReportContents(title="x", latencies=[counted])).read_text()
     for text in (capsys.readouterr().out, page[page.index("<body>") :]):
         assert "p90" not in text
         assert "p99" not in text

@@ -8,9 +8,9 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES: tuple[str, ...] = (
-    "mobilezoo",
+    "latency/mobilezoo_latency",
     "mobilezoo/layers",
-    "mobilezoo/testing",
+    "mobilezoo/report",
 )
 NESTED = {"mobilezoo": "*.py"}
 PERSONS = re.compile(r"\b(says?|said|tells?|told|asks?|asked|knows?)\b", re.IGNORECASE)

@@ -1,7 +1,7 @@
 """Core ML files on a Mac or a connected iPhone or iPad, timed by coremltools' MLModelBenchmarker.
 
-The benchmarker takes each duration inside the process that predicts, so the cable to a phone is not in it. Where every
-operation is planned to run (CPU, GPU, Neural Engine) comes from MLComputePlan and stands in the record.
+The benchmarker takes each duration inside the process that predicts, so the cable to a phone is not in it. The planned
+processor of every operation (CPU, GPU, Neural Engine) comes from MLComputePlan and is stored in the record.
 """
 
 import asyncio
@@ -34,7 +34,7 @@ ALLOWED = {
 }
 SENTINEL_RUNS = 31
 OLDEST_MACOS = (14, 4)
-"""MLComputePlan came with it."""
+"""First version with MLComputePlan."""
 
 
 class AppleConfig(DeviceConfig):
@@ -54,7 +54,7 @@ class AppleConfig(DeviceConfig):
 
 
 class Toolkit(NamedTuple):
-    """coremltools' classes that measure; tests put stand-ins of the same signatures in their place."""
+    """The classes of coremltools that measure; tests replace them by stand-ins of the same signatures."""
 
     load: Callable[[str, str], Any]
     """(path, compute units) → MLModel."""
@@ -96,13 +96,13 @@ class AppleDevice(Device):
         require("coremltools", "coreml")
 
     def protocol_for(self, protocol: Protocol) -> Protocol:
-        """Core ML chooses its own threads. Raises DeviceError when some were asked for."""
+        """Returns the protocol as it is. Raises DeviceError for several threads: Core ML chooses its own."""
         if protocol.threads != 1:
             raise DeviceError(f"{self.config.name}: Core ML chooses its own threads; leave --threads out")
         return protocol
 
     def describe(self) -> DeviceInfo:
-        """Named by product and system; a phone must be connected."""
+        """Identity by product and system; a phone must be connected."""
         runtime = f"Core ML ({self.config.compute_units}, coremltools {versions(['coremltools']).get('coremltools')})"
         if self.config.where == "mac":
             system = f"macOS {platform.mac_ver()[0]}"
@@ -113,7 +113,7 @@ class AppleDevice(Device):
         return DeviceInfo(name=name, kind="phone", runtime=runtime, cpu=cpu, os=system)
 
     def connected(self) -> Any:
-        """The one connected device of the wanted type. Raises DeviceError for none, several, or one that is locked."""
+        """Returns the one connected device of the configured type. Raises DeviceError for none or several."""
         kit = toolkit()
         wanted = self.config.where
         try:
@@ -139,7 +139,7 @@ class AppleDevice(Device):
         return found[0]
 
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
-        """Samples from `protocol.restarts` loaded models, a small sentinel network before, between and after."""
+        """Takes samples from `protocol.restarts` loaded models, with a small sentinel network around each slice."""
         info = self.describe()
         try:
             with temporary_folder("coreml") as folder:
@@ -159,11 +159,19 @@ class AppleDevice(Device):
         )
 
     def placement(self, artifact: ArtifactFile) -> dict[str, int]:
-        """Operations per processor as Core ML plans them; operations it plans nothing for are left out."""
+        """Counts the operations per processor that Core ML plans; operations without a plan are left out."""
         return dict(Counter(row["processor"] for row in self.operations(artifact) if row["processor"]))
 
     def operations(self, artifact: ArtifactFile, iterations: int = 16) -> list[dict[str, Any]]:
-        """Per operation: type, planned processor, and its share of the time by Core ML's own cost estimate."""
+        """Times the operations of a file with coremltools' benchmarker.
+
+        Args:
+            artifact: the Core ML file.
+            iterations: runs that each time is the median of.
+
+        Returns:
+            Per operation: `operator` (type), `processor` (planned, empty without a plan) and `ms` (None if not timed).
+        """
         bench = self._benchmarker(artifact.path, self.config.compute_units)
         found = self._wait(bench.benchmark_operation_execution(_noise(bench.model), iterations, True))
         rows = []
@@ -179,14 +187,14 @@ class AppleDevice(Device):
         return rows
 
     def close(self) -> None:
-        """End the event loop and forget the phone's session."""
+        """Ends the event loop and drops the phone's session."""
         if self._runner is not None:
             self._runner.close()
         self._runner = self._phone = None
 
     def _restart(self, artifact: ArtifactFile, sentinel: Path, protocol: Protocol) -> tuple[ProcessRun, list[float]]:
         check = self._timer(sentinel, "cpu_only")
-        before = self._sentinel_ms(check)
+        before = self._sentinel_ms(check)  # first, so that loading the network cannot warm the device before it
         bench = self._benchmarker(artifact.path, self.config.compute_units)
         load_ms = self._wait(bench.benchmark_load(1)).samples[0]
         pixels = _noise(bench.model)
@@ -245,13 +253,13 @@ class AppleDevice(Device):
         return self._phone
 
     def _wait(self, task: Any) -> Any:
-        """Run one of the benchmarker's coroutines to its end; all of them share one event loop."""
+        """Runs one of the benchmarker's coroutines to its end; all of them share one event loop."""
         self._runner = self._runner or asyncio.Runner()
         return self._runner.run(task)
 
 
 def toolkit() -> Toolkit:
-    """coremltools' own classes."""
+    """The classes of the installed coremltools."""
     import coremltools
     from coremltools.models.ml_program.experimental import perf_utils, remote_device
 
@@ -277,4 +285,4 @@ def _processor(device: Any) -> str:
 
 
 def _plan_text(planned: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(planned.items())) or "not told"
+    return ", ".join(f"{name} {count}" for name, count in sorted(planned.items())) or "unknown"

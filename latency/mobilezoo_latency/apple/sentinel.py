@@ -1,4 +1,4 @@
-"""A small fixed Core ML network whose time says whether the Mac or phone changed while another was measured."""
+"""A small fixed Core ML network whose time shows whether the Mac or phone changed while another was measured."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ PRODUCTS = 4
 
 
 def write_sentinel(path: Path) -> Path:
-    """An .mlpackage of four matrix products; made anew each time, the same every time."""
+    """Writes an .mlpackage of four matrix products with seeded weights, equal every time; returns its path."""
     import coremltools as ct
     import numpy as np
     from coremltools.converters.mil import Builder

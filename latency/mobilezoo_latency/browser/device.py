@@ -26,7 +26,7 @@ from mobilezoo_latency.browser.assets import NAMES, VERSIONS, find_assets
 from mobilezoo_latency.browser.certificate import require_openssl, self_signed
 from mobilezoo_latency.browser.handler import PAGE
 from mobilezoo_latency.browser.messages import Hello, Result, job_of, limit_s, usable
-from mobilezoo_latency.browser.reach import LOCAL_NAMES, lan_address, one_address, who_and_how
+from mobilezoo_latency.browser.reach import LOCAL_NAMES, access_note, lan_address, one_address
 from mobilezoo_latency.browser.reporting import input_and_output, report_of, runtime_info_of
 from mobilezoo_latency.browser.server import PageServer, in_url
 from mobilezoo_latency.contract import NAME, ArtifactFile, Command, Device, DeviceConfig, name_of
@@ -38,7 +38,7 @@ TYPES = {
     "litert": ("float32", "int32", "uint8"),
     "onnx": ("float32", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"),
 }
-"""What an input may hold: the types of arrays that the JavaScript runtimes take."""
+"""Input types that the JavaScript runtimes take."""
 
 
 class BrowserConfig(DeviceConfig):
@@ -66,7 +66,7 @@ class BrowserConfig(DeviceConfig):
 
     @property
     def https(self) -> bool:
-        """Whether what is sent is encrypted."""
+        """True if the connection is encrypted."""
         return self.scheme == "https" or (self.scheme == "auto" and self.reach == "lan")
 
     def commands(self) -> dict[str, str]:
@@ -74,21 +74,21 @@ class BrowserConfig(DeviceConfig):
 
 
 class BrowserDevice(Device):
-    """Whatever browser opens the page first. `close` ends the page and the server."""
+    """The browser that opens the page first. `close` ends the page and the server."""
 
     Config: ClassVar[type[DeviceConfig]] = BrowserConfig
     config: BrowserConfig
 
     def __init__(self, config: DeviceConfig) -> None:
         super().__init__(config)
-        self.say: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
+        self.on_message: Callable[[str], None] = lambda text: print(text, file=sys.stderr, flush=True)
         self._server: PageServer | None = None
         self._target = "litert"
         self._number = 0
         self._stack = contextlib.ExitStack()
 
     def for_artifact(self, artifact: ArtifactFile) -> Device:
-        """Itself, turned to the artifact's runtime. Raises DeviceError for what no browser runtime takes."""
+        """Returns itself, set to the artifact's runtime. Raises DeviceError if no browser runtime takes the file."""
         record = artifact.record
         if record.target not in RUNTIMES:
             raise DeviceError(
@@ -115,12 +115,12 @@ class BrowserDevice(Device):
             )
 
     def hint(self) -> str:
-        """Whom it would wait for."""
+        """Versions of the runtimes, and how the page is opened."""
         runtimes = ", ".join(f"{title} {VERSIONS[package]}" for title, package in RUNTIMES.values())
         return f"{runtimes}; {'opens ' + self.config.open if self.config.open else 'waits for a browser'}"
 
     def describe(self) -> DeviceInfo:
-        """What the connected browser says it is; waits for one."""
+        """Identity as reported by the connected browser; waits for one. Raises DeviceError."""
         hello = self._browser()
         shown = {key: name_of(getattr(hello, key)) for key in ("model", "browser", "system")}
         title, package = RUNTIMES[self._target]
@@ -141,7 +141,7 @@ class BrowserDevice(Device):
         )
 
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
-        """Samples from reloaded pages. Raises DeviceError when the browser goes silent or obtains something else."""
+        """Takes samples from reloaded pages. Raises DeviceError when the browser goes silent or uses other threads."""
         info = self.describe()
         hello = self._browser()
         if protocol.threads > 1 and not hello.isolated:
@@ -193,21 +193,21 @@ class BrowserDevice(Device):
             server = self._server = PageServer(address, names, files, shown and shown.context)
             host = in_url(address if lan else LOCAL_NAMES[0])
             url = f"{server.scheme}://{host}:{server.port}/{server.token}/"
-            self._invite(url, who_and_how(self.config.reach, address, shown and shown.fingerprint))
+            self._invite(url, access_note(self.config.reach, address, shown and shown.fingerprint))
         return self._server
 
     def _invite(self, url: str, note: str) -> None:
-        """Open the page, or print its link and a QR code, with who can reach it and what protects it."""
+        """Opens the page, or prints its link and a QR code, with who can reach it and what protects it."""
         if self.config.open:
             self._stack.enter_context(_opened(shlex.split(self.config.open), url))
             return
         segno: Any = importlib.import_module("segno")  # optional: part of the extra `devices`
         picture = io.StringIO()
         segno.make(url, error="l").terminal(picture, compact=True)
-        self.say(f"{picture.getvalue()}open on the phone: {url}\n{note}")
+        self.on_message(f"{picture.getvalue()}open on the phone: {url}\n{note}")
 
     def _wait(self, server: PageServer, job: dict[str, Any], most_s: float) -> Result:
-        """The result of the running job. Raises DeviceError for silence, no end, or the page's own error."""
+        """Waits for the result of the running job. Raises DeviceError for silence, no end, or an error of the page."""
         title, shown, began = job["title"], "", time.monotonic()
         while (result := server.take_result()) is None:
             if time.monotonic() - server.last_heard > self.config.patience_s:
@@ -218,10 +218,10 @@ class BrowserDevice(Device):
                 raise DeviceError(f"{title}: the browser gave no result in {most_s:.0f} s")
             if server.progress.partition(",")[0] != shown:  # a line per stage; the page itself shows the percents
                 shown = server.progress.partition(",")[0]
-                self.say(f"{title}: {shown}")
+                self.on_message(f"{title}: {shown}")
             time.sleep(POLL_S)
         if result.error:
-            raise DeviceError(f"{title}: the browser says: {printable(' '.join(result.error.split()))[:500]}")
+            raise DeviceError(f"{title}: the browser reports: {printable(' '.join(result.error.split()))[:500]}")
         if not usable(result, job):
             raise DeviceError(f"{title}: the browser sent an incomplete result")
         return result

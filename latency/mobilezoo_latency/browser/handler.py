@@ -1,4 +1,4 @@
-"""How requests are answered: a fixed list of files to whoever knows the token, messages of the page to its server."""
+"""Answers to requests: a fixed list of files to the holder of the token; messages of the page go to its server."""
 
 import json
 import secrets
@@ -42,9 +42,9 @@ class PageHandler(BoundedHandler):
     owner: ClassVar["PageServer"]
 
     def do_GET(self) -> None:  # noqa: N802 - the name http.server calls
-        if (asked := self._asked()) is None:
+        if (wanted := self._wanted()) is None:
             return
-        name, query = asked
+        name, query = wanted
         if name == "job":
             client = parse_qs(query).get("client", [""])[0]
             self._answer(200, json.dumps(self.owner.job_for(client)).encode(), "application/json")
@@ -59,9 +59,9 @@ class PageHandler(BoundedHandler):
             self._answer(404)
 
     def do_POST(self) -> None:  # noqa: N802
-        if (asked := self._asked()) is None:
+        if (wanted := self._wanted()) is None:
             return
-        name, _ = asked
+        name, _ = wanted
         length = self.headers.get("Content-Length", "")
         if name not in KINDS:
             self._refuse(404)
@@ -77,7 +77,13 @@ class PageHandler(BoundedHandler):
             self._take(name, int(length))
 
     def send_error(self, code: int, message: str | None = None, explain: str | None = None) -> None:
-        """What the base class found wrong with a request, said without a page. GET and POST are all methods."""
+        """Answers a faulty request with a status and no body.
+
+        Args:
+            code: HTTP status of the base class; 501 becomes 405, as GET and POST are the only methods.
+            message: not sent.
+            explain: not sent.
+        """
         self._refuse(405 if code == HTTPStatus.NOT_IMPLEMENTED else code)
 
     def _take(self, name: str, length: int) -> None:
@@ -88,8 +94,8 @@ class PageHandler(BoundedHandler):
             status = 400
         self._answer(status, close=len(body) != length)
 
-    def _asked(self) -> tuple[str, str] | None:
-        """(name, query) below the token's path; answers and gives None where nothing may be served."""
+    def _wanted(self) -> tuple[str, str] | None:
+        """Returns (name, query) below the token's path; None, after a refusal, if nothing may be served."""
         hosts = self.headers.get_all("Host", [])
         path, _, query = self.path.partition("?")
         token, slash, name = path.removeprefix("/").partition("/")
@@ -114,7 +120,7 @@ class PageHandler(BoundedHandler):
         self._answer(200, text.encode(), TYPES[".html"], nonce=nonce)
 
     def _refuse(self, status: int) -> None:
-        """Answer and end the connection: an unread body must not be taken for the next request."""
+        """Answers and ends the connection: an unread body must not be taken for the next request."""
         self._answer(status, close=True)
 
     def _answer(self, status: int, body: bytes = b"", kind: str = "", nonce: str = "", close: bool = False) -> None:

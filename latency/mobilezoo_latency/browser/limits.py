@@ -1,4 +1,4 @@
-"""What a connection may send, how long it may take, and how many there may be: a server among strangers."""
+"""Limits of a connection: bytes, seconds, and how many at once; the server is open to a whole network."""
 
 import http.client
 import io
@@ -11,26 +11,31 @@ from socketserver import TCPServer, ThreadingMixIn
 from typing import Any, ClassVar
 
 HEAD_BYTES = 16_384
-"""Of a request line and its headers together."""
+"""Most bytes of a request line and its headers together."""
 HEAD_S = 15.0
-"""For them to arrive, the wait of a kept connection included."""
+"""Seconds for them to arrive, the wait of a kept connection included."""
 BODY_S = 120.0
 SEND_S = 30.0
-"""For each piece of an answer to be taken."""
+"""Seconds for each piece of an answer to be taken."""
 MOST_CONNECTIONS = 48
 MOST_FROM_ONE = 12
 """Connections of one address; browsers open six."""
 
 
 class Incoming(io.RawIOBase):
-    """The reading end of a connection: so many bytes, until so late, and not one more."""
+    """The reading end of a connection, with a limit of bytes and a deadline."""
 
     def __init__(self, connection: socket.socket) -> None:
         self._connection = connection
         self.allow(0, 0.0)
 
     def allow(self, size_bytes: int, limit_s: float) -> None:
-        """So much may come from now on. What was read ahead already is not counted again."""
+        """Sets new limits; bytes that were read ahead already are not counted again.
+
+        Args:
+            size_bytes: most bytes from now on.
+            limit_s: seconds from now to the deadline.
+        """
         self._left, self._ends = size_bytes, time.monotonic() + limit_s
 
     def readable(self) -> bool:
@@ -49,7 +54,7 @@ class Incoming(io.RawIOBase):
 
 
 class BoundedServer(ThreadingMixIn, HTTPServer):
-    """A thread per connection, and only so many. Those that break (a doubted certificate, a reload) are no news."""
+    """A thread per connection, up to a limit. Broken connections (a doubted certificate, a reload) are not reported."""
 
     daemon_threads = True
     request_queue_size = MOST_CONNECTIONS
@@ -61,11 +66,16 @@ class BoundedServer(ThreadingMixIn, HTTPServer):
         super().__init__((address, 0), handler)
 
     def server_bind(self) -> None:
-        """Without HTTPServer's look-up of a name for the address: where no name server answers, it takes seconds."""
+        """Binds without HTTPServer's look-up of a host name, which takes seconds if no name server answers."""
         TCPServer.server_bind(self)
 
     def process_request(self, request: Any, client_address: Any) -> None:
-        """A thread for the connection, or its end where there are too many."""
+        """Starts a thread for a connection, or closes it if there are too many.
+
+        Args:
+            request: the connection's socket.
+            client_address: (address, port) of the other side.
+        """
         with self._lock:
             full = self._open.total() >= MOST_CONNECTIONS or self._open[client_address[0]] >= MOST_FROM_ONE
             self._open[client_address[0]] += not full
@@ -75,7 +85,12 @@ class BoundedServer(ThreadingMixIn, HTTPServer):
             super().process_request(request, client_address)
 
     def process_request_thread(self, request: Any, client_address: Any) -> None:
-        """One connection to its end."""
+        """Serves one connection to its end.
+
+        Args:
+            request: the connection's socket.
+            client_address: (address, port) of the other side.
+        """
         try:
             super().process_request_thread(request, client_address)
         finally:
@@ -84,7 +99,12 @@ class BoundedServer(ThreadingMixIn, HTTPServer):
                 self._open += Counter()  # forget addresses without a connection
 
     def handle_error(self, request: Any, client_address: Any) -> None:
-        """Nothing."""
+        """Ignores an error of a connection: strangers must not fill the terminal.
+
+        Args:
+            request: the connection's socket.
+            client_address: (address, port) of the other side.
+        """
 
 
 class BoundedHandler(BaseHTTPRequestHandler):
@@ -105,9 +125,9 @@ class BoundedHandler(BaseHTTPRequestHandler):
         super().handle_one_request()
 
     def body(self, size_bytes: int) -> bytes:
-        """The body of a request; shorter where the connection ended before. Raises TimeoutError."""
+        """Reads the body of a request; shorter if the connection ended before. Raises TimeoutError."""
         self.incoming.allow(size_bytes, BODY_S)
         return self.rfile.read(size_bytes)
 
     def log_message(self, *_: object) -> None:
-        """Nothing: the token stands in every path."""
+        """Logs nothing: the token stands in every path."""

@@ -1,4 +1,4 @@
-"""What page and host say to each other: every message of the page is parsed strictly, whatever it claims to be.
+"""Messages between page and host: every message of the page is parsed strictly, whatever it claims to be.
 
 Sizes are bounded before anything is parsed, by what the running job can give; texts are for people and are escaped
 where they are shown.
@@ -19,11 +19,11 @@ Text = Annotated[str, Field(max_length=500)]
 Ms = Annotated[float, Field(ge=0, le=3.6e6)]
 Count = Annotated[int, Field(ge=0, le=1_000_000_000)]
 MAX_SAMPLES, MAX_SLICES = 1_000_000, 10_000
-"""Of one restart."""
+"""Limits of one restart."""
 MIN_SAMPLE_MS = 0.05
-"""What a sample spans at least; more where a restart would give too many."""
+"""Shortest sample; longer if a restart would give too many."""
 SAMPLE_BYTES, SLICE_BYTES, REST_BYTES = 26, 150, 20_000
-"""Of one number in JSON, one slice, and all else in a result."""
+"""Largest size of one number in JSON, of one slice, and of all else in a result."""
 MAX_BRACKETS = 5_000
 """A result has three lists; its error may quote some more."""
 CAPS = {"hello": 10_000, "progress": 5_000}
@@ -31,21 +31,21 @@ CAPS = {"hello": 10_000, "progress": 5_000}
 
 
 class BadMessageError(ValueError):
-    """A body that is no such message."""
+    """The body is no message of its name."""
 
 
 class Hello(Record):
-    """What a browser says about itself."""
+    """First message of a browser: its identity and abilities."""
 
     client: Client
     user_agent: Text
     browser: Text
     system: Text
     model: Text = ""
-    """The phone, where the browser tells; most do not."""
+    """Model of the phone; empty in most browsers."""
     cores: int = Field(ge=0, le=4096)
     isolated: bool
-    """Cross-origin isolated: what threads and fine clocks need."""
+    """Cross-origin isolated, as threads and fine clocks need."""
     simd: bool
     relaxed_simd: bool
     webgpu: bool
@@ -54,7 +54,7 @@ class Hello(Record):
 
 
 class Progress(Record):
-    """How far a job is."""
+    """Progress of a job."""
 
     client: Client
     job: int
@@ -96,9 +96,16 @@ KINDS: dict[str, type[Message]] = {"hello": Hello, "progress": Progress, "result
 
 
 def parse_message(name: str, body: bytes) -> Message:
-    """A body as the message of that name. Raises BadMessageError.
+    """Parses the body of a message.
 
     Brackets and commas are counted first: a parser makes an object of each, which takes far more memory than its text.
+
+    Args:
+        name: a key of KINDS.
+        body: JSON.
+
+    Raises:
+        BadMessageError: it is no message of this name, or beyond the limits.
     """
     commas = MAX_SAMPLES + 5 * MAX_SLICES
     if body.count(b"[") > MAX_BRACKETS or body.count(b"{") > MAX_SLICES + MAX_BRACKETS or body.count(b",") > commas:
@@ -109,8 +116,19 @@ def parse_message(name: str, body: bytes) -> Message:
         raise BadMessageError(name) from None
 
 
-def job_of(number: int, runtime: str, title: str, fed: InputSpec, protocol: Protocol) -> dict[str, Any]:
-    """What the page is told to do: one restart of a measurement. Raises DeviceError for more than it can report."""
+def job_of(number: int, runtime: str, title: str, spec: InputSpec, protocol: Protocol) -> dict[str, Any]:
+    """Makes the job that the page performs: one restart of a measurement.
+
+    Args:
+        number: id of the job, above 0.
+        runtime: `litert` or `onnx`.
+        title: what the page shows.
+        spec: shape and type of the network's input.
+        protocol: gives warm-up, samples and threads.
+
+    Raises:
+        DeviceError: the protocol takes more samples or slices than a page may report.
+    """
     slices = slices_of(protocol)
     if sum(samples for samples, _ in slices) > MAX_SAMPLES // 2 or len(slices) > MAX_SLICES:
         raise DeviceError(f"protocol {protocol.name!r} asks for more than a browser can report: lower min_runs")
@@ -120,8 +138,8 @@ def job_of(number: int, runtime: str, title: str, fed: InputSpec, protocol: Prot
         "id": number,
         "runtime": runtime,
         "title": title,
-        "shape": list(fed.shape),
-        "dtype": fed.dtype,
+        "shape": list(spec.shape),
+        "dtype": spec.dtype,
         "threads": protocol.threads,
         "min_sample_ms": sample_ms,
         "warmup": {
@@ -139,21 +157,26 @@ def job_of(number: int, runtime: str, title: str, fed: InputSpec, protocol: Prot
 
 
 def result_bytes(job: dict[str, Any] | None) -> int:
-    """The largest body that a result of this job can be; 0 without a job."""
+    """Largest body of a result of this job, in bytes; 0 without a job."""
     if job is None:
         return 0
     return sum(piece["most"] * SAMPLE_BYTES + SLICE_BYTES for piece in job["slices"]) + REST_BYTES
 
 
 def limit_s(protocol: Protocol) -> float:
-    """How long one restart may take on the slowest phone before it is given up."""
+    """Seconds that one restart may take on the slowest phone before it is given up."""
     return 600.0 + 20.0 * (protocol.warmup_max_s + protocol.min_s / protocol.restarts)
 
 
 def usable(result: Result, job: dict[str, Any]) -> bool:
-    """Whether a result without an error holds what its job asked for."""
+    """True if a result without an error is complete.
+
+    Args:
+        result: message of the page.
+        job: the job it answers.
+    """
     counted = [piece.samples for piece in result.slices]
-    asked = [piece["samples"] for piece in job["slices"]]
-    whole = len(counted) == len(asked) and all(map(int.__ge__, counted, asked))
+    wanted = [piece["samples"] for piece in job["slices"]]
+    whole = len(counted) == len(wanted) and all(map(int.__ge__, counted, wanted))
     timed = bool(result.samples_ms) and min(result.samples_ms) > 0 and result.runs_per_sample > 0
     return timed and whole and sum(counted) == len(result.samples_ms)

@@ -1,4 +1,4 @@
-"""Where the page's server listens, and what the user is told of it: exactly one address, never all of a machine's."""
+"""Where the page's server listens, and how that is described: exactly one address, never all of a machine's."""
 
 import ipaddress
 import socket
@@ -9,7 +9,7 @@ LOCAL_NAMES = ("localhost",)
 
 
 def one_address(text: str) -> str:
-    """`text` as an address in its usual form. Raises ValueError for a name, and for what stands for many addresses."""
+    """Returns an address in its usual form. Raises ValueError for a name, and for what stands for many addresses."""
     if not text:
         return ""
     try:
@@ -31,8 +31,14 @@ def lan_address() -> str:
         return str(probe.getsockname()[0])
 
 
-def who_and_how(reach: str, address: str, fingerprint: str | None) -> str:
-    """Who can open the link and what protects it; `fingerprint` is the certificate's, None for plain http."""
+def access_note(reach: str, address: str, fingerprint: str | None) -> str:
+    """Describes who can open the link and what protects it.
+
+    Args:
+        reach: `lan` or `localhost`.
+        address: where the server listens.
+        fingerprint: SHA-256 of the certificate; None for plain http.
+    """
     if reach == "localhost":
         who = "reachable from this machine only, by who has this link"
         return f"{who}; plain http stays inside it" if fingerprint is None else f"{who}; {_certificate(fingerprint)}"

@@ -1,4 +1,4 @@
-"""What a browser's results become: checked against this machine's own runtime, then one report."""
+"""Turns a browser's results into one report, after a comparison with this machine's own runtime."""
 
 from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError, MobilezooError
@@ -11,10 +11,12 @@ OUTPUT_TOLERANCE = 1e-2
 
 
 def input_and_output(artifact: ArtifactFile) -> tuple[bytes, list[float]]:
-    """The noise that every browser gets, and what this machine's runtime makes of it.
+    """Returns the seeded noise that is fed to the network, as bytes, and this machine's output for it.
 
-    The second is empty where this machine has no such runtime: then nothing is compared. Raises DeviceError for files
-    with several inputs, since the page feeds one.
+    The output (at most 64 values) is empty if this machine has no runtime for the file: then nothing is compared.
+
+    Raises:
+        DeviceError: the file has several inputs, and the page feeds one.
     """
     import numpy as np
 
@@ -39,7 +41,18 @@ def input_and_output(artifact: ArtifactFile) -> tuple[bytes, list[float]]:
 def runtime_info_of(
     results: list[Result], hello: Hello, built: str, expected: list[float], artifact: ArtifactFile
 ) -> dict[str, str]:
-    """What really ran. Raises DeviceError when the network computed something else than here."""
+    """Collects what the browser used: threads, build, isolation, difference of the output.
+
+    Args:
+        results: one per restart; all feed the same input.
+        hello: abilities of the browser.
+        built: name of the WebAssembly file that the runtime fetched.
+        expected: first values of this machine's output; empty for no comparison.
+        artifact: the file, for its output quantization.
+
+    Raises:
+        DeviceError: the output differs by more than OUTPUT_TOLERANCE.
+    """
     runtime_info = {
         "threads": str(results[-1].threads),
         "delegate": "WebAssembly",
@@ -65,6 +78,18 @@ def runtime_info_of(
 def report_of(
     info: DeviceInfo, artifact: ArtifactFile, protocol: Protocol, results: list[Result], runtime_info: dict[str, str]
 ) -> LatencyReport:
+    """Makes the record of one measurement in a browser.
+
+    Args:
+        info: identity under which the result is stored.
+        artifact: the measured file.
+        protocol: the protocol that was followed.
+        results: one per restart.
+        runtime_info: what the browser used, see `runtime_info_of`.
+
+    Raises:
+        DeviceError: the runtime used other threads than requested.
+    """
     requested = {"threads": str(protocol.threads), "delegate": "WebAssembly"}
     if runtime_info["threads"] != requested["threads"]:
         raise DeviceError(

@@ -1,6 +1,6 @@
 """The small web server behind the page: it serves a fixed list of files to one browser and takes its results.
 
-Who does not know the token in the path, or comes by another host name or from another page, gets nothing. The page may
+Requests without the token in the path, by another host name or from another page get nothing. The page may
 load and call nothing but this server, everything that comes in has bounds, and the server ends with the measurement.
 """
 
@@ -18,13 +18,13 @@ from mobilezoo_latency.browser.limits import BoundedServer
 from mobilezoo_latency.browser.messages import CAPS, Hello, Message, Progress, result_bytes
 
 POLL_S = 0.1
-"""How soon the listening thread sees that it is to end."""
+"""Interval at which the listening thread checks whether it is to end."""
 GOODBYE_S = 3.0
-"""How long `close` waits for the page to hear that all is done."""
+"""How long `close` waits until the page has fetched the end of the measurement."""
 
 
 class PageServer:
-    """Serves until `close`. What the browser said is read by `hello`, `progress` and `take_result`."""
+    """Serves until `close`. Messages of the browser are read by `hello`, `progress` and `take_result`."""
 
     def __init__(
         self, address: str, names: tuple[str, ...], files: dict[str, Path], tls: ssl.SSLContext | None
@@ -35,12 +35,12 @@ class PageServer:
         """Served from memory: the model and its input."""
         self.lock = threading.Lock()
         self.closed = self._ended = False
-        self._told = threading.Event()
+        self._end_sent = threading.Event()
         self.hello: Hello | None = None
         self.progress = ""
         self.last_heard = time.monotonic()
         self.served: list[str] = []
-        """Names asked for since the last job, in order: which build a runtime chose shows here."""
+        """Names requested since the last job, in order; they show which build a runtime chose."""
         self._job: dict[str, Any] | None = None
         self._result: Any = None
         try:
@@ -55,22 +55,22 @@ class PageServer:
         threading.Thread(target=self._http.serve_forever, args=(POLL_S,), daemon=True).start()
 
     def close(self) -> None:
-        """Tell the page that all is done, then stop listening and answering."""
+        """Lets the page fetch the end of the measurement, then stops listening and answering."""
         self._ended = True
         if self.hello is not None:
-            self._told.wait(GOODBYE_S)
+            self._end_sent.wait(GOODBYE_S)
         self.closed = True
         self._http.shutdown()
         self._http.server_close()
 
     def give(self, job: dict[str, Any]) -> None:
-        """The next thing the page is to do."""
+        """Sets the job that the page fetches next."""
         with self.lock:
             self._job, self._result, self.served = job, None, []
             self.last_heard = time.monotonic()
 
     def take_result(self) -> Any:
-        """The `Result` of the given job, once; None before."""
+        """Returns the `Result` of the given job, once; None before."""
         with self.lock:
             found, self._result = self._result, None
             if found is not None:
@@ -78,10 +78,10 @@ class PageServer:
             return found
 
     def job_for(self, client: str) -> dict[str, Any]:
-        """What this browser is to do now; {"id": 0} for nothing, with "ended" when nothing will follow."""
+        """Returns the job of this browser; {"id": 0} for none, with "ended" if none will follow."""
         with self.lock:
             if self._ended:
-                self._told.set()
+                self._end_sent.set()
                 return {"id": 0, "ended": True}
             if self.hello is None or self.hello.client != client:
                 return {"id": 0}
@@ -89,17 +89,17 @@ class PageServer:
             return self._job if self._job is not None and self._result is None else {"id": 0}
 
     def cap_of(self, name: str) -> int:
-        """Largest accepted body of a message, in bytes; of a result, what the running job can give."""
+        """Largest accepted body of a message, in bytes; for a result, it depends on the running job."""
         with self.lock:
             return CAPS[name] if name in CAPS else result_bytes(self._job)
 
     def note(self, name: str) -> None:
-        """A file was asked for; one browser asks for a few dozen."""
+        """Records the request of a file; one browser fetches a few dozen."""
         with self.lock:
             self.served = [*self.served[-999:], name]
 
     def take(self, message: Message) -> int:
-        """Take a message of the page; the HTTP status that answers it."""
+        """Takes a message of the page and returns the HTTP status of the answer."""
         with self.lock:
             known = self.hello is None or self.hello.client == message.client
             if isinstance(message, Hello):
@@ -119,7 +119,7 @@ class PageServer:
 
 
 def in_url(host: str) -> str:
-    """A name or address as a URL has it."""
+    """Returns a name or address as it is written in a URL."""
     try:
         return f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
     except ValueError:

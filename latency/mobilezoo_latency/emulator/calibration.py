@@ -1,4 +1,4 @@
-"""Cycles of an emulated core → milliseconds of a real board, from networks whose real latency is known.
+"""Calibration of an emulated core: cycles → milliseconds of a real board, from networks with measured latency.
 
 Two numbers are fitted: milliseconds per million cycles, and cycles per cache line that came from memory. The error that
 goes with every estimate is measured on networks that were left out of the fit, one at a time.
@@ -28,9 +28,15 @@ class Known(NamedTuple):
 
 
 def fit(known: Sequence[Known], basis: str, llvm: str) -> Calibration:
-    """Calibration from at least MIN_NETWORKS networks; the memory term is fitted from twice as many up.
+    """Fits a calibration; its error is measured on each network in turn, left out of the fit.
 
-    Raises MobilezooError when there are too few, or a latency is not positive.
+    Args:
+        known: at least MIN_NETWORKS networks; the memory term is fitted from 2 * MIN_NETWORKS - 1 on.
+        basis: board, runtime and source of the latencies, in words.
+        llvm: LLVM version that the cycles come from.
+
+    Raises:
+        MobilezooError: too few networks, or a latency that is not positive.
     """
     if len(known) < MIN_NETWORKS:
         raise MobilezooError(f"calibration needs at least {MIN_NETWORKS} networks with known latency, got {len(known)}")
@@ -51,7 +57,12 @@ def fit(known: Sequence[Known], basis: str, llvm: str) -> Calibration:
 
 
 def left_out_ms(known: Sequence[Known], index: int) -> float:
-    """The estimate of one network from a fit to all others."""
+    """Estimates one network in ms from a fit to all others.
+
+    Args:
+        known: all networks.
+        index: position of the network that is left out.
+    """
     scale, dram = _fit([k for i, k in enumerate(known) if i != index])
     return scale * _megacycles(known[index].counts, dram)
 

@@ -13,7 +13,7 @@ Size = Annotated[int, Field(ge=1, le=1_000_000)]
 
 
 class Calibration(Record):
-    """How this core's cycles become milliseconds of one real board, and how wrong that is."""
+    """Conversion of this core's cycles to milliseconds of one real board, with its error."""
 
     ms_per_megacycle: float = Field(gt=0, description="measured milliseconds over estimated 10^6 cycles")
     dram_cycles: float = Field(default=0.0, ge=0, description="cycles added per cache line fetched from memory")
@@ -25,7 +25,7 @@ class Calibration(Record):
 
 
 class EmulatedConfig(DeviceConfig):
-    """A core: what QEMU emulates, what the runtime is told it runs on, and what prices its instructions."""
+    """A core: what QEMU emulates, what the runtime finds in /proc/cpuinfo, and what prices its instructions."""
 
     type: Literal["emulated"] = "emulated"
     qemu_cpu: str = Field(pattern=CPU, description="QEMU's -cpu; sets the instructions that exist")

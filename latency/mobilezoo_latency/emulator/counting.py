@@ -1,4 +1,4 @@
-"""One inference under QEMU: which blocks of instructions ran, and how often."""
+"""One inference under QEMU: the executed blocks of instructions and their counts."""
 
 import contextlib
 from pathlib import Path
@@ -36,7 +36,7 @@ class Block(NamedTuple):
 
 
 class BlockCounts(NamedTuple):
-    """What ran between the runner's markers."""
+    """Counts of what ran between the runner's markers."""
 
     blocks: list[Block]
     instructions: int
@@ -48,7 +48,17 @@ class BlockCounts(NamedTuple):
 
 
 def count_blocks(emulator: Emulator, core: EmulatedConfig, model: Path, memory: bool = True) -> BlockCounts:
-    """Run `model` (.tflite) twice on `core` and count the second run. Raises DeviceError."""
+    """Runs a network twice on an emulated core and counts the second run.
+
+    Args:
+        emulator: the prepared emulator.
+        core: what QEMU emulates.
+        model: the .tflite file.
+        memory: also simulate the data caches; the run then takes longer.
+
+    Raises:
+        DeviceError: the runtime refused the file, or the run failed.
+    """
     with temporary_folder("count") as folder:
         out = folder / "blocks.txt"
         plugin = f"{emulator.root}/bin/blockcount.so,out={out}"
@@ -57,15 +67,24 @@ def count_blocks(emulator: Emulator, core: EmulatedConfig, model: Path, memory: 
         command = [emulator.tool("qemu-aarch64"), "-cpu", core.qemu_cpu, "-plugin", plugin]
         command += ["-L", str(_sysroot(emulator, core)), "-E", f"LD_LIBRARY_PATH={emulator.root}/lite"]
         done = emulator.call([*command, str(emulator.root / "bin" / "litert_run"), str(model), "1", "count"])
-        said = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
-        if done.returncode != 0 or "done" not in said or not out.is_file():
+        printed = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
+        # the runner prints "done" last: a run that ended early must not pass for a small network
+        if done.returncode != 0 or "done" not in printed or not out.is_file():
             raise DeviceError(f"{model.name} did not run on the emulated {core.name}: {_reason(done.stderr)}")
-        output = tuple(float(value) for value in said.get("output", "").split())
+        output = tuple(float(value) for value in printed.get("output", "").split())
         return parse_counts(out.read_text(encoding="ascii"), output)
 
 
 def parse_counts(text: str, output: tuple[float, ...] = ()) -> BlockCounts:
-    """The plugin's file as counts; blocks of equal code are added up. Raises DeviceError for a truncated file."""
+    """Parses the plugin's file; blocks of equal code are added up.
+
+    Args:
+        text: the whole file.
+        output: first values of the network's output, kept with the counts.
+
+    Raises:
+        DeviceError: the file is truncated.
+    """
     blocks: dict[str, int] = {}
     accesses: int | None = None
     misses: tuple[int, ...] = ()

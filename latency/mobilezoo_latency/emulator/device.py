@@ -12,7 +12,7 @@ from mobilezoo_latency.emulator.pricing import cycles_of, floating_or_integer_ma
 from mobilezoo_latency.reports import Measurement, build_report
 
 COUNT = Protocol(name="count", warmup_runs=1, warmup_s=0.0, min_runs=1, min_s=0.0, max_repeats=1)
-"""One warm run, one counted; nothing is timed, so nothing else applies."""
+"""One warm-up run and one counted run; nothing is timed, so nothing else applies."""
 
 
 class EmulatedDevice(Device):
@@ -22,7 +22,7 @@ class EmulatedDevice(Device):
     config: EmulatedConfig
 
     def protocol_for(self, protocol: Protocol) -> Protocol:
-        """Counting knows one protocol; threads would share a core that is not there. Raises DeviceError."""
+        """Returns COUNT, the only protocol. Raises DeviceError for several threads: only one core is emulated."""
         if protocol.threads != 1:
             raise DeviceError(f"{self.config.name}: an emulated core runs one thread, not {protocol.threads}")
         return COUNT
@@ -37,11 +37,11 @@ class EmulatedDevice(Device):
         return self
 
     def check(self) -> None:
-        """Raise DeviceError, with the line that prepares it, unless the emulator is ready."""
+        """Raise DeviceError, with the command that prepares it, unless the emulator is ready."""
         find_emulator()
 
     def describe(self) -> DeviceInfo:
-        """Named by core, pricing model and versions; needs the prepared emulator."""
+        """Identity by core, pricing model and versions; needs the prepared emulator."""
         installed = find_emulator().installed
         core = self.config
         return DeviceInfo(
@@ -53,7 +53,7 @@ class EmulatedDevice(Device):
         )
 
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
-        """Counts of one warm run, and the calibrated estimate."""
+        """Counts one warm run and adds the calibrated estimate."""
         emulator = find_emulator()
         counts = self.count(emulator, artifact)
         used = {"threads": "1", "delegate": "XNNPACK"}
@@ -61,14 +61,19 @@ class EmulatedDevice(Device):
         return build_report(artifact, self.describe(), protocol, measured)
 
     def refresh(self, report: LatencyReport) -> LatencyReport:
-        """A kept report with the estimate of today's calibration."""
+        """Returns a cached report with the estimate of the present calibration."""
         if report.counts is None:
             return report
         llvm = find_emulator().installed.llvm
         return report.model_copy(update={"estimate": self.estimate(report.counts, llvm)})
 
     def count(self, emulator: Emulator, artifact: ArtifactFile) -> Counts:
-        """Instructions, cycles, memory lines and multiply-adds of one warm run."""
+        """Counts instructions, cycles, memory lines and multiply-adds of one warm run.
+
+        Args:
+            emulator: the prepared emulator.
+            artifact: the LiteRT file.
+        """
         counted = count_blocks(emulator, self.config, artifact.path)
         return Counts(
             instructions=counted.instructions,
@@ -78,7 +83,15 @@ class EmulatedDevice(Device):
         )
 
     def estimate(self, counts: Counts, llvm: str) -> Estimate | None:
-        """Milliseconds by the core's calibration; None without one, or with one of another LLVM version."""
+        """Estimates milliseconds by the core's calibration.
+
+        Args:
+            counts: counts of one run on this core.
+            llvm: LLVM version that the cycles come from.
+
+        Returns:
+            The estimate; None without a calibration, or with one of another LLVM version.
+        """
         calibration = self.config.calibration
         if calibration is None or calibration.llvm.split(".")[0] != llvm.split(".")[0]:
             return None
@@ -86,7 +99,12 @@ class EmulatedDevice(Device):
 
 
 def estimate_of(calibration: Calibration, counts: Counts) -> Estimate:
-    """A calibration applied to counts."""
+    """Applies a calibration to counts.
+
+    Args:
+        calibration: milliseconds per cycle of one real board.
+        counts: counts of one run on the core of that calibration.
+    """
     cycles = counts.cycles + calibration.dram_cycles * (counts.dram_lines or 0)
     latency_ms = cycles / 1e6 * calibration.ms_per_megacycle
     return Estimate(

@@ -17,7 +17,7 @@ SETUP_LINE = "run `mobilezoo device setup emulator` (Debian or Ubuntu on x86-64,
 
 
 class Installed(Record):
-    """What the set-up put in place; written last, so that its presence means a whole emulator."""
+    """Versions that the set-up installed; written last, so that its presence means a complete emulator."""
 
     qemu: str
     llvm: str
@@ -40,11 +40,23 @@ class Emulator:
         return str(self.root / "tools" / "usr" / "bin" / name)
 
     def environment(self) -> dict[str, str]:
-        """The process environment in which unpacked programs find their libraries."""
+        """Process environment in which unpacked programs find their libraries."""
         return tool_environment(self.root)
 
     def call(self, command: list[str], stdin: str = "", limit_s: float = 1800.0) -> subprocess.CompletedProcess[str]:
-        """Run an unpacked program to its end. Raises DeviceError when it takes longer than `limit_s`."""
+        """Runs an unpacked program to its end.
+
+        Args:
+            command: the program and its arguments.
+            stdin: text for its standard input.
+            limit_s: seconds until it is killed.
+
+        Returns:
+            The ended process, whatever its exit status.
+
+        Raises:
+            DeviceError: it cannot be started, or takes longer than `limit_s`.
+        """
         try:
             return subprocess.run(
                 bound(command),
@@ -78,7 +90,7 @@ def tool_environment(root: Path) -> dict[str, str]:
 
 
 def find_emulator(root: Path | None = None) -> Emulator:
-    """The prepared emulator. Raises DeviceError, with the line that prepares it, where there is none."""
+    """Returns the prepared emulator. Raises DeviceError, with the command that prepares it, if there is none."""
     root = root or home()
     stamp = root / STAMP
     if not stamp.is_file():

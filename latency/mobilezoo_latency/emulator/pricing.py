@@ -32,7 +32,16 @@ FIRST_ARRANGEMENT = re.compile(r"v\d+\.(\d+[bhsd])")
 
 
 def disassemble(emulator: Emulator, core: EmulatedConfig, words: Iterable[str]) -> dict[str, str]:
-    """Assembly text of each instruction word; `unknown` for what LLVM does not know."""
+    """Disassembles instruction words.
+
+    Args:
+        emulator: the prepared emulator.
+        core: gives the instruction set extensions.
+        words: eight hexadecimal digits each.
+
+    Returns:
+        Assembly text by word; UNKNOWN for words that LLVM cannot decode.
+    """
     wanted = sorted(set(words))
     lines = [" ".join(f"0x{word[i : i + 2]}" for i in (6, 4, 2, 0)) for word in wanted]
     command = [emulator.tool(f"llvm-mc-{emulator.installed.llvm_suffix}"), "--disassemble", "-triple=aarch64"]
@@ -47,7 +56,7 @@ def disassemble(emulator: Emulator, core: EmulatedConfig, words: Iterable[str]) 
 
 
 def macs_of(text: str) -> int:
-    """Multiply-adds of one instruction: products that are added to something."""
+    """Multiply-adds of one instruction, from its assembly text: products that are added to something."""
     name, _, operands = text.partition(" ")
     if SCALAR_MAC.match(name):
         return 0 if operands.endswith(("xzr", "wzr")) else 1
@@ -60,7 +69,13 @@ def macs_of(text: str) -> int:
 
 
 def floating_or_integer_macs(emulator: Emulator, core: EmulatedConfig, blocks: list[Block]) -> int:
-    """Multiply-adds executed on vectors or floating-point registers (address arithmetic is left out)."""
+    """Counts the multiply-adds on vectors or floating-point registers; scalar integer ones are address arithmetic.
+
+    Args:
+        emulator: the prepared emulator.
+        core: gives the instruction set extensions.
+        blocks: executed blocks.
+    """
     texts = disassemble(emulator, core, (word for block in blocks for word in block.words))
     value = {
         word: 0 if text.startswith(("madd", "msub", "smadd", "umadd", "smsub", "umsub")) else macs_of(text)
@@ -70,14 +85,23 @@ def floating_or_integer_macs(emulator: Emulator, core: EmulatedConfig, blocks: l
 
 
 def cycles_of(emulator: Emulator, core: EmulatedConfig, blocks: list[Block]) -> float:
-    """Cycles that the core's static model gives to all executed blocks. Raises DeviceError."""
+    """Estimates the cycles of all executed blocks by the core's static model.
+
+    Args:
+        emulator: the prepared emulator.
+        core: the core whose model prices the blocks.
+        blocks: executed blocks.
+
+    Raises:
+        DeviceError: this LLVM version has no model of the core.
+    """
     hot = _hottest(blocks)
     prices = PriceList(emulator, core)
     prices.add(block.code for block in hot)
     priced = sum(block.executions * prices[block.code] for block in hot)
     covered = sum(block.executions * len(block.words) for block in hot)
     total = sum(block.executions * len(block.words) for block in blocks)
-    return priced * total / covered
+    return priced * total / covered  # the cold rest at the mean price per instruction
 
 
 def _hottest(blocks: list[Block]) -> list[Block]:
@@ -106,7 +130,7 @@ class PriceList:
         return self.known[code]
 
     def add(self, codes: Iterable[str]) -> None:
-        """Price what is not known yet."""
+        """Prices the blocks that have no price yet."""
         missing = [code for code in dict.fromkeys(codes) if code not in self.known]
         if not missing:
             return
@@ -118,7 +142,7 @@ class PriceList:
         write_text(self.file, json.dumps(self.known))
 
     def _price(self, codes: list[str], texts: dict[str, str]) -> None:
-        """Price blocks together; halve the batch when one of them is rejected, down to a flat price."""
+        """Prices blocks together; halves the batch when one of them is rejected, down to a flat price."""
         found = self._analyze(codes, texts)
         if found is not None:
             self.known.update(zip(codes, found, strict=True))
@@ -159,5 +183,5 @@ class PriceList:
 
 
 def _assembly(text: str) -> str:
-    """What llvm-mca is given: directives and unknown words become a nop."""
+    """Input line for llvm-mca: directives and unknown words become a nop."""
     return "nop" if text == UNKNOWN or text.startswith((".", "udf")) else text

@@ -12,7 +12,20 @@ MACS = SIDE * SIDE * IN_CHANNELS * OUT_CHANNELS
 
 
 def write_probe(path: Path, side: int = SIDE, in_channels: int = IN_CHANNELS, out_channels: int = OUT_CHANNELS) -> Path:
-    """A .tflite file of one fully connected layer over `side` × `side` pixels. Raises MissingToolError."""
+    """Writes a .tflite file of one fully connected layer over `side` × `side` pixels, with seeded weights.
+
+    Args:
+        path: the file to write.
+        side: height and width of the input.
+        in_channels: channels of the input.
+        out_channels: channels of the output.
+
+    Returns:
+        `path`.
+
+    Raises:
+        MissingToolError: LiteRT is not installed.
+    """
     require("ai_edge_litert", "litert")
     import flatbuffers
     import numpy as np
@@ -40,7 +53,7 @@ def write_probe(path: Path, side: int = SIDE, in_channels: int = IN_CHANNELS, ou
 
 
 def verify(emulator: Emulator) -> None:
-    """Count the probe twice on a Cortex-A76: equal counts, and at least its multiply-adds. Raises DeviceError."""
+    """Counts the probe twice on a Cortex-A76. Raises DeviceError unless counts agree and reach its multiply-adds."""
     from mobilezoo_latency.emulator.counting import count_blocks
     from mobilezoo_latency.emulator.device import EmulatedDevice
     from mobilezoo_latency.emulator.pricing import cycles_of, floating_or_integer_macs

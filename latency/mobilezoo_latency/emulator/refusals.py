@@ -1,4 +1,4 @@
-"""What our LiteRT runner says when the runtime refuses a file, in words: on an emulated core and on a device alike."""
+"""Readable messages for files that LiteRT refuses, from our runner's output on an emulated core or a device."""
 
 import re
 
@@ -15,7 +15,7 @@ REFUSED = re.compile(r"LiteRT refused (\w+)\(.*\) \(status (\d{1,6})\)", re.ASCI
 
 
 def in_words(text: str) -> str:
-    """The runner's complaint with the call's arguments left out and the remedy added; other text as it is."""
+    """Rewrites the runner's message without the call's arguments and with the remedy; other text is unchanged."""
     found = REFUSED.search(text)
     if found is None:
         return text

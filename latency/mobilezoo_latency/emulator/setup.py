@@ -28,40 +28,51 @@ from mobilezoo_latency.emulator.layout import (
     tool_environment,
 )
 
-Say = Callable[[str], None]
+OnMessage = Callable[[str], None]
 
 PACKAGES = ("qemu-user", "gcc-aarch64-linux-gnu", "libc6-dev-arm64-cross", "libstdc++6-arm64-cross")
 LLVM_SUFFIXES = ("19", "20", "18", "17")
-"""19 first: the shipped calibrations were made with it."""
+"""In order of preference; the shipped calibrations were made with 19."""
 WHEEL = "ai-edge-litert"
 WHEEL_PLATFORMS = ("manylinux2014", "manylinux_2_27", "manylinux_2_28", "manylinux_2_31", "manylinux_2_34")
 LIBRARY = "ai_edge_litert/libLiteRt.so"
 
 
-def set_up(say: Say = print, force: bool = False) -> Emulator:
-    """Prepare and verify the emulator; a whole one of the same sources is only verified. Raises DeviceError."""
+def set_up(on_message: OnMessage = print, force: bool = False) -> Emulator:
+    """Prepares and verifies the emulator; a complete one of the same sources is only verified.
+
+    Args:
+        on_message: called with a line per step.
+        force: prepare again even if it is complete.
+
+    Returns:
+        The emulator.
+
+    Raises:
+        DeviceError: a step failed; then nothing is left behind.
+    """
     from mobilezoo_latency.emulator.probe import verify
 
     _check_machine()
     if not force and (known := _known()) is not None:
-        say(f"emulator: already prepared in {known.root}")
-        known = _compiled_again(known, say) if known.installed.sources_sha256 != sources_sha256() else known
+        on_message(f"emulator: already prepared in {known.root}")
+        known = _compiled_again(known, on_message) if known.installed.sources_sha256 != sources_sha256() else known
         verify(known)
-        say("emulator: verified")
+        on_message("emulator: verified")
         return known
     target = home()
     target.parent.mkdir(parents=True, exist_ok=True)
     stage = Path(tempfile.mkdtemp(prefix=".emulator.", dir=target.parent))
     try:
-        emulator = _prepare(stage, say)
+        emulator = _prepare(stage, on_message)
         verify(emulator)
-        say("emulator: two counts agree to the instruction")
+        on_message("emulator: two counts agree to the instruction")
         if target.exists():
             shutil.rmtree(target)
         stage.rename(target)
     finally:
         shutil.rmtree(stage, ignore_errors=True)
-    say(f"emulator: ready in {target}")
+    on_message(f"emulator: ready in {target}")
     return find_emulator(target)
 
 
@@ -80,9 +91,9 @@ def _known() -> Emulator | None:
         return None
 
 
-def _compiled_again(emulator: Emulator, say: Say) -> Emulator:
+def _compiled_again(emulator: Emulator, on_message: OnMessage) -> Emulator:
     """The same emulator with plugin and runner of today's sources; counts that run meanwhile keep the old files."""
-    _compile(emulator.root, say)
+    _compile(emulator.root, on_message)
     installed = emulator.installed.model_copy(update={"sources_sha256": sources_sha256()})
     write_text(emulator.root / STAMP, installed.model_dump_json(indent=2) + "\n")
     return Emulator(emulator.root, installed)
@@ -107,10 +118,10 @@ def _compiler() -> str | None:
     return next((found for name in ("cc", "gcc", "clang") if (found := shutil.which(name))), None)
 
 
-def _prepare(stage: Path, say: Say) -> Emulator:
-    suffix = _unpack_packages(stage, say)
-    litert = _unpack_runtime(stage, say)
-    _compile(stage, say)
+def _prepare(stage: Path, on_message: OnMessage) -> Emulator:
+    suffix = _unpack_packages(stage, on_message)
+    litert = _unpack_runtime(stage, on_message)
+    _compile(stage, on_message)
     _arrange_sysroot(stage)
     installed = Installed(
         qemu=_version(stage, "qemu-aarch64", "version "),
@@ -123,15 +134,15 @@ def _prepare(stage: Path, say: Say) -> Emulator:
     return Emulator(stage, installed)
 
 
-def _unpack_packages(stage: Path, say: Say) -> str:
+def _unpack_packages(stage: Path, on_message: OnMessage) -> str:
     """Download and unpack what this system lacks of PACKAGES and the first LLVM on offer; returns LLVM's suffix."""
     debs = stage / "debs"
     debs.mkdir()
-    say("emulator: asking apt which packages are missing")
+    on_message("emulator: asking apt which packages are missing")
     apt, suffix, wanted = _plan(stage, debs)
-    say(f"emulator: downloading {len(wanted)} packages (about 100 MB)")
+    on_message(f"emulator: downloading {len(wanted)} packages (about 100 MB)")
     _call([*apt, "download", *wanted], cwd=debs)
-    say("emulator: unpacking")
+    on_message("emulator: unpacking")
     for deb in sorted(debs.glob("*.deb")):
         _call(["dpkg", "-x", str(deb), str(stage / "tools")])
     shutil.rmtree(debs)
@@ -185,11 +196,11 @@ def _link_installed(stage: Path, suffix: str) -> None:
         (tools / "aarch64-linux-gnu").symlink_to(system)
 
 
-def _unpack_runtime(stage: Path, say: Say) -> str:
+def _unpack_runtime(stage: Path, on_message: OnMessage) -> str:
     """libLiteRt.so from the arm64 wheel of the installed LiteRT version; returns that version."""
     version = versions([WHEEL]).get(WHEEL)
     name = f"{WHEEL}=={version}" if version else WHEEL
-    say(f"emulator: downloading the arm64 wheel of {name}")
+    on_message(f"emulator: downloading the arm64 wheel of {name}")
     wheels = stage / "wheels"
     platforms = [f"--platform={tag}_aarch64" for tag in WHEEL_PLATFORMS]
     python = f"--python-version={sys.version_info.major}.{sys.version_info.minor}"
@@ -205,9 +216,9 @@ def _unpack_runtime(stage: Path, say: Say) -> str:
     return wheel.name.split("-")[1]
 
 
-def _compile(root: Path, say: Say) -> None:
+def _compile(root: Path, on_message: OnMessage) -> None:
     """Build the plugin for this machine and the runner for arm64, each put in place in one step."""
-    say("emulator: compiling the plugin and the runner")
+    on_message("emulator: compiling the plugin and the runner")
     compiler = _compiler()
     assert compiler is not None
     flags = ["-O2", "-shared", "-fPIC", "-fvisibility=hidden"]
@@ -235,8 +246,8 @@ def _arrange_sysroot(stage: Path) -> None:
 
 def _version(stage: Path, tool: str, before: str) -> str:
     """The word after `before` in a tool's --version."""
-    said = _call([str(stage / "tools" / "usr" / "bin" / tool), "--version"], environment=tool_environment(stage))
-    return said.partition(before)[2].split()[0]
+    printed = _call([str(stage / "tools" / "usr" / "bin" / tool), "--version"], environment=tool_environment(stage))
+    return printed.partition(before)[2].split()[0]
 
 
 def _call(command: list[str], cwd: Path | None = None, environment: dict[str, str] | None = None) -> str:

@@ -1,4 +1,4 @@
-"""What a network asks of a processor, as a list of fused kernels with their sizes.
+"""The work of a network as a list of fused kernels with their sizes.
 
 A LiteRT file is the best description: its operators are what the runtime executes, activations already fused into them.
 """
@@ -36,7 +36,17 @@ class Kernel(NamedTuple):
 
 
 def conv(k: int, c_in: int, c_out: int, h_out: int, w_out: int, stride: int = 1, groups: int = 1) -> Kernel:
-    """A float32 convolution, for networks that are described and not exported."""
+    """Describes a float32 convolution, for networks that are not exported.
+
+    Args:
+        k: kernel size; kernels are square.
+        c_in: input channels.
+        c_out: output channels.
+        h_out: height of the output.
+        w_out: width of the output.
+        stride: the same in both directions.
+        groups: channel groups; `c_in` for depthwise.
+    """
     macs = k * k * c_in * c_out * h_out * w_out / groups
     moved = 4.0 * (c_in * h_out * w_out * stride * stride + c_out * h_out * w_out)
     return Kernel(_conv_kind(k, groups > 1 and groups == c_in), macs, moved, 4.0 * k * k * c_in * c_out / groups, c_out)

@@ -1,10 +1,10 @@
-"""A learned predictor of one device's latency, with an interval that covers as often as it says.
+"""A learned predictor of one device's latency, with a calibrated interval.
 
 Two parts, as in Gaussian process regression with an explicit mean (Rasmussen and Williams 2006, section 2.7):
 
 1. a physical mean: non-negative milliseconds per kernel, per million multiply-adds and per megabyte moved, for each
    kind of kernel, fitted to relative errors; for a device with few measurements another device's predictor instead;
-2. a Gaussian process on the logarithm of what the mean leaves, over standardised log features (scikit-learn).
+2. a Gaussian process on the logarithm of what the mean leaves, over standardized log features (scikit-learn).
 
 The interval is the process's own deviation times a factor that makes it cover the training networks when they are held
 out, a fold at a time (cross-conformal prediction; Vovk et al. 2005, Vovk 2015).
@@ -31,7 +31,7 @@ MIN_NETWORKS = 8
 COVERAGE = 0.9
 FOLDS = 10
 MOST_NETWORKS = 2000
-"""Time grows with the cube of their number, memory with the square."""
+"""Most networks of a fit: time grows with the cube of their number, memory with the square."""
 FEW = 60
 """Up to so many networks, hyperparameters are fitted anew for every fold: from few networks they are themselves fitted
 to the network that is held out, and intervals would be too narrow."""
@@ -45,7 +45,7 @@ class Measured(NamedTuple):
 
 
 class PredictorRecord(Record):
-    """Everything a predictor is: data and hyperparameters, never code. Saved as JSON."""
+    """Data and hyperparameters of a predictor, saved as JSON; it holds no code."""
 
     schema_version: Literal[1] = 1
     device: DeviceInfo
@@ -100,13 +100,13 @@ class Predictor(LatencySource):
         self._alpha = self._inverse @ (residual - self._offset)
 
     def predict(self, artifact: str | Path) -> Estimate:
-        """Latency of a LiteRT file, with the interval that covers `coverage` of new networks."""
+        """Estimates the latency of a LiteRT file, with the interval that covers `coverage` of new networks."""
         return self.predict_kernels(kernels_of(artifact))
 
     def predict_kernels(self, kernels: Sequence[Kernel]) -> Estimate:
-        """Latency of a network given by its kernels."""
+        """Estimates the latency of a network given by its kernels. Raises MobilezooError for a damaged predictor."""
         record = self.record
-        with np.errstate(all="ignore"):  # what is not finite is told below
+        with np.errstate(all="ignore"):  # values that are not finite raise below
             ms, deviation = self._predict(np.asarray([features(kernels)]))
             width = float(np.exp(record.widening * deviation[0]))
         if not (math.isfinite(float(ms[0]) * width) and ms[0] > 0):
@@ -153,11 +153,18 @@ class Predictor(LatencySource):
 
 
 def train(measured: Sequence[Measured], device: DeviceInfo, source: Predictor | None = None) -> Predictor:
-    """Fit a predictor; with `source`, another device's may be carried over to this one by a handful of measurements.
+    """Fits a predictor to measured networks.
 
-    Of the carried-over predictor and one that rests on the measurements alone, the one with the smaller error on
-    networks held out is returned. Raises MobilezooError for fewer than MIN_NETWORKS networks or a latency that is not
-    positive.
+    With `source`, a second fit uses that predictor as its mean, which suits a handful of measurements; of the two, the
+    one with the smaller error on held-out networks is returned.
+
+    Args:
+        measured: at least MIN_NETWORKS networks with their latency.
+        device: the measured device.
+        source: predictor of another device.
+
+    Raises:
+        MobilezooError: too few networks, or a latency that is not positive.
     """
     if len(measured) < MIN_NETWORKS:
         raise MobilezooError(f"a predictor needs at least {MIN_NETWORKS} measured networks, got {len(measured)}")

@@ -1,9 +1,8 @@
 """Measurements taken at different moments, referred to one speed of the machine.
 
 A machine's clock moves with heat, load and neighbors: on a virtual machine by tens of percent between minutes, far
-more than a predictor's own error. Inside one measurement the protocol sees to that; between measurements the sentinel
-says by how much the machine had changed, and each latency is divided by it. What comes out is milliseconds at the
-median speed of the whole series.
+more than a predictor's own error. The protocol detects that inside one measurement; between measurements each latency
+is divided by the sentinel's time. The results are milliseconds at the median speed of the whole series.
 """
 
 from collections.abc import Sequence
@@ -14,7 +13,7 @@ from mobilezoo_latency.measuring import summarize
 
 
 def sentinel_ms(report: LatencyReport) -> float | None:
-    """The sentinel's mean before and after; None where nothing was timed."""
+    """Mean of the sentinel's times before and after, in ms; None if nothing was timed."""
     if not report.sentinel_before_ms or not report.sentinel_after_ms:
         return None
     return (report.sentinel_before_ms + report.sentinel_after_ms) / 2

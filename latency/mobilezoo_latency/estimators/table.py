@@ -1,8 +1,8 @@
 """Lookup tables: a network's latency as the sum of its blocks', plus an overhead fitted to whole networks.
 
 The sum alone is biased: blocks measured by themselves pay for entering and leaving the runtime, and find other things
-in the cache. Two numbers mend most of it, a scale and a constant; the error left is measured on networks that were left
-out of the fit, and stored with the table.
+in the cache. Two numbers correct most of it, a scale and a constant; the remaining error is measured on networks that
+were left out of the fit, and stored with the table.
 """
 
 import csv
@@ -53,7 +53,15 @@ class Table(Record):
     networks: int = 0
 
     def compose(self, keys: Sequence[str], device: DeviceInfo | None = None) -> Estimate:
-        """A network's latency from its blocks. Raises DeviceError for a missing block or another device's table."""
+        """Estimates a network's latency from its blocks.
+
+        Args:
+            keys: the network's blocks, repeated as often as they occur.
+            device: if given, must be the table's device.
+
+        Raises:
+            DeviceError: a block is missing, the table is of another device, or its error is unknown.
+        """
         if device is not None and (device.name, device.runtime) != (self.device.name, self.device.runtime):
             mine, other = (f"{d.name} ({d.runtime})" for d in (self.device, device))
             raise DeviceError(f"this table is for {mine}, not for {other}")
@@ -111,12 +119,23 @@ def measure_table(
     protocol: str | Protocol = "screen",
     store: Store | None = None,
     networks: Sequence[tuple[Sequence[str], str | Path]] = (),
-    say: Callable[[str], None] = lambda text: None,
+    on_message: Callable[[str], None] = lambda text: None,
 ) -> Table:
-    """Measure exported blocks (key → artifact), then whole networks (keys of their blocks, artifact) for the overhead.
+    """Measures exported blocks, then whole networks to fit the overhead.
 
-    Interrupted, it goes on where it stopped: results are in the store. All times are referred to one speed of the
-    device. `say` hears what is being measured. Raises MobilezooError.
+    An interrupted call continues where it stopped, as results are in the store. All times are referred to one speed of
+    the device.
+
+    Args:
+        blocks: key → exported file.
+        device: a device, its name, or its YAML.
+        protocol: a protocol or its name.
+        store: database of results; by default the user's.
+        networks: (keys of the blocks, exported file) of whole networks; without any, the error stays unknown.
+        on_message: called with a line per file.
+
+    Raises:
+        MobilezooError: no blocks, files of several runtimes, or a file that cannot be measured.
     """
     if not blocks:
         raise MobilezooError("a latency table needs at least one block")
@@ -124,7 +143,7 @@ def measure_table(
     files = [*blocks.values(), *(path for _, path in networks)]
     reports = []
     for number, file in enumerate(files, 1):
-        say(f"measuring {number} of {len(files)}: {Path(file).name}")
+        on_message(f"measuring {number} of {len(files)}: {Path(file).name}")
         reports.append(profile(file, chosen, protocol, store=store, reuse_noisy=True))
     runtimes = {report.device.runtime for report in reports}
     if len(runtimes) > 1:
@@ -140,9 +159,16 @@ def measure_table(
 
 
 def import_csv(path: str | Path, device: DeviceInfo, key: str = "key", ms: str = "mean_ms") -> Table:
-    """A published table: a block per row, its name in column `key`, its time in column `ms`.
+    """Reads a published table from a CSV file with a block per row.
 
-    Raises MobilezooError with the line of a row that gives no block of its own or no time above zero.
+    Args:
+        path: the file.
+        device: the device that the times are of.
+        key: column of the blocks' names.
+        ms: column of their times in milliseconds.
+
+    Raises:
+        MobilezooError: the file cannot be read, or a row has no new name or no time above 0; with its line.
     """
     file = existing_path(path, "latency table")
     blocks: dict[str, float] = {}

@@ -36,17 +36,17 @@ class AdbConfig(RemoteConfig):
 
 
 class AdbLink(Link):
-    """Commands and files through the adb server. The status of a command is printed behind a mark of this run."""
+    """Commands and files through the adb server. The status of a command is printed after a mark of this run."""
 
     def __init__(self, device: Any, serial: str) -> None:
         self._device, self.name, self._mark = device, serial, f"mobilezoo-{secrets.token_hex(8)} ".encode()
 
     def shell(self, command: str, limit_s: float = 30.0) -> Answer:
         try:
-            said = self._said(f"{command}; printf '{self._mark.decode()}%s\\n' $?", limit_s)
+            printed = self._output(f"{command}; printf '{self._mark.decode()}%s\\n' $?", limit_s)
         except broken() as error:
             raise LinkLostError(_reason(error)) from None
-        output, marked, status = said.rpartition(self._mark)
+        output, marked, status = printed.rpartition(self._mark)
         if not marked or not status.strip().isdigit():
             raise LinkLostError("the answer was cut off")
         return Answer(int(status), output.decode(errors="replace"))
@@ -58,11 +58,11 @@ class AdbLink(Link):
             self._device.sync.push(str(local), remote)
         except broken() as error:
             if isinstance(error, AdbError) and not isinstance(error, AdbTimeout):
-                # adbutils tells no reason: a phone that still answers has refused the file itself.
+                # adbutils gives no reason: a phone that still answers has refused the file itself.
                 raise self._refused(remote, error) from None
             raise LinkLostError(_reason(error)) from None
 
-    def _said(self, command: str, limit_s: float) -> bytes:
+    def _output(self, command: str, limit_s: float) -> bytes:
         def read(left_s: float) -> bytes:
             connection.conn.settimeout(left_s)
             return bytes(connection.recv(PIECE_BYTES))
@@ -81,7 +81,7 @@ class AdbLink(Link):
 
 
 def broken() -> tuple[type[Exception], ...]:
-    """What adbutils raises when the server, the cable or the phone goes away, or says what is no answer."""
+    """Exceptions of adbutils when server, cable or phone go away, or send a malformed answer."""
     from adbutils import AdbError
 
     # Its own asserts and number parsing meet an answer that ends early.
@@ -121,8 +121,8 @@ class AdbDevice(RemoteDevice):
             "ro.board.platform",
             "ro.build.version.release",
         )
-        said = link.shell("; ".join(f"getprop {name}" for name in names)).text.split("\n")
-        maker, model, soc, board, release = [*map(name_of, said), *[""] * 5][:5]
+        printed = link.shell("; ".join(f"getprop {name}" for name in names)).text.split("\n")
+        maker, model, soc, board, release = [*map(name_of, printed), *[""] * 5][:5]
         return f"{maker} {model}".strip() or name_of(link.name), soc or board, f"Android {release}"
 
     def _choose(self, states: dict[str, str]) -> str:

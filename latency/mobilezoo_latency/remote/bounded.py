@@ -1,4 +1,4 @@
-"""Read what somebody else's program says: until it ends, for so long, and only so much of it."""
+"""Reads the output of a foreign program, with limits of time and size."""
 
 import selectors
 import subprocess
@@ -10,7 +10,7 @@ from mobilezoo.errors import DeviceError
 from mobilezoo_latency.remote.link import LinkLostError
 
 MOST_BYTES = 32_000_000
-"""Of one answer; what is longer is read in pieces (`follow.py`)."""
+"""Largest answer; longer ones are read in pieces (`follow.py`)."""
 PIECE_BYTES = 1 << 16
 
 
@@ -23,7 +23,16 @@ class Finished(NamedTuple):
 
 
 def read_all(read: Callable[[float], bytes], limit_s: float) -> bytes:
-    """What `read(seconds left)` gives until it gives nothing. Raises LinkLostError (time), DeviceError (size)."""
+    """Reads until the end.
+
+    Args:
+        read: called with the seconds left; returns the next piece, empty at the end.
+        limit_s: seconds for all pieces.
+
+    Raises:
+        LinkLostError: no end in time.
+        DeviceError: more than MOST_BYTES.
+    """
     ends, pieces, size = time.monotonic() + limit_s, list[bytes](), 0
     while True:
         left_s = ends - time.monotonic()
@@ -39,37 +48,47 @@ def read_all(read: Callable[[float], bytes], limit_s: float) -> bytes:
 
 
 def run(command: Sequence[str], stdin: IO[bytes] | None, limit_s: float) -> Finished:
-    """Run a program to its end. Raises LinkLostError when it takes longer, DeviceError when it says too much."""
+    """Runs a program on this machine to its end.
+
+    Args:
+        command: the program and its arguments.
+        stdin: file for its standard input; None for an empty one.
+        limit_s: seconds until it is killed.
+
+    Raises:
+        LinkLostError: no end in time.
+        DeviceError: it prints more than MOST_BYTES.
+    """
     pipe = subprocess.PIPE
     process = subprocess.Popen(command, stdin=stdin or subprocess.DEVNULL, stdout=pipe, stderr=pipe, bufsize=0)
     assert process.stdout is not None
     assert process.stderr is not None
-    said: dict[IO[bytes], list[bytes]] = {process.stdout: [], process.stderr: []}
+    printed: dict[IO[bytes], list[bytes]] = {process.stdout: [], process.stderr: []}
     try:
         with selectors.DefaultSelector() as waiting:
-            for end in said:
+            for end in printed:
                 waiting.register(end, selectors.EVENT_READ)
-            read_all(lambda left_s: _next(waiting, said, left_s), limit_s)
+            read_all(lambda left_s: _next(waiting, printed, left_s), limit_s)
         status = process.wait(limit_s)
     except subprocess.TimeoutExpired:
         raise LinkLostError(f"no end of {command[0]} within {limit_s:.0f} s") from None
     finally:
         process.kill()
         process.wait()
-        for end in said:
+        for end in printed:
             end.close()
-    return Finished(status, b"".join(said[process.stdout]), b"".join(said[process.stderr]))
+    return Finished(status, b"".join(printed[process.stdout]), b"".join(printed[process.stderr]))
 
 
-def _next(waiting: selectors.BaseSelector, said: dict[IO[bytes], list[bytes]], left_s: float) -> bytes:
-    """The next piece of either stream, also kept in `said`; nothing when both have ended."""
+def _next(waiting: selectors.BaseSelector, printed: dict[IO[bytes], list[bytes]], left_s: float) -> bytes:
+    """Returns the next piece of either stream, also kept in `printed`; empty when both have ended."""
     while waiting.get_map():
         ready = waiting.select(left_s)
         if not ready:
             raise LinkLostError("no answer in time")
         end: IO[bytes] = ready[0][0].fileobj  # type: ignore[assignment]
         if piece := end.read(PIECE_BYTES):
-            said[end].append(piece)
+            printed[end].append(piece)
             return piece
         waiting.unregister(end)
     return b""

@@ -1,4 +1,4 @@
-"""What is put on a device: the arm64 runner, LiteRT and the C library they were built with.
+"""The files that are copied to a device: the arm64 runner, LiteRT and the C library they were built with.
 
 The loader is called by its path with `--library-path`, so the same files run on any arm64 Linux kernel, Android
 included, whatever C library the system has.
@@ -15,7 +15,7 @@ LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.s
 
 
 class Bundle(NamedTuple):
-    """Files by the name they get on the device, and the folder name that their contents give."""
+    """Files by their name on the device, and a hash of their contents, which names their folder."""
 
     files: dict[str, Path]
     key: str
@@ -34,5 +34,5 @@ def runner_bundle(emulator: Emulator) -> Bundle:
 
 
 def runner_command(folder: str) -> list[str]:
-    """The first words of a command line that calls the runner in `folder` on the device."""
+    """First words of a command line that calls the runner in `folder` on the device."""
     return [f"{folder}/{LOADER}", "--library-path", folder, f"{folder}/litert_run"]

@@ -28,8 +28,8 @@ from mobilezoo_latency.protocol import slices_of
 from mobilezoo_latency.remote.bundle import LOADER, runner_bundle, runner_command
 from mobilezoo_latency.remote.follow import follow
 from mobilezoo_latency.remote.link import Link, PatientLink
+from mobilezoo_latency.remote.parsing import SliceTimes, parse_times
 from mobilezoo_latency.remote.runners import RUNNERS, Runner, RunnerConfig
-from mobilezoo_latency.remote.said import Job, parse_job
 from mobilezoo_latency.remote.sending import send
 from mobilezoo_latency.remote.state import CoreClass, DeviceState, core_classes, read_state
 from mobilezoo_latency.reports import Measurement, build_report
@@ -42,7 +42,7 @@ Cores = Literal["any", "big", "mid", "little"]
 
 
 class RemoteConfig(DeviceConfig):
-    """What every remote device is told."""
+    """Settings of every remote device."""
 
     folder: str = Field(pattern=FOLDER, description="where files are put on the device")
     cores: Cores = Field(default="any", description="core class to pin to, by maximum clock")
@@ -67,7 +67,7 @@ class RemoteDevice(Device):
 
     @abstractmethod
     def identity(self, link: Link) -> tuple[str, str, str]:
-        """(product name, processor, system) as the device tells them."""
+        """Returns (product name, processor, system) as the device reports them."""
 
     @property
     def runner(self) -> Runner | None:
@@ -96,7 +96,7 @@ class RemoteDevice(Device):
         find_emulator()
 
     def describe(self) -> DeviceInfo:
-        """What the device says about itself, and the cores that are used."""
+        """Identity as reported by the device, and the core class in use."""
         link = self.open()
         name, cpu, system = self.identity(link)
         cores = f", {self.config.cores} cores" if self.config.cores != "any" else ""
@@ -109,7 +109,7 @@ class RemoteDevice(Device):
         return f"{self.runner.runtime} {sha256_of(Path(named.path).expanduser())[:8]} ({named.delegate})"
 
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
-        """Samples from fresh processes on the device, between runs of a small sentinel network."""
+        """Takes samples in fresh processes on the device, between runs of a small sentinel network."""
         if self.runner:
             self.runner.check()
         link = PatientLink(self.open(), self.config.patience_s, self.sleep)
@@ -122,7 +122,7 @@ class RemoteDevice(Device):
         pin = self._pin(link, protocol.threads)
         start = pin + shlex.join([*shlex.split(self.config.launcher), *runner_command(folder)])
         timed = self._timing(link, pin, start, model, protocol)
-        runs, samples, jobs = [], [], list[Job]()
+        runs, samples, jobs = [], [], list[SliceTimes]()
         for _ in range(protocol.restarts):
             run, taken = self._process(link, start, timed, sentinel, protocol, jobs)
             runs.append(run)
@@ -135,27 +135,31 @@ class RemoteDevice(Device):
     def _delegate(self) -> str:
         return self.runner.config.delegate if self.runner else "XNNPACK"
 
-    def _runtime_info(self, jobs: list[Job], protocol: Protocol, name: str) -> dict[str, str]:
-        """What the runner said it used. Raises DeviceError where it used other threads than asked for."""
+    def _runtime_info(self, jobs: list[SliceTimes], protocol: Protocol, name: str) -> dict[str, str]:
+        """Collects what the runner reports. Raises DeviceError if it used other threads than requested."""
         runtime_info: dict[str, str] = {"cores": self.config.cores}
         for threads in {job.threads for job in jobs if job.threads is not None}:
             if threads != protocol.threads:
-                raise DeviceError(f"{name}: {protocol.threads} thread(s) were asked for, and the runner used {threads}")
+                raise DeviceError(f"{name}: {protocol.threads} thread(s) were requested, and the runner used {threads}")
             runtime_info["threads"] = str(threads)
         if self.runner is None:
             return {**runtime_info, "delegate": "XNNPACK"}
-        told = {job.delegate for job in jobs if job.delegate is not None}
-        runtime_info["delegate"] = ", ".join(sorted(told)) if told else "not told by this runner"
+        delegates = {job.delegate for job in jobs if job.delegate is not None}
+        runtime_info["delegate"] = ", ".join(sorted(delegates)) or "not reported by this runner"
         if jobs[0].runs_per_sample > 1:
-            runtime_info["samples"] = f"means of about {jobs[0].runs_per_sample} runs: this runner tells no single ones"
+            runtime_info["samples"] = (
+                f"means of about {jobs[0].runs_per_sample} runs: this runner reports no single ones"
+            )
         return runtime_info
 
-    def _timing(self, link: Link, pin: str, start: str, model: str, protocol: Protocol) -> Callable[[int, float], Job]:
-        """A function that times one slice of (runs, seconds)."""
+    def _timing(
+        self, link: Link, pin: str, start: str, model: str, protocol: Protocol
+    ) -> Callable[[int, float], SliceTimes]:
+        """Returns a function that times one slice of (samples, seconds)."""
         runner = self.runner
         if runner is None:
 
-            def ours(min_samples: int, min_s: float) -> Job:
+            def ours(min_samples: int, min_s: float) -> SliceTimes:
                 how = f"{protocol.warmup_runs} {protocol.warmup_s} {min_samples} {min_s}"
                 return self._run(link, f"{start} {shlex.quote(model)} {protocol.threads} time {how}", min_s)
 
@@ -164,7 +168,7 @@ class RemoteDevice(Device):
         place = shlex.quote(f"LD_LIBRARY_PATH={binary.rpartition('/')[0]}")
         prefix = f"env {place} {pin}{shlex.quote(binary)}"
 
-        def theirs(min_samples: int, min_s: float) -> Job:
+        def theirs(min_samples: int, min_s: float) -> SliceTimes:
             def call(arguments: str) -> str:
                 return follow(link, f"{prefix} {arguments} 2>&1", self.config.folder, min_s, self.sleep)
 
@@ -173,7 +177,7 @@ class RemoteDevice(Device):
         return theirs
 
     def _put_runner(self, link: Link, runner: Runner) -> str:
-        """Copy the user's binary and libraries; returns the binary's path on the device."""
+        """Copies the user's binary and libraries; returns the binary's path on the device."""
         files = [Path(name).expanduser() for name in (runner.config.path, *runner.config.libraries)]
         folder = f"{self.config.folder}/{runner.config.kind}-{_key_of(files)}"
         for library in files[1:]:
@@ -186,14 +190,14 @@ class RemoteDevice(Device):
         self,
         link: Link,
         start: str,
-        timed: Callable[[int, float], Job],
+        timed: Callable[[int, float], SliceTimes],
         sentinel: str,
         protocol: Protocol,
-        jobs: list[Job],
+        jobs: list[SliceTimes],
     ) -> tuple[ProcessRun, list[float]]:
-        """The slices of one restart, each a process on the device, with the sentinel before and after."""
+        """Times the slices of one restart, each in a process on the device, with the sentinel before and after."""
         before = self._sentinel(link, start, sentinel)
-        first: Job | None = None
+        first: SliceTimes | None = None
         slices: list[Slice] = []
         samples: list[float] = []
         loads: list[float] = []
@@ -221,7 +225,7 @@ class RemoteDevice(Device):
         )
         return record, samples
 
-    def _slice(self, start_s: float, job: Job, sentinel_ms: float, state: DeviceState) -> Slice:
+    def _slice(self, start_s: float, job: SliceTimes, sentinel_ms: float, state: DeviceState) -> Slice:
         return Slice(
             start_s=start_s,
             samples=len(job.samples_ms),
@@ -234,7 +238,7 @@ class RemoteDevice(Device):
         return median(self._run(link, f"{start} {shlex.quote(sentinel)} 1 time {SENTINEL_PROTOCOL}", 0.2).samples_ms)
 
     def _pin(self, link: Link, threads: int) -> str:
-        """What pins a command to the chosen cores. Raises DeviceError for a missing core class."""
+        """Returns the prefix that pins a command to the chosen cores. Raises DeviceError for a missing core class."""
         if self.config.cores == "any":
             return ""
         chosen = pick_cores(core_classes(link), self.config.cores, threads, link.name)
@@ -243,7 +247,7 @@ class RemoteDevice(Device):
         return f"taskset {sum(1 << cpu for cpu in chosen.cpus):x} "
 
     def _install(self, link: Link) -> str:
-        """Put the runner on the device unless it is there; returns its folder."""
+        """Copies the runner to the device unless it is there; returns its folder."""
         bundle = runner_bundle(find_emulator())
         folder = f"{self.config.folder}/runner-{bundle.key}"
         for name, local in bundle.files.items():
@@ -258,13 +262,23 @@ class RemoteDevice(Device):
         with temporary_folder("sentinel") as local:
             return send(link, write_probe(local / "sentinel.tflite", **SENTINEL), "sentinel.tflite", folder)
 
-    def _run(self, link: Link, command: str, duration_s: float) -> Job:
-        """What our runner said. Raises DeviceError."""
-        return parse_job(follow(link, command, self.config.folder, duration_s, self.sleep))
+    def _run(self, link: Link, command: str, duration_s: float) -> SliceTimes:
+        """Runs our runner and parses its output. Raises DeviceError."""
+        return parse_times(follow(link, command, self.config.folder, duration_s, self.sleep))
 
 
 def pick_cores(classes: list[CoreClass], wanted: Cores, threads: int, name: str) -> CoreClass:
-    """The core class of that name. Raises DeviceError where there is none, or it has fewer cores than threads."""
+    """Returns the core class to pin to.
+
+    Args:
+        classes: classes of the device, slowest first.
+        wanted: `little`, `mid` or `big`.
+        threads: cores that are needed.
+        name: the device, for messages.
+
+    Raises:
+        DeviceError: no such class, or it has fewer cores than threads.
+    """
     by_name: dict[str, CoreClass] = {}
     if classes:
         by_name = {"little": classes[0], "big": classes[-1]}
@@ -272,23 +286,23 @@ def pick_cores(classes: list[CoreClass], wanted: Cores, threads: int, name: str)
             by_name["mid"] = classes[len(classes) // 2]
     if wanted not in by_name:
         known = ", ".join(by_name) or "no core classes"
-        raise DeviceError(f"{name} tells of {known}: cores={wanted} cannot be chosen")
+        raise DeviceError(f"{name} reports {known}: cores={wanted} cannot be chosen")
     chosen = by_name[wanted]
     if len(chosen.cpus) < threads:
-        raise DeviceError(f"{name} has {len(chosen.cpus)} {wanted} core(s), and {threads} threads were asked for")
+        raise DeviceError(f"{name} has {len(chosen.cpus)} {wanted} core(s), and {threads} threads were requested")
     return chosen
 
 
 def _key_of(files: list[Path]) -> str:
-    """Names a set of files by what they hold and are called."""
+    """Hash of the contents and names of files."""
     digest = hashlib.sha256()
     for file in files:
         digest.update(f"{sha256_of(file)} {file.name}\n".encode(errors="surrogateescape"))
     return digest.hexdigest()[:16]
 
 
-def _settled(job: Job, protocol: Protocol) -> bool:
-    """Whether the last two windows of the warm-up agree."""
+def _settled(job: SliceTimes, protocol: Protocol) -> bool:
+    """True if the last two windows of the warm-up agree."""
     window = min(max(protocol.warmup_runs // 2, 1), len(job.warmup_ms) // 2)
     if window == 0:
         return True

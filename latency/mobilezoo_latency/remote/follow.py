@@ -1,9 +1,9 @@
-"""Run a command on a device that outlives the connection, and follow what it prints.
+"""Runs a command on a device that outlives the connection, and follows its output.
 
-Output and exit status go to two files there. The host asks for the lines it does not have yet, a piece at a time: whole
-lines are counted, not characters, so no encoding can shift the place, and a line that is half written is asked for
-again. The status is read before the output and only told with its last piece, so whoever sees it has seen all that was
-printed. What is printed without end, in lines or in one, ends the run.
+Output and exit status go to two files there. The host fetches the lines it does not have yet, a piece at a time: whole
+lines are counted, not characters, so no encoding can shift the place, and a line that is half written is fetched again.
+The status is read before the output and returned only with the last piece, so a status means that the output is
+complete. Output without end, in many lines or in one, ends the run.
 """
 
 import contextlib
@@ -14,11 +14,11 @@ from collections.abc import Callable
 from mobilezoo.errors import DeviceError, MobilezooError, printable
 from mobilezoo_latency.emulator.refusals import in_words
 from mobilezoo_latency.remote.link import Link
-from mobilezoo_latency.remote.said import exit_status
+from mobilezoo_latency.remote.parsing import exit_status
 
 POLL_S = 0.5
 PATIENCE_S, PATIENCE_FACTOR = 300.0, 20.0
-"""A run of `duration_s` may take this much, and this many times its duration more."""
+"""A run of `duration_s` may take PATIENCE_S + PATIENCE_FACTOR * duration_s seconds."""
 MAX_CHARACTERS = 64_000_000
 PIECE_BYTES = 4_000_000
 MAX_LINE = 1_000_000
@@ -28,7 +28,18 @@ BLOCKS = 500_000
 
 
 def follow(link: Link, command: str, folder: str, duration_s: float, sleep: Callable[[float], None]) -> str:
-    """Everything `command` printed. Raises DeviceError where it fails, prints without end or does not end in time."""
+    """Runs a command on a device and returns everything it printed.
+
+    Args:
+        link: the connection.
+        command: POSIX shell command, already quoted.
+        folder: folder on the device for output and status.
+        duration_s: expected seconds; see PATIENCE_S for the limit.
+        sleep: called with the seconds between two looks.
+
+    Raises:
+        DeviceError: it fails, prints without end or does not end in time.
+    """
     out = f"{folder}/run-{time.time_ns():x}.txt"
     _start(link, command, out)
     try:
@@ -44,7 +55,7 @@ def follow(link: Link, command: str, folder: str, duration_s: float, sleep: Call
 
 
 def _start(link: Link, command: str, out: str) -> None:
-    """Begin, with nothing tied to this connection. The status file appears whole or not at all."""
+    """Starts the command, tied to nothing of this connection. The status file appears whole or not at all."""
     end, part = _quoted(out, ".end"), _quoted(out, ".end.part")
     wrapped = f"echo $$ > {_quoted(out, '.pid')}; ulimit -f {BLOCKS} 2> /dev/null; "
     wrapped += f"{{ {command}; }} > {_quoted(out)} 2> {_quoted(out, '.err')}; echo exit $? > {part}; mv {part} {end}"
@@ -55,7 +66,7 @@ def _start(link: Link, command: str, out: str) -> None:
 
 
 def _all(link: Link, out: str, limit_s: float, sleep: Callable[[float], None]) -> tuple[str, int]:
-    """(everything printed, exit status). Raises DeviceError."""
+    """Returns (everything printed, exit status). Raises DeviceError."""
     ends = time.monotonic() + limit_s
     pieces, lines, size = list[str](), 0, 0
     while True:
@@ -72,7 +83,7 @@ def _all(link: Link, out: str, limit_s: float, sleep: Callable[[float], None]) -
 
 
 def _read(link: Link, out: str, lines: int) -> tuple[str, int | None]:
-    """(what was printed after so many lines, exit status); before the end only whole lines. Raises DeviceError."""
+    """Returns (output after so many lines, exit status); before the end only whole lines. Raises DeviceError."""
     rest = f"tail -n +{lines + 1} {_quoted(out)} 2>/dev/null"
     ask = f"e=$(cat {_quoted(out, '.end')} 2>/dev/null); n=$({rest} | head -c {PIECE_BYTES + 1} | wc -c)"
     ask += f'; [ "$n" -le {PIECE_BYTES} ] || e=; {rest} | head -c {PIECE_BYTES}'

@@ -1,4 +1,4 @@
-"""The few things a remote device must be able to do, and what goes wrong with them."""
+"""The link contract: a shell and file transfer on a remote device, and their failures."""
 
 import time
 from abc import ABC, abstractmethod
@@ -16,7 +16,7 @@ class LinkLostError(MobilezooError):
 
 
 class Answer(NamedTuple):
-    """What a command on the device said."""
+    """Exit status and output of a command on the device."""
 
     status: int
     text: str
@@ -30,14 +30,32 @@ class Link(ABC):
 
     @abstractmethod
     def shell(self, command: str, limit_s: float = 30.0) -> Answer:
-        """Run a POSIX shell command to its end; standard output and error together.
+        """Runs a POSIX shell command to its end.
 
-        Raises LinkLostError when the connection breaks, DeviceError when it never existed.
+        Args:
+            command: already quoted.
+            limit_s: seconds for the whole call.
+
+        Returns:
+            Exit status, and standard output and error together.
+
+        Raises:
+            LinkLostError: the connection broke, or the limit has passed.
+            DeviceError: there was never a connection, or no POSIX shell at its end.
         """
 
     @abstractmethod
     def push(self, local: Path, remote: str) -> None:
-        """Copy a file. Raises LinkLostError, or DeviceError (storage full, no permission)."""
+        """Copies a file to the device.
+
+        Args:
+            local: the file here.
+            remote: its path there; the folder exists.
+
+        Raises:
+            LinkLostError: the connection broke.
+            DeviceError: storage full, or no permission.
+        """
 
 
 class PatientLink(Link):

@@ -1,4 +1,4 @@
-"""Which `-o` options of ssh a device config may set by itself: those that only say where, as whom and how to connect.
+"""The `-o` options of ssh that a device config may set by itself: those that only state where and how to connect.
 
 Others run commands here (ProxyCommand, LocalCommand, KnownHostsCommand, `Match exec`), load libraries or further files
 (PKCS11Provider, Include), or open ways into this machine (forwardings; a UserKnownHostsFile that names authorized_keys
@@ -27,7 +27,7 @@ JUMP = re.compile(r"[A-Za-z0-9_][A-Za-z0-9_.@:,-]*", re.ASCII)
 """Hosts of ProxyJump: ssh writes them into a command line of its own."""
 PLAIN = re.compile(r"[A-Za-z0-9_.:/~^*+@%][A-Za-z0-9_.:/~^*+@%,= -]*", re.ASCII)
 UNWRITTEN = ("/dev/null", "none")
-"""Files that ssh may be told to keep host keys in: it writes into any other."""
+"""Permitted values of UserKnownHostsFile: ssh writes into any other file."""
 OPTION = re.compile(r"([A-Za-z0-9]+)(?: *= *| +)(\S.*)", re.ASCII)
 """`Keyword value` or `Keyword=value`; ssh would take quotes around a keyword too: not known to be harmless."""
 

@@ -18,7 +18,7 @@ from pydantic import Field
 from mobilezoo.artifacts import Protocol
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, printable
-from mobilezoo_latency.remote.said import Job, time_ms
+from mobilezoo_latency.remote.parsing import SliceTimes, time_ms
 from mobilezoo_latency.stats import median
 
 TIMINGS_BEGIN = "Inference timings in us: "
@@ -26,9 +26,9 @@ TIMINGS = re.compile(
     rf"{TIMINGS_BEGIN}Init: ([^,\s]+), First inference: ([^,\s]+), .*Inference \(avg\): ([^,\s]+)", re.ASCII
 )
 LONGEST_LINE = 2000
-"""Of what is searched by a pattern with a gap in it."""
+"""Longest text that is searched by a pattern with a gap in it, in characters."""
 CALLS = 16
-"""Calls of a runner that tells only the mean of its runs: so many samples per slice."""
+"""Calls per slice of a runner that reports only the mean of its runs; each gives one sample."""
 PILOT_RUNS = 10
 Delegate = Literal["cpu", "gpu", "nnapi", "qnn"]
 
@@ -46,7 +46,7 @@ class RunnerConfig(Record):
 
 
 class Runner(ABC):
-    """One tool: which files it takes, how it is called, what it says."""
+    """One tool: the files it takes, its command line, its output format."""
 
     target: ClassVar[str]
     runtime: ClassVar[str]
@@ -65,8 +65,21 @@ class Runner(ABC):
             raise DeviceError(f"{self.config.kind} has no delegate {self.config.delegate!r}: choose from {known}")
 
     @abstractmethod
-    def slice(self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float) -> Job:
-        """Time one slice; `run` takes the arguments of a call and returns what it printed. Raises DeviceError."""
+    def slice(
+        self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float
+    ) -> SliceTimes:
+        """Times one slice.
+
+        Args:
+            run: calls the tool with these arguments and returns its output.
+            model: path of the file on the device.
+            protocol: gives warm-up and threads.
+            min_samples: fewest samples.
+            min_s: fewest seconds of timed runs, together.
+
+        Raises:
+            DeviceError: the tool failed, or its output lacks what is needed.
+        """
 
 
 class BenchmarkModel(Runner):
@@ -76,7 +89,9 @@ class BenchmarkModel(Runner):
     runtime = "TFLite benchmark_model"
     delegates = ("cpu", "gpu", "nnapi")
 
-    def slice(self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float) -> Job:
+    def slice(
+        self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float
+    ) -> SliceTimes:
         use = {"cpu": "--use_xnnpack=true", "gpu": "--use_gpu=true", "nnapi": "--use_nnapi=true"}[self.config.delegate]
         arguments = (
             f"--graph={shlex.quote(model)} --num_threads={protocol.threads} {use} "
@@ -85,7 +100,7 @@ class BenchmarkModel(Runner):
         )
         texts = [run(arguments) for _ in range(CALLS)]
         parsed = [self._parse(text) for text in texts]
-        return Job(
+        return SliceTimes(
             load_ms=median([p[0] for p in parsed]),
             first_run_ms=median([p[1] for p in parsed]),
             warmup_ms=[],
@@ -105,30 +120,32 @@ class BenchmarkModel(Runner):
         return load, first, mean, int(counts[-1])
 
     def _delegate(self, text: str) -> str:
-        said = re.search(r"Explicitly applied (\w+) delegate, and the model graph will be (\w+) executed", text)
+        applied = re.search(r"Explicitly applied (\w+) delegate, and the model graph will be (\w+) executed", text)
         name = {"cpu": "XNNPACK", "gpu": "GPU", "nnapi": "NNAPI"}[self.config.delegate]
-        if said is not None and said[1] == name:
-            return f"{name} ({said[2]})"
+        if applied is not None and applied[1] == name:
+            return f"{name} ({applied[2]})"
         if name == "XNNPACK" and "XNNPACK delegate for CPU" in text:
             return name
-        raise DeviceError(f"{self.config.kind} was asked for {name} and did not use it: {_delegate_line(text)}")
+        raise DeviceError(f"{self.config.kind} was to use {name} and did not: {_delegate_line(text)}")
 
 
 class PerfTest(Runner):
-    """ONNX Runtime's tool. It does not tell which nodes a provider took."""
+    """ONNX Runtime's tool. It does not report which nodes a provider took."""
 
     target = "onnx"
     runtime = "ONNX Runtime onnxruntime_perf_test"
     delegates = ("cpu", "nnapi", "qnn")
 
-    def slice(self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float) -> Job:
+    def slice(
+        self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float
+    ) -> SliceTimes:
         def call(runs: int) -> str:
             how = f"-e {self.config.delegate} -x {protocol.threads} -m times -r {runs} -I -v"
             return run(f"{how} {shlex.quote(model)}")
 
         def times(text: str) -> list[float]:
-            said = re.finditer(r"iteration:\d+,\s*time_cost:(\S+)", text)
-            return [time_ms(found[1], found[0], scale=1e3) for found in said]
+            lines = re.finditer(r"iteration:\d+,\s*time_cost:(\S+)", text)
+            return [time_ms(found[1], found[0], scale=1e3) for found in lines]
 
         text, samples, warm = _timed(call, times, protocol, min_samples, min_s, self.config.kind)
         load = re.search(r"Session creation time cost: (\S+) s", text)
@@ -137,17 +154,19 @@ class PerfTest(Runner):
             raise DeviceError(f"{self.config.kind} printed no session or first inference time: {_last(text)}")
         threads = _number(r"Setting intra_op_num_threads to (\d{1,6})", text)
         load_ms, first_ms = time_ms(load[1], load[0], scale=1e3), time_ms(first[1], first[0], positive=False)
-        return Job(load_ms, first_ms, samples[:warm], samples[warm:], threads=threads)
+        return SliceTimes(load_ms, first_ms, samples[:warm], samples[warm:], threads=threads)
 
 
 class ExecutorRunner(Runner):
-    """ExecuTorch's tool; the delegate was chosen when the file was exported. It does not tell its load time."""
+    """ExecuTorch's tool; the delegate was chosen when the file was exported. It does not report its load time."""
 
     target = "executorch"
     runtime = "ExecuTorch executor_runner"
     delegates = ("cpu",)
 
-    def slice(self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float) -> Job:
+    def slice(
+        self, run: Callable[[str], str], model: str, protocol: Protocol, min_samples: int, min_s: float
+    ) -> SliceTimes:
         def call(runs: int) -> str:
             return run(
                 f"--model_path={shlex.quote(model)} --num_executions={runs} --cpu_threads={protocol.threads} "
@@ -159,7 +178,7 @@ class ExecutorRunner(Runner):
 
         text, samples, warm = _timed(call, times, protocol, min_samples, min_s, self.config.kind)
         threads = _number(r"Resetting threadpool with num threads = (\d{1,6})", text)
-        return Job(None, samples[0], samples[:warm], samples[warm:], threads=threads)
+        return SliceTimes(None, samples[0], samples[:warm], samples[warm:], threads=threads)
 
 
 RUNNERS: dict[str, type[Runner]] = {
@@ -177,7 +196,7 @@ def _timed(
     min_s: float,
     kind: str,
 ) -> tuple[str, list[float], int]:
-    """(output, every run in ms, how many of them are warm-up), long enough for the slice after a short pilot."""
+    """Returns (output, every run in ms, number of warm-up runs among them) of a call sized by a short pilot."""
     pilot = times(call(PILOT_RUNS))
     if len(pilot) < PILOT_RUNS:
         raise DeviceError(f"{kind} does not print single runs: take a build of 2025 or later")

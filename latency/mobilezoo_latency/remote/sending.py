@@ -1,4 +1,4 @@
-"""Put a file on a device: it arrives whole under a name of our own, and only then gets the one it is looked for by."""
+"""Copies files to a device: each arrives under a temporary name and is renamed when complete."""
 
 import shlex
 from pathlib import Path
@@ -9,9 +9,21 @@ from mobilezoo_latency.remote.link import Link
 
 
 def send(link: Link, local: Path, name: str, folder: str) -> str:
-    """Copy a file to `folder`/`name` unless one of its size is there; returns its path on the device.
+    """Copies a file to `folder`/`name` unless one of its size is there.
 
-    Folders are named by a hash of what they hold, so equal size means equal file. Raises DeviceError.
+    Folders are named by a hash of their contents, so equal size means equal file.
+
+    Args:
+        link: the connection.
+        local: the file here.
+        name: its name on the device.
+        folder: folder on the device; created if missing.
+
+    Returns:
+        The path on the device.
+
+    Raises:
+        DeviceError: it did not arrive whole, or the connection is lost for good.
     """
     remote, size = f"{folder}/{name}", str(local.stat().st_size)
     if link.shell(f"mkdir -p {shlex.quote(folder)}; wc -c < {shlex.quote(remote)} 2>/dev/null").text.strip() == size:

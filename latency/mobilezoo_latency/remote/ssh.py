@@ -48,7 +48,7 @@ class SshConfig(RemoteConfig):
 
 
 class SshLink(Link):
-    """One ssh call per command. What the far shell says before the command (a greeting in .bashrc) is cut off."""
+    """One ssh call per command. Output of the far shell before the command (a greeting in .bashrc) is cut off."""
 
     def __init__(self, config: SshConfig) -> None:
         self.name, self._mark = config.host, f"mobilezoo-{secrets.token_hex(8)}"
@@ -105,8 +105,8 @@ class SshDevice(RemoteDevice):
         return link
 
     def identity(self, link: Link) -> tuple[str, str, str]:
-        said = link.shell("tr -d '\\0' < /proc/device-tree/model 2>/dev/null; echo; uname -sr; uname -m; nproc").text
-        model, system, machine, cores = [*map(name_of, said.split("\n")), "", "", "", ""][:4]
+        printed = link.shell("tr -d '\\0' < /proc/device-tree/model 2>/dev/null; echo; uname -sr; uname -m; nproc").text
+        model, system, machine, cores = [*map(name_of, printed.split("\n")), "", "", "", ""][:4]
         return model or self.config.host.rpartition("@")[2], f"{machine}, {cores} cores", system
 
 

@@ -1,4 +1,4 @@
-"""What a device says about its cores, load, temperature and clock, read through one shell command."""
+"""State of a device: cores, load, temperature and clock, read through one shell command."""
 
 import re
 from typing import NamedTuple
@@ -22,7 +22,7 @@ PLAUSIBLE_C = (0.0, 150.0)
 
 
 class DeviceState(NamedTuple):
-    """A moment of the device; None where it does not tell."""
+    """State at one moment; None for what the device does not report."""
 
     busy: int | None
     total: int | None
@@ -31,7 +31,15 @@ class DeviceState(NamedTuple):
     frequency_mhz: float | None
 
     def other_load(self, before: "DeviceState", threads: int) -> float | None:
-        """Share of all cores that was busy since `before`, less the threads that were being timed."""
+        """Share of all cores that was busy since an earlier state, without the timed threads.
+
+        Args:
+            before: the earlier state.
+            threads: threads that were being timed.
+
+        Returns:
+            0..1; None if the device does not report its load.
+        """
         if None in (self.busy, self.total, before.busy, before.total) or not self.cores:
             return None
         assert self.busy is not None
@@ -76,7 +84,7 @@ def parse_state(text: str) -> DeviceState:
 
 
 def core_classes(link: Link) -> list[CoreClass]:
-    """Cores grouped by maximum clock, slowest first; empty where the device does not tell."""
+    """Cores grouped by maximum clock, slowest first; empty if the device does not report them."""
     return parse_classes(link.shell(CLASSES).text)
 
 

@@ -1,4 +1,4 @@
-"""Numbers that a program on a device has printed: nothing of it is believed before it was looked at.
+"""Parses the numbers that a program on a device printed; every one is checked.
 
 Samples are finite and positive; other times may be 0. Lines end at line feeds only, so that no other character of a
 device's output can make or hide a line.
@@ -14,40 +14,53 @@ KEYS = ("load_ms", "first_run_ms", "warmup_ms", "sample_ms")
 NUMBER = re.compile(r"\d{1,15}(\.\d{0,30})?([eE][+-]?\d{1,3})?", re.ASCII)
 
 
-class Job(NamedTuple):
-    """What a runner said of one slice."""
+class SliceTimes(NamedTuple):
+    """Times of one slice, as a runner reported them."""
 
     load_ms: float | None
-    """None where the runner does not tell."""
+    """None if the runner does not report it."""
     first_run_ms: float
     warmup_ms: list[float]
     samples_ms: list[float]
     runs_per_sample: int = 1
     threads: int | None = None
-    """As the runner tells; None where it does not."""
+    """As reported by the runner; None if it does not report it."""
     delegate: str | None = None
 
 
-def parse_job(text: str) -> Job:
-    """The `KEY VALUE` lines of our runner. Raises DeviceError when it said too little, or no time where one belongs."""
-    said: dict[str, list[float]] = {}
+def parse_times(text: str) -> SliceTimes:
+    """Parses the `KEY VALUE` lines of our runner. Raises DeviceError for missing keys and values that are no time."""
+    found: dict[str, list[float]] = {}
     for line in text.split("\n"):
         key, _, value = line.strip().partition(" ")
         if key in KEYS:
-            said.setdefault(key, []).append(time_ms(value, line, positive=key == "sample_ms"))
-    if not said.get("sample_ms") or not said.get("load_ms") or not said.get("first_run_ms"):
+            found.setdefault(key, []).append(time_ms(value, line, positive=key == "sample_ms"))
+    if not found.get("sample_ms") or not found.get("load_ms") or not found.get("first_run_ms"):
         raise DeviceError("the runner ended without samples")
-    return Job(said["load_ms"][0], said["first_run_ms"][0], said.get("warmup_ms", []), said["sample_ms"])
+    return SliceTimes(found["load_ms"][0], found["first_run_ms"][0], found.get("warmup_ms", []), found["sample_ms"])
 
 
 def exit_status(line: str) -> int | None:
-    """The status in an `exit STATUS` line; None for anything else."""
+    """Returns the status of an `exit STATUS` line; None for anything else."""
     found = re.fullmatch(r"exit (\d{1,3})", line.strip(), re.ASCII)
     return int(found[1]) if found else None
 
 
 def time_ms(value: str, line: str, positive: bool = True, scale: float = 1.0) -> float:
-    """A time in ms out of a printed `line`, times `scale`. Raises DeviceError for what is no such time."""
+    """Parses a printed time.
+
+    Args:
+        value: the number in the line.
+        line: the whole line, for messages.
+        positive: refuse 0.
+        scale: milliseconds per printed unit.
+
+    Returns:
+        Milliseconds.
+
+    Raises:
+        DeviceError: `value` is no finite time.
+    """
     found = NUMBER.fullmatch(value.strip())
     ms = float(found[0]) * scale if found else math.nan
     if not math.isfinite(ms) or (positive and ms == 0):
