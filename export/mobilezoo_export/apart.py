@@ -1,6 +1,6 @@
-"""Exported files in a process of their own: runtimes end the whole process on files that are damaged.
+"""Run exported files in a separate process: runtimes end the whole process on damaged files.
 
-`python -m mobilezoo_export.apart` is the child. Batches and answers travel as `.npy` files in a scratch folder.
+`python -m mobilezoo_export.apart` is the worker. Batches and scores are passed as `.npy` files in a scratch folder.
 """
 
 import sys
@@ -26,14 +26,20 @@ IMAGE_LIMIT_S = 60.0
 
 
 class FileApart:
-    """An exported file, loaded in its own runtime in its own process. Use as a context manager.
+    """An exported file, loaded in its own runtime in a separate process. Use as a context manager.
 
-    `artifact` may differ from the record beside the file (input size, preprocessing); without one, what lies beside it
-    or the file itself tells. Raises ExportError in one line for whatever happens there.
+    Entering it and `run` raise ExportError, in one line, for whatever fails in that process.
     """
 
     def __init__(self, path: str | Path, artifact: Artifact | None = None, labels: int = 0) -> None:
-        """`labels` names that are known help to find the scores among several outputs."""
+        """Check that the file exists; the process starts on entry.
+
+        Args:
+            path: an exported file.
+            artifact: description to use instead of the record beside the file (input size, preprocessing); without
+                both, the file is inspected.
+            labels: number of known class names, which selects the scores among several outputs; 0: unknown.
+        """
         self.path = existing_path(path, "file")
         self._given, self._labels = artifact, labels
 
@@ -44,9 +50,9 @@ class FileApart:
             self._worker = self._held.enter_context(Worker(COMMAND, {"TMPDIR": str(self._folder)}))
             given = self._given.model_dump(mode="json") if self._given else None
             request = {"op": "open", "path": str(self.path), "artifact": given, "labels": self._labels}
-            said = self._ask(request, OPEN_LIMIT_S)
-            self.artifact = Artifact.parse(said["artifact"], str(self.path))
-            self.runtime = str(said["runtime"])
+            reply = self._ask(request, OPEN_LIMIT_S)
+            self.artifact = Artifact.parse(reply["artifact"], str(self.path))
+            self.runtime = str(reply["runtime"])
         except BaseException:
             self.__exit__()
             raise
@@ -56,7 +62,7 @@ class FileApart:
         self._held.close()
 
     def run(self, batch: np.ndarray) -> np.ndarray:
-        """The scores, float32 [n, ...], of any number of float32 NCHW images."""
+        """Return the scores, float32 (n, ...), of n float32 NCHW images."""
         images, answers = (self._folder / name for name in ("images.npy", "answers.npy"))
         np.save(images, np.ascontiguousarray(batch, dtype=np.float32))
         self._ask(
@@ -67,17 +73,25 @@ class FileApart:
 
     def _ask(self, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
         try:
-            said = self._worker.call(request, limit_s)
+            reply = self._worker.call(request, limit_s)
         except WorkerEndedError as error:
             raise ExportError(f"{self.path.name!r} cannot be run: the runtime {error}") from None
-        if "error" in said:
-            text = str(said["error"])
+        if "error" in reply:
+            text = str(reply["error"])
             raise ExportError(text if self.path.name in text else f"{self.path.name!r}: {text}")
-        return said
+        return reply
 
 
 def inspect_file(path: Path, labels: int = 0) -> Artifact:
-    """What a file that others made tells of itself; `labels` as FileApart takes them. Raises ExportError."""
+    """Describe a file without a record, read in a separate process.
+
+    Args:
+        path: an exported file.
+        labels: number of known class names, which selects the scores among several outputs; 0: unknown.
+
+    Raises:
+        ExportError: the file is damaged, or its format is not supported.
+    """
     with FileApart(path, labels=labels) as opened:
         return opened.artifact
 
@@ -87,9 +101,11 @@ def open_artifact(path: str | Path, labels: int = 0) -> Artifact:
 
     Args:
         path: an exported file.
-        labels: number of known class names, which helps to find the scores among several outputs.
+        labels: number of known class names, which selects the scores among several outputs; 0: unknown.
 
-    Raises ExportError for a damaged file, ConfigError for a damaged record.
+    Raises:
+        ExportError: the file is damaged, or its format is not supported.
+        ConfigError: the record is damaged.
     """
     finish(Path(path).expanduser())
     file = existing_path(path, "file")
@@ -97,7 +113,7 @@ def open_artifact(path: str | Path, labels: int = 0) -> Artifact:
 
 
 class _Loaded:
-    """The child's side."""
+    """State of the worker process: the loaded file."""
 
     def __init__(self) -> None:
         self.runner: Any = None
@@ -109,7 +125,7 @@ class _Loaded:
         if request["op"] == "open":
             return self._open(Path(request["path"]), request["artifact"], request["labels"])
         if self.artifact and "scores" in self.artifact.undeclared:
-            scores_output(self.runner.outputs, len(self.artifact.labels))  # tells why there are none
+            scores_output(self.runner.outputs, len(self.artifact.labels))  # raises with the reason
         np.save(request["answers"], self.runner.run(np.load(request["images"])))
         return {}
 
@@ -135,7 +151,7 @@ class _Loaded:
 
 
 def main() -> None:
-    """Answer until the parent is gone."""
+    """Worker entry point: answer requests until the parent exits."""
     workers.main(_Loaded().answer)
 
 

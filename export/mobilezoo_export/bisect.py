@@ -1,4 +1,4 @@
-"""Where an exported file begins to diverge from PyTorch: `mobilezoo export … --bisect`.
+"""Find the layer where an exported file begins to diverge from PyTorch: `mobilezoo export … --bisect`.
 
 The prepared network is truncated after one of its layers, exported and run like a whole network, and its output
 compared with PyTorch's. Halving the list of layers finds the first whose output diverges in about seven exports.
@@ -107,14 +107,22 @@ def cut_points(graph: GraphModule) -> list[Node]:
 
 
 def name_of(node: Node) -> str:
-    """`module (operator)`, as far as the trace tells."""
+    """Format a node as `module (operator)`; the node's own name where the trace records no module."""
     stack = list((node.meta.get("nn_module_stack") or {}).values())
     operator = str(node.target).removeprefix("aten.").partition(".")[0]
     return f"{stack[-1][0] or node.name if stack else node.name} ({operator})"
 
 
 def truncate_at(graph: GraphModule, node: Node) -> GraphModule:
-    """A copy of the network that ends after `node` and returns its value as [batch, values]."""
+    """Copy the network up to and including one node.
+
+    Args:
+        graph: traced network with shapes in `node.meta["val"]`.
+        node: last node of the copy; its value is a float tensor of at least two axes, the first of them the batch.
+
+    Returns:
+        A graph that returns the node's value as (batch, values).
+    """
     cut = copy.deepcopy(graph)
     last = next(n for n in cut.graph.nodes if n.name == node.name)
     old = next(n for n in cut.graph.nodes if n.op == "output")
@@ -143,7 +151,7 @@ def _divergence(
     images: np.ndarray,
     calibration: Sequence[np.ndarray],
 ) -> str | None:
-    """Why the truncated network's file differs from PyTorch's, or None."""
+    """Return why the truncated network's file differs from PyTorch, or None if it agrees."""
     cut = truncate_at(graph, node)
     with torch.no_grad():
         pieces = [cut(torch.from_numpy(images[i : i + spec.batch])) for i in range(0, len(images), spec.batch)]

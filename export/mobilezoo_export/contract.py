@@ -1,7 +1,7 @@
 """The contracts of an export target: `Exporter` writes a file and describes it, `Runner` runs it.
 
-Shapes: a batch is float32 NCHW, preprocessed as the model expects; logits are float32 (batch, classes). Exporters turn
-that into whatever the file wants (NHWC, uint8, int8), runners do the same for its inputs.
+Shapes: a batch is float32 NCHW, preprocessed as the model expects; logits are float32 (batch, classes). Exporters and
+runners convert batches to the layout and type of the file's input (NHWC, uint8, int8).
 """
 
 from abc import ABC, abstractmethod
@@ -14,12 +14,12 @@ from mobilezoo.errors import ExportError, require
 from mobilezoo_export.records import (
     Borders,
     ExportSpec,
+    FileMetadata,
     Limits,
     OperatorProfile,
     Reading,
     Runtime,
     TensorSpec,
-    Told,
 )
 
 if TYPE_CHECKING:
@@ -38,7 +38,7 @@ class Runner(ABC):
     pixels: Preprocessing | None = None
     """Set where the file takes raw pixels: batches, which come normalized, are turned back into them."""
     measurable: bool = True
-    """Whether the time of `invoke` says anything about a device; false for Core ML's program check."""
+    """Whether the time of `invoke` is that of a device; false for Core ML's program check."""
 
     @abstractmethod
     def feed(self, values: "Sequence[np.ndarray]") -> None:
@@ -120,14 +120,24 @@ class Exporter(ABC):
 
     @abstractmethod
     def open(self, path: Path, threads: int, record: Artifact | None) -> Runner:
-        """A file of this target in its own runtime. Raises ExportError for a damaged file."""
+        """Load a file of this target in its own runtime.
+
+        Args:
+            path: the exported file.
+            threads: threads that the runtime may use.
+            record: the file's record, which states its input; None: the input is derived from the file alone.
+
+        Raises:
+            ExportError: the file is damaged.
+            MissingToolError: the runtime is not installed.
+        """
 
     def reading(self, path: Path) -> Reading | None:
-        """What is in a file that its runtime can load; None for a format that nothing here can read."""
+        """List a file's operators and what its delegate takes; None for a format without a reader."""
         return None
 
     def read_metadata_text(self, path: Path) -> str:
-        """The metadata that `export` wrote into a file, JSON; empty where there is none."""
+        """Return the metadata that `export` wrote into a file, as JSON; empty for a file without it."""
         return ""
 
     @classmethod
@@ -142,13 +152,17 @@ class Exporter(ABC):
             path: the exported file.
             threads: threads that the runtime may use.
 
-        Raises ExportError for a target without an operator profiler, or for a file that cannot be profiled.
+        Raises:
+            ExportError: the target has no operator profiler, or the file cannot be profiled.
         """
         raise ExportError(f"no per-operator times for {self.target!r} files on this machine")
 
-    def told_by(self, path: Path) -> Told:
-        """What a file that others made says of its input and labels. Raises ExportError for what cannot be done."""
-        return Told()
+    def read_file_metadata(self, path: Path) -> FileMetadata:
+        """Read the metadata that other tools wrote into a file: preprocessing, labels, kind of output.
+
+        Raises ExportError for damaged metadata and for inputs that are not supported (BGR images).
+        """
+        return FileMetadata()
 
     def require(self) -> None:
         """Raise MissingToolError unless the toolchain is installed."""
@@ -156,7 +170,15 @@ class Exporter(ABC):
             require(module, self.extra)
 
     def unsupported_reason(self, model: "nn.Module", spec: ExportSpec) -> str | None:
-        """Return why this model cannot be exported by `spec`, or None. Raises MissingToolError."""
+        """Return why a model cannot be exported as `spec` describes, or None if it can.
+
+        Args:
+            model: traced, folded graph that takes `spec.shape`.
+            spec: input, precision and options of the file.
+
+        Raises:
+            MissingToolError: the target's toolchain is not installed.
+        """
         self.require()
         if spec.precision not in self.precisions:
             return f"{self.target} has no precision {spec.precision!r}: choose from {', '.join(self.precisions)}"
@@ -166,19 +188,29 @@ class Exporter(ABC):
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence["np.ndarray"] = ()
     ) -> list[str]:
-        """Write the file; returns warnings. `model` is a traced, folded graph that takes `spec.shape`.
+        """Convert a model and write the file.
 
-        `calibration` holds float32 NCHW batches for precisions named in `calibrated`. Raises ExportError.
+        Args:
+            model: traced, folded graph that takes `spec.shape`.
+            spec: input, precision and options of the file.
+            path: file to write.
+            calibration: preprocessed float32 NCHW batches; read for precisions named in `calibrated` only.
+
+        Returns:
+            Warnings for the user.
+
+        Raises:
+            ExportError: the model cannot be converted, or the calibration images do not fit.
         """
 
     def input_spec(self, spec: ExportSpec) -> InputSpec:
-        """The input the written file takes."""
+        """Shape, layout and type of the input that the written file takes."""
         return InputSpec(shape=spec.shape, dtype=spec.dtype)
 
     def borders(self, path: Path) -> Borders:
-        """Scales and zero points that the written file declares for its input and output."""
+        """Read the scales and zero points that a written file declares for its input and output."""
         return Borders()
 
     def why_not_runnable(self, spec: ExportSpec) -> str | None:
-        """Why a file of this target cannot be run on this machine, or None."""
+        """Return why a file of this target cannot be run on this machine, or None if it can."""
         return None

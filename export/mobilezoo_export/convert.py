@@ -1,7 +1,7 @@
-"""Make one file and run it: in this process, or in one of its own that may crash without taking the others along.
+"""Convert one file and run it, in this process or in a worker process whose crash costs only that file.
 
-The traced program (`torch.export.save`, no pickled code), images and logits (`.npy`) travel as files, the rest in the
-requests and answers of `mobilezoo.workers`. A process stays for many files, so that its toolchain is imported once.
+The traced program (`torch.export.save`, no pickled code), images and logits (`.npy`) are passed as files, the rest in
+the requests and replies of `mobilezoo.workers`. A worker converts many files, so its toolchain is imported once.
 """
 
 import os
@@ -36,11 +36,11 @@ IMAGES = "images.npy"
 CALIBRATION = "calibration.npy"
 COMMAND = [sys.executable, "-m", "mobilezoo_export.convert"]
 MOST_MEMORY_MB = 2000
-"""A process that ever held more is replaced before the next network: toolchains do not give all of it back."""
+"""A worker whose peak exceeds this is replaced before the next network: toolchains keep memory allocated."""
 
 
 class Job(Record):
-    """What the child is told."""
+    """Request to a worker: one file to convert and run."""
 
     target: str
     spec: ExportSpec
@@ -52,14 +52,14 @@ class Job(Record):
 
 
 class Outcome(Record):
-    """What the child answers."""
+    """Result of one conversion."""
 
     warnings: tuple[str, ...] = ()
     runtime: str | None = None
     coverage: Coverage | None = None
     error: str | None = None
     system_error: int | None = None
-    """Number of the system's error, where it was one: a full disk is the caller's matter."""
+    """`errno` of an OSError (a full disk), which the caller raises again."""
 
 
 def convert(
@@ -70,7 +70,22 @@ def convert(
     images: np.ndarray,
     calibration: Sequence[np.ndarray] = (),
 ) -> tuple[Outcome, np.ndarray | None]:
-    """Write `path` and compute its logits of `images` in its own runtime. Raises ExportError in one line."""
+    """Convert a network to one file, then run the file in its own runtime.
+
+    Args:
+        model: traced, folded graph that takes `spec.shape`.
+        target: an export target.
+        spec: input, precision and options of the file.
+        path: file to write.
+        images: preprocessed float32 NCHW images to run the file on.
+        calibration: preprocessed float32 NCHW batches for precisions that need them.
+
+    Returns:
+        The outcome, and the file's logits (images, classes); None where the file cannot be run on this machine.
+
+    Raises:
+        ExportError: the converter or the runtime failed, or a flexible file fails at another size.
+    """
     exporter = load_exporter(target)
     try:
         with shared_provenance():
@@ -105,12 +120,12 @@ class _Child:
 
     worker: Worker
     work: Path | None = None
-    """Of the network that it converted last."""
+    """Folder of the network that it converted last."""
     peak_mb: float = 0.0
 
 
 class Converters:
-    """A process per target, started when first needed, kept for the next files and replaced after a crash."""
+    """One worker process per target, started when first needed, kept for later files, replaced after a crash."""
 
     def __init__(self) -> None:
         self._running: dict[str, _Child] = {}
@@ -126,20 +141,34 @@ class Converters:
         self._held.close()
 
     def convert(self, target: str, spec: ExportSpec, path: Path, work: Path) -> tuple[Outcome, np.ndarray | None]:
-        """`convert` in the target's process; `work` holds the program and the images. Raises ExportError, OSError."""
+        """Run `convert` in the target's worker process.
+
+        Args:
+            target: an export target.
+            spec: input, precision and options of the file.
+            path: file to write.
+            work: folder with the traced program, the images and the calibration batches.
+
+        Returns:
+            The outcome, and the file's logits (images, classes); None where the file cannot be run on this machine.
+
+        Raises:
+            ExportError: the worker crashed, or `convert` raised it there.
+            OSError: the worker could not write.
+        """
         logits = work / f"{target}.{spec.precision}.npy"
         job = Job(target=target, spec=spec, output=str(path), work=str(work), logits=str(logits))
         child = self._child(target, work)
         try:
-            said = child.worker.call({"op": "convert", "job": job.model_dump(mode="json")})
+            reply = child.worker.call({"op": "convert", "job": job.model_dump(mode="json")})
         except WorkerEndedError as error:
             self._end(target)
             raise ExportError(f"{spec.model}: the {target} converter {error}; other targets are unaffected") from None
-        if "error" in said:
+        if "error" in reply:
             self._end(target)
-            raise ExportError(f"{spec.model}: the {target} converter failed: {said['error']}")
-        child.peak_mb = float(said["peak_mb"])
-        outcome = Outcome.parse(said["outcome"], f"the {target} converter")
+            raise ExportError(f"{spec.model}: the {target} converter failed: {reply['error']}")
+        child.peak_mb = float(reply["peak_mb"])
+        outcome = Outcome.parse(reply["outcome"], f"the {target} converter")
         if outcome.system_error is not None:
             raise OSError(outcome.system_error, os.strerror(outcome.system_error))
         if outcome.error:
@@ -147,7 +176,7 @@ class Converters:
         return outcome, np.load(logits) if logits.is_file() else None
 
     def _child(self, target: str, work: Path) -> _Child:
-        """The target's process, a new one where there is none or where it has grown over other networks."""
+        """Return the target's worker; a new one if there is none or if earlier networks left it too large."""
         child = self._running.get(target)
         if child is not None and child.work != work and child.peak_mb > MOST_MEMORY_MB:
             self._end(target)
@@ -163,14 +192,14 @@ class Converters:
 
 @lru_cache(maxsize=1)
 def _program(path: Path) -> "nn.Module":
-    """One network is asked for in several precisions."""
+    """Load a traced program; cached, since each network is converted in several precisions."""
     import torch
 
     return torch.export.load(path).module(check_guards=False)
 
 
 def _answer(request: dict[str, Any]) -> dict[str, Any]:
-    """The child's side: do the job, tell its outcome."""
+    """Handle one request in the worker: convert, run, return the outcome."""
     job = Job.parse(request["job"], "job")
     work = Path(job.work)
     images = np.load(work / IMAGES)
@@ -187,7 +216,7 @@ def _answer(request: dict[str, Any]) -> dict[str, Any]:
 
 
 def _main() -> None:
-    """The child."""
+    """Worker entry point."""
     import torch
 
     torch.set_num_threads(1)

@@ -1,8 +1,8 @@
-"""What is in an exported file, how much of it XNNPACK takes, and what is known to fall back on phones.
+"""Operators of an exported file, the share of them that XNNPACK takes, and known fallbacks on phones.
 
 LiteRT: the interpreter replaces each partition by a DELEGATE node and keeps the replaced nodes; those between a
 partition's inputs and outputs were taken. ExecuTorch: the program lists delegate calls and kernel calls. ONNX and
-Core ML files tell their operators only: what a phone's provider or Core ML takes is decided on the phone.
+Core ML files list operators only: the phone's provider, or Core ML, decides what to delegate.
 """
 
 from collections import Counter
@@ -20,7 +20,7 @@ PORTABLE = "docs.pytorch.org/executorch, XNNPACK backend"
 PROVIDERS = "onnxruntime.ai/docs/execution-providers, NNAPI and CoreML"
 ANE = "machinelearning.apple.com/research/neural-engine-transformers"
 BORDERS = 2
-"""Transposes that a file may keep without a word."""
+"""Transposes that a file may keep without a warning."""
 LITERT = Limits(
     (
         Rule(("GATHER", "GATHER_ND"), "not taken by XNNPACK and by most GPU delegates", GPU_OPS),
@@ -45,7 +45,15 @@ EXECUTORCH = Limits((), 6, f"XNNPACK takes at most 6 dimensions [{PORTABLE}]", P
 
 
 def coverage(exporter: Exporter, path: Path) -> Coverage | None:
-    """Operators and delegation of a file that its runtime can load; None for a format without a reader."""
+    """Describe the operators of a file and how many of them the delegate takes.
+
+    Args:
+        exporter: the file's target.
+        path: a file that its runtime can load.
+
+    Returns:
+        Operator counts, partitions and warnings; None for a format without a reader.
+    """
     found = exporter.reading(path)
     if found is None:
         return None
@@ -58,6 +66,7 @@ def coverage(exporter: Exporter, path: Path) -> Coverage | None:
 
 
 def read_litert(path: Path) -> Reading:
+    """Read a LiteRT file's operators, XNNPACK partitions and tensor ranks."""
     with quiet():
         from ai_edge_litert.interpreter import Interpreter
 
@@ -75,7 +84,7 @@ def read_litert(path: Path) -> Reading:
 
 
 def _inside(delegate: dict[str, Any], made_by: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:
-    """Nodes between a partition's outputs and its inputs."""
+    """Return the nodes between a partition's inputs and its outputs."""
     stop, pending = {int(t) for t in delegate["inputs"]}, [int(t) for t in delegate["outputs"]]
     found: dict[int, dict[str, Any]] = {}
     while pending:
@@ -89,6 +98,7 @@ def _inside(delegate: dict[str, Any], made_by: dict[int, dict[str, Any]]) -> lis
 
 
 def read_onnx(path: Path) -> Reading:
+    """Read an ONNX file's operators and tensor ranks."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -98,6 +108,7 @@ def read_onnx(path: Path) -> Reading:
 
 
 def read_coreml(path: Path) -> Reading:
+    """Read the operators and tensor ranks of a Core ML package."""
     with quiet():
         import coremltools as ct
 
@@ -110,6 +121,7 @@ def read_coreml(path: Path) -> Reading:
 
 
 def read_executorch(path: Path) -> Reading:
+    """Read an ExecuTorch program's kernel calls and delegate calls."""
     from executorch.exir._serialize._program import deserialize_pte_binary
 
     plan = deserialize_pte_binary(path.read_bytes()).program.execution_plan[0]
@@ -124,19 +136,19 @@ def read_executorch(path: Path) -> Reading:
 
 
 def _warnings(limits: Limits, found: Reading) -> list[str]:
-    told, ops, outside, ranks = [], found.ops, found.outside, found.ranks
+    warnings, ops, outside, ranks = [], found.ops, found.outside, found.ranks
     if outside:
         listed = ", ".join(f"{count} {name}" for name, count in outside.most_common(4))
-        told.append(f"{outside.total()} operators outside XNNPACK ({listed}) [{limits.delegate}]")
+        warnings.append(f"{outside.total()} operators outside XNNPACK ({listed}) [{limits.delegate}]")
     for rule in limits.rules:
         hits = [f"{ops[name]} {name}" for name in rule.ops if ops[name]]
         if hits:
-            told.append(f"{', '.join(hits)}: {rule.why} [{rule.source}]")
+            warnings.append(f"{', '.join(hits)}: {rule.why} [{rule.source}]")
     if ops["TRANSPOSE"] > BORDERS:
-        told.append(f"{ops['TRANSPOSE']} transposes copy whole tensors [{XNNPACK_OPS}]")
+        warnings.append(f"{ops['TRANSPOSE']} transposes copy whole tensors [{XNNPACK_OPS}]")
     if None in ranks:
-        told.append(f"dynamic shapes: NNAPI and most delegates take static ones only [{PROVIDERS}]")
+        warnings.append(f"dynamic shapes: NNAPI and most delegates take static ones only [{PROVIDERS}]")
     deep = max((rank for rank in ranks if rank is not None), default=0)
     if limits.deepest is not None and deep > limits.deepest:
-        told.append(f"{deep}-D tensors: {limits.too_deep}")
-    return told
+        warnings.append(f"{deep}-D tensors: {limits.too_deep}")
+    return warnings

@@ -1,4 +1,5 @@
-"""What a file's answers are, as its last operator tells: a softmax gives probabilities, a product of weights logits."""
+"""Which output of a file holds the scores, and of which kind they are: a final softmax gives probabilities, a final
+convolution or linear layer logits."""
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
@@ -10,7 +11,7 @@ from mobilezoo_export.feeding import described
 from mobilezoo_export.records import TensorSpec
 
 PASSED_BY = frozenset({"reshape", "squeeze", "flatten", "cast", "identity", "quantize", "dequantize", "expanddims"})
-"""Operators, in any format's spelling, that leave answers what they are."""
+"""Operators, in the spelling of any format, that do not change the kind of a value."""
 KINDS: dict[str, Output] = {
     "softmax": "probabilities",
     "sigmoid": "sigmoid",
@@ -27,7 +28,15 @@ LONGEST_WALK = 64
 
 
 def scores_output(outputs: Sequence[TensorSpec], labels: int = 0) -> int:
-    """Which output holds a score per class; `labels` names, where known, decide between several. Raises ExportError."""
+    """Return the index of the output that holds one score per class.
+
+    Args:
+        outputs: the file's outputs.
+        labels: number of known class names, which decides between several candidates; 0: unknown.
+
+    Raises:
+        ExportError: no output, or more than one, can hold the scores.
+    """
     fitting = [index for index, tensor in enumerate(outputs) if _is_scores(tensor)]
     if len(fitting) > 1 and labels:
         fitting = [index for index in fitting if labels in outputs[index].shape] or fitting
@@ -42,24 +51,32 @@ def scores_output(outputs: Sequence[TensorSpec], labels: int = 0) -> int:
 
 
 def _is_scores(tensor: TensorSpec) -> bool:
-    """Numbers along one axis beside the batch's, whatever others of size 1 there are; files may leave sizes untold."""
+    """Whether a tensor holds numbers along exactly one axis besides the batch and axes of size 1; sizes may be open."""
     inner = tensor.shape if len(tensor.shape) == 1 else tensor.shape[1:]
     shift = len(tensor.shape) - len(inner)
     known = [size for axis, size in enumerate(inner, shift) if axis not in tensor.open_axes]
-    long, untold = sum(size > 1 for size in known), len(known) < len(inner) or not inner
+    long, has_open = sum(size > 1 for size in known), len(known) < len(inner) or not inner
     numbers = tensor.dtype.startswith("float") or tensor.quantization is not None
-    return numbers and (long == 1 or (long == 0 and untold))
+    return numbers and (long == 1 or (long == 0 and has_open))
 
 
 class Operator(NamedTuple):
-    """The operator that gives a value, and the values it takes."""
+    """An operator that computes a value, and its inputs."""
 
     name: str
     inputs: tuple[Any, ...]
 
 
 def ending(path: Path, output: int = 0) -> Output | None:
-    """Of a file's output by its number; None where the graph does not tell, or cannot be read here."""
+    """Derive the kind of an output (logits, probabilities, sigmoid) from the operators that compute it.
+
+    Args:
+        path: an exported file.
+        output: index of the output.
+
+    Returns:
+        The kind; None if the graph does not determine it, or if the format has no reader here.
+    """
     reader = _READERS.get(path.suffix)
     if reader is None:
         return None
@@ -77,7 +94,7 @@ def ending(path: Path, output: int = 0) -> Output | None:
 
 
 _Graph = tuple[list[Any], dict[Any, Operator]]
-"""The outputs' names or numbers, and what gives each value."""
+"""Names or indices of the outputs, and the operator that computes each value."""
 
 
 def _onnx(path: Path) -> _Graph:

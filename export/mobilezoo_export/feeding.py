@@ -1,4 +1,4 @@
-"""What goes into a file's inputs: images in its layout and type, or noise of the right type and range."""
+"""Input values of a file: images in its layout and type, or noise of the right type and range."""
 
 from collections.abc import Sequence
 from typing import Literal
@@ -11,11 +11,20 @@ from mobilezoo_export.records import TensorSpec
 
 CHANNELS = (1, 3, 4)
 USUAL_SIDE = 224
-"""Pixels, where a file takes any size."""
+"""Side in pixels for files that take any size."""
 
 
 def as_input(values: np.ndarray, spec: InputSpec, inputs: Sequence[TensorSpec]) -> np.ndarray:
-    """An NCHW batch as the file's one input wants it. Raises ExportError for files that take more, or no image."""
+    """Convert a batch to the layout and type of a file's only input.
+
+    Args:
+        values: float32 (or uint8 pixels) NCHW batch.
+        spec: layout of the input.
+        inputs: all inputs that the file declares.
+
+    Raises:
+        ExportError: the file takes more than one input, or no image.
+    """
     if len(inputs) != 1 or spec.layout == "none":
         raise ExportError(f"the file takes {described(inputs)}: that is no single image")
     laid_out = values.transpose(0, 2, 3, 1) if spec.layout == "NHWC" else values
@@ -23,15 +32,22 @@ def as_input(values: np.ndarray, spec: InputSpec, inputs: Sequence[TensorSpec]) 
 
 
 def described(tensors: Sequence[TensorSpec]) -> str:
-    """Names, types and shapes in one line."""
+    """Format names, types and shapes as one line."""
     return ", ".join(f"{t.name} ({t.dtype} {'×'.join(map(str, t.shape)) or 'scalar'})" for t in tensors) or "nothing"
 
 
 def noise(tensor: TensorSpec, rng: np.random.Generator) -> np.ndarray:
-    """Values of a tensor's type and range: zeros would let runtimes and processors take short cuts.
+    """Draw values of a tensor's type and range; zeros would let runtimes and processors skip work.
 
-    Floats are normal noise, bytes are uniform over their range; wider integers are 0 or 1, since as an index or a
-    token anything larger may lie outside of a table.
+    Floats are normal noise, bytes are uniform over their range. Wider integers are 0 or 1, since a larger index or
+    token may lie outside a table.
+
+    Args:
+        tensor: shape and type of the values.
+        rng: source of randomness.
+
+    Raises:
+        ExportError: values of the tensor's type cannot be drawn (strings, complex numbers).
     """
     dtype = np.dtype(tensor.dtype)
     if dtype.kind == "f":
@@ -45,19 +61,32 @@ def noise(tensor: TensorSpec, rng: np.random.Generator) -> np.ndarray:
 
 
 def noise_for(inputs: Sequence[TensorSpec], seed: int = 0) -> list[np.ndarray]:
-    """Seeded noise for every input."""
+    """Draw seeded noise for every input.
+
+    Args:
+        inputs: inputs of a file.
+        seed: of the random generator.
+
+    Raises:
+        ExportError: values of an input's type cannot be drawn.
+    """
     rng = np.random.default_rng(seed)
     return [noise(tensor, rng) for tensor in inputs]
 
 
 def dequantized(values: np.ndarray, quantization: Quantization | None) -> np.ndarray:
-    """The numbers that an output stands for, float32."""
+    """Convert an output to float32.
+
+    Args:
+        values: the output as the runtime returns it.
+        quantization: scale and zero point of integer outputs; None: the values are converted as they are.
+    """
     numbers = values.astype(np.float32)
     return numbers if quantization is None else (numbers - quantization.zero_point) * quantization.scale
 
 
 def _as_type(values: np.ndarray, tensor: TensorSpec) -> np.ndarray:
-    """Float values, or pixels, as the tensor's type."""
+    """Cast or quantize values to the tensor's type."""
     dtype, how = np.dtype(tensor.dtype), tensor.quantization
     if dtype == values.dtype or dtype.kind not in "iu":
         return values.astype(dtype)
@@ -66,9 +95,14 @@ def _as_type(values: np.ndarray, tensor: TensorSpec) -> np.ndarray:
 
 
 def image_input(inputs: Sequence[TensorSpec], habit: Literal["NCHW", "NHWC"]) -> InputSpec:
-    """The file's first input, taken for an image where it has the shape of one.
+    """Describe a file's first input; it is an image if it is the only one and has four axes, one of them channels.
 
-    Images have 1, 3 or 4 channels; where both axes could hold them, the format's habit decides.
+    Args:
+        inputs: all inputs that the file declares.
+        habit: the format's usual layout, which decides where both axes could hold 1, 3 or 4 channels.
+
+    Raises:
+        ExportError: the file takes no input.
     """
     if not inputs:
         raise ExportError("the file takes no input")
@@ -76,12 +110,21 @@ def image_input(inputs: Sequence[TensorSpec], habit: Literal["NCHW", "NHWC"]) ->
     if len(tensor.shape) == 4 and len(inputs) == 1:
         first, last = (tensor.shape[axis] in CHANNELS for axis in (1, 3))
         layout = habit if first and last else "NCHW" if first else "NHWC" if last else "none"
-    told = tensor.model_dump(include={"shape", "dtype", "quantization"}) | {"layout": layout}
-    return InputSpec.parse(told | ({"dtype": "uint8"} if tensor.pixels else {}), f"input {tensor.name!r}")
+    fields = tensor.model_dump(include={"shape", "dtype", "quantization"}) | {"layout": layout}
+    return InputSpec.parse(fields | ({"dtype": "uint8"} if tensor.pixels else {}), f"input {tensor.name!r}")
 
 
 def sized(shape: Sequence[object], open_axes: Sequence[int], habit: Literal["NCHW", "NHWC"]) -> tuple[int, ...]:
-    """A declared shape with the usual sizes in its open axes: one image, of USUAL_SIDE pixels, with three channels."""
+    """Fill the open axes of a declared shape with usual sizes: one image of USUAL_SIDE pixels with three channels.
+
+    Args:
+        shape: declared shape; entries of open axes are ignored.
+        open_axes: axes whose size the file leaves open.
+        habit: the format's usual layout, which places the channels.
+
+    Raises:
+        ExportError: an open axis has no usual size.
+    """
     usual = {0: 1}
     if len(shape) == 4:
         usual |= dict.fromkeys((1, 2, 3), USUAL_SIDE) | {1 if habit == "NCHW" else 3: 3}

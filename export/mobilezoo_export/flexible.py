@@ -31,7 +31,7 @@ FLEXIBLE_PASSES = ("open_sizes", "batchnorm", "groupnorm")
 
 
 def bounds(spec: ExportSpec) -> dict[int, range]:
-    """Sizes that the open axes of the NCHW input may take; empty for fixed files."""
+    """Return {axis: sizes} for the open axes of the NCHW input; empty for fixed files."""
     flexible, found = spec.options.flexible, {}
     if flexible in ("batch", "both"):
         found[0] = range(1, max(LARGEST_BATCH, 2 * spec.batch) + 1)
@@ -46,14 +46,17 @@ def bounds(spec: ExportSpec) -> dict[int, range]:
 
 
 def example_of(spec: ExportSpec) -> torch.Tensor:
-    """Zeros to trace with. Open axes have sizes unlike one, each other and most widths of layers: tracing takes a size
-    of one for a constant, and ExecuTorch equal ones for the same (a batch of 16 where a map had 16 rows)."""
+    """Return zeros to trace with, in the NCHW shape of the spec.
+
+    Open axes have sizes unlike one, each other and most layer widths: tracing takes a size of one for a constant, and
+    ExecuTorch takes equal sizes for the same axis (a batch of 16 where a map had 16 rows).
+    """
     limits, places = bounds(spec), {0: -4, 2: -1, 3: -2}
     return torch.zeros([limits[axis][places[axis]] if axis in limits else size for axis, size in enumerate(spec.shape)])
 
 
 def dynamic_shapes(spec: ExportSpec) -> Any:
-    """The open axes as `torch.export` wants them; None for fixed files."""
+    """Return the open axes in the form of `torch.export`'s `dynamic_shapes`; None for fixed files."""
     axes = {}
     for axis, sizes in bounds(spec).items():
         steps = torch.export.Dim(f"steps_{axis}", min=sizes[0] // sizes.step, max=sizes[-1] // sizes.step)
@@ -62,7 +65,15 @@ def dynamic_shapes(spec: ExportSpec) -> Any:
 
 
 def program_of(model: nn.Module, spec: ExportSpec) -> "ExportedProgram":
-    """The network as an exported program, with the axes of the spec left open. Raises ExportError."""
+    """Trace a network with the open axes of the spec.
+
+    Args:
+        model: network in eval mode that takes `spec.shape`.
+        spec: input size and `flexible` option.
+
+    Raises:
+        ExportError: the network does not work at all sizes of the open axes.
+    """
     shapes = dynamic_shapes(spec)
     try:
         return torch.export.export(model, (example_of(spec),), dynamic_shapes=shapes)
@@ -79,7 +90,15 @@ def program_of(model: nn.Module, spec: ExportSpec) -> "ExportedProgram":
 
 
 def flexible_graph(model: nn.Module, spec: ExportSpec) -> GraphModule:
-    """The network as a flat functional graph whose sizes are computed. Raises ExportError."""
+    """Trace a network to a flat functional graph that computes its sizes.
+
+    Args:
+        model: network in eval mode that takes `spec.shape`.
+        spec: input size and `flexible` option.
+
+    Raises:
+        ExportError: the network does not work at all sizes of the open axes.
+    """
     graph = program_of(model, spec).run_decompositions({}).module(check_guards=False)
     assert isinstance(graph, GraphModule)
     # They compare inputs with the nodes' sizes, which graph passes overwrite by those of one example.
@@ -88,7 +107,7 @@ def flexible_graph(model: nn.Module, spec: ExportSpec) -> GraphModule:
 
 
 def other_specs(spec: ExportSpec) -> list[ExportSpec]:
-    """The same file at sizes besides its own, the extreme ones of each axis among them."""
+    """Return specs of the same file at other sizes, among them the extremes of each open axis; none for fixed files."""
     limits = bounds(spec)
     if not limits:
         return []
@@ -100,7 +119,17 @@ def other_specs(spec: ExportSpec) -> list[ExportSpec]:
 
 
 def check_other_sizes(model: nn.Module, spec: ExportSpec, exporter: Exporter, runner: Runner) -> None:
-    """A flexible file at sizes that it was not traced with, against `model`. Raises ExportError."""
+    """Compare a flexible file with the network at sizes that it was not traced with.
+
+    Args:
+        model: the prepared network, the reference.
+        spec: input, precision and options of the file.
+        exporter: the file's target.
+        runner: the loaded file; its `input` is changed.
+
+    Raises:
+        ExportError: the file does not run at another size, or is out of tolerance there.
+    """
     for other in other_specs(spec):
         images = sample_images(other, 4 * other.batch)
         runner.input = exporter.input_spec(other)
@@ -122,7 +151,16 @@ def check_other_sizes(model: nn.Module, spec: ExportSpec, exporter: Exporter, ru
 
 
 def check_graph(model: nn.Module, graph: nn.Module, spec: ExportSpec) -> None:
-    """The traced graph against the network itself, at sizes that it was not traced with. Raises ExportError."""
+    """Compare a traced graph with its network at sizes that it was not traced with.
+
+    Args:
+        model: the network, the reference.
+        graph: the graph traced from it.
+        spec: input size and `flexible` option; nothing is compared for fixed files.
+
+    Raises:
+        ExportError: the graph is out of tolerance at another size.
+    """
     for other in other_specs(spec):
         images = sample_images(other, other.batch)
         expected = run_in_batches(model, images, other)
@@ -135,7 +173,16 @@ def check_graph(model: nn.Module, graph: nn.Module, spec: ExportSpec) -> None:
 
 @torch.no_grad()
 def run_in_batches(model: nn.Module, images: np.ndarray, spec: ExportSpec) -> np.ndarray:
-    """What a prepared network gives for normalized images."""
+    """Run a prepared network in batches of `spec.batch`.
+
+    Args:
+        model: a prepared network.
+        images: normalized float32 NCHW images; converted to pixels for networks with the option `image`.
+        spec: batch size, preprocessing and options.
+
+    Returns:
+        Outputs (images, classes).
+    """
     if spec.options.image:
         images = to_pixels(images, spec.preprocessing).astype(np.float32)
     return torch.cat([model(piece) for piece in torch.from_numpy(images).split(spec.batch)]).numpy()

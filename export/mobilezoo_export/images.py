@@ -5,12 +5,21 @@ import numpy as np
 from mobilezoo_export.records import ExportSpec
 
 LUMA = (0.299, 0.587, 0.114)
-"""Grey of red, green and blue (ITU-R 601)."""
+"""Weights of red, green and blue in grey (ITU-R BT.601)."""
 SAMPLE_NAME = "crops of scikit-learn's sample photographs"
 
 
 def sample_images(spec: ExportSpec, count: int = 64, seed: int = 0) -> np.ndarray:
-    """`count` preprocessed float32 images, shape (count, in_chans, height, width); the same for the same seed."""
+    """Crop and preprocess sample photographs.
+
+    Args:
+        spec: channels, resolution and preprocessing.
+        count: number of images.
+        seed: of the crops; equal seeds give equal images.
+
+    Returns:
+        Float32 images (count, in_chans, height, width).
+    """
     from PIL import Image
     from sklearn.datasets import load_sample_images
 
@@ -27,9 +36,17 @@ def sample_images(spec: ExportSpec, count: int = 64, seed: int = 0) -> np.ndarra
 
 
 def normalize(images_nhwc: np.ndarray, spec: ExportSpec) -> np.ndarray:
-    """RGB images in 0..255, NHWC → float32 NCHW as the model expects; 2 or more than 4 channels are copies of grey."""
+    """Preprocess RGB images; 2 or more than 4 channels are copies of grey, the fourth channel of 4 is opaque alpha.
+
+    Args:
+        images_nhwc: RGB values 0..255, NHWC, already at the model's resolution.
+        spec: channels and preprocessing.
+
+    Returns:
+        Float32 NCHW images as the model expects.
+    """
     scaled, prep = images_nhwc / 255.0, spec.preprocessing.for_channels(spec.in_chans)
-    if spec.in_chans == 4:  # opaque
+    if spec.in_chans == 4:
         scaled = np.concatenate([scaled, np.ones_like(scaled[..., :1])], axis=-1)
     elif spec.in_chans != 3:
         scaled = np.repeat(scaled @ np.array(LUMA)[:, None], spec.in_chans, axis=-1)

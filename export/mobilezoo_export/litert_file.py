@@ -1,4 +1,4 @@
-"""Edits of converted LiteRT files: names of input and output, and the metadata entry."""
+"""Edit converted LiteRT files: names of input and output, and the metadata entry."""
 
 from pathlib import Path
 from typing import Any
@@ -12,7 +12,12 @@ NAME_FIELD, DATA_FIELD = 10, 4
 
 
 def name_and_note(path: Path, text: str) -> None:
-    """Name input and output, and append the text as a metadata entry of the flatbuffer."""
+    """Name a file's input and output, and append a metadata entry to the flatbuffer, in place.
+
+    Args:
+        path: a LiteRT file with one input and one output.
+        text: content of the metadata entry.
+    """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
@@ -29,7 +34,7 @@ def name_and_note(path: Path, text: str) -> None:
 
 
 def _name_ends(model: Any) -> None:
-    """Tensors and signatures of a file with one input and one output; the converter numbers them."""
+    """Name the input and output of the main graph and of its signatures; the converter numbers them."""
     graph = model.subgraphs[0]
     graph.tensors[graph.inputs[0]].name, graph.tensors[graph.outputs[0]].name = INPUT, OUTPUT
     for signature in model.signatureDefs or ():
@@ -37,9 +42,10 @@ def _name_ends(model: Any) -> None:
 
 
 def keep_output_name(path: Path) -> None:
-    """Give a quantized file's output its name back, which the quantizer leaves to the int8 tensor before it.
+    """Restore the name of a quantized file's output, which the quantizer moves to the int8 tensor before it.
 
-    In place: the file's other buffers stay where they are. The longer name is cut, and the int8 tensor renamed.
+    Edits in place, since the file's other buffers must keep their offsets: the longer name is cut, and the int8 tensor
+    renamed.
     """
     from ai_edge_litert import schema_py_generated as schema
 
@@ -58,7 +64,7 @@ def keep_output_name(path: Path) -> None:
 
 
 def _rename(data: bytearray, tensor: Any, name: str) -> None:
-    """Overwrite a tensor's name, a flatbuffer string (length, bytes, zero), by one that is no longer."""
+    """Overwrite a tensor's name, a flatbuffer string (length, bytes, zero), with one that is not longer."""
     at = tensor._tab.Pos + tensor._tab.Offset(NAME_FIELD)
     at += int.from_bytes(data[at : at + 4], "little")
     length, new = int.from_bytes(data[at : at + 4], "little"), name.encode()
@@ -68,7 +74,7 @@ def _rename(data: bytearray, tensor: Any, name: str) -> None:
 
 
 def borders_of(path: Path) -> Borders:
-    """Scales and zero points of a LiteRT file's first input and output."""
+    """Read scales and zero points of a LiteRT file's first input and output."""
     from ai_edge_litert import schema_py_generated as schema
 
     graph = schema.Model.GetRootAs(path.read_bytes(), 0).Subgraphs(0)
@@ -80,14 +86,16 @@ def _quantization(schema: Any, tensor: Any) -> Quantization | None:
     how = tensor.Quantization()
     if tensor.Type() not in names or how is None or how.ScaleLength() != 1:
         return None
-    told = {"dtype": names[tensor.Type()], "scale": float(how.Scale(0)), "zero_point": int(how.ZeroPoint(0))}
-    return Quantization.parse(told, "file")
+    fields = {"dtype": names[tensor.Type()], "scale": float(how.Scale(0)), "zero_point": int(how.ZeroPoint(0))}
+    return Quantization.parse(fields, "file")
 
 
 def rewrite_metadata(path: Path, text: str) -> None:
-    """Replace the metadata of a finished file in place; its buffers stay where they are.
+    """Replace the metadata of a finished file in place; all buffers keep their offsets.
 
-    Room that is left over is filled with spaces, which JSON allows.
+    Args:
+        path: a LiteRT file with a metadata entry.
+        text: JSON, at most as many bytes as the entry has; the rest is filled with spaces.
     """
     data = bytearray(path.read_bytes())
     start, end = _span(data)
@@ -98,14 +106,14 @@ def rewrite_metadata(path: Path, text: str) -> None:
 
 
 def read_metadata_text(path: Path) -> str:
-    """Text of the metadata entry; empty for a file without one."""
+    """Return the text of the metadata entry; empty for a file without one."""
     data = path.read_bytes()
     start, end = _span(data)
     return data[start:end].decode()
 
 
 def _span(data: bytes | bytearray) -> tuple[int, int]:
-    """Span of the metadata, inside the flatbuffer or behind it; empty for a file without it."""
+    """Return the byte span of the metadata, inside the flatbuffer or behind it; (0, 0) for a file without it."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(data, 0)

@@ -26,6 +26,9 @@ def build_metadata(spec: ExportSpec, layout: str, borders: Borders = FLOAT_BORDE
         spec: what was exported.
         layout: memory layout of the input, NCHW or NHWC.
         borders: scales and zero points of integer inputs and outputs.
+
+    Returns:
+        A JSON object; docs/export.md describes its keys.
     """
     prep = spec.preprocessing.for_channels(spec.in_chans)
     colors = COLORS.get(spec.in_chans, f"{spec.in_chans} channels")
@@ -42,7 +45,7 @@ def build_metadata(spec: ExportSpec, layout: str, borders: Borders = FLOAT_BORDE
 
 
 def _quantized_input(how: Quantization, prep: Preprocessing) -> dict[str, Any]:
-    """Formulas from normalized values, and directly from pixels 0..255, to the integers of the input."""
+    """Build the formulas from normalized values, and directly from pixels 0..255, to the integers of the input."""
     limits = np.iinfo(how.dtype)
     clipped = f"clipped to {limits.min}..{limits.max}"
     channels = list(zip(prep.mean, prep.std, strict=True))
@@ -80,14 +83,22 @@ def _float_metadata(spec: ExportSpec, layout: str, prep: Preprocessing, colors: 
 
 
 def metadata_text(spec: ExportSpec, layout: str, borders: Borders = FLOAT_BORDERS) -> str:
-    """Metadata as JSON with sorted keys, so that equal specs give equal bytes."""
+    """Format `build_metadata` as JSON with sorted keys, so that equal specs give equal bytes.
+
+    Args:
+        spec: what was exported.
+        layout: memory layout of the input, NCHW or NHWC.
+        borders: scales and zero points of integer inputs and outputs.
+    """
     return json.dumps(build_metadata(spec, layout, borders), ensure_ascii=False, sort_keys=True)
 
 
 def read_metadata(path: Path) -> dict[str, Any]:
     """Read the metadata that `export` wrote into a file; an empty dict for a file without it.
 
-    Raises ExportError for an unknown suffix, ConfigError for damaged JSON.
+    Raises:
+        ExportError: the suffix is unknown.
+        ConfigError: the JSON is damaged.
     """
     text = exporter_of(path).read_metadata_text(path)
     return mapping(parse_json(text, path.name), path.name) if text else {}

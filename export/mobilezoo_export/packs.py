@@ -1,6 +1,7 @@
-"""Readers of the metadata in a file: TFLite packs, ONNX properties, Core ML descriptions, and our own entry.
+"""Read the metadata embedded in a file: TFLite metadata packs, ONNX properties, Core ML descriptions, our own entry.
 
-Only what is stated is taken; nothing is guessed. Layout of the packs: tensorflow/tflite-support, metadata_schema.fbs.
+Only what is declared is returned; nothing is guessed. Layout of the packs: tensorflow/tflite-support,
+metadata_schema.fbs.
 """
 
 import ast
@@ -12,11 +13,11 @@ from typing import Any
 from mobilezoo.artifacts import Preprocessing
 from mobilezoo.errors import ExportError
 from mobilezoo_export.metadata import read_metadata
-from mobilezoo_export.records import Told
+from mobilezoo_export.records import FileMetadata
 from mobilezoo_export.registry import exporter_of
 
 LARGEST_LIST = 4_000_000
-"""Bytes of a label file."""
+"""Most bytes of a label file."""
 PACK = b"TFLITE_METADATA"
 NORMALIZATION = 1
 """`ProcessUnitOptions` of the schema."""
@@ -27,17 +28,21 @@ RANGES = {"NominalRange_0_255": (0.0, 1 / 255), "Normalized_0_1": (0.0, 1.0), "N
 LABEL_KEYS = ("labels", "names", "classes", "class_names", "id2label")
 
 
-def told_by(path: Path) -> Told:
-    """Read preprocessing, labels and output of a file. Raises ExportError for what is not supported here."""
+def read_file_metadata(path: Path) -> FileMetadata:
+    """Read the preprocessing, labels and kind of output that a file declares, in our own entry or in its format's.
+
+    Raises:
+        ExportError: the suffix is unknown, the metadata is damaged, or the input is not supported (BGR images).
+    """
     metadata = read_metadata(path)
-    return _from_metadata(metadata) if metadata else exporter_of(path).told_by(path)
+    return _from_metadata(metadata) if metadata else exporter_of(path).read_file_metadata(path)
 
 
-def _from_metadata(metadata: dict[str, Any]) -> Told:
-    """A file of ours that has lost its record."""
-    told, fields = metadata.get("input", {}), Preprocessing.model_fields
-    prep = Preprocessing.parse({name: value for name, value in told.items() if name in fields}, "the metadata inside")
-    return Told(prep, tuple(metadata.get("labels", ())), metadata.get("output"))
+def _from_metadata(metadata: dict[str, Any]) -> FileMetadata:
+    """Convert our own entry, for a file that has lost its record."""
+    given, fields = metadata.get("input", {}), Preprocessing.model_fields
+    prep = Preprocessing.parse({name: value for name, value in given.items() if name in fields}, "the metadata inside")
+    return FileMetadata(prep, tuple(metadata.get("labels", ())), metadata.get("output"))
 
 
 # ---- TFLite ---------------------------------------------------------------------------------------------------------
@@ -87,17 +92,18 @@ class _Table:
         return start, count
 
 
-def from_litert(path: Path) -> Told:
+def from_litert(path: Path) -> FileMetadata:
+    """Read the TFLite metadata pack of a file; empty for a file without one. Raises ExportError for a damaged pack."""
     pack = _pack_of(path)
     if pack is None:
-        return Told()
+        return FileMetadata()
     try:
         root = _Table(pack, int.from_bytes(pack[:4], "little"))
         graph = next(iter(root.tables(3)), None)
         if graph is None:
-            return Told()
+            return FileMetadata()
         inputs, outputs = graph.tables(2), graph.tables(3)
-        return Told(_normalization(inputs), _listed(path, outputs))
+        return FileMetadata(_normalization(inputs), _listed(path, outputs))
     except (ValueError, IndexError, TypeError, OSError, zipfile.BadZipFile, RuntimeError) as error:
         raise ExportError(f"{path.name!r}: its TFLite metadata is damaged ({error})") from error
 
@@ -113,7 +119,7 @@ def _pack_of(path: Path) -> bytes | None:
 
 
 def _normalization(inputs: list[_Table]) -> Preprocessing | None:
-    """(pixel - mean) / std with pixels in 0..255, as the schema defines it."""
+    """Read mean and std; the schema defines (pixel - mean) / std on pixels 0..255, ours are on 0..1."""
     if len(inputs) != 1:
         return None
     for unit in inputs[0].tables(4):
@@ -127,7 +133,7 @@ def _normalization(inputs: list[_Table]) -> Preprocessing | None:
 
 
 def _listed(path: Path, outputs: list[_Table]) -> tuple[str, ...]:
-    """Labels of the first output, from the zip archive that is appended to the file."""
+    """Read the labels of the first output from the zip archive that is appended to the file."""
     files = [file for tensor in outputs[:1] for file in tensor.tables(6)]
     named = [file.text(0) for file in files if file.byte(2) in (AXIS_LABELS, VALUE_LABELS) and not file.text(3)]
     if not named or not zipfile.is_zipfile(path):
@@ -146,19 +152,21 @@ def _listed(path: Path, outputs: list[_Table]) -> tuple[str, ...]:
 # ---- ONNX, Core ML --------------------------------------------------------------------------------------------------
 
 
-def from_onnx(path: Path) -> Told:
+def from_onnx(path: Path) -> FileMetadata:
+    """Read an ONNX file's image and label properties. Raises ExportError for pixels in another order than RGB."""
     import onnx
 
-    told = {p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props}
-    order = told.get("Image.BitmapPixelFormat", "Rgb8")
+    properties = {p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props}
+    order = properties.get("Image.BitmapPixelFormat", "Rgb8")
     if order not in ("Rgb8", "Gray8"):
         raise ExportError(f"{path.name!r} takes pixels in the order {order}: only RGB and grey are given here")
-    scaling = RANGES.get(told.get("Image.NominalPixelRange", ""))
+    scaling = RANGES.get(properties.get("Image.NominalPixelRange", ""))
     prep = Preprocessing(mean=(scaling[0],) * 3, std=(scaling[1],) * 3) if scaling else None
-    return Told(prep, _labels_in(told))
+    return FileMetadata(prep, _labels_in(properties))
 
 
-def from_coreml(path: Path) -> Told:
+def from_coreml(path: Path) -> FileMetadata:
+    """Read the image input and the labels of a Core ML package. Raises ExportError for BGR images."""
     import coremltools as ct
 
     spec = ct.utils.load_spec(str(path))
@@ -169,11 +177,11 @@ def from_coreml(path: Path) -> Told:
     # What an image's scale and bias were is inside the program: pixels go in as they are.
     prep = Preprocessing(mean=(0.0,) * 3, std=(1 / 255,) * 3) if pixels else None
     labels = _labels_in(dict(described.metadata.userDefined)) or _classifier_names(spec)
-    return Told(prep, labels, "probabilities" if described.predictedProbabilitiesName else None)
+    return FileMetadata(prep, labels, "probabilities" if described.predictedProbabilitiesName else None)
 
 
 def _classifier_names(spec: Any) -> tuple[str, ...]:
-    """The names in a classifier's last operation."""
+    """Read the class names in a classifier's last operation."""
     for function in spec.mlProgram.functions.values():
         block = function.block_specializations[function.opset]
         values = {out.name: op for op in block.operations for out in op.outputs if op.type == "const"}
@@ -188,16 +196,16 @@ def _classifier_names(spec: Any) -> tuple[str, ...]:
 
 
 def _strings(value: Any) -> tuple[str, ...]:
-    """A list of an ML Program, or a tensor of strings, as names."""
+    """Convert a list of an ML Program, or a tensor of strings or integers, to names."""
     inside = value.immediateValue
     if inside.HasField("list"):
         return tuple(name for item in inside.list.values for name in _strings(item))
     return tuple(map(str, (*inside.tensor.strings.values, *inside.tensor.longInts.values)))
 
 
-def _labels_in(told: dict[str, str]) -> tuple[str, ...]:
-    """Names under a usual key: JSON, Python's notation, or with commas or line ends between them."""
-    text = next((told[key] for key in LABEL_KEYS if told.get(key)), "")
+def _labels_in(properties: dict[str, str]) -> tuple[str, ...]:
+    """Parse the names under a usual key: JSON, Python literals, or text separated by commas or line ends."""
+    text = next((properties[key] for key in LABEL_KEYS if properties.get(key)), "")
     if not text or len(text) > LARGEST_LIST:
         return ()
     found: Any = None

@@ -1,4 +1,4 @@
-"""How far a file's logits are from PyTorch's."""
+"""Measure how far a file's logits are from PyTorch's."""
 
 import math
 import sys
@@ -13,7 +13,7 @@ UNLIMITED = sys.float_info.max
 
 
 def measure_parity(reference: np.ndarray, logits: np.ndarray, *, precision: str, inputs: str, ran_in: str) -> Parity:
-    """Compare a file's logits with PyTorch's. NaN or another shape gives an infinite difference.
+    """Compare a file's logits with PyTorch's; NaN or another shape counts as the largest possible difference.
 
     Args:
         reference: PyTorch's logits [images, classes].
@@ -41,7 +41,7 @@ def measure_parity(reference: np.ndarray, logits: np.ndarray, *, precision: str,
 
 
 def _snr_db(reference: np.ndarray, error: np.ndarray) -> float:
-    """10 log10 of signal power over error power; the mean logit carries no information and is left out."""
+    """Return 10 log10 of signal power over error power; the mean logit carries no information and is left out."""
     with np.errstate(over="ignore"):
         noise = float((error**2).mean())
     signal = float(reference.var())

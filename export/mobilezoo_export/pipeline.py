@@ -1,4 +1,4 @@
-"""`export_model`: everything that is the same for every target, done once.
+"""`export_model`: the steps that all targets share.
 
 copy → eval → fuse → trace → graph passes → for each target and precision: convert to a temporary name, run the file in
 its own runtime, compare with PyTorch, and only then give it its name and record.
@@ -98,7 +98,7 @@ def export_model(
 
 
 class _Work:
-    """The common work, done when the first target needs it."""
+    """Work that all targets share: tracing and PyTorch's logits, computed when the first target needs them."""
 
     def __init__(
         self,
@@ -119,7 +119,7 @@ class _Work:
         self._weights = sha256_of(Path(spec.checkpoint)) if spec.checkpoint else "random"
 
     def recipe(self, spec: ExportSpec) -> str:
-        """SHA-256 of what decides a file: the weights, the options, and which images it is calibrated and judged on."""
+        """Return the SHA-256 over everything that determines a file: weights, spec, and the name of the images."""
         chosen = spec.model_dump(mode="json", exclude={"checkpoint"})
         text = json.dumps({"weights": self._weights, "images": self.source, "spec": chosen}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
@@ -148,7 +148,17 @@ class _Work:
 
 
 def torch_logits(network: nn.Module, images: np.ndarray, batch: int = 16, softmax: bool = False) -> np.ndarray:
-    """What PyTorch computes, in float32 on the CPU: the reference of every parity figure."""
+    """Run a network in PyTorch, in float32 on the CPU: the reference of every parity figure.
+
+    Args:
+        network: takes float32 NCHW images, returns logits (N, classes); not changed.
+        images: preprocessed float32 NCHW images.
+        batch: images per forward pass.
+        softmax: return probabilities instead of logits.
+
+    Returns:
+        Float32 scores (images, classes).
+    """
     model = eval_copy(network)
     with torch.no_grad():
         pieces = [model(torch.from_numpy(images[i : i + batch])).numpy() for i in range(0, len(images), batch)]
@@ -184,14 +194,14 @@ def _export_one(work: _Work, spec: ExportSpec, target: str, path: Path) -> Expor
         outcome, _parity = found[0]
     except MobilezooError as error:
         return result("failed", reason=str(error))
-    told = outcome.coverage.warnings if outcome.coverage else ()
-    found_in_file = [f"{target} {spec.precision}: {text}" for text in told]
+    coverage_warnings = outcome.coverage.warnings if outcome.coverage else ()
+    found_in_file = [f"{target} {spec.precision}: {text}" for text in coverage_warnings]
     warnings = (*_zero_warning(prepared.zero_gammas), *outcome.warnings, *found_in_file)
     return result("exported", path=str(path), artifact=artifact, warnings=warnings)
 
 
 def _judged(work: _Work, spec: ExportSpec, outcome: Outcome, logits: np.ndarray | None, target: str) -> Parity | None:
-    """Parity of the file that was just run. Raises ExportError when it is out of tolerance."""
+    """Return the parity of the file that was just run. Raises ExportError if it is out of tolerance."""
     if logits is None:
         return None
     parity = measure_parity(
@@ -233,9 +243,9 @@ def _record(
 
 
 def _kept(work: _Work, spec: ExportSpec, target: str, path: Path) -> ExportResult | None:
-    """The file at hand where it is just what would be made; a file that is not ours is refused, never replaced.
+    """Return a result for an existing file: kept if it has the same recipe, refused if it has no valid record.
 
-    None where there is none, or one of other weights, options or images, which is made again.
+    None if there is no file, or one of other weights, options or images, which is made again.
     """
     finish(path)
     if not path.exists():

@@ -21,13 +21,29 @@ def pixel_scale(preprocessing: Preprocessing, channels: int) -> tuple[np.ndarray
 
 
 def to_pixels(batch: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Convert normalized float32 NCHW values to uint8 pixels, rounded and clipped to 0..255."""
+    """Convert normalized values to pixels, rounded and clipped to 0..255.
+
+    Args:
+        batch: normalized float32 NCHW values.
+        preprocessing: mean and standard deviation per channel, of pixels in 0..1.
+
+    Returns:
+        uint8 NCHW pixels.
+    """
     scale, shift = pixel_scale(preprocessing, batch.shape[1])
     pixels: np.ndarray = np.clip(np.rint((batch - shift) / scale), 0, 255).astype(np.uint8)
     return pixels
 
 
 def to_normalized(pixels: np.ndarray, preprocessing: Preprocessing) -> np.ndarray:
-    """Convert uint8 NCHW pixels to the float32 values that the network expects."""
+    """Convert pixels to the values that the network expects.
+
+    Args:
+        pixels: uint8 NCHW pixels 0..255.
+        preprocessing: mean and standard deviation per channel, of pixels in 0..1.
+
+    Returns:
+        Normalized float32 NCHW values.
+    """
     scale, shift = pixel_scale(preprocessing, pixels.shape[1])
     return np.asarray(pixels * scale + shift, dtype=np.float32)

@@ -1,4 +1,4 @@
-"""From a network as trained to the graph that every exporter takes: copied, in eval mode, fused, traced, rewritten."""
+"""Prepare a trained network for the exporters: copy, eval mode, fusing, tracing, graph passes."""
 
 import copy
 import dataclasses
@@ -19,11 +19,19 @@ class Prepared:
     graph: GraphModule
     zero_gammas: tuple[str, ...]
     changed: dict[str, int]
-    """How many places each graph pass changed."""
+    """Graph pass → number of places it changed."""
 
 
 def prepare(network: nn.Module, spec: ExportSpec) -> Prepared:
-    """Copy, fuse, trace and rewrite; the caller's network is left as it was. Raises ExportError."""
+    """Copy, fuse, trace and rewrite a network; the given one is not changed.
+
+    Args:
+        network: takes float32 NCHW images, returns logits (N, classes).
+        spec: input size and options of the file.
+
+    Raises:
+        ExportError: the network cannot be traced, or not at all sizes of a flexible file.
+    """
     from mobilezoo.models.randomize import zero_gammas
     from mobilezoo_export.passes import COMMON, run_passes
     from mobilezoo_export.passes.graph import trace

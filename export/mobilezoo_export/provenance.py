@@ -1,4 +1,4 @@
-"""Converters trace a graph anew dozens of times; torch.fx notes where each node came from every time."""
+"""Speed up converters that retrace a graph dozens of times: torch.fx records the origin of each node every time."""
 
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -7,9 +7,9 @@ from typing import Any
 
 @contextmanager
 def shared_provenance() -> Iterator[None]:
-    """Share the notes instead of copying each one's whole history: a quarter of ExecuTorch's lowering is that copy.
+    """Share node origins instead of deep-copying each one's history, a quarter of the time of ExecuTorch's lowering.
 
-    `torch.fx.traceback.NodeSource` is never changed once made (torch 2.14), so sharing tells the same.
+    `torch.fx.traceback.NodeSource` is never changed once made (torch 2.14), so sharing is equivalent.
     """
     from torch.fx.traceback import NodeSource
 

@@ -1,4 +1,4 @@
-"""Converters talk: C++ logs, progress bars, version warnings. Keep them, show them only when something fails."""
+"""Hide the output of converters (C++ logs, progress bars, version warnings) unless something fails."""
 
 import contextlib
 import logging
@@ -11,9 +11,9 @@ from collections.abc import Iterator
 
 @contextlib.contextmanager
 def quiet(enabled: bool = True) -> Iterator[None]:
-    """Send file descriptors 1 and 2 to a scratch file for the block's duration.
+    """Redirect file descriptors 1 and 2 to a scratch file for the block's duration.
 
-    An exception passes through; the last lines of what was hidden are attached to it as a note.
+    An exception passes through; the end of the hidden output (4000 bytes) is attached to it as a note.
     """
     if not enabled:
         yield

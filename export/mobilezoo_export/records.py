@@ -1,4 +1,4 @@
-"""Records that go into an exporter and a runner, and that come out of them."""
+"""Records that exporters and runners take and return."""
 
 from collections import Counter
 from collections.abc import Sequence
@@ -51,10 +51,10 @@ class ExportOptions(Record):
 
 
 class ExportSpec(Record):
-    """One file to be made: which model, at which input, in which precision."""
+    """One file to be made: model, input, precision and options."""
 
     model: str
-    """Name that becomes the file's name."""
+    """Name of the model, from which the file is named."""
     resolution: tuple[int, int]
     """(height, width) in pixels."""
     preprocessing: Preprocessing
@@ -65,14 +65,14 @@ class ExportSpec(Record):
     """Segments of an int8 file that stay float, see `quantize.mixed`."""
     labels: tuple[str, ...] = ()
     checkpoint: str | None = None
-    """Where the weights came from, for the record."""
+    """Path of the checkpoint with the weights, for the record."""
     checkpoint_key: str | None = None
-    """Where in that file they are, if it had to be said."""
+    """Key of the weights in that file, if one was given."""
     options: ExportOptions = ExportOptions()
 
     @property
     def dtype(self) -> Literal["float32", "uint8"]:
-        """Type of the values that are fed."""
+        """Type of the input values before quantization."""
         return "uint8" if self.options.image else "float32"
 
     @property
@@ -82,26 +82,27 @@ class ExportSpec(Record):
 
 
 class MixedPrecision(Record):
-    """What a search kept in float, and why."""
+    """Result of a search for a mixed int8 file."""
 
     float_segments: tuple[int, ...]
     top1_float: float
     top1_int8: float
-    """With everything in int8."""
+    """Top-1 with everything in int8."""
     top1: float
-    """Of the file that was kept."""
+    """Top-1 of the file that was kept."""
     gains_db: dict[int, float]
-    """By how much each segment, left in float alone, raises the signal-to-error ratio; empty where none had to be."""
+    """Segment → by how much it raises the signal-to-error ratio when it alone stays float; empty if none had to."""
     tried: int
-    """Files made."""
+    """Number of files made."""
 
     @property
     def drop(self) -> float:
+        """Loss of top-1 against the float file, in percentage points."""
         return self.top1_float - self.top1
 
 
 class ExportResult(Record):
-    """How one target and precision ended."""
+    """Outcome of one target and precision."""
 
     target: str
     precision: str
@@ -112,56 +113,57 @@ class ExportResult(Record):
     reason: str = ""
     warnings: tuple[str, ...] = ()
     mixed: MixedPrecision | None = None
-    """What a search for a mixed file found."""
+    """Result of the search for a mixed file, where there was one."""
     seconds: float = 0.0
 
     @property
     def ok(self) -> bool:
+        """Whether there is a file."""
         return self.status in ("exported", "kept")
 
 
 class TensorSpec(Record):
-    """An input or output as the file itself declares it."""
+    """An input or output as the file declares it."""
 
     name: str
     shape: tuple[int, ...]
-    """Sizes that are left open stand at their usual value."""
+    """Shape; open sizes have their usual value."""
     dtype: str
-    """NumPy's name."""
+    """Type, by NumPy's name."""
     quantization: Quantization | None = None
     open_axes: tuple[int, ...] = ()
     """Axes whose size the file leaves open."""
     pixels: bool = False
-    """The format itself says that this is an image of pixels 0..255 (Core ML)."""
+    """Whether the format declares an image of pixels 0..255 (Core ML)."""
 
 
 class Borders(NamedTuple):
-    """How a file's integers stand for numbers, where it takes or gives some."""
+    """Quantization of a file's integer input and output."""
 
     input: Quantization | None = None
     output: Quantization | None = None
 
 
 class Runtime(NamedTuple):
-    """What times a target's files on this machine."""
+    """The runtime that times a target's files on this machine."""
 
     title: str
     delegate: str
-    """What the runner must report having used."""
+    """Delegate that the runner must report."""
     modules: tuple[str, ...]
-    """Imported before a file is loaded, so that its loading time is not Python's; the first must be installed."""
+    """Imported before a file is loaded, so that load times exclude Python imports; the first must be installed."""
     package: str
-    """Distribution whose version results are filed under."""
+    """Distribution whose version latency results record."""
     extra: str
 
 
-class Told(NamedTuple):
-    """What a file without a record of ours says of itself."""
+class FileMetadata(NamedTuple):
+    """Preprocessing, labels and kind of output that a file itself declares."""
 
     preprocessing: Preprocessing | None = None
     labels: tuple[str, ...] = ()
     output: Output | None = None
-    """None: see `endings`."""
+    """None where the file does not declare it; `endings` derives it from the graph."""
 
 
 class Reading(NamedTuple):
@@ -169,15 +171,15 @@ class Reading(NamedTuple):
 
     ops: Counter[str]
     partitions: int | None = None
-    """Parts that the delegate takes; None where the runtime does not tell."""
+    """Parts that the delegate takes; None where the runtime does not report them."""
     outside: Counter[str] | None = None
     """Operators outside of the partitions."""
     ranks: Sequence[int | None] = ()
-    """Of all tensors; None where a size is dynamic."""
+    """Ranks of all tensors; None for a tensor with a dynamic size."""
 
 
 class Rule(NamedTuple):
-    """Operators that phones' accelerators are known to refuse or to be slow at."""
+    """Operators that accelerators of phones are known to refuse, or to run slowly."""
 
     ops: tuple[str, ...]
     why: str
@@ -185,27 +187,27 @@ class Rule(NamedTuple):
 
 
 class Limits(NamedTuple):
-    """What is known of a format's delegates."""
+    """Known limits of a format's delegates."""
 
     rules: tuple[Rule, ...] = ()
     deepest: int | None = None
-    """Largest rank of a tensor that they take."""
+    """Largest rank of a tensor that the delegates take."""
     too_deep: str = ""
     delegate: str = ""
-    """Source of what the delegate takes."""
+    """Source of the list of operators that the delegate takes."""
 
 
 class OperatorTime(NamedTuple):
     """Median time of one operator."""
 
     name: str
-    """The node's name, or its number in the file."""
+    """The node's name, or its index in the file."""
     type: str
     shape: str
-    """Of its first output, `1×16×16×8`."""
+    """Shape of its first output, `1×16×16×8`."""
     ms: float
     share: float
-    """Of the sum over all operators, 0..1."""
+    """Share of the sum over all operators, 0..1."""
 
 
 class OperatorProfile(NamedTuple):
@@ -213,10 +215,10 @@ class OperatorProfile(NamedTuple):
 
     runtime: str
     whole_ms: float
-    """The network as one, measured in the same process."""
+    """Median time of the whole network, measured in the same process."""
     operators: list[OperatorTime]
     how: str
-    """How single operators were timed."""
+    """Method by which single operators were timed."""
     left_out: tuple[str, ...] = ()
     """Operators that cannot run alone, each with the reason."""
     unproven: str | None = None
@@ -224,4 +226,5 @@ class OperatorProfile(NamedTuple):
 
     @property
     def sum_ms(self) -> float:
+        """Sum over all operators, in ms."""
         return sum(op.ms for op in self.operators)

@@ -1,4 +1,4 @@
-"""Targets by name. Classes are named as text, so that listing them imports no toolchain."""
+"""Registry of export targets. Classes are named as text, so that listing them imports no toolchain."""
 
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -35,25 +35,27 @@ TARGETS: "Registry[type[Exporter]]" = Registry(
 
 
 def list_targets() -> list[str]:
-    """Names of all export targets, in the order they are run."""
+    """Return the names of all export targets, in the order they are run."""
     return TARGETS.names()
 
 
 def load_exporter(target: str) -> "Exporter":
-    """The exporter of a target, by name or place.
+    """Return the exporter of a target, by name or `package.module:Class`; toolchains are not imported yet.
 
-    Raises UnknownNameError or ConfigError; toolchains are imported when it works, not here.
+    Raises:
+        UnknownNameError: no target has this name.
+        ConfigError: the place does not name a subclass of Exporter.
     """
     return TARGETS.load(target)()
 
 
 def file_suffixes() -> tuple[str, ...]:
-    """Suffixes of the files that targets write."""
+    """Return the suffixes of the files that targets write."""
     return tuple(dict.fromkeys(cls.suffix for cls in TARGETS.load_all().values()))
 
 
 def is_exported(name: str | Path) -> bool:
-    """Whether a name is an exported file's rather than a network's or a checkpoint's."""
+    """Whether a name is that of an exported file rather than of a network or a checkpoint."""
     return Path(name).suffix in file_suffixes() or _recorded_target(Path(name).expanduser())
 
 
@@ -63,7 +65,15 @@ def _recorded_target(path: Path) -> bool:
 
 
 def exporter_of(path: Path, record: Artifact | None = None) -> "Exporter":
-    """The target of an exported file: the one its record names, else the first with its suffix. Raises ExportError."""
+    """Return the target of an exported file: the one that its record names, else the first with its suffix.
+
+    Args:
+        path: an exported file.
+        record: its record, if it has one.
+
+    Raises:
+        ExportError: no target writes files with this suffix.
+    """
     if record is not None:
         return load_exporter(record.target)
     for cls in TARGETS.load_all().values():
@@ -73,22 +83,38 @@ def exporter_of(path: Path, record: Artifact | None = None) -> "Exporter":
 
 
 def load_runner(artifact: str | Path, threads: int = 1) -> "Runner":
-    """An exported file in its own runtime; the record beside it is read where there is one.
+    """Load an exported file, and the record beside it if there is one, in its own runtime.
 
-    Raises ExportError for an unknown suffix or a damaged file, MissingToolError without the runtime.
+    Args:
+        artifact: path of the file.
+        threads: threads that the runtime may use.
+
+    Raises:
+        ExportError: the suffix is unknown, or the file is damaged.
+        MissingToolError: the runtime is not installed.
     """
     return start_runner(*with_record(artifact), threads)
 
 
 def with_record(artifact: str | Path) -> "tuple[Path, Artifact | None]":
-    """A file that a runtime takes, and the record beside it, checked. Raises MobilezooError."""
+    """Return the path of an existing file and the record beside it, if any. Raises MobilezooError for a damaged one."""
     finish(Path(artifact).expanduser())
     path = existing_path(artifact, "artifact")
     return path, load_record_of(Artifact, path) if has_record(path) else None
 
 
 def start_runner(path: Path, record: Artifact | None, threads: int = 1) -> "Runner":
-    """The runtime's own loading, and nothing else: this is what `load_ms` times. Raises like `load_runner`."""
+    """Load a file in its runtime and nothing else: the part that `load_ms` times.
+
+    Args:
+        path: an exported file.
+        record: its record, if it has one.
+        threads: threads that the runtime may use.
+
+    Raises:
+        ExportError: the suffix is unknown, or the file is damaged.
+        MissingToolError: the runtime is not installed.
+    """
     runner = exporter_of(path, record).open(path, threads, record)
     if record is not None:
         set_input(runner, record)
@@ -96,7 +122,12 @@ def start_runner(path: Path, record: Artifact | None, threads: int = 1) -> "Runn
 
 
 def set_input(runner: "Runner", artifact: Artifact) -> None:
-    """Feed and read a runner as a record says: raw pixels where it takes bytes that stand for no other numbers."""
+    """Set a runner's input and output as a record describes them; uint8 inputs without quantization take pixels.
+
+    Args:
+        runner: a loaded file, changed in place.
+        artifact: the file's record.
+    """
     pixels = artifact.input.dtype == "uint8" and artifact.input.quantization is None
     runner.input, runner.pixels = artifact.input, artifact.preprocessing if pixels else None
     runner.output_index = artifact.output_index

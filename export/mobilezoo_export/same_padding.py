@@ -1,4 +1,4 @@
-"""timm's "same" padding (TensorFlow's), settled for all resolutions of a flexible file.
+"""Constant padding instead of timm's "same" padding (TensorFlow's), for all resolutions of a flexible file.
 
 Its amount depends on the size of each layer's input, and `torch.export` does not finish on chains of such formulas
 (MnasNet: minutes without an end). In steps of 32 pixels the amounts are mostly the same for every resolution.
@@ -19,7 +19,15 @@ Padding = tuple[int, int, int, int]
 
 
 def settle_padding(model: nn.Module, spec: ExportSpec) -> None:
-    """Let layers that compute their padding hold it instead, in place. Raises ExportError where it differs."""
+    """Replace layers that compute their padding by layers with constant padding, in place.
+
+    Args:
+        model: network in eval mode.
+        spec: input size and `flexible` option; nothing changes unless resolutions are open.
+
+    Raises:
+        ExportError: a layer's padding depends on the resolution.
+    """
     from timm.layers import Conv2dSame
 
     layers = {name: layer for name, layer in model.named_modules() if type(layer) is Conv2dSame}
@@ -36,7 +44,7 @@ def settle_padding(model: nn.Module, spec: ExportSpec) -> None:
 
 
 def _paddings(model: nn.Module, spec: ExportSpec, layers: dict[str, Any]) -> dict[str, set[Padding]]:
-    """What each layer asks for, over all rows and columns."""
+    """Return the paddings that each layer computes over all resolutions."""
     from torch._subclasses.fake_tensor import FakeTensorMode
 
     found: dict[str, set[Padding]] = {name: set() for name in layers}
@@ -65,7 +73,7 @@ def _note(found: set[Padding]) -> Callable[[Any, tuple[Tensor, ...]], None]:
 
 
 def _unpadded(layer: Any) -> nn.Conv2d:
-    """The same convolution without padding of its own."""
+    """Return the same convolution without padding; it shares the weights."""
     shape = layer.in_channels, layer.out_channels, layer.kernel_size, layer.stride, 0, layer.dilation, layer.groups
     plain = nn.Conv2d(*shape, bias=layer.bias is not None)
     plain.weight, plain.bias = layer.weight, layer.bias

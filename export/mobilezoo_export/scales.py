@@ -1,4 +1,4 @@
-"""The scales of bytes at the ends of ONNX files, which the format keeps in the operators beside them."""
+"""Quantization of the integer inputs and outputs of ONNX files, which the format keeps in adjacent operators."""
 
 from pathlib import Path
 from typing import Any
@@ -10,7 +10,7 @@ BYTES = ("int8", "uint8")
 
 
 def end_scales(path: Path) -> dict[str, Quantization]:
-    """Input or output name → how its bytes stand for numbers. Raises ExportError where more than one scale does."""
+    """Return {input or output name: quantization}. Raises ExportError for a scale that is not one number."""
     import onnx
 
     graph = onnx.load(path, load_external_data=False).graph
@@ -38,5 +38,5 @@ def _quantization(path: Path, name: str, dtype: str, scale: Any, zero_point: Any
     scales, zero_points = (read(scale) if scale else None), (read(zero_point).ravel() if zero_point else [0])
     if scales is None or scales.size != 1 or len(zero_points) != 1:
         raise ExportError(f"{path.name!r}: {name!r} has no scale that is one number")
-    told = {"dtype": dtype, "scale": float(scales.item()), "zero_point": int(zero_points[0])}
-    return Quantization.parse(told, "file")
+    fields = {"dtype": dtype, "scale": float(scales.item()), "zero_point": int(zero_points[0])}
+    return Quantization.parse(fields, "file")

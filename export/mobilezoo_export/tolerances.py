@@ -1,4 +1,4 @@
-"""How far a file may be from PyTorch, per precision, and the verdict.
+"""Accepted differences between a file and PyTorch, per precision.
 
 fp32 files compute the same sums in another order: the difference is rounding, and grows with depth. Reduced precision
 is judged by what it is for: `relative` catches a single wrong class score, `snr_db` an error spread over all of them.
@@ -34,12 +34,17 @@ TOLERANCES = {
 
 
 def tolerance_for(precision: str) -> Tolerance:
-    """The limits of a precision; unknown ones are a programming error."""
+    """Return the limits of a precision; an unknown one is a programming error (KeyError)."""
     return TOLERANCES[precision]
 
 
 def verdict(parity: Parity, precision: str) -> str | None:
-    """Why these figures are not good enough, or None."""
+    """Return why a file is out of tolerance, or None if it is within.
+
+    Args:
+        parity: measured differences.
+        precision: precision of the file, which sets the limits.
+    """
     limit = tolerance_for(precision)
     if not parity.relative <= limit.relative:
         return f"differs from PyTorch by {parity.relative:.3g} of the logits' deviation (limit {limit.relative:g})"

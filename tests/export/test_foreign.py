@@ -14,7 +14,7 @@ from mobilezoo.artifacts import Quantization, record_path
 from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo_export import ExportResult, FileApart, load_runner, open_artifact
 from mobilezoo_export.feeding import image_input, noise_for
-from mobilezoo_export.packs import told_by
+from mobilezoo_export.packs import read_file_metadata
 from mobilezoo_export.records import TensorSpec
 from mobilezoo_export.registry import start_runner
 
@@ -135,7 +135,7 @@ def test_onnx_properties_tell_labels_and_pixel_range(text, labels, tmp_path):
     assert record.preprocessing.mean == (0.5, 0.5, 0.5)
     assert "preprocessing" not in record.undeclared
     with pytest.raises(ExportError, match="order Bgr8"):
-        told_by(onnx_file(tmp_path / "bgr.onnx", [1, 3, 8, 8], Image__BitmapPixelFormat="Bgr8"))
+        read_file_metadata(onnx_file(tmp_path / "bgr.onnx", [1, 3, 8, 8], Image__BitmapPixelFormat="Bgr8"))
 
 
 @pytest.fixture(scope="module")

@@ -8,6 +8,7 @@ import pytest
 
 ROOT = Path(__file__).resolve().parents[2]
 PACKAGES: tuple[str, ...] = (
+    "export/mobilezoo_export",
     "latency/mobilezoo_latency",
     "mobilezoo/layers",
     "mobilezoo/report",

@@ -1,4 +1,4 @@
-"""Program check: what a saved Core ML ML Program computes, found out without a Mac.
+"""Program check: compute a saved Core ML ML Program without a Mac.
 
 The package is read through coremltools' own loader and each operation is computed in PyTorch, by the definitions in
 coremltools' MIL operation reference. It proves the program, not Apple's execution of it: figures from here are called

@@ -163,7 +163,7 @@ def dequantize(a: Arguments) -> torch.Tensor:
 
 
 def _grid(a: Arguments) -> tuple[torch.Tensor, torch.Tensor]:
-    """Scale and zero point, shaped to broadcast along the quantized axis."""
+    """Return scale and zero point, shaped to broadcast along the quantized axis."""
     rank, axis = a.tensor("input").dim(), a.integer("axis", 0)
 
     def spread(value: torch.Tensor) -> torch.Tensor:

@@ -9,7 +9,18 @@ from mobilezoo_export.mil.arguments import Arguments, operation
 
 
 def padding(a: Arguments, kernel: list[int], strides: list[int], dilations: list[int], sizes: list[int]) -> list[int]:
-    """Explicit padding [low, high, low, high, ...], first spatial axis first."""
+    """Compute explicit padding from an operation's `pad_type`.
+
+    Args:
+        a: arguments of the operation.
+        kernel: kernel size per spatial axis.
+        strides: stride per spatial axis.
+        dilations: dilation per spatial axis.
+        sizes: input size per spatial axis.
+
+    Returns:
+        [low, high, low, high, ...], first spatial axis first.
+    """
     kind = a.text("pad_type", "valid")
     if kind == "valid":
         return [0] * (2 * len(kernel))
@@ -25,7 +36,7 @@ def padding(a: Arguments, kernel: list[int], strides: list[int], dilations: list
 
 
 def torch_order(pads: list[int]) -> list[int]:
-    """MIL lists the first axis first, `F.pad` the last."""
+    """Reorder padding from MIL's order (first axis first) to that of `F.pad` (last axis first)."""
     pairs = [pads[i : i + 2] for i in range(0, len(pads), 2)]
     return [value for pair in reversed(pairs) for value in pair]
 
@@ -55,7 +66,7 @@ def conv_transpose(a: Arguments) -> torch.Tensor:
 
 
 def _pool_window(a: Arguments) -> tuple[torch.Tensor, list[int], list[int], list[int], list[int]]:
-    """Input, kernel, strides, padding, and what ceil mode adds at each end."""
+    """Return input, kernel, strides, padding, and the extra padding of ceil mode at each end."""
     x, kernel = a.tensor(), a.integers("kernel_sizes")
     strides = a.integers("strides", [1] * len(kernel))
     pads = padding(a, kernel, strides, [1] * len(kernel), list(x.shape[2:]))
@@ -111,8 +122,8 @@ def instance_norm(a: Arguments) -> torch.Tensor:
 def layer_norm(a: Arguments) -> torch.Tensor:
     x = a.tensor()
     axes = [axis % x.dim() for axis in a.integers("axes", list(range(x.dim())))]
-    centerd = x - x.mean(axes, keepdim=True)
-    y = centerd * torch.rsqrt(centerd.square().mean(axes, keepdim=True) + a.number("epsilon", 1e-5))
+    centered = x - x.mean(axes, keepdim=True)
+    y = centered * torch.rsqrt(centered.square().mean(axes, keepdim=True) + a.number("epsilon", 1e-5))
     shape = [x.shape[i] if i in axes else 1 for i in range(x.dim())]
     gamma, beta = a.maybe_tensor("gamma"), a.maybe_tensor("beta")
     y = y if gamma is None else y * gamma.reshape(shape)
@@ -151,7 +162,7 @@ def attention(a: Arguments) -> torch.Tensor:
 
 @operation("upsample_nearest_neighbor")
 def upsample_nearest(a: Arguments) -> torch.Tensor:
-    """Whole factors only: MIL does not define which pixel a fractional position shows."""
+    """Integer factors only: MIL does not define which pixel a fractional position takes."""
     factors = a.number("scale_factor_height", 1), a.number("scale_factor_width", 1)
     if any(abs(factor - round(factor)) > 1e-4 for factor in factors):
         raise NotImplementedError(f"{a.name}: nearest upsampling by {factors} is not defined by Core ML")

@@ -15,7 +15,7 @@ Observer = Callable[[Any, str, torch.Tensor], None]
 """Called with (operation, output name, value) as each value is computed."""
 
 CLASSIFY = "classify"
-"""Gives probabilities their classes' names, and computes nothing."""
+"""Operation that attaches class names to probabilities and computes nothing."""
 
 for _module in ("elementwise", "layers", "shapes"):
     importlib.import_module(f"mobilezoo_export.mil.{_module}")
@@ -29,7 +29,15 @@ class Program:
     """
 
     def __init__(self, model: Any, *, half_storage: bool = True) -> None:
-        """`model` is a coremltools MLModel. Raises ExportError naming operations that are not known here."""
+        """Read the main function of a program.
+
+        Args:
+            model: a coremltools MLModel that holds an ML Program.
+            half_storage: round float16 values to half precision after each operation.
+
+        Raises:
+            ExportError: the model is no ML Program, or has operations that are not implemented here.
+        """
         from coremltools.converters.mil.frontend.milproto.load import load
         from coremltools.converters.mil.mil import types
 
@@ -39,7 +47,7 @@ class Program:
         functions = load(spec, spec.specificationVersion, model.weights_dir).functions
         self.function = functions["main"]
         self.input_shape = usual_shape(spec.description.input[0].type)
-        """Sizes that are open stand at their usual value."""
+        """Shape of the input; open sizes have their usual value."""
         self._half = types.fp16 if half_storage else None
         self._constants: dict[Any, Any] = {}
         self._sizes: dict[Any, int] = {}
@@ -48,20 +56,27 @@ class Program:
             raise ExportError(f"program check does not know the operation {', '.join(unknown)}")
 
     def operations(self) -> Iterator[Any]:
-        """Operations that compute, in order; constants are values, not operations."""
+        """Yield the operations that compute, in order; constants and `classify` are left out."""
         for item in self.function.operations:
             if item.op_type not in ("const", CLASSIFY) and not item.op_type.startswith("constexpr_"):
                 yield item
 
     @property
     def input_name(self) -> str:
+        """Name of the first input."""
         return next(iter(self.function.inputs))
 
     def run(self, image: np.ndarray, observe: Observer | None = None, output: int = 0) -> np.ndarray:
-        """One of the program's outputs, or a classifier's probabilities, for one input.
+        """Compute one output, or a classifier's probabilities.
 
-        It has `input_shape`, or other sizes where the program leaves them open. Raises ExportError where a value has
-        another shape than declared.
+        Args:
+            image: input of `input_shape`, or of other sizes where the program leaves them open.
+            observe: called with (operation, name, value) as each value is computed; operation is None for the input.
+            output: index of the output.
+
+        Raises:
+            ExportError: a value has another shape than declared.
+            NotImplementedError: an operation has a mode that Core ML does not define.
         """
         variable = self.function.inputs[self.input_name]
         values: dict[Any, Any] = {variable: self._stored(variable, torch.from_numpy(np.ascontiguousarray(image)))}
@@ -94,7 +109,7 @@ class Program:
                 observe(item, variable.name, values[variable])
 
     def _check_shape(self, variable: Any, tensor: torch.Tensor) -> None:
-        """Sizes are numbers or terms of symbols: the same term is the same number wherever it stands."""
+        """Compare a shape with the declared one; sizes are numbers or symbolic terms, equal terms have equal sizes."""
         declared = tuple(variable.shape)
         known = [
             self._sizes.setdefault(size, actual) if hasattr(size, "free_symbols") else int(size)
@@ -122,7 +137,7 @@ class Program:
 
 
 def usual_shape(kind: Any) -> tuple[int, ...]:
-    """The input's shape in a package's description; images are grey or RGB."""
+    """Return the input's shape in a package's description, NCHW; images are grey or RGB."""
     if kind.WhichOneof("Type") == "imageType":
         grey = kind.imageType.colorSpace in (kind.imageType.GRAYSCALE, kind.imageType.GRAYSCALE_FLOAT16)
         return 1, 1 if grey else 3, int(kind.imageType.height), int(kind.imageType.width)
@@ -130,7 +145,15 @@ def usual_shape(kind: Any) -> tuple[int, ...]:
 
 
 def load_program(path: Path, *, half_storage: bool = True) -> Program:
-    """The ML Program in an `.mlpackage`. Raises ExportError for a damaged package."""
+    """Read the ML Program of an `.mlpackage`.
+
+    Args:
+        path: the package.
+        half_storage: round float16 values to half precision after each operation.
+
+    Raises:
+        ExportError: the package is damaged, or has operations that are not implemented here.
+    """
     import coremltools as ct
 
     try:

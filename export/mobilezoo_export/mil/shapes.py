@@ -107,7 +107,7 @@ def slice_by_index(a: Arguments) -> torch.Tensor:
             index.append(begin[i])
         else:
             index.append(slice(None if masks[0][i] else begin[i], None if masks[1][i] else end[i], strides[i]))
-    # NumPy knows negative steps, torch does not.
+    # NumPy takes negative steps, torch does not.
     return torch.from_numpy(x.numpy()[tuple(index)].copy())
 
 

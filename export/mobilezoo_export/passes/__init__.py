@@ -1,8 +1,8 @@
 """Rewrites of a traced network that keep what it computes and change how it is written.
 
-Each pass is a module with one function `run(graph_module) -> int` (how many places it changed). They work on the
-functional ATen graph that `trace` returns, with shapes in `node.meta["val"]`, and know nothing of any model: a user's
-own network profits as much as the zoo's. Every pass is tested alone for equal outputs.
+Each pass is a module with one function `run(graph_module) -> int` (the number of places it changed). They work on the
+functional ATen graph that `trace` returns, with shapes in `node.meta["val"]`, and are independent of the model: they
+apply to any traced network. Every pass is tested alone for equal outputs.
 """
 
 from collections.abc import Callable, Sequence
@@ -50,7 +50,16 @@ COMMON = ("canonical", "noop", "constants", "batchnorm", "nearest", "expand")
 
 
 def run_passes(model: GraphModule, example: torch.Tensor, names: Sequence[str] = COMMON) -> dict[str, int]:
-    """Apply passes by name, in place; returns how many places each changed."""
+    """Apply passes in place.
+
+    Args:
+        model: traced graph.
+        example: (N, C, H, W) input that sets the shapes in `node.meta["val"]`.
+        names: names of passes, or `package.module:function`, in order.
+
+    Returns:
+        Pass → number of places it changed.
+    """
     changed = {}
     for name in names:
         refresh(model, example)

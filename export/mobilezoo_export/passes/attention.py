@@ -6,6 +6,7 @@ from mobilezoo_export.passes.graph import argument, aten, calls, replace, shape_
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.scaled_dot_product_attention.default):
         query, key, value = node.args[:3]

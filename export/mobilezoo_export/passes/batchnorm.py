@@ -12,6 +12,7 @@ FOLDABLE = (aten.conv2d.default, aten.conv1d.default, aten.linear.default)
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, BATCH_NORM):
         factors = _scale_and_shift(model, node)

@@ -10,6 +10,7 @@ VIEWS = (aten.view.default, aten._unsafe_view.default, aten._reshape_alias.defau
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, *VIEWS):
         # A view needs matching strides, which later passes are free to change.

@@ -14,6 +14,7 @@ Piece = tuple[Node, list[int]]
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.cat.default):
         pieces: list[Piece] = [(piece, list(shape_of(piece))) for piece in node.args[0]]  # type: ignore[union-attr, arg-type, misc]
@@ -27,7 +28,16 @@ def run(model: GraphModule) -> int:
 
 
 def joined(model: GraphModule, pieces: list[Piece], axis: int) -> Node:
-    """The concatenation along `axis`, inserted where the graph stands."""
+    """Insert a concatenation of any number of tensors, as a tree of narrow ones, at the graph's insertion point.
+
+    Args:
+        model: traced graph.
+        pieces: tensors and their shapes, which differ along `axis` only.
+        axis: axis to concatenate along, not negative.
+
+    Returns:
+        The node of the result.
+    """
     shape = list(pieces[0][1])
     shape[axis] = sum(size[axis] for _, size in pieces)
     if len(pieces) > WIDEST and axis == len(shape) - 1:  # the folding needs an axis behind
@@ -40,7 +50,7 @@ def joined(model: GraphModule, pieces: list[Piece], axis: int) -> Node:
 
 
 def _joined(model: GraphModule, group: list[Piece], axis: int) -> Piece:
-    """The group as one tensor, concatenated along the axis after `axis`."""
+    """Concatenate a group along the axis after `axis`."""
     if len(group) == 1:
         return group[0]
     flat = [_reshaped(model, piece, _folded(piece[1], axis)) for piece in group]
@@ -51,7 +61,7 @@ def _joined(model: GraphModule, group: list[Piece], axis: int) -> Piece:
 
 
 def _folded(shape: list[int], axis: int) -> list[int]:
-    """One along `axis`, its size multiplied into the next."""
+    """Return the shape with `axis` merged into the next one."""
     return [*shape[:axis], 1, shape[axis] * shape[axis + 1], *shape[axis + 2 :]]
 
 

@@ -19,6 +19,7 @@ HELD = 1 << 26
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     values: dict[Node, torch.Tensor] = {}
     for node in model.graph.nodes:
         value = constant(model, node) if node.op == "get_attr" else _computed(node, values)

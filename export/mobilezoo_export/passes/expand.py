@@ -15,6 +15,7 @@ BROADCASTING = {
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.expand.default):
         source = node.args[0]

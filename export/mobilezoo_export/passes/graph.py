@@ -1,4 +1,4 @@
-"""Small helpers that every pass uses: tracing, shapes, constants."""
+"""Helpers of the graph passes: tracing, shapes, constants."""
 
 from collections.abc import Iterator
 from typing import Any
@@ -13,9 +13,14 @@ aten = torch.ops.aten
 
 
 def trace(model: nn.Module, example: torch.Tensor) -> GraphModule:
-    """The network as a flat functional ATen graph with high-level operators kept (conv2d, linear, group_norm, ...).
+    """Trace a network to a flat functional ATen graph with high-level operators (conv2d, linear, group_norm, ...).
 
-    Raises ExportError when the network cannot be traced (data-dependent control flow, unsupported Python).
+    Args:
+        model: network in eval mode.
+        example: (N, C, H, W) input; its sizes are constants of the graph.
+
+    Raises:
+        ExportError: the network cannot be traced (data-dependent control flow, unsupported Python).
     """
     try:
         with torch.no_grad():
@@ -32,7 +37,12 @@ def trace(model: nn.Module, example: torch.Tensor) -> GraphModule:
 
 
 def refresh(model: GraphModule, example: torch.Tensor) -> None:
-    """Recompute `node.meta["val"]` (fake tensors) of every node."""
+    """Recompute `node.meta["val"]` (fake tensors) of every node.
+
+    Args:
+        model: traced graph.
+        example: (N, C, H, W) input that sets the shapes.
+    """
     from torch._subclasses.fake_tensor import FakeTensorMode
     from torch.fx.passes.fake_tensor_prop import FakeTensorProp
 
@@ -42,19 +52,29 @@ def refresh(model: GraphModule, example: torch.Tensor) -> None:
 
 
 def calls(model: GraphModule, *targets: Any) -> Iterator[Node]:
-    """Nodes that call one of the operators, in graph order; safe against edits while iterating."""
+    """Yield the nodes that call one of the operators, in graph order; the graph may be edited meanwhile.
+
+    Args:
+        model: traced graph.
+        targets: ATen operators.
+    """
     for node in list(model.graph.nodes):
         if node.op == "call_function" and node.target in targets:
             yield node
 
 
 def shape_of(node: Node) -> tuple[int, ...]:
-    """Shape of a node's tensor."""
+    """Return the shape of a node's tensor."""
     return tuple(int(size) for size in node.meta["val"].shape)
 
 
 def constant(model: GraphModule, node: Any) -> torch.Tensor | None:
-    """The tensor behind a get_attr node, or None for anything computed."""
+    """Return the tensor of a get_attr node, or None for any other value.
+
+    Args:
+        model: traced graph.
+        node: an argument of a node.
+    """
     if not isinstance(node, Node) or node.op != "get_attr":
         return None
     value: Any = model
@@ -64,7 +84,16 @@ def constant(model: GraphModule, node: Any) -> torch.Tensor | None:
 
 
 def add_constant(model: GraphModule, value: torch.Tensor, name: str) -> Node:
-    """Register a new constant under a free name; returns its get_attr node, at the current insertion point."""
+    """Register a constant and insert its get_attr node at the current insertion point.
+
+    Args:
+        model: traced graph.
+        value: the constant.
+        name: base of its name; a number is appended.
+
+    Returns:
+        The get_attr node.
+    """
     base, count = f"_{name}".replace(".", "_"), 0
     while hasattr(model, f"{base}_{count}"):
         count += 1
@@ -75,14 +104,26 @@ def add_constant(model: GraphModule, value: torch.Tensor, name: str) -> Node:
 
 
 def argument(node: Node, index: int, name: str, default: Any = None) -> Any:
-    """An argument given by position or by name."""
+    """Return an argument of a call, given by position or by keyword.
+
+    Args:
+        node: a call.
+        index: position of the argument.
+        name: keyword of the argument.
+        default: returned if the argument is absent.
+    """
     if len(node.args) > index:
         return node.args[index]
     return node.kwargs.get(name, default)
 
 
 def replace(node: Node, new: Node) -> None:
-    """Let every user of `node` take `new`, and drop `node`."""
+    """Replace a node in all its uses and erase it.
+
+    Args:
+        node: the node to erase.
+        new: the node that takes its place; it inherits the shape if it has none.
+    """
     new.meta.setdefault("val", node.meta.get("val"))
     node.replace_all_uses_with(new)
     node.graph.erase_node(node)

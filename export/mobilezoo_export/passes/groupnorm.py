@@ -13,6 +13,7 @@ from mobilezoo_export.passes.graph import add_constant, argument, aten, calls, c
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.group_norm.default):
         source = node.args[0]
@@ -41,20 +42,28 @@ def _written_out(model: GraphModule, node: Node, source: Node, channels: int) ->
 def normalized(
     model: GraphModule, node: Node, source: Node, mean: Callable[[Node], Node], affine: Sequence[int]
 ) -> Node:
-    """`source` centerd and scaled by a given mean, with weight, bias and epsilon of a group or layer norm `node`.
+    """Insert a normalization of `source`, written out with a given mean, at the graph's insertion point.
 
-    `affine` is the shape in which weight and bias broadcast.
+    Args:
+        model: traced graph.
+        node: group or layer norm whose weight, bias and epsilon are used.
+        source: tensor to normalize.
+        mean: inserts the mean of a node and returns its node.
+        affine: shape in which weight and bias broadcast.
+
+    Returns:
+        The node of the result.
     """
     call = model.graph.call_function
-    centerd = call(aten.sub.Tensor, (source, mean(source)))
-    variance = mean(call(aten.mul.Tensor, (centerd, centerd)))
+    centered = call(aten.sub.Tensor, (source, mean(source)))
+    variance = mean(call(aten.mul.Tensor, (centered, centered)))
     epsilon = argument(node, 4, "eps", 1e-5)
     inverse = call(aten.rsqrt.default, (call(aten.add.Tensor, (variance, epsilon)),))
     weight, bias = (constant(model, argument(node, i, name)) for i, name in ((2, "weight"), (3, "bias")))
     if weight is not None:
         factor = add_constant(model, weight.reshape(*affine), "norm_weight")
         inverse = call(aten.mul.Tensor, (inverse, factor))
-    new = call(aten.mul.Tensor, (centerd, inverse))
+    new = call(aten.mul.Tensor, (centered, inverse))
     if bias is not None:
         new = call(aten.add.Tensor, (new, add_constant(model, bias.reshape(*affine), "norm_bias")))
     return new

@@ -10,6 +10,7 @@ from mobilezoo_export.passes.graph import aten, calls, replace
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.hardsigmoid.default):
         call = model.graph.call_function

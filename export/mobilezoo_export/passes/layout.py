@@ -1,10 +1,10 @@
-"""Channels-last throughout: permutations are carried along on paper instead of being executed.
+"""Channels-last throughout: permutations are tracked as axis orders instead of being executed.
 
-LiteRT computes images as NHWC. Its converter puts a TRANSPOSE wherever an operator it does not know in that layout (a
-reshape to tokens, a reduction, a split, a matrix product) meets a convolution. Here every value is a stored tensor plus
-the order of its axes; `permute` changes that order only, most operators map their axes through it, reshapes keep it
-where the merged or split axes lie together, and matrix products choose between X·Y and (Yᵀ·Xᵀ)ᵀ. A real permute is
-left only where none of this works, and at each convolution, where it meets the converter's own and both vanish.
+LiteRT computes images as NHWC. Its converter puts a TRANSPOSE wherever an operator that it does not support in that
+layout (a reshape to tokens, a reduction, a split, a matrix product) meets a convolution. Here every value is a stored
+tensor plus the order of its axes; `permute` changes that order only, most operators map their axes through it, reshapes
+keep it where the merged or split axes lie together, and matrix products choose between X·Y and (Yᵀ·Xᵀ)ᵀ. A real
+permute is left only where none of this works, and at each convolution, where it cancels against the converter's own.
 """
 
 import operator
@@ -39,7 +39,7 @@ class Value(NamedTuple):
 
 
 def run(model: GraphModule) -> int:
-    """Rewrites the whole graph; returns the number of permutes it took out (negative if it had to add)."""
+    """Rewrite the whole graph, in place; returns the number of permutes removed (negative if it had to add some)."""
     before = _permutes(model.graph)
     _Rewriter(model).rewrite()
     return before - _permutes(model.graph)

@@ -1,4 +1,4 @@
-"""What the layout pass knows of operators, and how axis orders go through reshapes, reductions and padding."""
+"""Operator groups of the layout pass, and the mapping of axis orders through reshapes, reductions and padding."""
 
 from collections.abc import Sequence
 
@@ -38,7 +38,7 @@ UNARY = (
     aten.sub.Scalar,
     aten.tanh.default,
 )
-"""Element by element: any axis order will do."""
+"""Elementwise operators with one tensor: any axis order works."""
 
 BINARY = (
     aten.add.Tensor,
@@ -60,35 +60,59 @@ IMAGE = (
     aten.upsample_bilinear2d.vec,
     aten.upsample_nearest2d.vec,
 )
-"""Operators that the converter computes as NHWC itself."""
+"""Operators that the converter computes in NHWC."""
 
 REDUCTIONS = (aten.mean.dim, aten.sum.dim_IntList, aten.amax.default, aten.amin.default, aten.var.correction)
 
 
 def is_free(shape: Sequence[int], have: Order, want: Order) -> bool:
-    """Whether one order turns into another by moving axes of size one only: then a reshape does it."""
+    """Whether two orders differ in the place of size-one axes only, so that a reshape converts one to the other.
+
+    Args:
+        shape: sizes of the logical axes.
+        have: order of the stored tensor.
+        want: order to convert to.
+    """
     return [axis for axis in have if shape[axis] != 1] == [axis for axis in want if shape[axis] != 1]
 
 
 def reduced_order(order: Order, gone: Sequence[int]) -> Order:
-    """The order of what is left when logical axes `gone` disappear."""
+    """Return the order of the remaining axes, renumbered, after a reduction.
+
+    Args:
+        order: order of the stored tensor.
+        gone: logical axes that the reduction removes.
+    """
     left = [axis for axis in order if axis not in gone]
     ranks = {axis: rank for rank, axis in enumerate(sorted(left))}
     return tuple(ranks[axis] for axis in left)
 
 
 def padding_in_order(pads: Sequence[int], order: Order) -> list[int]:
-    """`constant_pad_nd` amounts (last axis first) for a tensor whose axes lie in `order`."""
+    """Reorder the amounts of `constant_pad_nd` for a stored tensor.
+
+    Args:
+        pads: [low, high] per logical axis, last axis first; leading axes may be left out.
+        order: order of the stored tensor.
+
+    Returns:
+        [low, high] per stored axis, last axis first.
+    """
     rank = len(order)
     by_axis = {rank - 1 - i // 2: list(pads[i : i + 2]) for i in range(0, len(pads), 2)}
     return [amount for axis in reversed(order) for amount in by_axis.get(axis, [0, 0])]
 
 
 def reshaped_order(before: Sequence[int], after: Sequence[int], order: Order) -> Order | None:
-    """The order a reshape leaves when it is done on the stored tensor, or None where that would mix elements up.
+    """Return the axis order after a reshape of the stored tensor, or None if that would reorder elements.
 
-    A reshape merges and splits runs of neighboring axes. It works on the stored tensor when the axes of each run lie
-    together there, in the same sequence; axes of size one are never in the way.
+    A reshape merges and splits runs of neighboring axes. It works on the stored tensor when the axes of each run are
+    adjacent there, in the same sequence; axes of size one never interfere.
+
+    Args:
+        before: logical shape of the input.
+        after: logical shape of the output.
+        order: order of the stored input.
     """
     groups = _runs(tuple(before), tuple(after))
     if groups is None:
@@ -109,7 +133,7 @@ def reshaped_order(before: Sequence[int], after: Sequence[int], order: Order) ->
 
 
 def _runs(before: tuple[int, ...], after: tuple[int, ...]) -> list[tuple[list[int], list[int]]] | None:
-    """Smallest runs of old and new axes that hold the same number of elements."""
+    """Split both shapes into the smallest runs of axes that hold the same number of elements; None if impossible."""
     groups, i, j = [], 0, 0
     while i < len(before) or j < len(after):
         old, new, size_old, size_new = [], [], 1, 1

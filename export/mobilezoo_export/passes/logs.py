@@ -6,6 +6,7 @@ from mobilezoo_export.passes.graph import aten, calls, replace
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.log1p.default):
         call = model.graph.call_function

@@ -1,6 +1,6 @@
 """Means along rows or columns as average pools: ExecuTorch's delegate takes a mean over both axes only.
 
-Coordinate attention asks for two of them per block (MobileNetV2 + CA: 32, which cut its program into 17 partitions).
+Coordinate attention has two of them per block (MobileNetV2 + CA: 32, which cut its program into 17 partitions).
 """
 
 from torch.fx import GraphModule, Node
@@ -9,7 +9,10 @@ from mobilezoo_export.passes.graph import argument, aten, calls, replace, shape_
 
 
 def run(model: GraphModule) -> int:
-    """Expects means that keep their axes, as `canonical` leaves them."""
+    """Apply the pass in place; returns the number of places it changed.
+
+    Expects means that keep their axes, as `canonical` leaves them.
+    """
     changed = 0
     for node in calls(model, aten.mean.dim):
         source = node.args[0]

@@ -16,6 +16,7 @@ MAX_SLICES = 64
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default):
         source = node.args[0]
@@ -33,7 +34,7 @@ def run(model: GraphModule) -> int:
 
 
 def _source_indices(node: Node, before: tuple[int, ...], after: tuple[int, ...]) -> list[list[int]]:
-    """Which input row (column) each output row (column) shows, asked of PyTorch."""
+    """Return the input row (column) of each output row (column), as PyTorch's own upsampling selects them."""
     factors = argument(node, 2, "scale_factors") if node.target is aten.upsample_nearest2d.vec else None
     grid = torch.arange(before[0] * before[1], dtype=torch.float64).reshape(1, 1, *before)
     if factors is not None:

@@ -21,6 +21,7 @@ RESHAPES = (aten.view.default, aten.reshape.default, aten._unsafe_view.default, 
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     checks = list(calls(model, aten._assert_tensor_metadata.default))
     for check in checks:
         model.graph.erase_node(check)

@@ -15,7 +15,10 @@ from mobilezoo_export.passes.noop import ALWAYS
 
 
 def run(model: GraphModule) -> int:
-    """Writes no size that an input could change, unless channels were one (NCHW)."""
+    """Apply the pass in place; returns the number of places it changed.
+
+    Writes no size that depends on the input's, except the number of channels (NCHW).
+    """
     aliases = list(calls(model, *ALWAYS))
     for node in aliases:
         replace(node, node.args[0])  # type: ignore[arg-type]

@@ -17,6 +17,7 @@ LARGEST = 5
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     return _adaptive(model) + _windowed(model)
 
 

@@ -8,6 +8,7 @@ from mobilezoo_export.passes.graph import aten, calls, replace, shape_of
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.matmul.default):
         x, y = node.args[:2]

@@ -11,6 +11,7 @@ from mobilezoo_export.passes.graph import aten, calls, replace, shape_of
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.softmax.int):
         shape, axis = shape_of(node), int(node.args[1])  # type: ignore[arg-type]

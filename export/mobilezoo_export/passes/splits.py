@@ -11,6 +11,7 @@ SPLITS = (aten.split_with_sizes.default, aten.split.Tensor, aten.chunk.default)
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, *SPLITS):
         source, axis = node.args[0], int(argument(node, 2, "dim", 0))

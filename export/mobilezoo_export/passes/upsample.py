@@ -14,12 +14,20 @@ NEAREST = (aten.upsample_nearest2d.vec, aten.upsample_nearest2d.default)
 
 
 def run(model: GraphModule) -> int:
-    """For targets that store NCHW."""
+    """Apply the pass in place, for targets that store NCHW; returns the number of places it changed."""
     return rewrite(model, channels_last=False)
 
 
 def rewrite(model: GraphModule, *, channels_last: bool) -> int:
-    """`channels_last` writes it so that pixels of all channels move together."""
+    """Rewrite nearest upsampling by integer factors, in place.
+
+    Args:
+        model: traced graph with shapes.
+        channels_last: move pixels of all channels together, for targets that store NHWC.
+
+    Returns:
+        The number of places changed.
+    """
     changed = 0
     for node in calls(model, *NEAREST):
         source = node.args[0]

@@ -6,4 +6,5 @@ from mobilezoo_export.passes.upsample import rewrite
 
 
 def run(model: GraphModule) -> int:
+    """Apply the pass in place; returns the number of places it changed."""
     return rewrite(model, channels_last=True)

@@ -1,9 +1,9 @@
 """Per-operator times of LiteRT files: every operator of the main graph, timed in a file of its own.
 
-The operators run in the file's order, each fed with what those before it gave, so that shapes that the file leaves
-open, indices and loop counts are those of the whole network. State (LSTM) starts at zero; what is computed from
-constants alone (fp16 weights behind a DEQUANTIZE) is a constant to its takers, as XNNPACK makes it one. Graphs that an
-operator calls (IF, WHILE, CALL) go with it.
+The operators run in the file's order, each on the outputs of those before it, so that open shapes, indices and loop
+counts are those of the whole network. State (LSTM) starts at zero; values computed from constants alone (fp16 weights
+behind a DEQUANTIZE) become constants of the operators that read them, as in XNNPACK. Subgraphs that an operator calls
+(IF, WHILE, CALL) are copied with it.
 """
 
 from collections.abc import Sequence
@@ -38,7 +38,16 @@ def profile_litert(path: Path, runner: Runner, threads: int) -> OperatorProfile:
 
 
 def time_parts(data: bytes, fed: Sequence[np.ndarray], threads: int) -> tuple[list[Row], list[str]]:
-    """A row per operator, and the operators that cannot run alone, each with the reason."""
+    """Time every operator of the main graph in a file of its own.
+
+    Args:
+        data: bytes of a LiteRT file.
+        fed: a value for each input of the main graph.
+        threads: threads of each part's interpreter.
+
+    Returns:
+        A row per operator, and the operators that cannot run alone, each with the reason.
+    """
     parts, rows, left_out = _Parts(data, fed), list[Row](), list[str]()
     for number, operator in enumerate(parts.graph.operators):
         kind = parts.kind(operator)
@@ -54,7 +63,7 @@ def time_parts(data: bytes, fed: Sequence[np.ndarray], threads: int) -> tuple[li
 
 
 class _Parts:
-    """The main graph, and the values of its tensors as far as operators have run."""
+    """The main graph, and the values of the tensors computed so far."""
 
     def __init__(self, data: bytes, fed: Sequence[np.ndarray]) -> None:
         from ai_edge_litert import schema_py_generated as schema
@@ -74,12 +83,12 @@ class _Parts:
         return (code.customCode or b"CUSTOM").decode(errors="replace") if name == "CUSTOM" else name
 
     def output_shape(self, operator: Any) -> str:
-        """Of the first output, as it came out."""
+        """Format the shape of the first output, as computed."""
         first = next(iter(operator.outputs), None)
         return "" if first is None else shape_text(self.values[first].shape)
 
     def run(self, operator: Any, threads: int) -> float | None:
-        """The median ms of an operator, whose outputs are kept; None where it computes from constants alone."""
+        """Run an operator and keep its outputs; returns its median ms, None if it reads constants only."""
         from ai_edge_litert.interpreter import Interpreter, OpResolverType
 
         live = [index for index in dict.fromkeys(operator.inputs) if self._is_live(index)]
@@ -97,13 +106,13 @@ class _Parts:
         return timed(interpreter.invoke) if live else None
 
     def _is_live(self, index: int) -> bool:
-        """Whether an operator gets a value at run time there: no constant, no state, not left out."""
+        """Whether a tensor gets its value at run time: no constant, no state, not absent (-1)."""
         if index < 0 or index in self.folded or self.graph.tensors[index].isVariable:
             return False
         return index in self.values or not len(self._stored(self.graph.tensors[index].buffer))
 
     def _value(self, index: int) -> np.ndarray:
-        """What came out before; noise where the operator that makes it cannot run alone."""
+        """Return a computed value; noise where the operator that computes it cannot run alone."""
         if index in self.values:
             return self.values[index]
         tensor = self.graph.tensors[index]
@@ -112,14 +121,14 @@ class _Parts:
         return noise(spec, np.random.default_rng(0))
 
     def _stored(self, buffer: int) -> Any:
-        """The bytes of a buffer, which may lie behind the flatbuffer."""
+        """Return the bytes of a buffer, which may lie behind the flatbuffer."""
         held = self.model.buffers[buffer]
         if held.data is not None and len(held.data):
             return np.asarray(held.data, dtype=np.uint8)
         return np.frombuffer(self.data[held.offset : held.offset + held.size] if held.offset > 1 else b"", np.uint8)
 
     def _file(self, operator: Any, live: Sequence[int], fed: Sequence[np.ndarray]) -> bytes:
-        """A file that holds one operator with its constants and the graphs it calls."""
+        """Build a file that holds one operator with its constants and the subgraphs it calls."""
         import flatbuffers
 
         schema, further = self.schema, self.model.subgraphs[1:] if _calls_graphs(operator) else []
@@ -146,7 +155,7 @@ class _Parts:
         return bytes(builder.Output())
 
     def _tensor(self, index: int, shapes: dict[int, tuple[int, ...]]) -> Any:
-        """A tensor as the file has it, in the shape that it really gets."""
+        """Copy a tensor of the file, in the shape that it has at run time."""
         tensor = self.schema.TensorT()
         tensor.__dict__.update(self.graph.tensors[index].__dict__)
         tensor.shapeSignature = None
@@ -162,14 +171,14 @@ class _Parts:
         return tensor
 
     def _keep(self, buffer: int) -> None:
-        """Take a buffer over under its own number."""
+        """Copy a buffer under its own index."""
         stored = self._stored(buffer)
         if len(stored):
             self._buffers[buffer].data = stored
 
 
 def _calls_graphs(operator: Any) -> bool:
-    """Whether the options name another graph of the file."""
+    """Whether the operator's options name another graph of the file."""
     options = (operator.builtinOptions, operator.builtinOptions2)
     return any("subgraph" in name.lower() for each in options if each is not None for name in vars(each))
 

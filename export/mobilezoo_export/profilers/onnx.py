@@ -50,9 +50,9 @@ def _nodes(events: list[dict[str, Any]]) -> list[Row]:
         if event.get("cat") == "Session" and event["name"] == "model_run":
             runs.append({})
         elif event.get("cat") == "Node" and event["name"].endswith("_kernel_time"):
-            name, told = event["name"].removesuffix("_kernel_time"), event["args"]
-            shapes = told.get("output_type_shape") or [{}]
-            facts[name] = (told["op_name"], shape_text(next(iter(shapes[0].values()), [])))
+            name, args = event["name"].removesuffix("_kernel_time"), event["args"]
+            shapes = args.get("output_type_shape") or [{}]
+            facts[name] = (args["op_name"], shape_text(next(iter(shapes[0].values()), [])))
             runs[-1][name] = runs[-1].get(name, 0.0) + event["dur"] / 1e3
     warm = runs[WARM_UP : WARM_UP + RUNS]
     return [

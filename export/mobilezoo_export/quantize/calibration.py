@@ -13,7 +13,12 @@ MIN_IMAGES = 8
 
 
 def too_few(calibration: Sequence[np.ndarray], spec: ExportSpec) -> str | None:
-    """Why these images cannot calibrate, or None."""
+    """Return why there are too few calibration images, or None if there are enough.
+
+    Args:
+        calibration: float32 NCHW batches of any size.
+        spec: precision of the file, for the message.
+    """
     count = sum(len(batch) for batch in calibration)
     if count >= MIN_IMAGES:
         return None
@@ -21,9 +26,18 @@ def too_few(calibration: Sequence[np.ndarray], spec: ExportSpec) -> str | None:
 
 
 def calibration_batches(calibration: Sequence[np.ndarray], spec: ExportSpec) -> list[np.ndarray]:
-    """Float32 NCHW arrays of exactly `spec.batch` images: normalized, or pixel values where the file takes those.
+    """Regroup calibration images into batches of exactly `spec.batch`; images that do not fill a batch are dropped.
 
-    Raises ExportError for too few or misshapen images."""
+    Args:
+        calibration: normalized float32 NCHW batches of any size.
+        spec: batch size, input shape and options of the file.
+
+    Returns:
+        Float32 NCHW batches: normalized, or pixel values 0..255 for files with the option `image`.
+
+    Raises:
+        ExportError: images are too few, have another shape, or hold values that are not finite.
+    """
     if reason := too_few(calibration, spec):
         raise ExportError(reason)
     images = np.concatenate(list(calibration))

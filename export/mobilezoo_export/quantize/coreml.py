@@ -13,9 +13,16 @@ WEIGHTED = ("conv", "conv_transpose", "linear", "matmul")
 
 
 def compress(model: Any, precision: str, batches: Sequence[np.ndarray] = (), float_segments: Sequence[int] = ()) -> Any:
-    """The same ML Program with smaller weights; activations stay float16 except with `w8a8`.
+    """Compress the weights of an ML Program; activations stay float16, except with `w8a8` (int8).
 
-    `float_segments` keep their weights (and their activations) as they are.
+    Args:
+        model: coremltools MLModel.
+        precision: int8, pal4, pal6 or w8a8.
+        batches: float32 NCHW calibration batches, for `w8a8`.
+        float_segments: segments whose weights and activations are not quantized, see `quantize.mixed`.
+
+    Returns:
+        The compressed MLModel.
     """
     import coremltools.optimize.coreml as cto
 
@@ -30,7 +37,7 @@ def compress(model: Any, precision: str, batches: Sequence[np.ndarray] = (), flo
 
 
 def _kept_float(model: Any, segments: Sequence[int]) -> dict[str, None]:
-    """Operators without compression, by name."""
+    """Return the operators that are not compressed, by name."""
     operations = [item for item in model._mil_program.functions["main"].operations if item.op_type != "const"]
     kept = float_positions([item.op_type in WEIGHTED for item in operations], segments)
     return {operations[position].name: None for position in sorted(kept)}
@@ -46,9 +53,16 @@ def _quantize_activations(model: Any, batches: Sequence[np.ndarray], float_segme
 
 
 def activation_ranges(model: Any, batches: Sequence[np.ndarray]) -> dict[str, dict[str, float]]:
-    """{value name: {"rmin": ..., "rmax": ...}} over all batches, from the program check.
+    """Measure the range of every value with the program check.
 
-    Values that meet in one concatenation share a range, so that it needs no requantization.
+    Inputs and output of a concatenation share one range, so that it needs no requantization.
+
+    Args:
+        model: coremltools MLModel.
+        batches: float32 NCHW calibration batches.
+
+    Returns:
+        {value name: {"rmin": smallest, "rmax": largest}} over all batches.
     """
     from mobilezoo_export.mil.program import Program
 
@@ -76,7 +90,7 @@ def activation_ranges(model: Any, batches: Sequence[np.ndarray]) -> dict[str, di
 
 @contextmanager
 def _our_ranges(ranges: dict[str, dict[str, float]]) -> Iterator[None]:
-    """coremltools measures ranges with `predict`, which macOS alone has (and 9.0 keeps the last sample's only)."""
+    """Pass measured ranges to coremltools, which uses `predict`: macOS only, and 9.0 keeps the last sample's ranges."""
     from coremltools.optimize.coreml import _post_training_quantization as module
 
     original = module._get_activation_calibration_stats

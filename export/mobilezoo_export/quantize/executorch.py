@@ -20,9 +20,17 @@ def to_int8(
     float_segments: Sequence[int] = (),
     dynamic_shapes: Any = None,
 ) -> Any:
-    """The traced network with quantize/dequantize pairs, ranges from `batches`; `float_segments` stay float.
+    """Insert quantize/dequantize pairs into a network (PT2E).
 
-    `dynamic_shapes` are `torch.export`'s, for files that take other sizes than `example`'s.
+    Args:
+        model: traceable network in eval mode.
+        example: (N, C, H, W) input to trace with.
+        batches: float32 NCHW calibration batches.
+        float_segments: segments that stay float, see `quantize.mixed`.
+        dynamic_shapes: those of `torch.export`, for flexible files; None: sizes are fixed.
+
+    Returns:
+        The quantized graph.
     """
     from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e, prepare_pt2e
 
@@ -34,7 +42,12 @@ def to_int8(
 
 
 def quantizer(qat: bool = False, float_segments: Sequence[int] = ()) -> Any:
-    """XNNPACK's quantizer, for ranges measured after training or learned in it."""
+    """Build XNNPACK's quantizer: int8 activations, int8 weights per channel.
+
+    Args:
+        qat: for ranges learned in training instead of measured after it.
+        float_segments: segments that stay float, see `quantize.mixed`.
+    """
     from executorch.backends.xnnpack.quantizer.xnnpack_quantizer import (
         XNNPACKQuantizer,
         get_symmetric_quantization_config,

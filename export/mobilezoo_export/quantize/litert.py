@@ -11,12 +11,12 @@ import numpy as np
 from mobilezoo_export.quantize.mixed import float_positions
 
 FLOAT_ON_CPUS = ("GELU", "HARD_SWISH", "SOFTMAX", "BATCH_MATMUL", "RSQRT", "SQUARED_DIFFERENCE", "RELU")
-"""What XNNPACK takes in float only; in int8 it would cut the graph in pieces, for LiteRT's own slower kernels. A ReLU
-behind a convolution is part of it; this one stands alone."""
+"""Operators that XNNPACK takes in float only; in int8 they would split the graph and run in LiteRT's slower kernels. A
+ReLU behind a convolution is fused into it; this one stands alone."""
 STATISTICS = ("MEAN", "CONV_2D", "RESHAPE", "ADD")
-"""How norms compute means and variances; a convolution of one pixel sums channels."""
+"""Operators that compute the means and variances of norms; a 1 × 1 convolution sums channels."""
 MADE_BY = {"MUL": ("SUB",), "CONV_2D": ("MEAN",)}
-"""Which makers of their inputs belong to the norm too; of all others: STATISTICS."""
+"""Operator → producers of its inputs that belong to the norm; for all others: STATISTICS."""
 ELEMENTWISE = ("ADD", "SUB", "MUL", "RESHAPE")
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "BATCH_MATMUL")
 
@@ -29,11 +29,17 @@ def quantize(
     int8_io: bool = False,
     float_segments: Sequence[int] = (),
 ) -> None:
-    """Write `target` from the float32 file `source`; `input_batches` are in the file's own layout.
+    """Quantize a float32 file.
 
-    `int8_io`: int8 files take and give int8 tensors, float only what the quantizer cannot do in int8, as accelerators
-    want; otherwise they convert at their borders, around norms, and around what is faster in float on CPUs.
-    `float_segments` stay float.
+    Args:
+        source: float32 LiteRT file.
+        target: file to write; may be the same.
+        precision: fp16, int8 or int8-dynamic.
+        input_batches: calibration batches in the layout and type of the file's input, for int8.
+        int8_io: int8 files have int8 input and output and keep float only where the quantizer has no int8 kernel, as
+            accelerators require; otherwise input, output, norms, and operators that are faster in float on CPUs
+            stay float.
+        float_segments: segments that stay float, see `quantize.mixed`.
     """
     from ai_edge_quantizer import quantizer
 
@@ -48,9 +54,9 @@ def quantize(
 
 
 def _ranges(source: Path, engine: Any, input_batches: Sequence[np.ndarray]) -> Any:
-    """Smallest and largest value of each tensor over all images.
+    """Measure the smallest and largest value of each tensor over all images.
 
-    The quantizer's own default is a moving average, which forgets rare large values and clips them.
+    The quantizer's own default is a moving average, which clips rare large values.
     """
     from ai_edge_quantizer import calibrator, recipe_manager
     from ai_edge_quantizer.utils import qsv_utils
@@ -80,7 +86,7 @@ def _recipe(precision: str, int8_io: bool) -> Any:
 
 
 def _kept_float(source: Path, precision: str, int8_io: bool, segments: Sequence[int]) -> list[dict[str, Any]]:
-    """Recipe entries that leave some operators as they are; the quantizer knows them by their outputs."""
+    """Return recipe entries that keep some operators in float; the quantizer identifies them by their outputs."""
     if not segments and (precision != "int8" or int8_io):
         return []
     from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffer
@@ -100,10 +106,10 @@ def _kept_float(source: Path, precision: str, int8_io: bool, segments: Sequence[
 
 
 def _norms(graph: Any, names: Sequence[str]) -> set[int]:
-    """Positions of the operators of layer and group norms: differences from a mean cancel, which int8 does not stand.
+    """Return the positions of the operators of layer and group norms: int8 loses their differences from a mean.
 
-    From each reciprocal square root backwards over the variance to the map that is normed, then forwards to the next
-    operator that is not elementwise.
+    Searches from each reciprocal square root backwards over the variance to the normalized map, then forwards to the
+    next operator that is not elementwise.
     """
     made_by = {tensor: position for position, op in enumerate(graph.operators) for tensor in op.outputs}
     takers: dict[int, list[int]] = {}
@@ -142,7 +148,7 @@ def _norms(graph: Any, names: Sequence[str]) -> set[int]:
 
 
 def _signature(path: Path) -> tuple[str, str]:
-    """(input name, signature key) of a file with one signature."""
+    """Return (input name, signature key) of a file with one signature."""
     from ai_edge_litert.interpreter import Interpreter
 
     signatures = Interpreter(model_path=str(path)).get_signature_list()

@@ -1,7 +1,7 @@
-"""int8 files with as little left in float as an accuracy allows: `mobilezoo export … --precision int8 --max-drop 1.0`.
+"""Search for the int8 file with the fewest float segments: `mobilezoo export … --precision int8 --max-drop 1.0`.
 
-Each segment of the network is left in float alone, once, and the file's signal-to-error ratio tells what that gains.
-Then the most telling segments are left in float, as few as keep top-1 within the limit; halving finds their number.
+Each segment of the network is kept in float alone, once; the gain in signal-to-error ratio ranks the segments. The
+first of that ranking are then kept in float, as few as hold top-1 within the limit; bisection finds their number.
 """
 
 from collections.abc import Callable, Sequence
@@ -19,13 +19,23 @@ Score = Callable[[Path], float]
 """Top-1 of a file, in percent."""
 
 
-def search(make: Make, score: Score, top1_float: float, max_drop: float, tell: Callable[[str], None]) -> MixedPrecision:
-    """The fewest segments in float that keep top-1 within `max_drop` percentage points of `top1_float`.
+def search(
+    make: Make, score: Score, top1_float: float, max_drop: float, on_message: Callable[[str], None]
+) -> MixedPrecision:
+    """Find the fewest float segments that keep top-1 within a limit.
 
-    Raises ExportError when a file cannot be made, or when not even one segment in int8 stays within the limit.
+    Args:
+        make: exports the file with given segments in float.
+        score: measures the top-1 of a file.
+        top1_float: top-1 of the float network, in percent.
+        max_drop: accepted loss of top-1, in percentage points.
+        on_message: called with a line of text before each file is made or scored.
+
+    Raises:
+        ExportError: a file cannot be made or run, or the limit is exceeded even with a single segment in int8.
     """
     with temporary_folder("mixed") as folder:
-        maker = _Maker(make, score, folder, tell)
+        maker = _Maker(make, score, folder, on_message)
         plain, top1_int8 = maker.scored(())
         kept: tuple[int, ...] = ()
         gains: dict[int, float] = {}
@@ -61,10 +71,10 @@ def _fewest(maker: "_Maker", order: Sequence[int], top1_float: float, max_drop: 
 
 
 class _Maker:
-    """Makes each file once and remembers what it was worth."""
+    """Makes and scores each file once."""
 
-    def __init__(self, make: Make, score: Score, folder: Path, tell: Callable[[str], None]) -> None:
-        self._make, self._score, self._folder, self._tell = make, score, folder, tell
+    def __init__(self, make: Make, score: Score, folder: Path, on_message: Callable[[str], None]) -> None:
+        self._make, self._score, self._folder, self._on_message = make, score, folder, on_message
         self._files: dict[tuple[int, ...], Artifact] = {}
         self._top1: dict[tuple[int, ...], float] = {}
 
@@ -79,10 +89,10 @@ class _Maker:
         return parity.snr_db
 
     def scored(self, segments: tuple[int, ...]) -> tuple[float, float]:
-        """(SNR in dB, top-1 in percent)"""
+        """Return (SNR in dB, top-1 in percent) of the file with these segments in float."""
         snr_db = self.snr_db(segments)
         if segments not in self._top1:
-            self._tell(f"top-1 with {_named(segments)}")
+            self._on_message(f"top-1 with {_named(segments)}")
             self._top1[segments] = self._score(self._path(segments) / self._files[segments].path)
         return snr_db, self._top1[segments]
 
@@ -91,7 +101,7 @@ class _Maker:
 
     def _file(self, segments: tuple[int, ...]) -> Artifact:
         if segments not in self._files:
-            self._tell(_named(segments))
+            self._on_message(_named(segments))
             result = self._make(segments, self._path(segments))
             if result.artifact is None:
                 raise ExportError(result.reason)

@@ -14,7 +14,7 @@ WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
 def to_float16(proto: Any) -> Any:
-    """Weights and activations in float16, inputs and outputs still float32."""
+    """Convert weights and activations to float16; inputs and outputs stay float32."""
     from onnxruntime.transformers.float16 import convert_float_to_float16
 
     return convert_float_to_float16(proto, keep_io_types=True)
@@ -27,9 +27,15 @@ def to_int8(
     unsigned_activations: bool,
     float_segments: Sequence[int] = (),
 ) -> None:
-    """Write `path`: int8 weights per channel, activations with ranges from `batches`; `float_segments` stay float.
+    """Quantize a model statically (int8 weights per channel) and write it.
 
-    `unsigned_activations` (u8s8) is for x86 CPUs, whose integer kernels multiply unsigned with signed bytes.
+    Args:
+        proto: float32 ModelProto.
+        batches: NCHW calibration batches in the type of the model's input.
+        path: file to write.
+        unsigned_activations: uint8 instead of int8 activations (u8s8), for x86 CPUs, whose integer kernels multiply
+            unsigned with signed bytes.
+        float_segments: segments that stay float, see `quantize.mixed`.
     """
     import onnx
     from onnxruntime.quantization import QuantFormat, QuantType, quantize_static

@@ -1,8 +1,8 @@
 """Quantization-aware training through PT2E: a network's training graph with fake quantization, and its int8 file.
 
-The graph shares parameters and batch statistics with the network it was made of, so training the graph trains the
-network: its own checkpoint then holds weights that bear int8, for every target. The ExecuTorch file made here keeps
-the learned ranges as well, with the quantizer that the ExecuTorch exporter uses after training.
+The graph shares parameters and batch statistics with its network, so training the graph trains the network: the
+network's checkpoint then holds weights that are robust to int8, for every target. The ExecuTorch file made here also
+keeps the learned ranges; its quantizer is the one that the ExecuTorch exporter uses after training.
 """
 
 import copy
@@ -14,14 +14,23 @@ from torch import nn
 from mobilezoo.errors import ConfigError, require
 
 MODE_AT = {"aten.batch_norm.default": 5, "aten.dropout.default": 2}
-"""Operator → which argument says that the network is in training."""
+"""Operator → index of its argument `training`."""
 
 
 class FakeQuantized(nn.Module):
-    """What trains in place of the network; ranges follow the batches in training and stand still in evaluation."""
+    """Trains in place of the network; ranges follow the batches in training mode and are fixed in eval mode."""
 
     def __init__(self, network: nn.Module, example: torch.Tensor) -> None:
-        """`example` [B, C, H, W], B at least 2. Raises ConfigError for networks that cannot be prepared."""
+        """Trace a network in training mode and insert fake quantization.
+
+        Args:
+            network: network to train; put in training mode, its parameters are shared.
+            example: (B, C, H, W) images, B at least 2.
+
+        Raises:
+            ConfigError: the network cannot be trained with fake quantization.
+            MissingToolError: ExecuTorch is not installed.
+        """
         require("executorch", "executorch")
         from torchao.quantization.pt2e.quantize_pt2e import prepare_qat_pt2e
 
@@ -39,7 +48,7 @@ class FakeQuantized(nn.Module):
         return logits
 
     def train(self, mode: bool = True) -> "FakeQuantized":
-        """Exported graphs hold the mode in their nodes."""
+        """Set the mode, which exported graphs hold in their nodes."""
         from torchao.quantization.pt2e import disable_observer, enable_observer
 
         if mode != self.training:
@@ -53,17 +62,18 @@ class FakeQuantized(nn.Module):
         return self
 
     def ranges(self) -> dict[str, torch.Tensor]:
-        """What a resumed run needs besides the network's own state."""
+        """Return the state of the observers, which a resumed run needs besides the network's own state."""
         state = self.graph.state_dict()
         return {k: v.clone() for k, v in state.items() if k not in self._own and not k.endswith("_enabled")}
 
     def load_ranges(self, ranges: dict[str, torch.Tensor]) -> None:
+        """Restore what `ranges` returned."""
         state = self.graph.state_dict()  # keeps its versions, without which observers take other defaults
         state.update(ranges)
         self.graph.load_state_dict(state)
 
     def converted(self) -> nn.Module:
-        """A copy with real quantize/dequantize pairs and integer weights, as every PT2E back end takes it."""
+        """Return a copy with quantize/dequantize pairs and integer weights, the input of every PT2E back end."""
         from torchao.quantization.pt2e.quantize_pt2e import convert_pt2e
 
         self.eval()
@@ -75,7 +85,7 @@ class FakeQuantized(nn.Module):
 
 
 def _check(network: nn.Module) -> None:
-    """What fake quantization cannot train, told before a step gives NaN."""
+    """Raise ConfigError for layers that fake quantization would train to NaN."""
     for name, module in network.named_modules():
         if isinstance(module, nn.BatchNorm2d) and module.affine and bool((module.weight == 0).any()):
             raise ConfigError(f"quantization-aware training divides by the scale of {name!r}, which is 0: "

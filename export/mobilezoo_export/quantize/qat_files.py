@@ -27,7 +27,18 @@ TARGETS = ("executorch", "onnx")
 def write_int8(
     trained: FakeQuantized, spec: ExportSpec, folder: Path, images: np.ndarray, images_name: str
 ) -> list[ExportResult]:
-    """`MODEL.int8-qat.pte` and `.onnx`, each run and compared with the fake-quantized network on `images` (NCHW)."""
+    """Write `MODEL.int8-qat.pte` and `.onnx`, each run and compared with the fake-quantized network.
+
+    Args:
+        trained: the trained network; put in eval mode.
+        spec: name, input and preprocessing of the files.
+        folder: folder of the files.
+        images: preprocessed float32 NCHW images for parity.
+        images_name: source of `images`, for the record.
+
+    Returns:
+        One result per target; a file that could not be made has its reason.
+    """
     spec = spec.model_copy(update={"precision": "int8"})
     with quiet(), torch.no_grad():
         trained.eval()
@@ -38,7 +49,7 @@ def write_int8(
         integer = trained.converted()
 
     def describe(target: str, written: Path) -> Artifact:
-        """Run the file; its record, or ExportError where it is out of tolerance."""
+        """Run the file and return its record. Raises ExportError if it is out of tolerance."""
         exporter, runner = load_exporter(target), load_runner(written)
         logits = np.concatenate([runner.run(images[i : i + 1]) for i in range(len(images))])
         parity = measure_parity(reference, logits, precision="int8", inputs=images_name, ran_in=runner.runtime)

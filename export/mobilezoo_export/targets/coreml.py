@@ -17,7 +17,7 @@ from mobilezoo_export.feeding import image_input
 from mobilezoo_export.metadata import INPUT, KEY, OUTPUT, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quiet import quiet
-from mobilezoo_export.records import ExportSpec, Reading, TensorSpec, Told
+from mobilezoo_export.records import ExportSpec, FileMetadata, Reading, TensorSpec
 
 if TYPE_CHECKING:
     from torch import nn
@@ -28,10 +28,12 @@ GREYSCALE = (10, 40)
 """Core ML's `ImageFeatureType.ColorSpace` of one channel: 8 bits, 16-bit floats."""
 TARGETS = ("iOS15", "iOS16", "iOS17", "iOS18")
 IMAGES = (1, 3)
-"""Channels that a Core ML image input can have."""
+"""Numbers of channels that a Core ML image input can have."""
 
 
 class CoreMLExporter(Exporter):
+    """Writes .mlpackage folders: coremltools' torch.export front end, then its weight compression."""
+
     target = "coreml"
     suffix = ".mlpackage"
     extra = "coreml"
@@ -53,7 +55,7 @@ class CoreMLExporter(Exporter):
 
         return str(ct.utils.load_spec(str(path)).description.metadata.userDefined.get(KEY, ""))
 
-    def told_by(self, path: Path) -> Told:
+    def read_file_metadata(self, path: Path) -> FileMetadata:
         return packs.from_coreml(path)
 
     def unsupported_reason(self, model: "nn.Module", spec: ExportSpec) -> str | None:
@@ -107,7 +109,7 @@ class CoreMLExporter(Exporter):
 
 
 def _drop_strays(package: Path) -> None:
-    """Leave only what the manifest lists: coremltools also saves a table for ExecuTorch's debugger."""
+    """Delete files that the manifest does not list: coremltools also saves a table for ExecuTorch's debugger."""
     manifest = package / "Manifest.json"
     items = read_json(manifest)["itemInfoEntries"].values()
     listed = [package / "Data" / item["path"] for item in items]
@@ -122,7 +124,7 @@ def _resizes_nearest(model: "nn.Module") -> bool:
 
 
 def _inputs(spec: ExportSpec) -> list[Any]:
-    """What coremltools cannot see in the program: a name, images, and the usual ones of sizes that are open."""
+    """Return what coremltools cannot read from the program: name, image type, and default values of open sizes."""
     import coremltools as ct
 
     from mobilezoo_export.flexible import bounds
@@ -171,7 +173,7 @@ class CoreMLRunner(Runner):
 
 
 def declared(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]]:
-    """Inputs and outputs of a package's description; of a classifier's outputs, the probabilities alone."""
+    """Read inputs and outputs of a package's description; of a classifier's outputs, the probabilities alone."""
     import coremltools as ct
 
     described = ct.utils.load_spec(str(path)).description
@@ -180,7 +182,7 @@ def declared(path: Path) -> tuple[tuple[TensorSpec, ...], tuple[TensorSpec, ...]
 
 
 def _tensor(feature: Any) -> TensorSpec:
-    """Images are pixels 0..255, NCHW here; sizes that are open stand at their usual value."""
+    """Convert a feature's description; images are NCHW pixels 0..255 here, open sizes have their default."""
     kind = feature.type
     if kind.WhichOneof("Type") == "imageType":
         image = kind.imageType
@@ -193,7 +195,7 @@ def _tensor(feature: Any) -> TensorSpec:
 
 
 class _Prediction:
-    """A compiled model on macOS, with the program check's two methods."""
+    """A compiled model on macOS, with the interface of `mil.program.Program`."""
 
     def __init__(self, path: Path) -> None:
         import coremltools as ct

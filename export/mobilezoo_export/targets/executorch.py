@@ -36,12 +36,8 @@ PASSES = (
     "softmax",
     "concat",
 )
-
-
 FLEXIBLE_PASSES = ("layernorm", "hardsigmoid", "logs")
-"""Those that write no sizes."""
-
-
+"""Passes for flexible files: those that write no sizes."""
 TYPES = {
     0: "uint8",
     1: "int8",
@@ -57,6 +53,8 @@ TYPES = {
 
 
 class ExecuTorchExporter(Exporter):
+    """Writes .pte files, delegated to XNNPACK."""
+
     target = "executorch"
     suffix = ".pte"
     extra = "executorch"
@@ -118,7 +116,16 @@ class ExecuTorchExporter(Exporter):
 
 
 def lower(model: "nn.Module", example: Any, spec: ExportSpec) -> bytes:
-    """The program of a traceable network, its operators handed to XNNPACK where it takes them."""
+    """Lower a network to an ExecuTorch program, delegated to XNNPACK where it takes the operators.
+
+    Args:
+        model: traceable network in eval mode.
+        example: (N, C, H, W) input to trace with.
+        spec: source of the metadata, and of the open axes of flexible files.
+
+    Returns:
+        Bytes of the `.pte` file.
+    """
     import torch
     from executorch.backends.xnnpack.partition.xnnpack_partitioner import XnnpackPartitioner
     from executorch.exir import EdgeCompileConfig, to_edge_transform_and_lower
@@ -154,10 +161,10 @@ class ExecuTorchRunner(Runner):
                 raise ExportError(
                     f"{path.name!r} cannot be read as an ExecuTorch program: {first_line(error)}"
                 ) from error
-        told = self._method.metadata
-        self.inputs = tuple(_tensor(path, f"input {i}", told.input_tensor_meta, i) for i in range(told.num_inputs()))
+        meta = self._method.metadata
+        self.inputs = tuple(_tensor(path, f"input {i}", meta.input_tensor_meta, i) for i in range(meta.num_inputs()))
         self.outputs = tuple(
-            _tensor(path, f"output {i}", told.output_tensor_meta, i) for i in range(told.num_outputs())
+            _tensor(path, f"output {i}", meta.output_tensor_meta, i) for i in range(meta.num_outputs())
         )
         self.input = record.input if record else image_input(self.inputs, "NCHW")
         self._held: list[Any] = []

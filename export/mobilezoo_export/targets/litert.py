@@ -18,7 +18,15 @@ from mobilezoo_export.metadata import metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantize
 from mobilezoo_export.quiet import quiet
-from mobilezoo_export.records import Borders, ExportSpec, OperatorProfile, Reading, Runtime, TensorSpec, Told
+from mobilezoo_export.records import (
+    Borders,
+    ExportSpec,
+    FileMetadata,
+    OperatorProfile,
+    Reading,
+    Runtime,
+    TensorSpec,
+)
 
 if TYPE_CHECKING:
     from torch import nn
@@ -40,10 +48,12 @@ BORDER_METADATA, CHANNEL_METADATA = 1000, 100
 """Most bytes that metadata on integer inputs and outputs adds: in all, and per channel."""
 
 _last: tuple[tuple[Any, ...], bytes] | None = None
-"""(network, state of its weights, shape, options) and the float file that was made of them last."""
+"""(network, state of its weights, shape, options) and the float file that was last made of them."""
 
 
 class LiteRTExporter(Exporter):
+    """Writes .tflite files: litert-torch, then ai-edge-quantizer for reduced precision."""
+
     target = "litert"
     suffix = ".tflite"
     extra = "litert"
@@ -68,7 +78,7 @@ class LiteRTExporter(Exporter):
 
         return profile_litert(path, self.open(path, threads, None), threads)
 
-    def told_by(self, path: Path) -> Told:
+    def read_file_metadata(self, path: Path) -> FileMetadata:
         return packs.from_litert(path)
 
     def unsupported_reason(self, model: "nn.Module", spec: ExportSpec) -> str | None:
@@ -96,7 +106,7 @@ class LiteRTExporter(Exporter):
         return []
 
     def _converted(self, model: "nn.Module", spec: ExportSpec) -> bytes:
-        """The float file; the last one is kept, since every precision starts from it."""
+        """Convert to a float32 file; the last one is cached, since every precision starts from it."""
         import litert_torch
         import torch
 
@@ -106,11 +116,11 @@ class LiteRTExporter(Exporter):
 
         global _last
 
-        def asked() -> tuple[Any, ...]:
+        def cache_key() -> tuple[Any, ...]:
             weights = [(tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers())]
             return weakref.ref(model), weights, spec.shape, spec.options
 
-        if _last is None or _last[0] != asked():
+        if _last is None or _last[0] != cache_key():
             with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
                 example = torch.zeros(self.input_spec(spec).shape)
                 graph = trace(_channels_last_input(model) if spec.options.layout == "NHWC" else model, example)
@@ -118,7 +128,7 @@ class LiteRTExporter(Exporter):
                 whole = _frozen(Uint8Input(graph) if spec.options.image else graph)
                 file = Path(folder) / "float.tflite"
                 litert_torch.convert(whole, (example.to(getattr(torch, spec.dtype)),)).export(str(file))
-                _last = asked(), file.read_bytes()  # tracing counts as a change of the weights
+                _last = cache_key(), file.read_bytes()  # tracing counts as a change of the weights
         return _last[1]
 
     def _to_input(self, batch: np.ndarray, spec: ExportSpec) -> np.ndarray:
@@ -139,12 +149,12 @@ class LiteRTExporter(Exporter):
 
 
 def _integers(spec: ExportSpec) -> bool:
-    """Whether the file takes and gives integers."""
+    """Whether input and output of the file are integers."""
     return spec.options.int8_io and spec.precision == "int8"
 
 
 def _channels_last_input(model: "nn.Module") -> "nn.Module":
-    """The model behind one permute, which meets the first convolution's own and vanishes."""
+    """Prepend a permute to NCHW, which cancels against the first convolution's own."""
     import torch
     from torch import nn
 
@@ -161,7 +171,7 @@ def _channels_last_input(model: "nn.Module") -> "nn.Module":
 
 
 def _frozen(graph: "nn.Module") -> "nn.Module":
-    """Marked as not training; traced modules refuse `eval()`."""
+    """Mark a traced module as not training; it refuses `eval()`."""
     graph.training = False
     return graph
 
@@ -190,7 +200,7 @@ class LiteRTRunner(Runner):
         return f"LiteRT {versions(['ai-edge-litert']).get('ai-edge-litert', '')} (XNNPACK)"
 
     def runtime_info(self) -> dict[str, str]:
-        # The only place where the interpreter tells what a delegate took: one DELEGATE node per partition.
+        # The interpreter's only report of what a delegate took: one DELEGATE node per partition.
         partitions = sum(op["op_name"] == "DELEGATE" for op in self.interpreter._get_ops_details())
         return {"delegate": "XNNPACK" if partitions else "none", "partitions": str(partitions)}
 
@@ -213,7 +223,7 @@ class LiteRTRunner(Runner):
 
 
 def _tensor(detail: dict[str, Any]) -> TensorSpec:
-    """A tensor as the interpreter tells it; sizes that the file leaves open are the usual ones."""
+    """Convert the interpreter's description of a tensor; open sizes get their usual value."""
     dtype, (scale, zero_point) = np.dtype(detail["dtype"]).name, detail["quantization"]
     how = Quantization.parse({"dtype": dtype, "scale": scale, "zero_point": zero_point}, "file") if scale else None
     open_axes = tuple(int(axis) for axis in np.flatnonzero(np.asarray(detail["shape_signature"]) < 0))

@@ -15,7 +15,7 @@ from mobilezoo_export.metadata import INPUT, KEY, OUTPUT, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import to_float16, to_int8
 from mobilezoo_export.quiet import quiet
-from mobilezoo_export.records import ExportSpec, OperatorProfile, Reading, Runtime, TensorSpec, Told
+from mobilezoo_export.records import ExportSpec, FileMetadata, OperatorProfile, Reading, Runtime, TensorSpec
 from mobilezoo_export.scales import BYTES, end_scales
 
 if TYPE_CHECKING:
@@ -23,6 +23,8 @@ if TYPE_CHECKING:
 
 
 class OnnxExporter(Exporter):
+    """Writes .onnx files: torch's dynamo exporter, then ONNX Runtime's quantizer for int8."""
+
     target = "onnx"
     suffix = ".onnx"
     extra = "onnx"
@@ -50,7 +52,7 @@ class OnnxExporter(Exporter):
 
         return profile_onnx(path, self.open(path, threads, None), threads)
 
-    def told_by(self, path: Path) -> Told:
+    def read_file_metadata(self, path: Path) -> FileMetadata:
         return packs.from_onnx(path)
 
     def export(
@@ -88,7 +90,7 @@ class OnnxExporter(Exporter):
 
 
 def _without_traces(proto: "object") -> "object":
-    """Drop the exporter's metadata (stack traces with local paths), which differs between machines."""
+    """Remove the exporter's metadata (stack traces with local paths), which differs between machines."""
     graph = proto.graph  # type: ignore[attr-defined]
     for item in (*graph.node, *graph.value_info, *graph.input, *graph.output, *graph.initializer, graph):
         if hasattr(item, "metadata_props"):
@@ -113,7 +115,7 @@ class OnnxRunner(Runner):
         except Exception as error:
             raise ExportError(f"{path.name!r} cannot be read as ONNX: {first_line(error)}") from error
         self.inputs = tuple(_declared(value) for value in self.session.get_inputs())
-        self.outputs = tuple(_answered(value) for value in self.session.get_outputs())
+        self.outputs = tuple(_output(value) for value in self.session.get_outputs())
         if record is None and {tensor.dtype for tensor in (*self.inputs, *self.outputs)} & set(BYTES):
             scales = end_scales(path)
             self.inputs, self.outputs = (
@@ -149,14 +151,15 @@ class OnnxRunner(Runner):
 
 
 def _declared(value: Any) -> TensorSpec:
-    """An input as the session tells it; sizes that it leaves open are the usual ones."""
+    """Convert the session's description of an input; open sizes get their usual value."""
     open_axes = tuple(axis for axis, size in enumerate(value.shape) if not isinstance(size, int) or size < 0)
     channels_last = len(value.shape) == 4 and value.shape[3] in (1, 3, 4)
     shape = sized(value.shape, open_axes, "NHWC" if channels_last else "NCHW")
     return TensorSpec(name=value.name, shape=shape, dtype=_numpy_type(value), open_axes=open_axes)
 
 
-def _answered(value: Any) -> TensorSpec:
+def _output(value: Any) -> TensorSpec:
+    """Convert the session's description of an output; open sizes become 1."""
     open_axes = tuple(axis for axis, size in enumerate(value.shape) if not isinstance(size, int))
     shape = tuple(size if isinstance(size, int) else 1 for size in value.shape)
     return TensorSpec(name=value.name, shape=shape, dtype=_numpy_type(value), open_axes=open_axes)
