@@ -10,8 +10,10 @@ ROOT = Path(__file__).resolve().parents[2]
 PACKAGES: tuple[str, ...] = (
     "export/mobilezoo_export",
     "latency/mobilezoo_latency",
+    "mobilezoo",
     "mobilezoo/layers",
     "mobilezoo/report",
+    "mobilezoo/testing",
 )
 NESTED = {"mobilezoo": "*.py"}
 PERSONS = re.compile(r"\b(says?|said|tells?|told|asks?|asked|knows?)\b", re.IGNORECASE)
