@@ -119,6 +119,15 @@ class ComplexLayer(nn.Module):
             nn.init.normal_(tensor, std=0.02)
 
     def forward(self, real: Tensor, imag: Tensor) -> tuple[Tensor, Tensor]:
+        """Product of the complex weights and a complex map [b, dim, h, w], plus the bias.
+
+        Args:
+            real: real part of the map.
+            imag: imaginary part of the map.
+
+        Returns:
+            (real, imaginary) of the result, in the same shape.
+        """
         shift_real, shift_imag = (bias.reshape(1, -1, 1, 1) for bias in (self.bias_real, self.bias_imag))
         return self.real(real) - self.imag(imag) + shift_real, self.real(imag) + self.imag(real) + shift_imag
 
@@ -205,7 +214,13 @@ class AffNet(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """An AffNet; see `build_staged`."""
+    """Build an AffNet; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(AffNet, config, len(config.depths), **kwargs)
 
 
@@ -230,7 +245,12 @@ _RENAMES = tuple(
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official state dict and cut the filters' complex tensors; any other is returned unchanged."""
+    """Rename an official state dict and cut the filters' complex tensors; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not any(key.startswith("layer_1.") for key in state_dict):
         return dict(state_dict)
     renamed: dict[str, Tensor] = {}

@@ -34,7 +34,13 @@ class Config(TransformerConfig):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A transformer whose blocks attend through agents; see `build_transformer`."""
+    """Build a transformer whose blocks attend through agents; see `build_transformer`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
 
     def attend(stage: int) -> nn.Module:
         width, heads, agents = config.widths[stage], config.heads[stage], config.agents[stage]
@@ -56,7 +62,12 @@ _BIASES = {
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`agent_deit_*`, `agent_pvt_*`) state dict; any other is returned unchanged."""
+    """Rename an official (`agent_deit_*`, `agent_pvt_*`) state dict; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     renamed = rename_official(state_dict)
     if renamed is None:
         return dict(state_dict)

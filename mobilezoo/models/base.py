@@ -115,7 +115,7 @@ class ModelConfig(Record):
         return self
 
     def plain(self) -> dict[str, Any]:
-        """What its YAML would say, without what is known of published weights."""
+        """The data of its YAML, without what is published of its weights."""
         return self.model_dump(mode="json", exclude={"name", "aliases", "published"}, exclude_defaults=True)
 
     def pretrained_cfg(self, **extra: Any) -> dict[str, Any]:

@@ -1,4 +1,4 @@
-"""Bounds of the numbers in a model YAML: what is beyond them is told before building begins, which may not end."""
+"""Bounds of the numbers in a model YAML, checked before building begins: beyond them it might not end."""
 
 from collections.abc import Iterator, Mapping
 from typing import Any
@@ -13,7 +13,15 @@ MOST_ENTRIES = 1 << 12
 
 
 def check_numbers(data: Mapping[str, Any], source: str) -> None:
-    """Raise ConfigError where a model YAML's numbers are beyond any network's, so that building it would not end."""
+    """Check that a model YAML's numbers are those of a network.
+
+    Args:
+        data: the YAML; `published` is left out.
+        source: where it comes from, for the message.
+
+    Raises:
+        ConfigError: a number, a list or the number of blocks is beyond any network's.
+    """
     blocks = 0
     for key, value in _leaves({key: value for key, value in data.items() if key != "published"}, ""):
         if isinstance(value, list) and len(value) > MOST_ENTRIES:

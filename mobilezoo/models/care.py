@@ -170,6 +170,14 @@ class TwoHeads(NormHead):
         self.norm_dist: nn.Module = nn.LayerNorm(num_features, eps=1e-6)
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
+        """Feature map → logits [B, num_classes], the mean of both heads.
+
+        In training the pair (class, distillation) is returned if `distilled_training` is set.
+
+        Args:
+            x: [B, num_features, H, W].
+            pre_logits: return the input of the heads [B, num_features] instead.
+        """
         x = self.drop(self.act(self.pool(x)))
         if pre_logits or not isinstance(self.fc, nn.Linear):
             return x
@@ -227,7 +235,13 @@ class Care(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A Care; see `build_staged`."""
+    """Build a Care; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     heads = ("head.fc", "head.fc_dist")
     return build_staged(Care, config, len(config.depths), classifier=heads, first_conv="stem.conv", **kwargs)
 
@@ -256,7 +270,12 @@ _RENAMES = tuple(
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`CARETrans_*`) state dict; any other is returned unchanged."""
+    """Rename an official (`CARETrans_*`) state dict; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not any(key.startswith("stem.0.") for key in state_dict):
         return dict(state_dict)
     return {_rename(key): value for key, value in state_dict.items()}

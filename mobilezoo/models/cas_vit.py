@@ -184,7 +184,13 @@ class CasVit(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A CasVit; see `build_staged`."""
+    """Build a CasVit; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     classifier = ("head.fc", "head.fc_dist") if config.distillation_head else "head.fc"
     return build_staged(CasVit, config, len(config.depths), classifier=classifier, **kwargs)
 
@@ -222,6 +228,10 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     """Rename an official (`rcvit_*`) state dict; any other is returned unchanged.
 
     A two-head file for a one-head network gets its heads averaged, which is what official inference computes.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
     """
     if not any(key.startswith("patch_embed.") for key in state_dict):
         return dict(state_dict)

@@ -21,7 +21,7 @@ from mobilezoo.models.weights import (
 
 
 class ClassCountError(CheckpointError):
-    """Weights of another number of classes than was asked for."""
+    """Weights of another number of classes than the network's."""
 
     def __init__(self, path: str | Path, there: int, here: int, remedy: str) -> None:
         super().__init__(f"{str(path)!r} has {there} classes, the network {here}: {remedy}")
@@ -37,16 +37,38 @@ def load_checkpoint(
 ) -> None:
     """Load an official or own file into `network`, strictly; only `num_batches_tracked` may be missing.
 
-    The weights are found in the file, or below the dotted `key`; a line says which were taken where there was a choice.
-    The two heads of a distilled file become their mean in a one-head network: what official inference computes. With
-    `reset_head`, a classifier whose class count differs keeps its fresh weights, and a warning says so. Raises
-    CheckpointError listing the first keys that differ.
+    Where several branches of the file fit, a line on standard error names the one taken. The two heads of a distilled
+    file become their mean in a one-head network: what official inference computes.
+
+    Args:
+        network: network that is changed in place.
+        config: its config, whose family renames official keys.
+        path: file with the weights.
+        key: dotted path of the weights in the file; None to find them.
+        reset_head: leave a classifier of another class count with its fresh weights, with a warning.
+
+    Raises:
+        ClassCountError: another class count, and `reset_head` is off.
+        CheckpointError: the file cannot be read or does not fit; the first keys that differ are listed.
     """
     load_state(network, config, read_state(network, config, path, key), path, reset_head)
 
 
 def read_state(network: nn.Module, config: ModelConfig, path: str | Path, key: str | None) -> Tensors:
-    """Read the weights of a file, renamed to the network's keys; prints which were taken where there was a choice."""
+    """Read the weights of a file; a line on standard error names the branch taken where there was a choice.
+
+    Args:
+        network: network that the weights are for.
+        config: its config, whose family renames official keys.
+        path: file with the weights.
+        key: dotted path of the weights in the file; None to find them.
+
+    Returns:
+        Tensors by the network's own names.
+
+    Raises:
+        CheckpointError: the file cannot be read, or two branches fit equally well.
+    """
     found = find_weights(network, config, tensors_of(path, key), path)
     if line := found.line(path):
         print(line, file=sys.stderr)
@@ -54,7 +76,19 @@ def read_state(network: nn.Module, config: ModelConfig, path: str | Path, key: s
 
 
 def load_state(network: nn.Module, config: ModelConfig, state: Tensors, path: str | Path, reset_head: bool) -> None:
-    """Copy weights into `network`. Raises ClassCountError, and CheckpointError for weights that do not fit."""
+    """Copy weights into `network`.
+
+    Args:
+        network: network that is changed in place.
+        config: its config, for messages.
+        state: tensors by the network's own names.
+        path: file that they come from, for messages.
+        reset_head: leave a classifier of another class count with its fresh weights, with a warning.
+
+    Raises:
+        ClassCountError: another class count, and `reset_head` is off.
+        CheckpointError: names, shapes or kinds differ, or values are not finite.
+    """
     own = network.state_dict()
     resized = [k for k in head_keys(network) if k in own and k in state and own[k].shape[:1] != state[k].shape[:1]]
     if resized:

@@ -21,9 +21,19 @@ def network_of_file(
     in_chans: int | None = None,
     **kwargs: Any,
 ) -> nn.Module:
-    """The network of a config with the file's weights, and as many classes and input channels as these have.
+    """The network of a config with a file's weights, and with as many classes and input channels as these have.
 
-    Raises CheckpointError, ClassCountError where `num_classes` is another number.
+    Args:
+        config: the architecture.
+        path: file with the weights.
+        key: dotted path of the weights in the file; None to find them.
+        num_classes: class count the file must have; None for any.
+        in_chans: input channels the file must have; None for any.
+        kwargs: other arguments of `create_model`.
+
+    Raises:
+        ClassCountError: the file has another number of classes.
+        CheckpointError: the file cannot be read, does not fit, or has another number of input channels.
     """
     network = create_model(config, **kwargs)
     state = read_state(network, config, path, key)

@@ -163,7 +163,13 @@ def _blocks(cfg: Config, stage: int, rates: list[float]) -> list[nn.Module]:
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """An EfficientMod; see `build_staged`."""
+    """Build an EfficientMod; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(EfficientMod, config, len(config.depths), first_conv="stem.conv", **kwargs)
 
 
@@ -185,7 +191,12 @@ _RENAMES = tuple(
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`efficientMod_*`) state dict, matrices as 1×1 kernels; any other is returned unchanged."""
+    """Rename an official (`efficientMod_*`) state dict, matrices as 1×1 kernels; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not any(key.startswith("patch_embed.proj.") for key in state_dict):
         return dict(state_dict)
     modulated = {key.rpartition("gamma_1")[0] for key in state_dict if key.endswith("gamma_1")}

@@ -176,7 +176,13 @@ def _norm(kind: str, width: int, eps: float) -> nn.Module:
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """An EmoV2; see `build_staged`."""
+    """Build an EmoV2; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(EmoV2, config, len(config.depths), **kwargs)
 
 
@@ -195,7 +201,12 @@ _STEM_RENAMES = {"stage0.0.": "stem.conv1.", "stage0.1.": "stem.dw.", "stage0.2.
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`EMO2_*`) state dict; any other is returned unchanged."""
+    """Rename an official (`EMO2_*`) state dict; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not any(key.startswith("stage0.") for key in state_dict):
         return dict(state_dict)
     attended = {match[0] for key in state_dict if (match := re.match(r"stage\d+\.\d+\.(?=eops\.0\.qk\.)", key))}

@@ -30,8 +30,16 @@ Given: TypeAlias = "str | Mapping[str, Any] | PretrainedCfg | None"
 
 
 def build(config: ModelConfig, **kwargs: Any) -> nn.Module:
-    """The network of a config as timm's factory would build it. Raises ConfigError where it has no weights to load, or
-    where it is larger than this machine's memory.
+    """Build the network of a config as timm's factory would.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`, and those of the module's docstring.
+
+    Raises:
+        ConfigError: no network can be made of the numbers, it is larger than this machine's memory, or there are no
+            weights for `pretrained`.
     """
     with within_memory(config.name):
         return _built(config, **kwargs)
@@ -86,7 +94,12 @@ def _network(family: Any, config: ModelConfig, kwargs: Mapping[str, Any]) -> nn.
 
 
 def load_features(features: nn.Module, whole: nn.Module) -> None:
-    """Copy a classifier's weights into its `features_only` form, where timm names some modules otherwise."""
+    """Copy weights between two forms of one network, whose modules timm names differently.
+
+    Args:
+        features: network built with `features_only`, changed in place.
+        whole: the same network with its classifier.
+    """
     weights = {_flat(key): value for key, value in whole.state_dict().items()}
     features.load_state_dict({key: weights[_flat(key)] for key in features.state_dict()})
 

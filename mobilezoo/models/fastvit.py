@@ -71,13 +71,24 @@ class FastViT(FastVit):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A FastViT; see `build_network`."""
+    """Build a FastViT; see `build_network`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     features = {"out_indices": tuple(range(len(config.widths))), "flatten_sequential": True}
     return build_network(FastViT, config, features, first_conv="stem.0.conv_kxk.0.conv", **kwargs)
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official state dict, of training form; any other is returned unchanged."""
+    """Rename an official state dict, of training form; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not any(key in state_dict for key in OFFICIAL):
         return dict(state_dict)
     return dict(checkpoint_filter_fn(dict(state_dict), model))

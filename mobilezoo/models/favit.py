@@ -127,7 +127,13 @@ class Favit(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A Favit; see `build_staged`."""
+    """Build a Favit; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(Favit, config, len(config.depths), first_conv="stem.conv", **kwargs)
 
 
@@ -150,7 +156,12 @@ _RENAMES = tuple(
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`favit_*`) state dict and cut its joint projections; any other is returned unchanged."""
+    """Rename an official (`favit_*`) state dict and cut its joint projections; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if "block1.0.attn.kv_g.weight" not in state_dict:
         return dict(state_dict)
     attentions = {name: module for name, module in model.named_modules() if isinstance(module, FactorizedAttention)}

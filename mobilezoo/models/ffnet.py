@@ -177,7 +177,13 @@ class FFNet(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """An FFNet; see `build_staged`."""
+    """Build an FFNet; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(FFNet, config, len(config.depths), **kwargs)
 
 
@@ -208,7 +214,12 @@ _RENAMES = tuple(
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`ffnet_*`) state dict; any other is returned unchanged."""
+    """Rename an official (`ffnet_*`) state dict; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not any(key.startswith("patch_embed.") for key in state_dict):
         return dict(state_dict)
     renamed = {_rename(key): value for key, value in state_dict.items()}

@@ -13,7 +13,16 @@ ONE_IMAGE = "{} cannot learn from a batch of one image, its batch norms need two
 
 
 def check_input(network: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """Raise ConfigError where the network cannot take one image [C, H, W] of zeros."""
+    """Run a network on one image of zeros; its modes stay as they are.
+
+    Args:
+        network: network to check.
+        name: the network's name, for the message.
+        shape: [C, H, W] of the image.
+
+    Raises:
+        ConfigError: the network cannot take it, or a layer's output would not fit into memory.
+    """
     check_activations(network, name, shape)
     modes = {module: module.training for module in network.modules()}
     tensor = next((t for t in network.parameters()), torch.empty(0))
@@ -33,7 +42,16 @@ def check_input(network: nn.Module, name: str, shape: tuple[int, int, int]) -> N
 
 
 def check_batch_of_one(network: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """Raise ConfigError where the network cannot learn from a single image [C, H, W]: statistics need two values."""
+    """Train a copy of a network on one image of zeros: batch norms need two values per channel.
+
+    Args:
+        network: network to check; its running statistics stay as they are.
+        name: the network's name, for the message.
+        shape: [C, H, W] of the image.
+
+    Raises:
+        ConfigError: the network cannot learn from a single image.
+    """
     tensor = next((t for t in network.parameters()), torch.empty(0))
     trial = copy.deepcopy(network).train()  # the running statistics of the network itself stay as they are
     try:
@@ -46,5 +64,5 @@ def check_batch_of_one(network: nn.Module, name: str, shape: tuple[int, int, int
 
 
 def is_batch_of_one(error: ValueError) -> bool:
-    """Whether this is torch's complaint that a batch norm saw one value per channel."""
+    """Whether this is PyTorch's error for a batch norm that got one value per channel."""
     return "more than 1 value per channel" in str(error)

@@ -130,7 +130,13 @@ class FocalNet(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A FocalNet; see `build_staged`."""
+    """Build a FocalNet; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(FocalNet, config, len(config.depths), first_conv="stem.conv", **kwargs)
 
 
@@ -150,7 +156,12 @@ _RENAMES = tuple(
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official or timm's (`focalnet_*`) state dict and cut its joint projections; any other is unchanged."""
+    """Rename an official or timm's (`focalnet_*`) state dict and cut its joint projections; any other is unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     official = "patch_embed.proj.weight" in state_dict
     if not official and "stem.proj.weight" not in state_dict:
         return dict(state_dict)

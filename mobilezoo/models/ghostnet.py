@@ -52,7 +52,15 @@ class AttentiveGhostNet(GhostNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """timm's GhostNet of this config; it has no stochastic depth."""
+    """Build timm's GhostNet of a config.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `global_pool`, `features_only`, `out_indices`.
+
+    Raises:
+        ConfigError: `drop_path_rate` is given: GhostNet has no stochastic depth.
+    """
     if kwargs.pop("drop_path_rate", 0.0):
         raise ConfigError(f"{config.name}: drop_path_rate is not part of GhostNet: leave it out")
     kwargs.setdefault("drop_rate", config.drop_rate)
@@ -72,7 +80,12 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
 
 
 def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """V3's norms are `bn` in the official file; V1 and V2 are unchanged."""
+    """Rename the norms of V3, `bn` in the official file; V1 and V2 are unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: unused.
+    """
     renamed = {}
     for key, value in state_dict.items():
         in_branch = ".ghost" in key or ".dw_rpr_" in key

@@ -97,11 +97,22 @@ class HaloNet(ByobNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A HaloNet; see `build_network`."""
+    """Build a HaloNet; see `build_network`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     first = "stem.conv1.conv" if config.stem == "tiered" else "stem.conv"
     return build_network(HaloNet, config, {"flatten_sequential": True}, first_conv=first, **kwargs)
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Unchanged: timm's files have these keys."""
+    """Unchanged: timm's files have these keys.
+
+    Args:
+        state_dict: tensors by timm's names, which are the network's own.
+        model: unused.
+    """
     return dict(state_dict)

@@ -115,6 +115,12 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
+        """One block on a sequence; the output has the shape of `x`.
+
+        Args:
+            x: sequence [b, width, n, 1].
+            grid: ignored: positions of a sequence are rotary.
+        """
         x = x + self.drop_path(self.attn(self.norm1(x)))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
@@ -140,13 +146,24 @@ class Illama(TokenNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """An Illama as timm builds its models."""
+    """Build an Illama as timm builds its models.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     features = {"out_indices": 3, "feature_cls": "getter"}
     return build_network(Illama, config, features, first_conv="stem.conv", **kwargs)
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`illama_*`) state dict and reorder its rotary pairs; any other is returned unchanged."""
+    """Rename an official (`illama_*`) state dict and reorder its rotary pairs; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if "blocks.0.mlp.fc3.weight" not in state_dict:
         return dict(state_dict)
     renamed = rename_official(state_dict) or {}

@@ -1,4 +1,4 @@
-"""InLine attention on the plans of DeiT and PVT: linear attention that tells queries apart and looks around itself.
+"""InLine attention on the plans of DeiT and PVT: linear attention that is injective and has a local part.
 
 Paper: "Bridging the Divide: Reconsidering Softmax and Linear Attention", NeurIPS 2024, arXiv:2412.06590 (section 4).
 Official code: LeapLabTHU/InLine; its repository states no licence.
@@ -24,7 +24,13 @@ class Config(TransformerConfig):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A transformer whose blocks attend in line; see `build_transformer`."""
+    """Build a transformer whose blocks attend in line; see `build_transformer`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
 
     def attend(stage: int) -> nn.Module:
         return InlineAttention(config.widths[stage], config.heads[stage], config.class_token)
@@ -33,7 +39,12 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`inline_deit_*`, `inline_pvt_*`) state dict; any other is returned unchanged."""
+    """Rename an official (`inline_deit_*`, `inline_pvt_*`) state dict; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     renamed = rename_official(state_dict)
     if renamed is None:
         return dict(state_dict)

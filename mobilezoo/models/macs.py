@@ -47,7 +47,15 @@ HANDLES = {
 
 
 def analyse(network: nn.Module, resolution: int | Size) -> FlopCountAnalysis:
-    """fvcore's analysis of one image of `resolution` pixels."""
+    """fvcore's analysis of one image.
+
+    Args:
+        network: network, put into eval mode.
+        resolution: side in pixels, or (height, width).
+
+    Raises:
+        ConfigError: a layer's output would not fit into memory.
+    """
     logging.getLogger("fvcore").setLevel(logging.ERROR)
     shape = (getattr(network, "in_chans", 3), *as_size(resolution))
     check_activations(network, "the network", shape)
@@ -57,13 +65,27 @@ def analyse(network: nn.Module, resolution: int | Size) -> FlopCountAnalysis:
 
 
 def count(network: nn.Module, resolution: int | Size) -> dict[str, int]:
-    """{"params", "macs"} of one image."""
+    """Parameters and multiply-accumulates of one image: {"params", "macs"}.
+
+    Args:
+        network: network, put into eval mode.
+        resolution: side in pixels, or (height, width).
+    """
     params = sum(p.numel() for p in network.parameters())
     return {"params": params, "macs": _counted(analyse(network, resolution).by_operator())}
 
 
 def count_stages(network: nn.Module, resolution: int | Size) -> list[dict[str, Any]]:
-    """One row per stage in running order: name, layer kinds, output shape [C, H, W], params, macs; rows sum up."""
+    """Cost stage by stage, in running order; the rows add up to the whole.
+
+    Args:
+        network: network, put into eval mode.
+        resolution: side in pixels, or (height, width).
+
+    Returns:
+        One row per stage: stage, layers (kinds), output (shape [C, H, W]), params, macs; a last row "(other)" where
+        something is left.
+    """
     names = _stage_names(network)
     shapes: dict[str, tuple[int, ...]] = {}
 

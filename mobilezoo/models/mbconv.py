@@ -98,7 +98,13 @@ class Config(ModelConfig):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A timm EfficientNet (or EfficientNetFeatures with `features_only`) of this config."""
+    """Build a timm EfficientNet (or EfficientNetFeatures with `features_only`) of a config.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     multiplier = config.width_multiplier
     head_multiplier = max(1.0, multiplier) if config.head_scales else 1.0
     kwargs.setdefault("drop_rate", config.drop_rate)
@@ -157,6 +163,13 @@ def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict
 
     Both register layers in the order they run, as timm does, so keys correspond by position; shapes are compared when
     the result is loaded.
+
+    Args:
+        state_dict: tensors by official, torchvision's or the network's own names.
+        model: network that the weights are for.
+
+    Raises:
+        CheckpointError: a torchvision MnasNet for a network with TensorFlow's padding.
     """
     first = next(iter(state_dict), "")
     if not first.startswith(("features.", "layers.")):

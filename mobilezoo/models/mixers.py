@@ -15,7 +15,15 @@ RESOLUTION = (224, 224)
 
 
 def create_mixers(name: str, width: int, depth: int, side: int, drop_path: float) -> list[nn.Module]:
-    """`depth` blocks of a family, maps [B, width, side, side] in and out; `drop_path` is stochastic depth's rate."""
+    """Build blocks of a family, maps [B, width, side, side] in and out.
+
+    Args:
+        name: key of `MIXERS`.
+        width: channels, a multiple of 8.
+        depth: number of blocks.
+        side: side of the map in pixels, which sets EMOv2's window.
+        drop_path: rate of stochastic depth, the same for all blocks.
+    """
     return MIXERS[name](width, depth, side, drop_path)
 
 

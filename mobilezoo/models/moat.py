@@ -163,7 +163,13 @@ class Moat(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A Moat; see `build_staged`."""
+    """Build a Moat; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(Moat, config, len(config.depths), first_conv="stem.conv1", **kwargs)
 
 
@@ -198,7 +204,12 @@ _RENAMES = tuple(
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official state dict (TensorFlow names, arrays in PyTorch's order of axes); any other is unchanged."""
+    """Rename an official state dict (TensorFlow names, arrays in PyTorch's order of axes); any other is unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not any(key.startswith("moat/") for key in state_dict):
         return dict(state_dict)
     renamed = {}

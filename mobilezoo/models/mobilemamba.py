@@ -224,6 +224,12 @@ class PooledNormHead(NormHead):
     """Pool → BatchNorm → dropout → classifier: in training, the norm sees pooled features, not the map."""
 
     def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
+        """Feature map → logits [B, num_classes].
+
+        Args:
+            x: [B, num_features, H, W].
+            pre_logits: return the classifier's input [B, num_features] instead.
+        """
         x = self.pool(x)
         if not isinstance(self.norm, nn.Identity):
             x = self.norm(x) if x.ndim == 4 else self.norm(x[:, :, None, None]).flatten(1)
@@ -279,7 +285,13 @@ class MobileMamba(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A MobileMamba; see `build_staged`."""
+    """Build a MobileMamba; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(MobileMamba, config, len(config.depths), **kwargs)
 
 

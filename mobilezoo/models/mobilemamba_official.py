@@ -49,7 +49,12 @@ _DOWNSAMPLE = ("dw0.m", "ffn0.m", "merge", "dw1.m", "ffn1.m")
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
     """Rename and cut an official (`MobileMamba_*`) state dict; any other is returned unchanged.
 
-    Raises CheckpointError for wavelet filters other than Haar.
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+
+    Raises:
+        CheckpointError: the wavelet filters are not those of Haar.
     """
     if not any(key.startswith("patch_embed.") for key in state_dict):
         return dict(state_dict)

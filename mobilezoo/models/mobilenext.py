@@ -146,7 +146,13 @@ class MobileNeXt(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """MobileNeXt of this config."""
+    """Build a MobileNeXt of a config.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     kwargs.setdefault("drop_rate", config.drop_rate)
     levels = 1 + sum(stage.stride == 2 for stage in config.stages[1:])
     network: nn.Module = build_model_with_cfg(
@@ -162,7 +168,14 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
 
 
 def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """Official keys (`features.0.0.weight`, `classifier.1.weight`) name layers in running order, as ours do."""
+    """Rename official keys (`features.0.0.weight`, `classifier.1.weight`); any other dict is returned unchanged.
+
+    They are in running order as the network's own are, so keys correspond by position.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not next(iter(state_dict), "").startswith("features."):
         return state_dict
     ours = [k for k in model.state_dict() if not k.endswith("num_batches_tracked")]

@@ -124,7 +124,13 @@ class Moh(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A Moh; see `build_staged`."""
+    """Build a Moh; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(Moh, config, len(config.depths), first_conv="stem.conv", **kwargs)
 
 
@@ -154,7 +160,12 @@ _CUT = {"qkv": ("query", "key", "value"), "kv": ("key", "value"), "fc1": ("gate"
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`moh_transnext_*`) state dict and cut its joint projections; any other is unchanged."""
+    """Rename an official (`moh_transnext_*`) state dict and cut its joint projections; any other is unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if "block1.0.attn.wg_1.weight" not in state_dict:
         return dict(state_dict)
     stages = len(list(model.get_submodule("stages").children()))
@@ -169,13 +180,26 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
 
 
 def attention_parts(name: str, value: Tensor) -> list[tuple[str, Tensor]]:
-    """One official tensor of an attention by our names."""
+    """One official tensor of an attention as ours, cut where it joins several.
+
+    Args:
+        name: official name below the attention, such as `qkv.weight`.
+        value: the tensor.
+
+    Returns:
+        (our name below the attention, tensor) of each part.
+    """
     name = re.sub(r"^cpb_", "bias.", _ATTENTION.get(name, name))
     return [(new, as_kernel(new, part)) for new, part in ([(name, value)] if "bias.fc" in name else _cut(name, value))]
 
 
 def as_kernel(name: str, value: Tensor) -> Tensor:
-    """A matrix as a 1×1 kernel, but for linear layers and tables."""
+    """A matrix as a 1×1 kernel, but for linear layers and tables.
+
+    Args:
+        name: our name, which shows whether the tensor is a kernel.
+        value: any tensor; only matrices [out, in] become [out, in, 1, 1].
+    """
     kept = name.startswith(("head.", "bias.", "tap_"))
     return value[:, :, None, None] if value.ndim == 2 and not kept else value
 

@@ -129,7 +129,13 @@ class Nat(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A Nat; see `build_staged`."""
+    """Build a Nat; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(Nat, config, len(config.depths), first_conv="stem.conv1", **kwargs)
 
 
@@ -149,7 +155,12 @@ _RENAMES = tuple(
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`nat_*`, `dinat_*`) state dict, matrices as 1×1 kernels; any other is returned unchanged."""
+    """Rename an official (`nat_*`, `dinat_*`) state dict, matrices as 1×1 kernels; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if "patch_embed.proj.0.weight" not in state_dict:
         return dict(state_dict)
     renamed = {}

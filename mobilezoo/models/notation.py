@@ -7,7 +7,7 @@ SE_RATIO = 0.25
 
 
 class Words(Protocol):
-    """What the notation tells of a stage."""
+    """What the notation writes of a stage."""
 
     @property
     def block(self) -> str: ...
@@ -28,7 +28,12 @@ class Words(Protocol):
 
 
 def stage_string(stage: Words, se_ratio: float = SE_RATIO) -> str:
-    """The stage in timm's notation; attention other than squeeze-and-excitation has none there."""
+    """Write a stage in timm's notation; attention other than squeeze-and-excitation has none there.
+
+    Args:
+        stage: the stage.
+        se_ratio: hidden channels over the block's input channels, written where `attention` is se.
+    """
     parts = [stage.block, f"r{stage.depth}", f"k{stage.kernel}", f"s{stage.stride}"]
     if stage.block in ("ir", "er"):
         parts.append(f"e{stage.expansion:g}")

@@ -71,7 +71,20 @@ class ProbedNet(nn.Module):
 def build_probed(
     config: ModelConfig, checkpoint: str | Path | None, queries: int, *, key: str | None = None, **kwargs: Any
 ) -> ProbedNet:
-    """A probe on the backbone in `checkpoint`, or what a probing run saved. Raises ConfigError, CheckpointError."""
+    """Build a probe on a backbone with weights, or load what a probing run saved.
+
+    Args:
+        config: architecture of the backbone.
+        checkpoint: the backbone's weights or a saved probed network; None for random weights.
+        queries: learned queries; a divisor of the feature map's channels.
+        key: dotted path of the weights in the file; None to find them.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+
+    Raises:
+        ConfigError: the queries do not divide the channels.
+        CheckpointError: the file cannot be read or does not fit.
+    """
     from mobilezoo.models.checkpoint import load_checkpoint
 
     backbone = build(config, **kwargs)

@@ -23,6 +23,10 @@ def randomize_norms(model: nn.Module, generator: torch.Generator | None = None) 
 
     Weights and running variances are uniform in 0.5..1.5, biases and running means normal with deviation 0.1. The
     values depend on the CPU generator and the network's structure alone, not on device or dtype.
+
+    Args:
+        model: network, changed in place.
+        generator: CPU generator; None for PyTorch's default one.
     """
     for _, _, scale in _scales(model):
         scale.copy_(torch.empty(scale.shape).uniform_(0.5, 1.5, generator=generator))
@@ -39,10 +43,18 @@ def randomize_norms(model: nn.Module, generator: torch.Generator | None = None) 
 
 @torch.no_grad()
 def as_if_trained(model: nn.Module, images: Tensor, seed: int = 0) -> nn.Module:
-    """`randomize_norms`, then BatchNorm variances for which the maps of `images` [B, C, H, W] keep their size.
+    """`randomize_norms`, then BatchNorm variances for which the maps of some images keep their size.
 
     With variances that fit nothing, maps grow or fade from layer to layer until no int8 file can follow. The means stay
-    small: with fitting ones too, a deep random network blows up the smallest difference. Returns `model` in eval mode.
+    small: with fitting ones too, a deep random network blows up the smallest difference.
+
+    Args:
+        model: network, changed in place and put into eval mode.
+        images: [B, C, H, W].
+        seed: of the random numbers.
+
+    Returns:
+        The model itself.
     """
     randomize_norms(model, torch.Generator().manual_seed(seed)).eval()
 

@@ -1,7 +1,7 @@
 """RAVLT: linear attention whose keys and outputs are given full rank again, in early stages; softmax in late ones.
 
 Paper: "Breaking the Low-Rank Dilemma of Linear Attention", CVPR 2025, arXiv:2411.07635 (RALA, section 3; RAVLT).
-Official code: qhfan/RALA; its repository states no licence, the Hugging Face card of its weights says MIT.
+Official code: qhfan/RALA; its repository states no licence, the Hugging Face card of its weights states MIT.
 
 Where it differs from the official code, and why: queries, keys, values and the output's gate are cut by the weights of
 their projection, and rotary pairs lie half a head apart (see `layers/rotary.py`), which changes no result.
@@ -66,7 +66,7 @@ class Stem(nn.Module):
 
 
 class GatedAttention(nn.Module):
-    """project((attention + local values) · gate) on [b, dim, H, W]; subclasses say what attends how."""
+    """project((attention + local values) · gate) on [b, dim, H, W]; subclasses implement `attend`."""
 
     def __init__(self, dim: int, num_heads: int) -> None:
         super().__init__()
@@ -77,7 +77,15 @@ class GatedAttention(nn.Module):
         self.proj = nn.Conv2d(dim, dim, 1)
 
     def attend(self, q: Tensor, k: Tensor, v: Tensor, cos: Tensor, sin: Tensor) -> Tensor:
-        """Queries, keys and values [b·h, n, d] → [b·h, n, d]."""
+        """The attention itself: [b·h, n, d] → [b·h, n, d].
+
+        Args:
+            q: queries [b·h, n, d].
+            k: keys, same shape.
+            v: values, same shape.
+            cos: rotary table [n, d / 2].
+            sin: rotary table [n, d / 2].
+        """
         raise NotImplementedError
 
     def forward(self, x: Tensor) -> Tensor:
@@ -184,7 +192,13 @@ class Ravlt(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A Ravlt; see `build_staged`."""
+    """Build a Ravlt; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(Ravlt, config, len(config.depths), **kwargs)
 
 
@@ -209,7 +223,12 @@ _RENAMES = tuple(
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`RAVLT_*`) state dict and reorder its rotary pairs; any other is returned unchanged."""
+    """Rename an official (`RAVLT_*`) state dict and reorder its rotary pairs; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not any(key.startswith("patch_embed.proj.") for key in state_dict):
         return dict(state_dict)
     heads = {name: m.num_heads for name, m in model.named_modules() if isinstance(m, GatedAttention)}
@@ -227,7 +246,12 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
 
 
 def halve_rotary_pairs(qkvo: Tensor, heads: int) -> Tensor:
-    """An official joint projection with the pairs of its queries and keys half a head apart."""
+    """Official joint projection → ours, pairs of queries and keys half a head apart.
+
+    Args:
+        qkvo: [4·h·d, ...]: queries, keys, values and gate.
+        heads: h.
+    """
     q, k, v, o = qkvo.chunk(4)
     return torch.cat([pairs_to_halves(q, heads), pairs_to_halves(k, heads), v, o])
 

@@ -27,7 +27,16 @@ def list_models(pattern: str = "*") -> list[str]:
 
 
 def load_model_config(model: str | Path, overrides: tuple[str, ...] = ()) -> ModelConfig:
-    """The config behind a name, an official alias, a YAML path or `timm:NAME`. Raises ConfigError, UnknownNameError."""
+    """Read the config of a network.
+
+    Args:
+        model: zoo name, official alias, YAML path or `timm:NAME`.
+        overrides: dotted settings such as `widths=[16, 32]`, applied to the YAML.
+
+    Raises:
+        UnknownNameError: no network has this name.
+        ConfigError: the YAML or an override is wrong.
+    """
     if str(model).startswith(TIMM):
         from mobilezoo.models.timm_network import config_data
 
@@ -40,7 +49,17 @@ def load_model_config(model: str | Path, overrides: tuple[str, ...] = ()) -> Mod
 
 
 def parse_model_config(data: Mapping[str, Any], name: str, source: str) -> ModelConfig:
-    """A model YAML's data as its family's config. Raises ConfigError, UnknownNameError."""
+    """Check a model YAML's data and make its family's config of it.
+
+    Args:
+        data: the YAML.
+        name: the network's name.
+        source: where the data comes from, for messages.
+
+    Raises:
+        UnknownNameError: there is no such family.
+        ConfigError: a key or value is wrong.
+    """
     if "family" not in data:
         raise ConfigError(f"{source}: missing key 'family'")
     check_numbers(data, source)
@@ -49,9 +68,15 @@ def parse_model_config(data: Mapping[str, Any], name: str, source: str) -> Model
 
 
 def recorded_config(record: Checkpoint, weights: Path) -> ModelConfig:
-    """The config of a checkpoint's network: by the recorded name, or the YAML beside the weights, or the recorded path.
+    """The config of a checkpoint's network: by the recorded name, the YAML beside the weights, or the recorded path.
 
-    Raises ConfigError or UnknownNameError.
+    Args:
+        record: the checkpoint's record.
+        weights: its weight file.
+
+    Raises:
+        UnknownNameError: no network has the recorded name.
+        ConfigError: the YAML is missing or wrong.
     """
     beside = weights.with_suffix(".yaml")
     if not (is_yaml(record.model) and beside.is_file()):
@@ -60,14 +85,22 @@ def recorded_config(record: Checkpoint, weights: Path) -> ModelConfig:
 
 
 def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None = None, **kwargs: Any) -> "nn.Module":
-    """Build a network by zoo name, official alias, YAML path, `timm:NAME` or config, in eval-agnostic fresh state.
+    """Build a network in training mode, with random weights unless others are given.
 
-    `checkpoint` takes an official or own file (see `mobilezoo.models.checkpoint.load_checkpoint`), `checkpoint_key` the
-    dotted path of the weights in it where several fit; other arguments are timm's: `num_classes`, `in_chans`,
-    `drop_rate`, `drop_path_rate`, `global_pool`, `features_only`, `out_indices`, `pretrained`, `pretrained_cfg` and
-    all that its factory takes (see `mobilezoo.models.factory`).
-    `probe_queries` puts an efficient-probing head on the feature map (see `mobilezoo.models.probe`).
-    Raises ConfigError, UnknownNameError, CheckpointError.
+    `checkpoint_key` is the dotted path of the weights in a file where several fit, `reset_head` leaves a classifier of
+    another class count with its random weights, `probe_queries` puts an efficient-probing head on the feature map (see
+    `mobilezoo.models.probe`). All other arguments are timm's.
+
+    Args:
+        model: zoo name, official alias, YAML path, `timm:NAME` or config.
+        checkpoint: official or own file (see `mobilezoo.models.checkpoint.load_checkpoint`).
+        kwargs: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`, `features_only`, `out_indices`,
+            `pretrained`, `pretrained_cfg` and all else that timm's factory takes (see `mobilezoo.models.factory`).
+
+    Raises:
+        UnknownNameError: no network has this name.
+        ConfigError: config or arguments are wrong, or no network can be made of them.
+        CheckpointError: the file cannot be read or does not fit.
     """
     config = model if isinstance(model, ModelConfig) else load_model_config(model)
     reset_head, key = bool(kwargs.pop("reset_head", False)), kwargs.pop("checkpoint_key", None)
@@ -106,7 +139,13 @@ def register_with_timm() -> None:
 
 
 def timm_has_another(name: str, network: "nn.Module", resolution: Size) -> bool:
-    """Whether timm has, under a zoo network's name, one that answers otherwise with the same weights."""
+    """Whether timm has, under the name of a zoo network, one that computes otherwise with the same weights.
+
+    Args:
+        name: the zoo network's name.
+        network: the zoo network.
+        resolution: (height, width) of the images compared.
+    """
     import timm
     import torch
 

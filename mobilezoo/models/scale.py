@@ -60,9 +60,17 @@ class _LargestOutput(TorchDispatchMode):
 
 
 def check_activations(network: nn.Module, name: str, shape: tuple[int, int, int]) -> None:
-    """Raise ConfigError where one image [C, H, W] makes a layer's output too large for this machine's memory.
+    """Check that no layer's output of one image is too large for this machine's memory.
 
     Found out without data, for large inputs only. What cannot run without data is left to the run itself.
+
+    Args:
+        network: network to check.
+        name: the network's name, for the message.
+        shape: [C, H, W] of the image.
+
+    Raises:
+        ConfigError: an output takes more than a quarter of the memory.
     """
     if shape[1] * shape[2] < LARGE:
         return

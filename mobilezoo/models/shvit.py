@@ -23,7 +23,7 @@ DOWNSAMPLE = {"0.0": "0", "0.1": "1", "1": "2", "2.0": "3", "2.1": "4"}
 
 
 class Config(ModelConfig):
-    """Three stages; `types` says per stage whether blocks hold attention (s) or only convolutions (i)."""
+    """Three stages, each of blocks with attention (`types` s) or with convolutions only (i)."""
 
     family: Literal["shvit"]
     widths: Three = Field(description="channels per stage")
@@ -37,7 +37,13 @@ class Config(ModelConfig):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """timm's SHViT of this config, with stochastic depth where asked for (timm's own has none)."""
+    """Build timm's SHViT of a config, with stochastic depth for a `drop_path_rate` above 0 (timm's own has none).
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     drop_path_rate = kwargs.pop("drop_path_rate", None) or 0.0
     network: nn.Module = build_model_with_cfg(
         SHViT,
@@ -76,14 +82,24 @@ def _add_drop_path(network: nn.Module, rate: float) -> None:
 
 
 def add_drop_path(block: nn.Module, rate: float) -> None:
-    """Drop the branches of one block at random in training."""
+    """Drop the residual branches of one block at random in training; the state dict keeps its keys.
+
+    Args:
+        block: timm's SHViT block, changed in place.
+        rate: probability; 0 changes nothing.
+    """
     for name, child in list(block.named_children()):
         if rate and isinstance(child, Residual):
             setattr(block, name, DropResidual(child.m, rate))
 
 
 def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """`blocks2.0.0.m…` → `stages.1.downsample.0.m…`, `blocks2.3.…` → `stages.1.blocks.0.…`."""
+    """Rename `blocks2.0.0.m…` → `stages.1.downsample.0.m…`, `blocks2.3.…` → `stages.1.blocks.0.…`.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: unused.
+    """
     return {_rename(key): value for key, value in state_dict.items()}
 
 

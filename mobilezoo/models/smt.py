@@ -162,7 +162,12 @@ class Block(nn.Module):
 
 
 def attention(dim: int, heads: int) -> MapAttention:
-    """Attention whose values pass a depthwise 3×3 convolution as well."""
+    """Build attention whose values pass a depthwise 3×3 convolution as well.
+
+    Args:
+        dim: channels of input and output.
+        heads: attention heads.
+    """
     return MapAttention(dim, heads, qkv_bias=True, local=nn.Conv2d(dim, dim, 3, padding=1, groups=dim))
 
 
@@ -202,7 +207,13 @@ def _attends(mixer: str, index: int) -> bool:
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """An Smt; see `build_staged`."""
+    """Build an Smt; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(Smt, config, len(config.depths), **kwargs)
 
 
@@ -228,7 +239,12 @@ _RENAMES = tuple(
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`smt_*`) state dict, matrices as 1×1 kernels; any other is returned unchanged."""
+    """Rename an official (`smt_*`) state dict, matrices as 1×1 kernels; any other is returned unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not any(key.startswith("patch_embed1.") for key in state_dict):
         return dict(state_dict)
     counts = [len(stage.blocks) for stage in getattr(model, "stages", ())]

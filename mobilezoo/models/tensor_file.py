@@ -177,5 +177,5 @@ def _none(key: str, kind: Kind, elements: int) -> Tensor:
 
 
 def _shown(text: str) -> str:
-    """What a file says, fit for a terminal."""
+    """Text of a file, fit for a terminal."""
     return shortened(printable(text), 300)

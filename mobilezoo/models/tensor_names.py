@@ -25,12 +25,12 @@ class RefusedNameError(MalformedError):
 
 @dataclass(frozen=True)
 class Storage:
-    """A row of bytes, and how a typed storage says to read them."""
+    """A row of bytes, and the dtype in which a typed storage is read."""
 
     data: Tensor
     """uint8 [bytes]"""
     dtype: torch.dtype | None
-    """None where the tensor says it."""
+    """None where the tensor carries it."""
 
 
 @dataclass(frozen=True)
@@ -70,7 +70,15 @@ def named(name: str) -> Any:
 
 
 def call(called: Any, args: Any) -> Any:
-    """Call what `named` gave."""
+    """Call what a pickle calls, if it is one of the known functions.
+
+    Args:
+        called: what `named` returned.
+        args: tuple of arguments from the pickle.
+
+    Raises:
+        MalformedError: anything else is called, or without a tuple.
+    """
     if type(called) is not Known or type(args) is not tuple:
         raise MalformedError("calls something that is no function")
     return called.call(*args)
@@ -94,7 +102,16 @@ def key_of(key: Any) -> Any:
 
 
 def part_of(data: Tensor, kind: Kind, view: Any) -> Tensor:
-    """A storage that torch of old wrote as part of another: (key, first element, elements)."""
+    """Cut out a storage that old versions of torch wrote as part of another.
+
+    Args:
+        data: uint8 [bytes], the whole storage.
+        kind: its class, which sets the bytes per element.
+        view: (key, first element, elements), or None for the whole.
+
+    Raises:
+        MalformedError: the part is none, or beyond the storage.
+    """
     if view is None:
         return data
     if type(view) is not tuple or len(view) != 3:

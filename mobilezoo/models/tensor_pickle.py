@@ -67,6 +67,15 @@ class Reader(pickle._Unpickler):
         self._storage = storage
 
     def find_class(self, module: str, name: str) -> Any:
+        """Look up a name that the pickle refers to; nothing is imported.
+
+        Args:
+            module: everything before the last dot.
+            name: the rest.
+
+        Raises:
+            RefusedNameError: the name stands for more than weights.
+        """
         return named(f"{module}.{name}")
 
     def persistent_load(self, pid: Any) -> Storage:

@@ -1,7 +1,7 @@
 """Any network of timm's registry as a config of ours, named `timm:NAME`; NAME may have a tag (`resnet18.a1_in1k`).
 
-Source: the installed timm (Apache-2.0). Structure and weights are timm's; what is read here is how its pretrained
-configuration says images are prepared.
+Source: the installed timm (Apache-2.0). Structure and weights are timm's; only the preparation of images is read from
+its pretrained configuration.
 """
 
 from typing import Any, Literal, Self
@@ -49,7 +49,15 @@ def config_data(name: str) -> dict[str, Any]:
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """timm's own `create_model`, whose arguments all are (`pretrained` too). Raises ConfigError."""
+    """Build a network with timm's own `create_model`.
+
+    Args:
+        config: the architecture.
+        kwargs: every argument of `timm.create_model`, `pretrained` included.
+
+    Raises:
+        ConfigError: timm cannot build it with these arguments, or cannot load its weights.
+    """
     import timm
 
     if config.fixed_size:
@@ -65,5 +73,10 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
 
 
 def from_official(state_dict: dict[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Unchanged: files of timm's networks have timm's names."""
+    """The state dict itself: files of timm's networks have timm's names.
+
+    Args:
+        state_dict: tensors by timm's names.
+        model: unused.
+    """
     return state_dict

@@ -20,7 +20,7 @@ from mobilezoo.layers.mlp import MapMlp
 from mobilezoo.layers.size import check_input_size
 from mobilezoo.layers.tokens import Grid, TokenHead, TokenStem, learned, patches_of, resized
 from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import Stage, StagedNet, build_network, build_staged, drop_path_rates
+from mobilezoo.models.staged import HeadedNet, Stage, StagedNet, build_network, build_staged, drop_path_rates
 
 NORM_EPS = 1e-6
 
@@ -70,12 +70,20 @@ class Block(nn.Module):
         self.drop_path = DropPath(drop_path) if drop_path > 0 else nn.Identity()
 
     def forward(self, x: Tensor, grid: Grid | None = None) -> Tensor:
+        """One block; the output has the shape of `x`.
+
+        Args:
+            x: map [b, dim, H, W] or sequence [b, dim, n, 1].
+            grid: rows and columns of the patches of a sequence; None for a map.
+        """
         x = x + self.drop_path(self.attn(self.norm1(x), grid))
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class TokenNet(nn.Module):
+class TokenNet(HeadedNet):
     """A class token and patches through `blocks`, each called with the sequence [b, c, n, 1] and its grid."""
+
+    levels = "blocks"
 
     def __init__(self, stem: TokenStem, blocks: Iterable[nn.Module], head: TokenHead) -> None:
         super().__init__()
@@ -91,10 +99,6 @@ class TokenNet(nn.Module):
         ]
         self.num_classes = head.fc.out_features if isinstance(head.fc, nn.Linear) else 0
 
-    @property
-    def global_pool(self) -> str:
-        return str(self.head.pool.pool_type)
-
     @staticmethod
     def group_matcher(coarse: bool = False) -> dict[str, Any]:
         """timm's parameter groups for layer-wise learning rates."""
@@ -106,13 +110,6 @@ class TokenNet(nn.Module):
 
     def set_grad_checkpointing(self, enable: bool = True) -> None:
         self.grad_checkpointing = enable
-
-    def get_classifier(self) -> nn.Module:
-        return self.head.fc
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
 
     def _run(self, block: nn.Module, x: Tensor, grid: Grid) -> Tensor:
         if self.grad_checkpointing and self.training:
@@ -128,13 +125,6 @@ class TokenNet(nn.Module):
             x = self._run(block, x, grid)
         return x
 
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        out: Tensor | tuple[Tensor, Tensor] = self.head(x, pre_logits=pre_logits)
-        return out
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return self.forward_head(self.forward_features(x))
-
     def forward_intermediates(
         self,
         x: Tensor,
@@ -144,7 +134,6 @@ class TokenNet(nn.Module):
         output_fmt: str = "NCHW",
         intermediates_only: bool = False,
     ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Maps of the patches after blocks (timm's contract): `norm` applies the head's norm to each."""
         assert output_fmt == "NCHW", "output is NCHW only"
         take, last = feature_take_indices(len(self.blocks), indices)
         kept, grid = [], self.stem.grid_of(x)
@@ -154,19 +143,6 @@ class TokenNet(nn.Module):
             if i in take:
                 kept.append(patches_of(self.head.norm(x) if norm else x, grid, self.stem.last))
         return kept if intermediates_only else (x, kept)
-
-    def prune_intermediate_layers(
-        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop the blocks after the last of `indices`, and the head's norm and classifier; returns those kept."""
-        take, last = feature_take_indices(len(self.blocks), indices)
-        self.blocks = self.blocks[: last + 1]
-        if prune_norm:
-            self.head.norm = nn.Identity()
-        if prune_head:
-            self.reset_classifier(0, "")
-        kept: list[int] = take
-        return kept
 
 
 class Patches(nn.Module):
@@ -235,7 +211,14 @@ class Pvt(StagedNet):
 
 
 def build_transformer(config: TransformerConfig, attend: Attend, **kwargs: Any) -> nn.Module:
-    """A Deit or a Pvt as timm builds its models."""
+    """Build a Deit (with a class token) or a Pvt (without).
+
+    Args:
+        config: the architecture.
+        attend: maker of the attention of a stage's blocks.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     if config.class_token:
         features = {"out_indices": 3, "feature_cls": "getter"}
         return build_network(Deit, config, features, first_conv="stem.conv", attend=attend, **kwargs)
@@ -281,7 +264,15 @@ def rename_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor] | Non
 
 
 def token_positions(value: Tensor, last: bool = False) -> dict[str, Tensor]:
-    """Positions [1, n, c] of patches and class token."""
+    """Cut official positions into those of our class token and patches.
+
+    Args:
+        value: positions [1, n, c], class token included.
+        last: the class token stands last instead of first.
+
+    Returns:
+        Our names → tensors.
+    """
     count = value.shape[1] - 1
     token, patches = value.split([count, 1], dim=1)[::-1] if last else value.split([1, count], dim=1)
     return {"stem.class_position": token.reshape(1, -1, 1, 1), "stem.position": as_map(patches)}

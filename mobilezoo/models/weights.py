@@ -1,4 +1,4 @@
-"""Which of a file's tensors are a network's weights: any nesting and prefix, counters and averages told apart.
+"""Which of a file's tensors are a network's weights: any nesting and prefix, counters and averages left apart.
 
 A published file holds the state dict itself or keeps it somewhere inside, beside averages, other networks and what
 tools counted. All of it is taken as one tree of dotted names; a branch whose names are the network's own (or the
@@ -66,7 +66,7 @@ class Found:
     """Tensors outside of all these."""
 
     def line(self, path: str | Path) -> str | None:
-        """What to tell the user; None where there was nothing to choose."""
+        """One line for the user on what was taken; None where there was nothing to choose."""
         if not self.taken.key:
             return None
         text = f"{path}: weights under {self.taken.key!r} taken"
@@ -78,9 +78,14 @@ class Found:
 
 
 def tensors_of(path: str | Path, key: str | None = None) -> Tensors:
-    """Dotted name → tensor of all that a file holds (below `key`, if given), training's own left out.
+    """All tensors of a file by dotted name, training's own left out.
 
-    Raises CheckpointError.
+    Args:
+        path: file to read.
+        key: dotted name; only what is below it is returned, by names relative to it.
+
+    Raises:
+        CheckpointError: the file is missing, damaged, or has no such tensors.
     """
     file = Path(path).expanduser()
     if not file.is_file():
@@ -96,10 +101,19 @@ def tensors_of(path: str | Path, key: str | None = None) -> Tensors:
 
 
 def find_weights(network: nn.Module, config: ModelConfig, tensors: Tensors, path: str | Path) -> Found:
-    """The branch of `tensors` that is `network`'s state dict, sizes of head and stem aside.
+    """The branch of a file's tensors that is the network's state dict, sizes of head and stem aside.
 
-    Where none is, the nearest one, so that the caller can say what differs. Raises CheckpointError where two fit
-    equally well and differ, or where the family knows the file for another network's.
+    Where none is, the nearest one, so that the caller can list what differs.
+
+    Args:
+        network: network that the weights are for.
+        config: its config, whose family renames official keys.
+        tensors: dotted name → tensor of the file.
+        path: the file, for messages.
+
+    Raises:
+        CheckpointError: two branches fit equally well and differ, or the family recognizes the file as another
+            network's.
     """
     own, branches, refusal = network.state_dict(), [], None
     for prefix, part in _parts(tensors, len(without_counts(own)) // 2):
@@ -121,7 +135,13 @@ def find_weights(network: nn.Module, config: ModelConfig, tensors: Tensors, path
 
 
 def official_to_ours(network: nn.Module, config: ModelConfig, state: Tensors) -> Tensors:
-    """Official keys renamed to the network's; its own keys pass through unchanged."""
+    """Rename official keys to the network's; its own keys pass through unchanged.
+
+    Args:
+        network: network that the weights are for.
+        config: its config, whose family renames.
+        state: tensors by official or own names.
+    """
     if set(without_counts(state)) == set(without_counts(network.state_dict())):
         return state
     renamed: Tensors = family_module(config.family).from_official(state, network)
@@ -129,7 +149,12 @@ def official_to_ours(network: nn.Module, config: ModelConfig, state: Tensors) ->
 
 
 def sizes_of(network: nn.Module, state: Mapping[str, Tensor]) -> tuple[int, int] | None:
-    """(classes, input channels) of weights for `network`; None where they have no classifier of its kind."""
+    """(classes, input channels) of weights; None where they have no classifier of the network's kind.
+
+    Args:
+        network: network that the weights are for.
+        state: tensors by the network's own names.
+    """
     own = network.state_dict()
     heads = [key for key in head_keys(network) if key in own and key in state and state[key].dim()]
     if not heads:
@@ -255,7 +280,7 @@ def _branch(prefix: str, state: Tensors, network: nn.Module, own: Mapping[str, T
 
 
 def _rank(prefix: str, tensors: Tensors) -> tuple[int, tuple[int, ...]]:
-    """(0 for what evaluation reads, 1 where it is not said, 2 for the rest; places among the usual names)."""
+    """(0 for what evaluation reads, 1 where nothing shows it, 2 for the rest; places among the usual names)."""
     words = prefix.split(".")[:-1]
     usual = tuple(USUAL.index(word) if word in USUAL else len(USUAL) for word in words)
     if not any(map(AVERAGED.search, words)):

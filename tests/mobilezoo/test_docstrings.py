@@ -12,6 +12,7 @@ PACKAGES: tuple[str, ...] = (
     "latency/mobilezoo_latency",
     "mobilezoo",
     "mobilezoo/layers",
+    "mobilezoo/models",
     "mobilezoo/report",
     "mobilezoo/testing",
 )

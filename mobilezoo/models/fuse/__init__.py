@@ -30,9 +30,14 @@ TOLERANCE = 1e-4
 def fuse(model: nn.Module, example: Tensor | None = None) -> nn.Module:
     """A copy of `model` in eval mode with everything folded that can be; `model` itself stays as it is.
 
-    The network is run a few times on `example` ([B, C, H, W]; by default one random image of the size in the network's
-    `pretrained_cfg`) to see which layer feeds which, and once more to prove the result equal.
-    Raises MobilezooError where there is no example, the network cannot run on it, or the results differ.
+    The network is run a few times to see which layer feeds which, and once more to prove the result equal.
+
+    Args:
+        model: network to fold.
+        example: images [B, C, H, W]; None for one random image of the size in the network's `pretrained_cfg`.
+
+    Raises:
+        MobilezooError: there is no example, the network cannot run on it, or the results differ.
     """
     network = copy.deepcopy(model).eval()
     example = example_input(network) if example is None else example
@@ -62,7 +67,7 @@ def example_input(model: nn.Module) -> Tensor:
 
 
 def _input_channels(model: nn.Module, config: Any) -> list[int]:
-    """How many channels the network may take, likeliest first: `in_chans` is not always what the config says."""
+    """How many channels the network may take, likeliest first: `in_chans` is not always the config's number."""
     stem = dict(model.named_modules()).get(str(config.get("first_conv")))
     stem = stem or next((m for m in model.modules() if isinstance(m, nn.Conv2d)), None)
     said = (getattr(model, "in_chans", None), getattr(stem, "in_channels", None), config["input_size"][0])
@@ -83,7 +88,15 @@ def _runs(model: nn.Module, example: Tensor) -> bool:
 
 
 def relative_difference(output: Any, reference: Any) -> float:
-    """Largest absolute difference over the reference's standard deviation, worst of all tensors in nested outputs."""
+    """Largest absolute difference over the reference's standard deviation, worst of all tensors.
+
+    Args:
+        output: tensor, or nested lists and dicts of tensors.
+        reference: the same structure.
+
+    Returns:
+        The difference; infinity where shapes differ or a value is not finite.
+    """
     worst = 0.0
     pairs = zip(tree_leaves(output), tree_leaves(reference), strict=True)
     for a, b in ((a.double(), b.double()) for a, b in pairs if isinstance(b, Tensor)):

@@ -36,7 +36,13 @@ def remainder(norm: nn.Module) -> nn.Module:
 
 
 def absorb_after(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
-    """Make `layer` compute scale * layer(x) + shift."""
+    """Make `layer` compute scale * layer(x) + shift.
+
+    Args:
+        layer: linear layer or convolution, changed in place.
+        scale: [out], float64.
+        shift: [out], float64.
+    """
     weight, bias = _wide(layer, "weight"), _wide(layer, "bias")
     assert weight is not None
     if isinstance(layer, nn.ConvTranspose2d):
@@ -48,7 +54,13 @@ def absorb_after(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
 
 
 def absorb_before(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
-    """Make `layer` compute layer(scale * x + shift); for layers that `takes_before` accepts."""
+    """Make `layer` compute layer(scale * x + shift).
+
+    Args:
+        layer: linear layer or convolution that `takes_before` accepts, changed in place.
+        scale: [in], float64.
+        shift: [in], float64.
+    """
     weight, bias = _wide(layer, "weight"), _wide(layer, "bias")
     assert weight is not None
     groups = int(getattr(layer, "groups", 1))
@@ -61,7 +73,12 @@ def absorb_before(layer: nn.Module, scale: Tensor, shift: Tensor) -> None:
 
 
 def takes_before(layer: nn.Module, shift: Tensor) -> bool:
-    """Whether a shift of the layer's input stays a constant shift of its output: no zeros are padded in."""
+    """Whether a shift of the layer's input stays a constant shift of its output: no zeros are padded in.
+
+    Args:
+        layer: any module; only linear layers and convolutions are accepted.
+        shift: [in]; all zeros are no shift.
+    """
     if isinstance(layer, nn.Linear):
         return True
     if not isinstance(layer, CONVS):
@@ -74,7 +91,13 @@ def takes_before(layer: nn.Module, shift: Tensor) -> bool:
 
 
 def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
-    """Put `new` wherever `old` stands in the tree."""
+    """Put another module wherever one stands in the tree.
+
+    Args:
+        model: root of the tree, changed in place.
+        old: module to take out, at every place it has.
+        new: module to put in.
+    """
     for parent in model.modules():
         for name, child in parent._modules.items():
             if child is old:
@@ -82,7 +105,12 @@ def replace(model: nn.Module, old: nn.Module, new: nn.Module) -> None:
 
 
 def scaled_dim(module: nn.Module, shape: tuple[int, ...]) -> int | None:
-    """The dimension along which a LayerScale multiplies, found by calling it; None if it computes something else."""
+    """The dimension along which a LayerScale multiplies, found by calling it; None if it computes something else.
+
+    Args:
+        module: module with one vector of weights.
+        shape: shape of its input in the network.
+    """
     gamma = next(module.parameters()).detach()
     generator = torch.Generator(device="cpu").manual_seed(0)
     x = torch.randn(shape, generator=generator).to(gamma)

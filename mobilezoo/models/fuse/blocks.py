@@ -1,4 +1,4 @@
-"""Bring blocks that know their deployment form into it: `fuse()` returns it, other methods take it on in place."""
+"""Bring blocks with a deployment form into it: `fuse()` returns it, other methods take it on in place."""
 
 import copy
 import inspect
@@ -17,7 +17,12 @@ _FAULTS = (AssertionError, AttributeError, IndexError, NotImplementedError, Runt
 
 
 def deploy_blocks(parent: nn.Module, known: dict[nn.Module, nn.Module] | None = None) -> None:
-    """Bring every block below `parent` that knows its deployment form into it, outermost first."""
+    """Replace every block below `parent` by its deployment form where it has one, outermost first.
+
+    Args:
+        parent: root of the tree, changed in place.
+        known: blocks met so far → their deployment forms, so that shared blocks stay shared.
+    """
     known = {} if known is None else known
     for name, child in list(parent._modules.items()):
         if child is None:

@@ -45,7 +45,15 @@ class _Kernel:
 
 
 def collapse_blocks(model: nn.Module, trace: Trace) -> int:
-    """Replace every block seen to sum convolutions of its input by one convolution; returns how many."""
+    """Replace every block that only sums convolutions of its input by one convolution.
+
+    Args:
+        model: network, changed in place.
+        trace: one forward pass of it.
+
+    Returns:
+        The number of blocks replaced.
+    """
     done: list[Span] = []
     for span in sorted(trace.spans, key=lambda s: (s.first - s.last, trace.spans.index(s))):
         if any(other.first <= span.first and span.last <= other.last for other in done) or span.module is model:

@@ -26,7 +26,15 @@ _MEANS = {"mean", "adaptive_avg_pool1d", "adaptive_avg_pool2d"}
 
 
 def fold_norms(model: nn.Module, trace: Trace) -> int:
-    """Fold every BatchNorm that one pass can fold; returns how many."""
+    """Fold every BatchNorm that one pass can fold.
+
+    Args:
+        model: network in eval mode, changed in place.
+        trace: one forward pass of it.
+
+    Returns:
+        The number of folded norms.
+    """
     folded = 0
     for step in trace.steps:
         norm = step.module
@@ -40,7 +48,15 @@ def fold_norms(model: nn.Module, trace: Trace) -> int:
 
 
 def fold_scales(model: nn.Module, trace: Trace) -> int:
-    """Fold every LayerScale that one pass can fold; returns how many."""
+    """Fold every LayerScale that one pass can fold.
+
+    Args:
+        model: network in eval mode, changed in place.
+        trace: one forward pass of it.
+
+    Returns:
+        The number of folded scales.
+    """
     folded = 0
     for step in trace.steps:
         scale = step.module

@@ -1,7 +1,7 @@
 """Watch one forward pass: which layer feeds which, and how often each tensor is used.
 
-Folding two layers is right only when nothing else reads the tensor between them. A module tree cannot tell that, a
-forward pass can: every tensor gets a token, each step (a layer's call, or a torch function outside of such calls)
+Folding two layers is right only when nothing else reads the tensor between them. A module tree does not show that, a
+forward pass does: every tensor gets a token, each step (a layer's call, or a torch function outside of such calls)
 notes the tokens it reads and writes. Layers that do nothing in eval mode (dropout, identity) hand their token through.
 """
 
@@ -101,7 +101,12 @@ class Trace:
         return [step for step in self.steps if token in step.inputs]
 
     def may_change(self, module: nn.Module | None, kinds: tuple[type, ...]) -> bool:
-        """Whether a layer is one of `kinds`, ran exactly once and shares no weight with anything."""
+        """Whether a layer is of a kind, ran exactly once and shares no weight with anything.
+
+        Args:
+            module: layer, or None for no layer.
+            kinds: exact types that are accepted.
+        """
         if module is None or type(module) not in kinds or self.calls[module] != 1 or is_parametrized(module):
             return False
         held = list(module.parameters(recurse=False))
@@ -206,9 +211,13 @@ def _is_layer(module: nn.Module) -> bool:
 
 @torch.no_grad()
 def observe(model: nn.Module, example: Any) -> Trace:
-    """Run `model(example)` once in its present mode and return what happened.
+    """Run `model(example)` once in its present mode and record the pass.
 
     The output of `forward_features` counts as read, as the model's own output does: both must stay what they were.
+
+    Args:
+        model: network; its hooks are as before afterwards.
+        example: its input.
     """
     observer = _Observer(model)
     handles = []
