@@ -84,7 +84,7 @@ def _filled(x: Tensor, step: int) -> Tensor:
 
 
 class Position(nn.Module):
-    """Identity + depthwise 3×3: where a position lies, as far as its neighbours tell."""
+    """Identity + depthwise 3×3: encodes where a position lies, relative to its neighbours."""
 
     def __init__(self, dim: int) -> None:
         super().__init__()
@@ -156,7 +156,13 @@ class DaViT(StagedNet):
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """A DaViT; see `build_staged`."""
+    """Build a DaViT; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     return build_staged(DaViT, config, len(config.depths), first_conv="stem.conv", **kwargs)
 
 
@@ -179,7 +185,12 @@ _PAIR = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.([01])\.")
 
 
 def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[str, Tensor]:
-    """Rename an official (`DaViT_*`) or timm's (`davit_*`) state dict, matrices as kernels; any other is unchanged."""
+    """Rename an official (`DaViT_*`) or timm's (`davit_*`) state dict, matrices as kernels; any other is unchanged.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
+    """
     if not any(re.match(r"(main_blocks\.\d+|stages\.\d+\.blocks)\.\d+\.[01]\.", key) for key in state_dict):
         return dict(state_dict)
     renamed: dict[str, Tensor] = {}
