@@ -71,6 +71,10 @@ class FileApart:
         found: np.ndarray = np.load(answers)
         return found
 
+    def write_fixed(self, shape: tuple[int, ...], out: Path) -> None:
+        """Write a copy that takes nothing but this input shape, in the file's layout. Raises ExportError."""
+        self._ask({"op": "fix", "path": str(self.path), "shape": shape, "out": str(out)}, OPEN_LIMIT_S)
+
     def _ask(self, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
         try:
             reply = self._worker.call(request, limit_s)
@@ -124,6 +128,8 @@ class _Loaded:
 
         if request["op"] == "open":
             return self._open(Path(request["path"]), request["artifact"], request["labels"])
+        if request["op"] == "fix":
+            return self._fix(Path(request["path"]), tuple(request["shape"]), Path(request["out"]))
         if self.artifact and "scores" in self.artifact.undeclared:
             scores_output(self.runner.outputs, len(self.artifact.labels))  # raises with the reason
         np.save(request["answers"], self.runner.run(np.load(request["images"])))
@@ -148,6 +154,18 @@ class _Loaded:
         set_input(self.runner, artifact)
         self.artifact = artifact
         return {"artifact": artifact.model_dump(mode="json"), "runtime": self.runner.runtime}
+
+    def _fix(self, path: Path, shape: tuple[int, ...], out: Path) -> dict[str, Any]:
+        from mobilezoo_export.registry import exporter_of
+
+        try:
+            exporter_of(path).write_fixed(path, shape, out)
+        except (ExportError, OSError):
+            raise
+        except Exception as error:  # runtimes raise whatever a size that does not fit leads to
+            wanted = "×".join(map(str, shape))
+            raise ExportError(f"{path.name!r} cannot take an input of {wanted}: {first_line(error)}") from error
+        return {}
 
 
 def main() -> None:

@@ -164,6 +164,18 @@ class Exporter(ABC):
         """
         return FileMetadata()
 
+    def write_fixed(self, path: Path, shape: tuple[int, ...], out: Path) -> None:
+        """Write a copy of a file that leaves sizes open, which takes nothing but this shape.
+
+        Args:
+            path: the file; it has one input.
+            shape: of its input tensor, in its own layout.
+            out: where the copy goes.
+
+        Raises ExportError for a target whose files cannot be changed so.
+        """
+        raise ExportError(f"{path.name!r}: the sizes of {self.target!r} files cannot be fixed: export it with its size")
+
     def require(self) -> None:
         """Raise MissingToolError unless the toolchain is installed."""
         for module in self.modules:

@@ -7,8 +7,8 @@ from mobilezoo.artifacts import Quantization
 from mobilezoo_export.metadata import INPUT, KEY, OUTPUT
 from mobilezoo_export.records import Borders
 
-NAME_FIELD, DATA_FIELD = 10, 4
-"""Places of a tensor's name and of a buffer's bytes in the vtables of TFLite's schema."""
+NAME_FIELD, DATA_FIELD, SHAPE_FIELD, SIGNATURE_FIELD = 10, 4, 4, 18
+"""Places of a tensor's name, a buffer's bytes and a tensor's two shapes in the vtables of TFLite's schema."""
 
 
 def name_and_note(path: Path, text: str) -> None:
@@ -71,6 +71,29 @@ def _rename(data: bytearray, tensor: Any, name: str) -> None:
     assert len(new) <= length
     data[at : at + 4] = len(new).to_bytes(4, "little")
     data[at + 4 : at + 4 + length] = new.ljust(length, b"\0")
+
+
+def write_fixed(path: Path, shapes: dict[int, tuple[int, ...]], out: Path) -> None:
+    """Write a copy of a file whose main graph's tensors have these shapes, and no open sizes.
+
+    Sizes are overwritten in place, so that weights and whatever else the file holds stay as they are.
+
+    Args:
+        path: the file.
+        shapes: tensor → its shape; of another rank than the file's, or unknown: left as it is.
+        out: where the copy goes.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    data = bytearray(path.read_bytes())
+    graph = schema.Model.GetRootAs(data, 0).Subgraphs(0)
+    for index in range(graph.TensorsLength()):
+        tensor, shape = graph.Tensors(index), shapes.get(index, ())
+        for field, length in ((SHAPE_FIELD, tensor.ShapeLength()), (SIGNATURE_FIELD, tensor.ShapeSignatureLength())):
+            if shape and length == len(shape):
+                at = tensor._tab.Vector(tensor._tab.Offset(field))
+                data[at : at + 4 * length] = b"".join(size.to_bytes(4, "little", signed=True) for size in shape)
+    out.write_bytes(data)
 
 
 def borders_of(path: Path) -> Borders:

@@ -120,10 +120,16 @@ class LatencySource(ABC):
 
 
 def load_artifact(path: str | Path) -> ArtifactFile:
-    """Opens a file with its record, or with what its own metadata holds. Raises MobilezooError if they do not match."""
+    """A file with its record, or with what its own metadata holds. Raises MobilezooError for no input to time."""
     from mobilezoo_export import open_artifact
 
-    return ArtifactFile(Path(os.path.realpath(Path(path).expanduser())), open_artifact(path))
+    record = open_artifact(path)
+    if "resolution" in record.undeclared:
+        raise DeviceError(
+            f"{record.path!r} leaves the height or width of its input open, and its time hangs on them: "
+            "profile it with --resolution HEIGHTxWIDTH"
+        )
+    return ArtifactFile(Path(os.path.realpath(Path(path).expanduser())), record)
 
 
 def unproven(record: Artifact) -> str | None:

@@ -21,7 +21,7 @@ OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
 Keys = Annotated[bool, typer.Option("--keys", help="List every key with its value and meaning, and stop.")]
-Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress bars.")]
+Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
 AllowCommands = Annotated[
     bool,
     typer.Option(

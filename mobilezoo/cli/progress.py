@@ -9,7 +9,10 @@ from mobilezoo.workflows.hooks import Hooks
 
 @contextmanager
 def shown(quiet: bool = False, *, lines: bool = True) -> Iterator[Hooks]:
-    """Hooks that print messages (unless `lines` is false) and draw one bar (unless `quiet`, or no terminal looks)."""
+    """Hooks that print messages (unless `lines` is false) and warnings, and draw one bar.
+
+    No bar is drawn where `quiet` is true, or no terminal looks.
+    """
     from rich.console import Console
     from rich.progress import BarColumn, Progress, SpinnerColumn, TaskProgressColumn, TextColumn, TimeRemainingColumn
 
@@ -21,9 +24,12 @@ def shown(quiet: bool = False, *, lines: bool = True) -> Iterator[Hooks]:
 
         def on_message(text: str) -> None:
             if lines:
-                console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
+                on_warning(text)
+
+        def on_warning(text: str) -> None:
+            console.print(printable(text), highlight=False, markup=False, soft_wrap=True)
 
         def on_progress(what: str, done: int, total: int) -> None:
             bar.update(task, description=printable(what), completed=done, total=total or None)
 
-        yield Hooks(on_message, on_progress, show_progress=not quiet)
+        yield Hooks(on_message, on_progress, show_progress=not quiet, on_warning=on_warning)

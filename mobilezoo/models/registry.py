@@ -44,8 +44,18 @@ def load_model_config(model: str | Path, overrides: tuple[str, ...] = ()) -> Mod
     try:
         path = find_config("models", model)
     except UnknownNameError:
+        if Path(model).expanduser().exists():
+            raise ConfigError(_no_network(Path(model).expanduser())) from None
         path = _find_alias(str(model))
     return parse_model_config(apply_overrides(read_yaml(path), overrides), path.stem, str(path))
+
+
+def _no_network(path: Path) -> str:
+    what = "folder" if path.is_dir() else "file"
+    return (
+        f"{str(path)!r} is a {what}, and no network's YAML: name a network (see `mobilezoo list`), its YAML or "
+        "timm:NAME; exported files go to eval, predict and profile, checkpoints to --checkpoint"
+    )
 
 
 def parse_model_config(data: Mapping[str, Any], name: str, source: str) -> ModelConfig:

@@ -1,6 +1,6 @@
 """What a run borrows from the packages above this one: fake quantization, and exports while it goes on."""
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -28,10 +28,10 @@ class ExportHooks:
 
     fake_quantized: Callable[[nn.Module, torch.Tensor], Any] | None = None
     """(network, example batch) → the module that trains in its place (`train.qat`)."""
-    write_int8: Callable[[Any, Checkpoint, Path], list[str]] | None = None
-    """(that module at the end, record of the best weights, run folder) → lines to say."""
-    export: Callable[[Path], tuple[dict[str, float], list[str]]] | None = None
-    """Weights file → metrics of its exported files, and lines to say (`train.export_every`)."""
+    write_int8: Callable[[Any, Checkpoint, Path], tuple[list[str], list[str]]] | None = None
+    """(that module at the end, record of the best weights, run folder) → lines on files, and on files that failed."""
+    export: Callable[[Path], tuple[dict[str, float], list[str], list[str]]] | None = None
+    """Weights file → metrics of its exported files, and the same lines (`train.export_every`)."""
 
 
 def record_of(config: TrainConfig, state: TrainState, row: dict[str, float]) -> dict[str, Any]:
@@ -66,12 +66,19 @@ def export_if_due(
     weights = folder.path / "export" / f"epoch-{epoch:04d}" / "weights.safetensors"
     try:
         folder.save_weights(weights, eval_model(state).state_dict(), record_of(config, state, row))
-        metrics, lines = export_hooks.export(weights)
+        metrics, lines, failures = export_hooks.export(weights)
     except Exception as error:  # converters raise whatever they raise, and hours of training must not end with it
-        metrics, lines = {}, [f"export after epoch {epoch} failed: {first_line(error)}"]
+        metrics, lines, failures = {}, [], [f"export after epoch {epoch} failed: {first_line(error)}"]
+    say(bar, lines, failures)
+    return metrics
+
+
+def say(bar: EpochBar, lines: Iterable[str], failures: Iterable[str]) -> None:
+    """Print what was written, and what could not be, which also a quiet run shows."""
     for line in lines:
         bar.line(line)
-    return metrics
+    for line in failures:
+        bar.warn(line)
 
 
 def fake_quantized(

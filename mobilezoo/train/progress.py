@@ -6,12 +6,15 @@ from contextlib import contextmanager
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
 
+_WARNED: set[str] = set()
+"""Lines that were printed: a search trains many networks on one damaged folder."""
+
 
 class EpochBar:
     """Steps, loss, images per second, the share of time spent waiting for data, peak memory, time left in the epoch."""
 
-    def __init__(self, progress: Progress, steps: int) -> None:
-        self._progress = progress
+    def __init__(self, progress: Progress, steps: int, warnings: Console) -> None:
+        self._progress, self._warnings = progress, warnings
         self._task = progress.add_task("", total=steps, status="")
 
     def start(self, epoch: int, epochs: int, done: int = 0) -> None:
@@ -22,12 +25,25 @@ class EpochBar:
         self._progress.update(self._task, advance=1, status=status)
 
     def line(self, text: str) -> None:
+        """Print what happens, unless nothing is to be shown."""
         self._progress.console.print(text, highlight=False, markup=False, soft_wrap=True)
+
+    def warn(self, text: str) -> None:
+        """Print what the result may suffer from, also where nothing else is shown; there each line once."""
+        if self._warnings is self._progress.console or text not in _WARNED:
+            self._warnings.print(text, highlight=False, markup=False, soft_wrap=True)
+        _WARNED.add(text)
 
 
 @contextmanager
-def epoch_bar(steps: int, enabled: bool) -> Iterator[EpochBar]:
-    """A live bar on stderr where a terminal shows it, and lines; silent where `enabled` is False."""
+def epoch_bar(steps: int, enabled: bool, *, speaks: bool = True) -> Iterator[EpochBar]:
+    """A live bar on stderr where a terminal shows it, and lines.
+
+    Args:
+        steps: steps of an epoch.
+        enabled: whether bar and lines are shown.
+        speaks: whether this process prints anything at all; one of several does.
+    """
     columns = (
         TextColumn("{task.description}"),
         BarColumn(bar_width=28),
@@ -35,7 +51,8 @@ def epoch_bar(steps: int, enabled: bool) -> Iterator[EpochBar]:
         TextColumn("{task.fields[status]}"),
         TimeRemainingColumn(),
     )
-    console = Console(stderr=True, quiet=not enabled)
+    console = Console(stderr=True, quiet=not (enabled and speaks))
+    warnings = console if enabled else Console(stderr=True, quiet=not speaks)
     off = not (enabled and console.is_interactive)  # a bar that nobody sees still ends with an empty line
     with Progress(*columns, console=console, transient=True, disable=off) as progress:
-        yield EpochBar(progress, steps)
+        yield EpochBar(progress, steps, warnings)

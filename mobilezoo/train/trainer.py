@@ -23,7 +23,7 @@ from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.diagnose import nan_message
 from mobilezoo.train.distributed import joined, total
 from mobilezoo.train.evaluate import evaluate
-from mobilezoo.train.export_hooks import ExportHooks, export_if_due
+from mobilezoo.train.export_hooks import ExportHooks, export_if_due, say
 from mobilezoo.train.header import RunClock, header
 from mobilezoo.train.loggers import Loggers
 from mobilezoo.train.progress import EpochBar, epoch_bar
@@ -62,12 +62,14 @@ def train(
         with (
             full_disk_told(go_on, run_dir),
             stop_in_order(go_on, folder.kept, speaks=ranks.rank == 0) as stop,
-            epoch_bar(updates_per_epoch(config, state), show_progress and ranks.rank == 0) as bar,
+            epoch_bar(updates_per_epoch(config, state), show_progress, speaks=ranks.rank == 0) as bar,
         ):
             head = header(config, state, folder) if show_progress and ranks.rank == 0 else ()
-            for line in (*head, *state.left_out, *damaged):
+            for line in head:
                 bar.line(line)
-            progress = Progress([], []) if saved is None else put_back(folder, config, state, saved, bar.line)
+            for line in (*state.left_out, *damaged):
+                bar.warn(line)
+            progress = Progress([], []) if saved is None else put_back(folder, config, state, saved, bar.warn)
             if line := _where(folder, config, progress, resume):
                 bar.line(line)
             clock = RunClock(config, state, progress)
@@ -83,14 +85,15 @@ def train(
                     if ranks.rank == 0:
                         _end_epoch(folder, config, state, progress, loggers)
                     bar.line(_summary(row, config.train.epochs, clock.left(progress)))
+                    if not show_progress and row["bad_images"]:
+                        bar.warn(_skipped(row))
                     if state.cache is not None and progress.epoch == 1:
                         images, size = state.cache.size()
                         bar.line(f"{images} small copies in {state.cache.folder}: {size / 1e6:.0f} MB")
                     if on_epoch is not None:
                         on_epoch(progress.epoch, row["val_top1"])
             if state.quantized is not None and export_hooks.write_int8 is not None:
-                for line in export_hooks.write_int8(state.quantized, best_record(folder), folder.path):
-                    bar.line(line)
+                say(bar, *export_hooks.write_int8(state.quantized, best_record(folder), folder.path))
             total([0.0], state.device, ranks)  # nobody reads the record before the first process has written it
         return best_record(folder)
 
@@ -135,7 +138,7 @@ def train_epoch(
         waited += time.perf_counter() - asked
         # Forward, backward and optimizer step; a loss that is not finite ends the run with the layer it came from.
         try:
-            loss = train_step(state, config, taken, update, bar.line)
+            loss = train_step(state, config, taken, update, bar.warn)
         except NotFiniteError as error:
             raise MobilezooError(nan_message(state.network, error.x, progress.epoch, step, lr)) from None
         # One exchange: the mean loss, and whether any process was asked to stop.
@@ -236,6 +239,10 @@ def _summary(row: dict[str, float], epochs: int, left: str) -> str:
         f"top-1 {row['val_top1']:.2f}%",
         f"{row['images_per_s']:,.0f} images/s",
         left,
-        f"{int(row['bad_images'])} unreadable images skipped" if row["bad_images"] else "",
+        _skipped(row) if row["bad_images"] else "",
     )
     return "  ".join(part for part in columns if part)
+
+
+def _skipped(row: dict[str, float]) -> str:
+    return f"{int(row['bad_images'])} unreadable images skipped"

@@ -23,9 +23,9 @@ POLL_S = 15.0
 class CandidateEvaluator:
     """Latency, size and memory of the network with random weights, then accuracy."""
 
-    def __init__(self, settings: SearchConfig, on_message: Callable[[str], None] = lambda text: None) -> None:
+    def __init__(self, settings: SearchConfig, on_warning: Callable[[str], None] = lambda text: None) -> None:
         self.settings = settings
-        self.on_message = on_message
+        self.on_warning = on_warning
 
     def measure(self, candidate: Candidate) -> Figures:
         """What the config's devices, or its estimator, say. Raises ExportError, DeviceError, DeviceLostError."""
@@ -123,7 +123,7 @@ class CandidateEvaluator:
                         raise
                     again = True
                 elif self.settings.on_device_lost == "estimate":
-                    self.on_message(f"device {device!r} is gone ({error}): estimating by {self.settings.fallback}")
+                    self.on_warning(f"device {device!r} is gone ({error}): estimating by {self.settings.fallback}")
                     return None
                 else:
                     self._wait(device, str(error), patience)
@@ -135,7 +135,7 @@ class CandidateEvaluator:
             raise DeviceLostError(f"device {device!r} is gone: {error}: {remedy} (on_device_lost=wait waits for it)")
         if time.monotonic() > patience:
             raise DeviceLostError(f"device {device!r} is gone for {self.settings.device_wait_min:g} minutes: {remedy}")
-        self.on_message(f"device {device!r} is gone ({error}): waiting for it")
+        self.on_warning(f"device {device!r} is gone ({error}): waiting for it")
         time.sleep(POLL_S)
 
 

@@ -21,6 +21,8 @@ class Hooks:
     """(what, done, total) of the step under way; total is 0 where it cannot be known."""
     show_progress: bool = False
     """Whether the trainer may draw its bars on standard error."""
+    on_warning: Callable[[str], None] = _ignore
+    """A line on what the result may suffer from; also shown where messages are not."""
 
     def status(self, what: str) -> None:
         """The step under way, of unknown length."""

@@ -1,10 +1,12 @@
 """What a verb is about: a zoo name, a model YAML, a checkpoint of ours, or any timm model."""
 
+import os
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-from mobilezoo.artifacts import Checkpoint, has_record, load_record_of
+from mobilezoo.artifacts import Artifact, Checkpoint, has_record, load_record_of, read_record_of
+from mobilezoo.config import is_yaml
 from mobilezoo.data.config import DataConfig, recorded_data
 from mobilezoo.errors import CheckpointError, ConfigError
 from mobilezoo.preprocessing import Preprocessing
@@ -74,8 +76,33 @@ def load_model(what: str, options: ModelOptions | None = None) -> LoadedModel:
         return _assembled(recorded_config(record, weights), weights, record, options)
     if Path(what).suffix in WEIGHTS:
         raise ConfigError(f"{what!r} does not say which network it is of: name that, and add --checkpoint {what}")
+    refuse_exported(what)
     config, path = load_model_config(what), options.checkpoint
     return _assembled(config, path, _own_record(config, path) if path else None, options)
+
+
+def refuse_exported(what: str) -> None:
+    """Raise ConfigError for a file that came out of an export, which holds no network that PyTorch could take."""
+    from mobilezoo_export.registry import is_exported
+
+    if is_exported(what) and not is_yaml(what):
+        path = Path(what).expanduser()
+        if not path.exists():
+            raise ConfigError(f"file not found: {what!r}")
+        raise ConfigError(
+            f"{what!r} is an exported file already: eval, predict and profile take it; export takes the network it was "
+            f"made of, {_origin(path)}"
+        )
+
+
+def _origin(path: Path) -> str:
+    """What an exported file was made of, as far as its record names it."""
+    if has_record(path):
+        record = read_record_of(Artifact, path)
+        if record.checkpoint and (weights := path.parent / record.checkpoint).is_file():
+            return f"here {os.path.relpath(weights)!r}"
+        return f"here {record.model!r}"
+    return "by name, YAML or checkpoint (.safetensors)"
 
 
 def _own_record(config: "ModelConfig", path: Path) -> Checkpoint | None:

@@ -4,8 +4,9 @@ import re
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from mobilezoo.artifacts import Artifact, InputSpec
+from mobilezoo.artifacts import Artifact, InputSpec, has_record
 from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo.files import atomic_write
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, parse_resolution, written
 from mobilezoo.workflows.load_model import WEIGHTS
@@ -43,7 +44,7 @@ def check_network(model: str, options: ModelOptions) -> None:
     if place.exists() and place.suffix not in READ:
         try:
             load_model_config(model)
-        except UnknownNameError:
+        except (ConfigError, UnknownNameError):
             what = "a folder" if place.is_dir() else "a file of no kind that is known here"
             known = ", ".join(file_suffixes())
             raise ConfigError(f"{model!r} is {what}: name a network, a checkpoint, or a file ({known})") from None
@@ -80,7 +81,7 @@ def described(path: Path, options: ModelOptions) -> Artifact:
     update: dict[str, Any] = {
         "preprocessing": options.preprocessing(said.preprocessing, record.preprocessing.channels),
         "labels": options.labels or record.labels,
-        "input": _sized(path, record, options.resolution, said.size),
+        "input": _sized(path, record, options.resolution, said.size, ", or size=HEIGHTxWIDTH in --preprocess"),
         "undeclared": tuple(name for name in record.undeclared if name in ("output", "scores")),
     }
     return record.model_copy(update=update)
@@ -96,8 +97,36 @@ def _ours(path: Path, record: Artifact, options: ModelOptions) -> Artifact:
     return record.model_copy(update={"labels": options.labels or record.labels})
 
 
-def _sized(path: Path, record: Artifact, option: Size | None, said: Size | None) -> InputSpec:
-    """The file's input at the size that was said, which must be said where the file leaves it open."""
+def file_to_time(path: Path, options: ModelOptions, folder: Path) -> Path:
+    """A file as a device takes it: itself, or a copy in `folder` that fixes the size that a file of others leaves open.
+
+    Raises ConfigError where nobody names that size, and for options that belong to networks.
+    """
+    from mobilezoo_export import FileApart
+
+    size = options.resolution
+    if options != ModelOptions(resolution=size) or (size is not None and has_record(path)):
+        raise ConfigError(f"{str(path)!r} is a file as it is: --checkpoint and its like are for networks")
+    if has_record(path):
+        return path
+    with FileApart(path) as opened:
+        record = opened.artifact
+        if record.input.layout == "none" and size is not None:
+            raise ConfigError(f"{path.name!r} takes no image (input {record.input.shape}): leave --resolution out")
+        spec = record.input if record.input.layout == "none" else _sized(path, record, size, None)
+        if "resolution" not in record.undeclared:
+            return path
+        copy = folder / f"{path.stem}.{written(spec.resolution)}.{record.sha256[:8]}{path.suffix}"
+        if not copy.exists():
+            atomic_write(copy, lambda temporary: opened.write_fixed(spec.shape, temporary))
+    return copy
+
+
+def _sized(path: Path, record: Artifact, option: Size | None, said: Size | None, more: str = "") -> InputSpec:
+    """The file's input at the size that was said, which must be said where the file leaves it open.
+
+    `more` names other ways to say it.
+    """
     if option and said and option != said:
         raise ConfigError(f"--resolution {written(option)} and size={written(said)} in --preprocess differ: say one")
     size, own = option or said, record.input.resolution
@@ -107,8 +136,7 @@ def _sized(path: Path, record: Artifact, option: Size | None, said: Size | None)
         return record.input
     if size is None:
         raise ConfigError(
-            f"{path.name!r} leaves the height or width of its input open: pass --resolution HEIGHTxWIDTH, or "
-            "size=HEIGHTxWIDTH in --preprocess"
+            f"{path.name!r} leaves the height or width of its input open: pass --resolution HEIGHTxWIDTH{more}"
         )
     return record.input.resized(size)
 

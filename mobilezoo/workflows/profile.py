@@ -5,9 +5,10 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilezoo.artifacts import LatencyReport
-from mobilezoo.errors import ExportError, MobilezooError
+from mobilezoo.errors import ExportError, MobilezooError, existing_path
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
+from mobilezoo.workflows.open_file import file_to_time
 
 if TYPE_CHECKING:
     from mobilezoo_latency import Comparison, ProfileConfig
@@ -86,9 +87,7 @@ def _files_of(model: str, config: "ProfileConfig", options: ModelOptions, hooks:
     from mobilezoo_export.registry import is_exported
 
     if is_exported(model):
-        if options != NOTHING_SAID:
-            raise MobilezooError(f"{model!r} is a file as it is: --checkpoint and its like are for networks")
-        return [Path(model)]
+        return [file_to_time(existing_path(model, "file"), options, EXPORTS)]
     import torch
 
     from mobilezoo.workflows.export import export

@@ -66,7 +66,7 @@ def _work(settings: SearchConfig, folder: Path, hooks: Hooks) -> SearchResult:
         hooks.on_message(_line(trial, best))
         hooks.on_progress(f"searching {settings.name}", trial.number + 1, settings.trials)
 
-    evaluator = CandidateEvaluator(settings, hooks.on_message)
+    evaluator = CandidateEvaluator(settings, hooks.on_warning)
     shared = create_accuracy(settings, folder, on_message=hooks.on_message)
     hooks.on_progress(f"searching {settings.name}", 0, settings.trials)
     result = study.search(settings, shared or evaluator.accuracy, evaluator.measure, folder, on_trial=on_trial)
@@ -89,7 +89,7 @@ def _remeasure(
 ) -> SearchResult:
     from mobilezoo.search.study import remeasure
 
-    evaluator = CandidateEvaluator(settings, hooks.on_message)
+    evaluator = CandidateEvaluator(settings, hooks.on_warning)
     hooks.status("measuring the front once more")
     return remeasure(
         settings,

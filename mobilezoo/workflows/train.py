@@ -121,8 +121,8 @@ def export_hooks_for(recipe: TrainConfig) -> "ExportHooks":
     )
 
 
-def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, float], list[str]]:
-    """What `mobilezoo export` and `mobilezoo eval` say of these weights, as metrics; failures as lines."""
+def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, float], list[str], list[str]]:
+    """What `mobilezoo export` and `mobilezoo eval` find of these weights: metrics, lines on files and on failures."""
     from mobilezoo.workflows.evaluate import evaluate_file
     from mobilezoo.workflows.export import export
     from mobilezoo_export import ExportConfig
@@ -130,20 +130,20 @@ def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, flo
     files = ExportConfig(targets=recipe.train.export_to, precisions=recipe.train.export_precision, overwrite=True)
     results = export(str(weights), files, out=weights.parent)
     metrics: dict[str, float] = {}
-    lines = []
+    lines, failures = [], []
     for result in results:
         name = f"export_{result.target}_{result.precision}"
         if result.path is None or result.artifact is None:
-            lines.append(f"export to {result.target} {result.precision} {result.status}: {result.reason}")
+            failures.append(f"export to {result.target} {result.precision} {result.status}: {result.reason}")
             continue
         metrics[f"{name}_top1"] = evaluate_file(Path(result.path), recipe.data).top1
         metrics[f"{name}_mb"] = result.artifact.size_bytes / 1e6
         lines.append(f"{Path(result.path).name}: top-1 {metrics[f'{name}_top1']:.2f}%, {metrics[f'{name}_mb']:.2f} MB")
-    return metrics, lines
+    return metrics, lines, failures
 
 
-def _write_int8(recipe: TrainConfig, trained: Any, record: Checkpoint, folder: Path) -> list[str]:
-    """The int8 files with the learned ranges, scored."""
+def _write_int8(recipe: TrainConfig, trained: Any, record: Checkpoint, folder: Path) -> tuple[list[str], list[str]]:
+    """The int8 files with the learned ranges, scored: lines on them, and on those that failed."""
     from mobilezoo.data import sample_batch
     from mobilezoo.workflows.evaluate import evaluate_file
     from mobilezoo_export import ExportSpec
@@ -158,10 +158,10 @@ def _write_int8(recipe: TrainConfig, trained: Any, record: Checkpoint, folder: P
         labels=record.labels,
     )
     name = f"{len(images)} images of {recipe.data.source} (split {recipe.data.val_split})"
-    lines = []
+    lines, failures = [], []
     for result in write_int8(trained, spec, folder / "export", images, name):
         if result.path is None:
-            lines.append(f"int8 file for {result.target} {result.status}: {result.reason}")
+            failures.append(f"int8 file for {result.target} {result.status}: {result.reason}")
             continue
         lines.append(f"{result.path}: top-1 {evaluate_file(Path(result.path), recipe.data).top1:.2f}%")
-    return lines
+    return lines, failures

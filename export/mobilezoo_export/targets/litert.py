@@ -81,6 +81,10 @@ class LiteRTExporter(Exporter):
     def read_file_metadata(self, path: Path) -> FileMetadata:
         return packs.from_litert(path)
 
+    def write_fixed(self, path: Path, shape: tuple[int, ...], out: Path) -> None:
+        runner = LiteRTRunner(path)
+        litert_file.write_fixed(path, runner.shapes_at(shape), out)
+
     def unsupported_reason(self, model: "nn.Module", spec: ExportSpec) -> str | None:
         if spec.options.int8_io and spec.options.image:
             return "int8_io and image are two kinds of input: choose one"
@@ -213,6 +217,15 @@ class LiteRTRunner(Runner):
             self._shapes = shapes
         for detail, value in zip(self._in, values, strict=True):
             self.interpreter.set_tensor(detail["index"], value)
+
+    def shapes_at(self, shape: tuple[int, ...]) -> dict[int, tuple[int, ...]]:
+        """Tensor of the main graph → its shape where the one input has `shape`."""
+        self.interpreter.resize_tensor_input(self._in[0]["index"], shape)
+        self.interpreter.allocate_tensors()
+        return {
+            int(detail["index"]): tuple(int(size) for size in detail["shape"])
+            for detail in self.interpreter.get_tensor_details()
+        }
 
     def invoke(self) -> None:
         self.interpreter.invoke()

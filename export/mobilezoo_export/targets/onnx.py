@@ -55,6 +55,16 @@ class OnnxExporter(Exporter):
     def read_file_metadata(self, path: Path) -> FileMetadata:
         return packs.from_onnx(path)
 
+    def write_fixed(self, path: Path, shape: tuple[int, ...], out: Path) -> None:
+        import onnx
+
+        proto = onnx.load(path)
+        held = {tensor.name for tensor in proto.graph.initializer}  # old files list their weights as inputs too
+        value = next(value for value in proto.graph.input if value.name not in held)
+        for axis, size in zip(value.type.tensor_type.shape.dim, shape, strict=True):
+            axis.dim_value = size
+        onnx.save(proto, out)
+
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
     ) -> list[str]:

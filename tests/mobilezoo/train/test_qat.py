@@ -13,7 +13,7 @@ from mobilezoo.cli.main import main
 from mobilezoo.config import load_record
 from mobilezoo.data import DataConfig
 from mobilezoo.errors import ConfigError
-from mobilezoo.train import trainer
+from mobilezoo.train import progress, trainer
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.export_hooks import ExportHooks
 from mobilezoo.workflows.evaluate import evaluate_file
@@ -105,21 +105,26 @@ def test_what_fake_quantization_cannot_train_is_one_line(tmp_path: Path) -> None
         FakeQuantized(network, torch.zeros(2, 3, 64, 64))
 
 
-def test_a_failing_export_is_said_and_training_goes_on(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+@pytest.mark.parametrize("shown", [True, False])
+def test_a_failing_export_is_said_and_training_goes_on(
+    shown: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(progress, "_WARNED", set())
     config = load_record(TrainConfig, recipe_file(tmp_path), ["train.export_every=2"])
     seen: list[Path] = []
 
-    def export(weights: Path) -> tuple[dict[str, float], list[str]]:
+    def export(weights: Path) -> tuple[dict[str, float], list[str], list[str]]:
         seen.append(weights)
         if len(seen) == 1:
             raise RuntimeError("converter crashed\nat great length")
-        return {"export_litert_fp32_top1": 42.0}, ["tiny.fp32.tflite: top-1 42.00%"]
+        return {"export_litert_fp32_top1": 42.0}, ["tiny.fp32.tflite: top-1 42.00%"], ["no int8 file"]
 
-    trainer.train(config, tmp_path / "run", show_progress=True, export_hooks=ExportHooks(export=export))
+    trainer.train(config, tmp_path / "run", show_progress=shown, export_hooks=ExportHooks(export=export))
     assert [weights.parent.name for weights in seen] == ["epoch-0002", "epoch-0004"]
     said = capsys.readouterr().err
     assert "export after epoch 2 failed: converter crashed\n" in said
-    assert "tiny.fp32.tflite: top-1 42.00%" in said
+    assert "no int8 file\n" in said
+    assert ("tiny.fp32.tflite: top-1 42.00%" in said) is shown
     with (tmp_path / "run" / "metrics.csv").open() as handle:
         assert [row["export_litert_fp32_top1"] for row in csv.DictReader(handle)] == ["", "", "", "42.0"]
 

@@ -155,6 +155,11 @@ def test_a_torn_checkpoint_is_passed_over_in_one_line(
     assert state.epoch == 1
     assert len(lines) == 1
     assert "epoch-0002 is damaged (model.safetensors has another checksum)" in lines[0]
+    capsys.readouterr()
+    trainer.train(config, tmp_path / "run", resume=True, show_progress=False)
+    said = capsys.readouterr().err.splitlines()
+    assert [line for line in said if "epoch-0002 is damaged" in line] == said  # and nothing else in a quiet run
+    assert len(said) == 1
 
 
 def test_a_full_disk_keeps_the_checkpoint_before(recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:

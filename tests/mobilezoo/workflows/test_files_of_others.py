@@ -13,8 +13,12 @@ from mobilezoo.cli import main as cli
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.workflows.answers import Answers
+from mobilezoo.workflows.model_options import ModelOptions
 from mobilezoo.workflows.open_file import parse_preprocess
-from mobilezoo_export import apart
+from mobilezoo.workflows.profile import files_to_time
+from mobilezoo_export import apart, load_runner, open_artifact
+from mobilezoo_latency.config import ProfileConfig
+from mobilezoo_latency.contract import load_artifact
 
 onnx = pytest.importorskip("onnx")
 COLORS = {"blue": (20, 30, 220), "green": (30, 200, 40), "red": (210, 40, 30)}
@@ -219,6 +223,46 @@ def test_a_tflite_file_with_an_open_size_runs_at_the_size_that_is_said(
     assert found == pytest.approx(softmax(RED[::-1] / 255), abs=1e-5)
 
 
+@pytest.mark.parametrize("words", [(), ("--ops",), ("--compare",), ("--device", "cortex_a76")])
+def test_nothing_is_timed_at_a_size_that_nobody_named(
+    words: tuple[str, ...], tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = colors_file(tmp_path / "open.onnx", size=("h", "w"))
+    fixed = colors_file(tmp_path / "fixed.onnx")
+    files = (file, fixed) if words == ("--compare",) else (file,)
+    code, _, err = call(capsys, "profile", *files, "-q", *words)
+    assert (code, len(err.splitlines())) == (2, 1)
+    assert "'open.onnx' leaves the height or width of its input open: pass --resolution HEIGHTxWIDTH" in err
+    code, _, err = call(capsys, "profile", *[fixed for _ in files], "-q", "--resolution", "32", *words)
+    assert (code, "'fixed.onnx' takes images of 16x16 pixels only" in err) == (2, True)
+    with pytest.raises(MobilezooError, match=r"'open\.onnx' leaves the height or width of its input open"):
+        load_artifact(file)
+
+
+def test_files_of_open_size_are_timed_at_the_size_that_is_named(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    pytest.importorskip("ai_edge_litert")
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setenv("MOBILEZOO_LATENCY_DB", str(tmp_path / "store.db"))
+    theirs = [colors_file(tmp_path / "open.onnx", "Softmax", size=("h", "w"))]
+    theirs.append(means_tflite(tmp_path / "open.tflite", (-1, -1, -1, 3)))
+    files = files_to_time([str(file) for file in theirs], ProfileConfig(), ModelOptions(resolution=(10, 20)))
+    assert [file.name.split(".")[:2] for file in files] == [["open", "10x20"]] * 2
+    image = np.full((1, 3, 10, 20), 0.5, np.float32)
+    image[:, 2] = 2.0
+    for file, order in zip(files, ([2, 1, 0], [0, 1, 2]), strict=True):
+        runner = load_runner(file)
+        assert runner.inputs[0].open_axes == ()
+        assert runner.input.resolution == (10, 20)
+        assert runner.run(image)[0] == pytest.approx(softmax(np.array([0.5, 0.5, 2.0])[order]), abs=1e-6)
+    code, out, err = call(capsys, "profile", theirs[1], "--resolution", "10x20", "-q", "--json")
+    assert code == 0, err
+    (report,) = json.loads(out)
+    assert (report["artifact"], report["unproven"]) == (files[1].name, "not proven here")
+
+
 @pytest.mark.parametrize(
     ("name", "expected"),
     [("raw", RED), ("unit", RED / 255), ("inception", RED / 127.5 - 1), ("mean=0.2,std=0.1", (RED / 255 - 0.2) / 0.1)],
@@ -287,8 +331,6 @@ def test_preprocess_of_a_network_is_refused(photos: Path, capsys: pytest.Capture
 def test_what_a_record_says_of_its_file_is_not_said_again(
     tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
-    from mobilezoo_export import open_artifact
-
     file, image = colors_file(tmp_path / "ours.onnx"), photos / "train" / "red" / "0.png"
     save_record(
         file, open_artifact(file).model_copy(update={"foreign": False, "preprocessing": PLAIN, "undeclared": ()})
@@ -412,6 +454,27 @@ def test_a_folder_or_another_file_is_no_network(photos: Path, capsys: pytest.Cap
     for subject, said in ((photos, "is a folder: name"), (image, "is a file of no kind that is known here")):
         code, _, err = call(capsys, "predict", subject, image)
         assert (code, said in err, len(err.splitlines())) == (2, True, 1)
+
+
+def test_an_exported_file_is_no_network_to_export(
+    tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.chdir(tmp_path)
+    file = colors_file(tmp_path / "theirs.onnx")
+    for words in (("export", file), ("export", file, "--bisect"), ("convert", file, "--model", file)):
+        code, _, err = call(capsys, *words)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "theirs.onnx' is an exported file already: eval, predict and profile take it; export takes" in err
+    code, _, err = call(capsys, "export", "missing.onnx")
+    assert (code, err) == (2, "error: file not found: 'missing.onnx'\n")
+    record = open_artifact(file).model_copy(update={"foreign": False, "model": "shvit_s1", "undeclared": ()})
+    save_record(file, record)
+    _, _, err = call(capsys, "export", file)
+    assert "export takes the network it was made of, here 'shvit_s1'" in err
+    for words in (("train", "digits", f"model={file}"), ("show", file), ("show", tmp_path)):
+        code, _, err = call(capsys, *words)
+        assert (code, len(err.splitlines())) == (2, 1)
+        assert "and no network's YAML: name a network (see `mobilezoo list`)" in err
 
 
 @pytest.mark.slow
