@@ -106,7 +106,7 @@ class Inline:
     def __init__(self, *_: object) -> None:
         self._loaded = apart._Loaded()
 
-    def ask(self, request: dict[str, Any], *_: object) -> dict[str, Any]:
+    def call(self, request: dict[str, Any], *_: object) -> dict[str, Any]:
         try:
             return self._loaded.answer(request)
         except MobilezooError as error:
