@@ -72,7 +72,12 @@ class FileApart:
         return found
 
     def write_fixed(self, shape: tuple[int, ...], out: Path) -> None:
-        """Write a copy that takes nothing but this input shape, in the file's layout. Raises ExportError."""
+        """Write a copy that takes nothing but one input shape. Raises ExportError.
+
+        Args:
+            shape: of the input tensor, in the file's layout.
+            out: where the copy goes.
+        """
         self._ask({"op": "fix", "path": str(self.path), "shape": shape, "out": str(out)}, OPEN_LIMIT_S)
 
     def _ask(self, request: dict[str, Any], limit_s: float) -> dict[str, Any]:
