@@ -17,6 +17,7 @@ from mobilezoo.errors import ExportError, MobilezooError
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_export.convert import convert
 from mobilezoo_export.parity import measure_parity
+from mobilezoo_export.passes.graph import name_of
 from mobilezoo_export.prepare import prepare
 from mobilezoo_export.quantize.calibration import too_few
 from mobilezoo_export.records import ExportSpec
@@ -104,13 +105,6 @@ def cut_points(graph: GraphModule) -> list[Node]:
     """Nodes whose value is one float tensor per image, in order."""
     batch = next(node for node in graph.graph.nodes if node.op == "placeholder").meta["val"].shape[0]
     return [node for node in graph.graph.nodes if node.op == "call_function" and _is_map(node, batch)]
-
-
-def name_of(node: Node) -> str:
-    """Format a node as `module (operator)`; the node's own name where the trace records no module."""
-    stack = list((node.meta.get("nn_module_stack") or {}).values())
-    operator = str(node.target).removeprefix("aten.").partition(".")[0]
-    return f"{stack[-1][0] or node.name if stack else node.name} ({operator})"
 
 
 def truncate_at(graph: GraphModule, node: Node) -> GraphModule:

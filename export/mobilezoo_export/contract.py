@@ -79,20 +79,14 @@ class Runner(ABC):
         """Logits (n, classes) of any number of float32 NCHW images."""
         import numpy as np
 
-        size, pieces = self.input.shape[0], []
-        for start in range(0, len(batch), size):
-            piece = batch[start : start + size]
-            missing = size - len(piece)
-            # The file's batch is fixed: the last piece is filled up with copies and cut afterwards.
-            padded = np.concatenate([piece, np.repeat(piece[-1:], missing, axis=0)]) if missing else piece
-            self.prepare(np.ascontiguousarray(padded, dtype=np.float32))
+        from mobilezoo_export.feeding import pieces, rows
+
+        size, answers = self.input.shape[0], []
+        for piece, images in pieces(batch, size):
+            self.prepare(piece)
             self.invoke()
-            answer = np.array(self.output(), dtype=np.float32)
-            answer = answer[None] if size == 1 and answer.ndim < 2 else answer  # some leave the batch axis out
-            if len(answer) != size:
-                raise ExportError(f"{size} images give answers of shape {answer.shape}: one row for each is read here")
-            pieces.append(answer[: len(piece)])
-        return np.concatenate(pieces)
+            answers.append(rows(self.output(), size)[:images])
+        return np.concatenate(answers)
 
 
 class Exporter(ABC):
@@ -112,6 +106,8 @@ class Exporter(ABC):
     precisions: ClassVar[tuple[str, ...]]
     calibrated: ClassVar[tuple[str, ...]] = ()
     """Precisions that need calibration images."""
+    half_arithmetic: ClassVar[tuple[str, ...]] = ()
+    """Precisions whose files compute in half precision on phones, though not on every machine."""
     runtime: ClassVar[Runtime | None] = None
     """What times its files on this machine, if anything does."""
     timed_by: ClassVar[str] = ""

@@ -24,6 +24,7 @@ from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import Worker, WorkerEndedError
 from mobilezoo_export.coverage import coverage
 from mobilezoo_export.flexible import check_other_sizes
+from mobilezoo_export.half_precision import beyond_half, fed_to_graph
 from mobilezoo_export.provenance import shared_provenance
 from mobilezoo_export.records import ExportSpec
 from mobilezoo_export.registry import load_exporter
@@ -87,6 +88,8 @@ def convert(
         ExportError: the converter or the runtime failed, or a flexible file fails at another size.
     """
     exporter = load_exporter(target)
+    if spec.precision in exporter.half_arithmetic:
+        spec = spec.model_copy(update={"beyond_half": beyond_half(model, fed_to_graph(images, spec), spec.batch)})
     try:
         with shared_provenance():
             warnings = exporter.export(model, spec, path, calibration)

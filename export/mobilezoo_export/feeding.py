@@ -1,6 +1,6 @@
 """Input values of a file: images in its layout and type, or noise of the right type and range."""
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from typing import Literal
 
 import numpy as np
@@ -72,6 +72,40 @@ def noise_for(inputs: Sequence[TensorSpec], seed: int = 0) -> list[np.ndarray]:
     """
     rng = np.random.default_rng(seed)
     return [noise(tensor, rng) for tensor in inputs]
+
+
+def pieces(batch: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:
+    """Pieces of exactly `size` images, each with how many of them are of the batch.
+
+    A file's batch size is fixed: the last piece is filled up with copies of its last image.
+
+    Args:
+        batch: (N, C, H, W), any N.
+        size: the file's batch size.
+    """
+    for start in range(0, len(batch), size):
+        piece = batch[start : start + size]
+        images = len(piece)
+        if images < size:
+            piece = np.concatenate([piece, np.repeat(piece[-1:], size - images, axis=0)])
+        yield np.ascontiguousarray(piece, dtype=np.float32), images
+
+
+def rows(answer: np.ndarray, size: int) -> np.ndarray:
+    """A copy of a file's answer, float32, with one row for each of `size` images.
+
+    Args:
+        answer: what the file computed for one piece.
+        size: the file's batch size.
+
+    Raises:
+        ExportError: the answer has another number of rows.
+    """
+    copied = np.array(answer, dtype=np.float32)
+    copied = copied[None] if size == 1 and copied.ndim < 2 else copied  # some leave the batch axis out
+    if len(copied) != size:
+        raise ExportError(f"{size} images give answers of shape {copied.shape}: one row for each is read here")
+    return copied
 
 
 def dequantized(values: np.ndarray, quantization: Quantization | None) -> np.ndarray:

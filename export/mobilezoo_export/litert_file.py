@@ -11,23 +11,30 @@ NAME_FIELD, DATA_FIELD, SHAPE_FIELD, SIGNATURE_FIELD = 10, 4, 4, 18
 """Places of a tensor's name, a buffer's bytes and a tensor's two shapes in the vtables of TFLite's schema."""
 
 
-def name_and_note(path: Path, text: str) -> None:
-    """Name a file's input and output, and append a metadata entry to the flatbuffer, in place.
+HALF_KEY, HALF_VALUE = "reduced_precision_support", "fp16accfp16"
+"""The entry by which TFLite's XNNPACK delegate computes in half precision where the core has it (ARMv8.2 on), and in
+float32 where it has not; `lite/delegates/utils/reduced_precision_metadata.h` of TensorFlow names both."""
+
+
+def name_and_note(path: Path, text: str, half: bool = False) -> None:
+    """Name input and output, and append the metadata entries of the flatbuffer.
 
     Args:
-        path: a LiteRT file with one input and one output.
-        text: content of the metadata entry.
+        path: a converted file, rewritten.
+        text: the metadata of this project, JSON.
+        half: let the runtime compute in half precision.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     _name_ends(model)
-    buffer, entry = schema.BufferT(), schema.MetadataT()
-    buffer.data = list(text.encode())
-    entry.name, entry.buffer = KEY, len(model.buffers)
-    model.buffers.append(buffer)
-    model.metadata = [*(model.metadata or []), entry]
+    for key, value in ((KEY, text), *(((HALF_KEY, HALF_VALUE),) if half else ())):
+        buffer, entry = schema.BufferT(), schema.MetadataT()
+        buffer.data = list(value.encode())
+        entry.name, entry.buffer = key, len(model.buffers)
+        model.buffers.append(buffer)
+        model.metadata = [*(model.metadata or []), entry]
     builder = flatbuffers.Builder(path.stat().st_size)
     builder.Finish(model.Pack(builder), b"TFL3")
     path.write_bytes(builder.Output())
@@ -126,6 +133,14 @@ def rewrite_metadata(path: Path, text: str) -> None:
     assert len(new) <= end - start
     data[start:end] = new.ljust(end - start)
     path.write_bytes(data)
+
+
+def computes_in_half(path: Path) -> bool:
+    """Whether a file lets the runtime compute in half precision."""
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.Model.GetRootAs(path.read_bytes(), 0)
+    return any(model.Metadata(i).Name() == HALF_KEY.encode() for i in range(model.MetadataLength()))
 
 
 def read_metadata_text(path: Path) -> str:

@@ -63,6 +63,8 @@ class ExportSpec(Record):
     precision: str = "fp32"
     float_segments: tuple[int, ...] = ()
     """Segments of an int8 file that stay float, see `quantize.mixed`."""
+    beyond_half: tuple[str, ...] = ()
+    """Layers whose values half precision cannot hold, see `half_precision`; found while the file is made."""
     labels: tuple[str, ...] = ()
     checkpoint: str | None = None
     """Path of the checkpoint with the weights, for the record."""

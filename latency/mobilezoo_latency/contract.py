@@ -9,13 +9,16 @@ from abc import ABC, abstractmethod
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
-from typing import Annotated, ClassVar
+from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
 from mobilezoo.artifacts import Artifact, DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, printable
+
+if TYPE_CHECKING:
+    from mobilezoo_export import Runner
 
 NAME_LIMIT = 120
 """Longest name that a device reports of itself, in characters."""
@@ -78,6 +81,14 @@ class Device(ABC):
     def refresh(self, report: LatencyReport) -> LatencyReport:
         """Returns a cached report with whatever depends on the present calibration computed anew."""
         return report
+
+    def open_runner(self, artifact: ArtifactFile) -> "Runner":
+        """The file loaded where this device computes, to compare its answers. Raises DeviceError where it only times.
+
+        Closing the device ends what the runner needs.
+        """
+        name = self.config.name or self.config.type
+        raise DeviceError(f"{name}: files are timed there, and their answers do not come back")
 
     def hint(self) -> str:
         """Returns the line that `mobilezoo device check` prints for a device that is ready."""

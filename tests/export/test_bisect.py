@@ -14,9 +14,9 @@ from torch import nn
 from mobilezoo.artifacts import InputSpec
 from mobilezoo.errors import ExportError
 from mobilezoo_export import Exporter, ExportSpec, Runner, registry
-from mobilezoo_export.bisect import bisect, cut_points, name_of, truncate_at
+from mobilezoo_export.bisect import bisect, cut_points, truncate_at
 from mobilezoo_export.images import sample_images
-from mobilezoo_export.passes.graph import aten, calls
+from mobilezoo_export.passes.graph import aten, calls, name_of
 from mobilezoo_export.prepare import prepare
 from mobilezoo_export.records import TensorSpec
 

@@ -3,12 +3,14 @@
 import shutil
 from pathlib import Path
 
+import numpy as np
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
 from mobilezoo.artifacts import Counts, Protocol
 from mobilezoo.errors import ConfigError, DeviceError, MobilezooError
+from mobilezoo_export.registry import load_runner
 from mobilezoo_latency import Store, list_devices, load_artifact, load_device, profile, summarize
 from mobilezoo_latency.emulator.calibration import Known, fit, left_out_ms
 from mobilezoo_latency.emulator.cores import Calibration, EmulatedConfig
@@ -16,7 +18,7 @@ from mobilezoo_latency.emulator.counting import Block, count_blocks, parse_count
 from mobilezoo_latency.emulator.device import EmulatedDevice, estimate_of
 from mobilezoo_latency.emulator.layout import Emulator, find_emulator, home
 from mobilezoo_latency.emulator.pricing import PriceList, cycles_of, disassemble, floating_or_integer_macs, macs_of
-from mobilezoo_latency.emulator.probe import MACS, write_probe
+from mobilezoo_latency.emulator.probe import IN_CHANNELS, MACS, SIDE, write_probe
 from mobilezoo_latency.emulator.refusals import in_words
 
 CORES = ("cortex_a53", "cortex_a55", "cortex_a72", "cortex_a76", "cortex_x1")
@@ -248,3 +250,21 @@ def test_a_file_that_the_emulators_runtime_refuses_is_one_line(emulator, shared,
     with pytest.raises(DeviceError, match=r"does not load this file \(CreateModelFromFile: unsupported\)") as error:
         profile(file, "cortex_a76", store=Store(tmp_path / "latency.db"))
     assert "\n" not in str(error.value)
+
+
+def test_answers_come_back_from_the_emulated_core(emulator: Emulator, tiny_tflite: Path) -> None:
+    """Seven images through a file of batch one: as this machine computes them, in the order they were given."""
+    images = np.random.default_rng(0).standard_normal((7, IN_CHANNELS, SIDE, SIDE), dtype=np.float32)
+    artifact = load_artifact(tiny_tflite)
+    runner = load_device("cortex_a76").open_runner(artifact)
+    here = load_runner(tiny_tflite).run(images)
+    assert runner.run(images) == pytest.approx(here, rel=1e-4, abs=1e-5)
+    runner.prepare(images[3:4])
+    runner.invoke()
+    assert runner.output() == pytest.approx(here[3:4], rel=1e-4, abs=1e-5)
+    assert "emulated cortex_a76" in runner.runtime
+
+
+def test_a_device_that_only_times_gives_no_answers(tiny_tflite: Path) -> None:
+    with pytest.raises(DeviceError, match="host: files are timed there"):
+        load_device("host").open_runner(load_artifact(tiny_tflite))

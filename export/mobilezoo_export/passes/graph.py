@@ -127,3 +127,10 @@ def replace(node: Node, new: Node) -> None:
     new.meta.setdefault("val", node.meta.get("val"))
     node.replace_all_uses_with(new)
     node.graph.erase_node(node)
+
+
+def name_of(node: Node) -> str:
+    """Format a node as `module (operator)`; the node's own name where the trace records no module."""
+    stack = list((node.meta.get("nn_module_stack") or {}).values())
+    operator = str(node.target).removeprefix("aten.").partition(".")[0]
+    return f"{stack[-1][0] or node.name if stack else node.name} ({operator})"

@@ -14,6 +14,7 @@ from mobilezoo.files import versions
 from mobilezoo_export import coverage, litert_file, packs
 from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.feeding import dequantized, image_input, sized
+from mobilezoo_export.half_precision import in_float32
 from mobilezoo_export.metadata import metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantize
@@ -59,7 +60,8 @@ class LiteRTExporter(Exporter):
     extra = "litert"
     modules = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
-    precisions = ("fp32", "fp16", "int8", "int8-dynamic")
+    precisions = ("fp32", "fp16", "fp16-weights", "int8", "int8-dynamic")
+    half_arithmetic = ("fp16",)
     calibrated = ("int8",)
     limits = coverage.LITERT
     runtime = Runtime("LiteRT", "XNNPACK", ("ai_edge_litert", "ai_edge_litert.interpreter"), "ai-edge-litert", "litert")
@@ -97,9 +99,9 @@ class LiteRTExporter(Exporter):
             path.write_bytes(self._converted(model, spec))
             # Before quantizing: the quantizer's files hold buffers that the schema's classes would lose.
             text = metadata_text(spec, spec.options.layout)
-            litert_file.name_and_note(
-                path, text + " " * (BORDER_METADATA + CHANNEL_METADATA * spec.in_chans if _integers(spec) else 0)
-            )
+            room = " " * (BORDER_METADATA + CHANNEL_METADATA * spec.in_chans if _integers(spec) else 0)
+            half = spec.precision in self.half_arithmetic and not spec.beyond_half
+            litert_file.name_and_note(path, text + room, half)
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
                 fed = [self._to_input(batch, spec) for batch in batches]
@@ -107,7 +109,7 @@ class LiteRTExporter(Exporter):
                 litert_file.keep_output_name(path)
             if _integers(spec):
                 litert_file.rewrite_metadata(path, metadata_text(spec, spec.options.layout, self.borders(path)))
-        return []
+        return [in_float32(spec)] if spec.beyond_half else []
 
     def _converted(self, model: "nn.Module", spec: ExportSpec) -> bytes:
         """Convert to a float32 file; the last one is cached, since every precision starts from it."""

@@ -1,6 +1,7 @@
 """One inference under QEMU: the executed blocks of instructions and their counts."""
 
 import contextlib
+from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -64,15 +65,37 @@ def count_blocks(emulator: Emulator, core: EmulatedConfig, model: Path, memory: 
         plugin = f"{emulator.root}/bin/blockcount.so,out={out}"
         if memory and core.caches:
             plugin += ",cache=" + ":".join(f"{kib}:{ways}" for kib, ways in core.caches)
-        command = [emulator.tool("qemu-aarch64"), "-cpu", core.qemu_cpu, "-plugin", plugin]
-        command += ["-L", str(_sysroot(emulator, core)), "-E", f"LD_LIBRARY_PATH={emulator.root}/lite"]
-        done = emulator.call([*command, str(emulator.root / "bin" / "litert_run"), str(model), "1", "count"])
-        printed = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
-        # the runner prints "done" last: a run that ended early must not pass for a small network
-        if done.returncode != 0 or "done" not in printed or not out.is_file():
-            raise DeviceError(f"{model.name} did not run on the emulated {core.name}: {_reason(done.stderr)}")
+        printed = run_on(emulator, core, model, ["count"], ["-plugin", plugin])
         output = tuple(float(value) for value in printed.get("output", "").split())
         return parse_counts(out.read_text(encoding="ascii"), output)
+
+
+def run_on(
+    emulator: Emulator, core: EmulatedConfig, model: Path, action: Sequence[str], switches: Sequence[str] = ()
+) -> dict[str, str]:
+    """Run `model` on an emulated core to its end.
+
+    Args:
+        emulator: the prepared emulator.
+        core: which core.
+        model: a .tflite file.
+        action: what the runner does with it, see `native/litert_run.c`.
+        switches: further arguments of QEMU.
+
+    Returns:
+        The runner's lines, by their first word.
+
+    Raises:
+        DeviceError: the runtime refuses the file, or the process ends early.
+    """
+    command = [emulator.tool("qemu-aarch64"), "-cpu", core.qemu_cpu, *switches]
+    command += ["-L", str(_sysroot(emulator, core)), "-E", f"LD_LIBRARY_PATH={emulator.root}/lite"]
+    done = emulator.call([*command, str(emulator.root / "bin" / "litert_run"), str(model), "1", *action])
+    printed = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
+    # the runner prints "done" last: a run that ended early must not pass for a small network
+    if done.returncode != 0 or "done" not in printed:
+        raise DeviceError(f"{model.name} did not run on the emulated {core.name}: {_reason(done.stderr)}")
+    return printed
 
 
 def parse_counts(text: str, output: tuple[float, ...] = ()) -> BlockCounts:

@@ -4,11 +4,13 @@ from typing import ClassVar
 
 from mobilezoo.artifacts import Counts, DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.errors import DeviceError
+from mobilezoo_export import Runner
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig
 from mobilezoo_latency.emulator.cores import Calibration, EmulatedConfig
 from mobilezoo_latency.emulator.counting import count_blocks
 from mobilezoo_latency.emulator.layout import Emulator, find_emulator
 from mobilezoo_latency.emulator.pricing import cycles_of, floating_or_integer_macs
+from mobilezoo_latency.emulator.runner import EmulatedRunner
 from mobilezoo_latency.reports import Measurement, build_report
 
 COUNT = Protocol(name="count", warmup_runs=1, warmup_s=0.0, min_runs=1, min_s=0.0, max_repeats=1)
@@ -59,6 +61,11 @@ class EmulatedDevice(Device):
         used = {"threads": "1", "delegate": "XNNPACK"}
         measured = Measurement(used, used, counts=counts, estimate=self.estimate(counts, emulator.installed.llvm))
         return build_report(artifact, self.describe(), protocol, measured)
+
+    def open_runner(self, artifact: ArtifactFile) -> Runner:
+        """The file on this core; every `run` is one process. Raises DeviceError, ExportError."""
+        self.for_artifact(artifact)
+        return EmulatedRunner(find_emulator(), self.config, artifact.path)
 
     def refresh(self, report: LatencyReport) -> LatencyReport:
         """Returns a cached report with the estimate of the present calibration."""

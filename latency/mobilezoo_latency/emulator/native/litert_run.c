@@ -7,6 +7,8 @@
  *       one warm run, then one run between two marker system calls (see blockcount.c).
  *   litert_run MODEL THREADS time WARMUP_RUNS WARMUP_S MIN_RUNS MIN_S
  *       warm-up, then at least MIN_RUNS runs and MIN_S seconds.
+ *   litert_run MODEL THREADS compute INPUTS OUTPUTS INDEX
+ *       INPUTS holds packed values of input 0, one run after the other; output INDEX of each is appended to OUTPUTS.
  *
  * Every line of output is `KEY VALUE`, written out at once, so that a run cut off half-way has lost nothing before:
  * load_ms, first_run_ms, warmup_ms and sample_ms (one per run each), output (the first four values of output 0), done.
@@ -43,6 +45,7 @@ Status LiteRtRunCompiledModel(Handle, size_t, size_t, Handle *, size_t, Handle *
 Status LiteRtLockTensorBuffer(Handle, void **, int);
 Status LiteRtUnlockTensorBuffer(Handle);
 Status LiteRtGetTensorBufferSize(Handle, size_t *);
+Status LiteRtGetTensorBufferPackedSize(Handle, size_t *);
 
 enum { ACCELERATOR_CPU = 1, LOCK_READ = 0, LOCK_WRITE = 1, MAX_TENSORS = 64, TENSOR_TYPE_BYTES = 512 };
 enum { MARKER = 0xb0b0 };
@@ -177,12 +180,59 @@ static void take_samples(Network *net, long warmup_runs, double warmup_s, long m
     }
 }
 
+/* The values of one run: false at the end of the file. */
+static int take_input(Handle buffer, FILE *inputs)
+{
+    void *memory;
+    size_t size, got;
+    CHECK(LiteRtGetTensorBufferPackedSize(buffer, &size));
+    CHECK(LiteRtLockTensorBuffer(buffer, &memory, LOCK_WRITE));
+    got = fread(memory, 1, size, inputs);
+    CHECK(LiteRtUnlockTensorBuffer(buffer));
+    if (got && got != size) {
+        fprintf(stderr, "the inputs end within a run: %zu of %zu bytes\n", got, size);
+        exit(3);
+    }
+    return got != 0;
+}
+
+static void keep_output(Handle buffer, FILE *outputs)
+{
+    void *memory;
+    size_t size;
+    CHECK(LiteRtGetTensorBufferPackedSize(buffer, &size));
+    CHECK(LiteRtLockTensorBuffer(buffer, &memory, LOCK_READ));
+    if (fwrite(memory, 1, size, outputs) != size) {
+        perror("the outputs cannot be written");
+        exit(3);
+    }
+    CHECK(LiteRtUnlockTensorBuffer(buffer));
+}
+
+static void compute(Network *net, const char *from, const char *to, size_t index)
+{
+    FILE *inputs = fopen(from, "rb"), *outputs = fopen(to, "wb");
+    if (!inputs || !outputs || index >= net->output_count) {
+        fprintf(stderr, "cannot compute output %zu of %s into %s\n", index, from, to);
+        exit(3);
+    }
+    while (take_input(net->inputs[0], inputs)) {
+        run(net);
+        keep_output(net->outputs[index], outputs);
+    }
+    if (fclose(outputs)) {
+        perror("the outputs cannot be written");
+        exit(3);
+    }
+}
+
 int main(int argc, char **argv)
 {
     Network net = {0};
-    int timing = argc == 8 && !strcmp(argv[3], "time");
-    if (!timing && !(argc == 4 && !strcmp(argv[3], "count"))) {
-        fprintf(stderr, "usage: litert_run MODEL THREADS (count | time WARMUP_RUNS WARMUP_S MIN_RUNS MIN_S)\n");
+    int timing = argc == 8 && !strcmp(argv[3], "time"), computing = argc == 7 && !strcmp(argv[3], "compute");
+    if (!timing && !computing && !(argc == 4 && !strcmp(argv[3], "count"))) {
+        fprintf(stderr, "usage: litert_run MODEL THREADS "
+                        "(count | time WARMUP_RUNS WARMUP_S MIN_RUNS MIN_S | compute INPUTS OUTPUTS INDEX)\n");
         return 2;
     }
     double start = now_s();
@@ -190,6 +240,8 @@ int main(int argc, char **argv)
     say("load_ms", (now_s() - start) * 1e3);
     if (timing)
         take_samples(&net, atol(argv[4]), atof(argv[5]), atol(argv[6]), atof(argv[7]));
+    else if (computing)
+        compute(&net, argv[4], argv[5], (size_t)atol(argv[6]));
     else
         count(&net);
     show_output(&net);

@@ -1,0 +1,74 @@
+"""fp16 files compute in half precision where a core has it, unless their values do not fit."""
+
+from pathlib import Path
+
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mobilezoo.artifacts import Preprocessing
+from mobilezoo_export import ExportSpec, export_model
+from mobilezoo_export.half_precision import beyond_half
+from mobilezoo_export.passes.graph import trace
+
+
+class Peaky(nn.Module):
+    """Its second layer's values are `factor` times those of the first, its logits are of ordinary size again."""
+
+    def __init__(self, factor: float) -> None:
+        super().__init__()
+        self.stem, self.peak, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1), nn.Linear(8, 10)
+        with torch.no_grad():
+            self.peak.weight.mul_(factor)
+            self.head.weight.div_(factor)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.head(self.peak(self.stem(x).relu()).mean((2, 3)))
+
+
+def network(factor: float) -> Peaky:
+    torch.manual_seed(0)
+    return Peaky(factor).eval()
+
+
+def spec(**changes: object) -> ExportSpec:
+    half = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
+    return ExportSpec(model="peaky", resolution=(16, 16), preprocessing=half, **changes)  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize(("factor", "named"), [(1.0, ()), (1.5e5, ("peak",))])
+def test_the_layer_that_leaves_the_range_is_named(factor: float, named: tuple[str, ...]) -> None:
+    graph = trace(network(factor), torch.zeros(1, 3, 16, 16))
+    images = np.random.default_rng(0).standard_normal((3, 3, 16, 16), dtype=np.float32)
+    found = beyond_half(graph, images)
+    assert tuple(line.split()[0] for line in found if not line.startswith("mean")) == named
+    assert all("reaches" in line for line in found)
+
+
+def test_a_value_that_is_not_a_number_leaves_the_range() -> None:
+    graph = trace(network(1.0), torch.zeros(1, 3, 16, 16))
+    assert "inf" in beyond_half(graph, np.full((1, 3, 16, 16), np.nan, np.float32))[0]
+
+
+def test_fp16_files_compute_in_half_and_weights_alone_are_a_precision_of_their_own(tmp_path: Path) -> None:
+    pytest.importorskip("litert_torch")
+    from mobilezoo_export.litert_file import computes_in_half
+
+    half, weights = export_model(network(1.0), spec(), ["litert"], ["fp16", "fp16-weights"], tmp_path, isolate=False)
+    assert half.ok
+    assert weights.ok
+    assert not half.warnings
+    assert computes_in_half(tmp_path / "peaky.fp16.tflite")
+    assert not computes_in_half(tmp_path / "peaky.fp16-weights.tflite")
+    assert abs(half.artifact.size_bytes - weights.artifact.size_bytes) < 1000  # type: ignore[union-attr]
+
+
+def test_a_file_whose_values_do_not_fit_computes_in_float32_and_names_the_layer(tmp_path: Path) -> None:
+    pytest.importorskip("litert_torch")
+    from mobilezoo_export.litert_file import computes_in_half
+
+    (done,) = export_model(network(1.5e5), spec(), ["litert"], ["fp16"], tmp_path, isolate=False)
+    assert done.ok, done.reason
+    assert any("peak (conv2d) reaches" in warning and "float32" in warning for warning in done.warnings)
+    assert not computes_in_half(tmp_path / "peaky.fp16.tflite")
