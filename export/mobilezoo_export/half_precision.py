@@ -35,7 +35,12 @@ def beyond_half(model: "nn.Module", images: np.ndarray, batch: int = 1) -> tuple
 
 
 def fed_to_graph(images: np.ndarray, spec: "ExportSpec") -> np.ndarray:
-    """Normalized images as the traced network takes them: pixel values where the file takes an image."""
+    """Return normalized images as the traced network takes them: pixel values where the file takes an image.
+
+    Args:
+        images: (N, C, H, W) float32, preprocessed.
+        spec: the file to be made.
+    """
     if not spec.options.image:
         return images
     from mobilezoo_export.pixels import to_pixels
