@@ -1,7 +1,7 @@
 """Latency-aware architecture search: a space as data, an objective, an Optuna study, engines.
 
-Accuracy and latency are callables handed in by whoever calls `search`: nothing here knows a trainer, an exporter or a
-device.
+Accuracy and latency are callables that the caller passes to `search`: nothing here depends on a trainer, an exporter
+or a device.
 """
 
 from mobilezoo.callable_package import make_callable

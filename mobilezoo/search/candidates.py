@@ -21,7 +21,7 @@ REASON = "reason"
 STOPPED = "stopped"
 """User attribute: the fault of the set-up that interrupted a trial; its network is not to blame."""
 MAX_INTERRUPTIONS = 3
-"""After so many crashes a candidate is given up: it may be what ended the processes."""
+"""Crashes after which a candidate is given up: it may be their cause."""
 
 
 def all_trials(study: Study) -> list[FrozenTrial]:
@@ -49,20 +49,20 @@ class Candidates:
                     self.valid_trials.append(trial)
 
     def candidate_index(self, number: int) -> int:
-        """The candidate index of the Optuna trial `number`."""
+        """Returns the candidate index of the Optuna trial `number`."""
         return self._index[number]
 
     def active_trial(self, index: int) -> FrozenTrial | None:
-        """The trial that counts for a candidate: waiting, running or finished. None if all were interrupted."""
+        """Returns a candidate's trial that waits, runs or is finished; None if all were interrupted."""
         return next((trial for trial in self._trials.get(index, []) if not _interrupted(trial)), None)
 
     def finished(self, limit: int | None = None) -> list[tuple[int, FrozenTrial]]:
-        """(candidate index, trial) of every finished candidate, in order; of the first `limit` where it is given."""
+        """Lists (candidate index, trial) of finished candidates in order; of the first `limit` where it is given."""
         active = [(index, self.active_trial(index)) for index in self._started(limit)]
         return [(index, trial) for index, trial in active if trial is not None and trial.state.is_finished()]
 
     def missing(self, limit: int | None = None) -> list[int]:
-        """Indices of started candidates without an active trial; of the first `limit` where it is given."""
+        """Lists the started candidates without an active trial; of the first `limit` where it is given."""
         return [index for index in self._started(limit) if self.active_trial(index) is None]
 
     def open(self, limit: int) -> bool:
@@ -71,11 +71,11 @@ class Candidates:
         return waiting or self.next_index < limit
 
     def crash_count(self, index: int) -> int:
-        """How many processes died while they worked on a candidate."""
+        """Counts the processes that died while they evaluated a candidate."""
         return sum(_interrupted(trial) and STOPPED not in trial.user_attrs for trial in self._trials.get(index, []))
 
     def queue_attributes(self, index: int) -> tuple[dict[str, object], dict[str, object]]:
-        """(parameters, user attributes) of a trial that repeats a candidate, with the choices made so far."""
+        """Returns (parameters, user attributes) of a trial that repeats a candidate with the choices made so far."""
         begun = [trial for trial in self._trials.get(index, []) if "genome" in trial.user_attrs]
         if not begun:
             return {}, {AGAIN: index}
@@ -87,7 +87,12 @@ class Candidates:
 
 
 def queue_again(study: Study, limit: int) -> None:
-    """Queue a trial for every candidate below `limit` whose trials were all interrupted."""
+    """Queues a trial for every candidate whose trials were all interrupted.
+
+    Args:
+        study: the search's study.
+        limit: candidates from this index on are left out.
+    """
     candidates = Candidates(all_trials(study))
     for index in candidates.missing(limit):
         params, attrs = candidates.queue_attributes(index)

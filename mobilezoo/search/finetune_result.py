@@ -17,9 +17,9 @@ class FinetuneResult(Record):
     """The exported file."""
     search_top1: float | None
     top1: float | None
-    """Of the weights, in percent, on the recipe's validation split."""
+    """Top-1 of the weights in percent, on the recipe's validation split."""
     file_top1: float
-    """Of the exported file in its own runtime."""
+    """Top-1 of the exported file in percent, in its own runtime."""
     search_latency: LatencyEstimate | None
     latency: dict[str, LatencyEstimate]
-    """Of the exported file, by device; empty where the search had an estimator and no device."""
+    """Latency of the exported file by device; empty where the search had an estimator and no device."""

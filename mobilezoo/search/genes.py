@@ -1,8 +1,8 @@
-"""Conditional categorical spaces: the arithmetic under every search space.
+"""Conditional categorical spaces: counting, enumeration, sampling, mutation and crossover.
 
-A *gene* is a named choice; it may be active only while another gene holds certain values (an expansion ratio means
-nothing to a depthwise-separable block). A *genome* maps every active gene to its value, so two different genomes are
-always two different points: counting, enumeration and "have we seen this one?" are exact.
+A *gene* is a named choice; it may be active only while another gene holds certain values (a depthwise-separable block
+has no expansion ratio). A *genome* maps every active gene to its value, so that two different genomes are always two
+different points: counting, enumeration and the test for repeated points are exact.
 """
 
 import math
@@ -45,6 +45,7 @@ class GeneSpace:
         self._draws: dict[tuple[str, Value | None], tuple[list[Value], list[float]]] = {}
 
     def gene(self, name: str) -> Gene:
+        """Returns the gene of a name."""
         return self._by_name[name]
 
     @cached_property
@@ -53,10 +54,16 @@ class GeneSpace:
         return tuple(gene for gene in self.genes if len(gene.choices) > 1)
 
     def active(self, gene: Gene, genome: Mapping[str, Value]) -> bool:
+        """Whether a gene is active in a genome.
+
+        Args:
+            gene: a gene of this space.
+            genome: values of at least the genes before it.
+        """
         return gene.parent is None or (gene.parent in genome and genome[gene.parent] in gene.when)
 
     def check(self, genome: Mapping[str, Value]) -> None:
-        """Raise ConfigError unless `genome` is a point: every active gene set to one of its choices, nothing else."""
+        """Raises ConfigError unless exactly the active genes are set, each to one of its choices."""
         for gene in self.genes:
             if not self.active(gene, genome):
                 if gene.name in genome:
@@ -72,17 +79,17 @@ class GeneSpace:
             raise ConfigError(f"the space has no {unknown[0]}")
 
     def key(self, genome: Mapping[str, Value]) -> tuple[Value, ...]:
-        """A hashable identity: the values in gene order (inactive genes are left out)."""
+        """Returns a hashable identity: the values of the active genes in gene order."""
         return tuple(genome[gene.name] for gene in self.genes if gene.name in genome)
 
     # ---- counting and enumeration
 
     def count(self) -> int:
-        """Exact number of points."""
+        """Returns the exact number of points."""
         return math.prod(self._completions(gene) for gene in self.genes if gene.parent is None)
 
     def _completions(self, gene: Gene) -> int:
-        """Number of settings of `gene` and everything below it."""
+        """Counts the settings of a gene and of all genes that depend on it."""
         return sum(self._completions_of(gene, value) for value in gene.choices)
 
     def _completions_of(self, gene: Gene, value: Value) -> int:
@@ -92,11 +99,11 @@ class GeneSpace:
         return [child for child in self.genes if child.parent == gene.name and value in child.when]
 
     def enumerate(self) -> Iterator[Genome]:
-        """Every point once, in a fixed order. Meant for small spaces: look at `count()` first."""
+        """Generates every point once, in a fixed order; for small spaces, see `count`."""
         yield from self._complete({}, 0)
 
     def _complete(self, genome: Genome, index: int) -> Iterator[Genome]:
-        """All completions of the genes from `index` on; genes already set keep their value."""
+        """Generates all completions of the genes from `index` on; genes that are set keep their value."""
         if index == len(self.genes):
             yield dict(genome)
             return
@@ -110,11 +117,11 @@ class GeneSpace:
     # ---- random operations: all take an explicit generator and end after one pass over the genes
 
     def sample(self, rng: np.random.Generator) -> Genome:
-        """A point, uniformly over all points (not over choices: a choice weighs as many points as it leads to)."""
+        """Draws a point uniformly over all points: a choice is weighted by the number of points that contain it."""
         return self._fill({}, rng)
 
     def _fill(self, genome: Mapping[str, Value], rng: np.random.Generator) -> Genome:
-        """Keep what is set and still active, sample what is missing; genes in their order."""
+        """Keeps the set genes that are active and samples the missing ones, in gene order."""
         result: Genome = {}
         for gene in self.genes:
             if gene.parent is None or self.active(gene, result):
@@ -127,16 +134,24 @@ class GeneSpace:
         return choices[bisect_right(cumulated, rng.random())]
 
     def _weigh(self, gene: Gene, exclude: Value | None) -> tuple[list[Value], list[float]]:
-        """Choices and their cumulated shares of the points, kept: the bayesian engine draws thousands per trial."""
+        """Returns choices and their cumulated shares of the points; cached, since engines draw thousands per trial."""
         choices = [value for value in gene.choices if value != exclude]
         points = list(accumulate(self._completions_of(gene, value) for value in choices))
         self._draws[gene.name, exclude] = choices, [count / points[-1] for count in points]
         return self._draws[gene.name, exclude]
 
     def mutate(self, genome: Mapping[str, Value], rng: np.random.Generator) -> Genome:
-        """Change one free gene to another value; genes that become active are sampled. Never returns its input.
+        """Changes one free gene to another value; genes that become active are sampled.
 
-        Raises ConfigError when the space has a single point.
+        Args:
+            genome: a point.
+            rng: source of randomness.
+
+        Returns:
+            Another point than `genome`.
+
+        Raises:
+            ConfigError: the space has a single point.
         """
         movable = [gene for gene in self.free if gene.name in genome]
         if not movable:
@@ -145,7 +160,16 @@ class GeneSpace:
         return self._fill({**genome, gene.name: self._draw(gene, rng, exclude=genome[gene.name])}, rng)
 
     def crossover(self, mother: Mapping[str, Value], father: Mapping[str, Value], rng: np.random.Generator) -> Genome:
-        """A point whose genes each come from one parent, chosen evenly where both have the gene."""
+        """Draws each gene from one of two parents, with equal probability where both have it.
+
+        Args:
+            mother: a point.
+            father: a point.
+            rng: source of randomness.
+
+        Returns:
+            A point of the space.
+        """
         child: Genome = {}
         for gene in self.genes:
             if not self.active(gene, child):
@@ -156,7 +180,7 @@ class GeneSpace:
         return child
 
     def neighbors(self, genome: Mapping[str, Value]) -> Iterator[Genome]:
-        """Every point that differs in exactly one of the genes active in both; newly active genes take all values."""
+        """Generates the points that differ in one of the genes active in both; newly active genes take all values."""
         for gene in self.free:
             if gene.name not in genome:
                 continue
@@ -165,7 +189,7 @@ class GeneSpace:
                     yield from self._complete(self._prune({**genome, gene.name: value}), 0)
 
     def _prune(self, genome: Genome) -> Genome:
-        """Drop genes that are no longer active."""
+        """Drops genes that are no longer active."""
         result: Genome = {}
         for gene in self.genes:
             if gene.name in genome and self.active(gene, result):

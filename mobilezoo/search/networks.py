@@ -1,4 +1,4 @@
-"""Points of a search space ⇄ model configs of the mbconv family ⇄ timm's architecture strings."""
+"""Converts points of a search space to and from model configs (family mbconv) and timm's architecture strings."""
 
 from collections.abc import Sequence
 from typing import Any
@@ -14,15 +14,21 @@ FAMILY = "mbconv"
 OWN = ("family", "name", "resolution", "stem", "head", "stages")
 """Keys of a model config that the point or the space sets."""
 FREE = ("aliases", "published")
-"""Keys that say nothing about the network."""
+"""Keys without an effect on the network."""
 RECIPE_KEYS = ("data", "train", "model_args")
-"""Groups of a training config that a search config has not: an override of theirs is meant for the recipe."""
+"""Groups that only a training config has: overrides of their keys apply to the recipe."""
 
 
 def load_search_config(name: str, overrides: Sequence[str] = ()) -> SearchConfig:
-    """A search config by path or bare name. Raises ConfigError, also for a space that no network can be built from.
+    """Loads a search config and checks that its networks can be built.
 
-    Overrides of the recipe's keys (`data.source=folder:~/imagenet`, `train.epochs=5`) join its `recipe_overrides`.
+    Args:
+        name: path or bare name.
+        overrides: dotted overrides; those of the recipe's keys (`train.epochs=5`) are added to `recipe_overrides`.
+
+    Raises:
+        ConfigError: a key or value is wrong, or no network can be built from the space.
+        UnknownNameError: no config has the bare name.
     """
     path = find_config("search", name)
     of_recipe = [item for item in overrides if item.partition("=")[0].partition(".")[0] in RECIPE_KEYS]
@@ -35,7 +41,15 @@ def load_search_config(name: str, overrides: Sequence[str] = ()) -> SearchConfig
 
 
 def check_space(space: Space, source: str) -> None:
-    """Raise ConfigError unless the shared keys and every choice make a valid model config."""
+    """Checks that the shared keys and every choice of a space give a valid model config.
+
+    Args:
+        space: the space.
+        source: its file, for error messages.
+
+    Raises:
+        ConfigError: a key or a choice is wrong.
+    """
     clash = sorted(set(space.network) & {*OWN, *FREE})
     if clash:
         raise ConfigError(f"{source}: space.network.{clash[0]}: set by the space itself, not here")
@@ -52,21 +66,36 @@ def check_space(space: Space, source: str) -> None:
 
 
 def model_config(space: Space, point: Point, name: str, source: str | None = None) -> ModelConfig:
-    """The model config of a point. Raises ConfigError where the space's shared keys are wrong."""
+    """Builds the model config of a point.
+
+    Args:
+        space: the space.
+        point: a point of it.
+        name: name of the network.
+        source: its file, for error messages; None takes the name.
+
+    Raises:
+        ConfigError: the space's shared keys are wrong.
+    """
     data = {"family": FAMILY, "name": name, **yaml_data(space, point)}
     config: ModelConfig = family_module(FAMILY).Config.parse(data, source or f"point {name}")
     return config
 
 
 def yaml_data(space: Space, point: Point) -> dict[str, Any]:
-    """The content of the point's model YAML."""
+    """Returns the content of a point's model YAML as plain data.
+
+    Args:
+        space: the space.
+        point: a point of it.
+    """
     stages = [_stage_data(stage) for stage in point.stages]
     own = {"resolution": point.resolution, "stem": space.stem, "stages": stages, "head": space.head}
     return {"family": FAMILY, **own, **space.network}
 
 
 def _stage_data(stage: Stage) -> dict[str, Any]:
-    """A stage without the keys that say nothing about it."""
+    """Returns a stage's keys, those with the block's defaults left out."""
     if stage.block in MIXERS:
         return {"block": stage.block, "depth": stage.depth, "stride": stage.stride, "width": stage.width}
     data: dict[str, Any] = {"block": stage.block, "depth": stage.depth, "kernel": stage.kernel, "stride": stage.stride}
@@ -79,7 +108,15 @@ def _stage_data(stage: Stage) -> dict[str, Any]:
 
 
 def point_of(space: Space, config: ModelConfig) -> Point:
-    """The point that builds the same network as a model config. Raises ConfigError, naming what the space lacks."""
+    """Finds the point that builds the same network as a model config.
+
+    Args:
+        space: the space.
+        config: a network of any family.
+
+    Raises:
+        ConfigError: the network is not in the space; the message names the first difference.
+    """
     if config.family != FAMILY:
         raise ConfigError(f"{config.name}: not a point of the space: family {config.family}, the space builds {FAMILY}")
     data = config.model_dump(mode="json")
@@ -105,7 +142,7 @@ def _stage_of(data: dict[str, Any], name: str) -> Stage:
 
 
 def arch_strings(point: Point) -> tuple[str, ...]:
-    """The stages in timm's notation; attention that timm has no word for is appended, a mixer put first by name."""
+    """Formats the stages in timm's notation, extended by `_NAME` for attention and a leading name for mixers."""
     return tuple(_stage_string(stage) for stage in point.stages)
 
 
@@ -115,13 +152,22 @@ def _stage_string(stage: Stage) -> str:
 
 
 def timm_strings(point: Point) -> tuple[str, ...] | None:
-    """timm's architecture strings, or None where timm's notation cannot name a stage's attention or mixer."""
+    """Formats the stages in timm's notation; None where it has no term for a stage's attention or mixer."""
     odd = any(stage.attention not in ("none", "se") or stage.block in MIXERS for stage in point.stages)
     return None if odd else arch_strings(point)
 
 
 def point_from_strings(space: Space, strings: Sequence[str], resolution: int) -> Point:
-    """The point of timm architecture strings, one per stage. Raises ConfigError when it is outside the space."""
+    """Parses timm's architecture strings.
+
+    Args:
+        space: the space.
+        strings: one per stage.
+        resolution: input height and width in pixels.
+
+    Raises:
+        ConfigError: a string cannot be parsed, or the point is not in the space.
+    """
     parse = family_module(FAMILY).parse_stage
     stages = tuple(_stage_of(parse(text).model_dump(mode="json"), text) for text in strings)
     point = Point(resolution=resolution, stages=stages)

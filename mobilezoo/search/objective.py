@@ -19,7 +19,7 @@ TUNAS_BETA = -0.10
 
 
 class Objective(Record):
-    """What a search maximises.
+    """The reward that a search maximizes.
 
     mnas_soft, mnas_hard: ACC * (LAT / T)^w, Tan et al. 2019 (arXiv:1807.11626), equation 2.
     tunas: ACC + beta * |LAT / T - 1|, Bender et al. 2020 (arXiv:2008.06120), the absolute reward.
@@ -41,11 +41,11 @@ class Objective(Record):
         return self
 
     def __call__(self, top1: float, latency_ms: float) -> float:
-        """Reward of a network with `top1` percent accuracy and `latency_ms` > 0; accuracy counts as 0..1."""
+        """Computes the reward of one network from its top-1 in percent and its latency (> 0)."""
         return float(self.rewards(np.asarray(top1, np.float64), np.asarray(latency_ms, np.float64)))
 
     def deciding_ms(self, latency_ms: Mapping[str, float]) -> float:
-        """The latency that enters the reward: on several devices the one worst against its target, scaled to T."""
+        """Returns the latency that enters the reward: the highest relative to its device's target, scaled to T."""
         return max(self._scaled(device, ms) for device, ms in latency_ms.items())
 
     def _scaled(self, device: str, ms: float) -> float:
@@ -53,21 +53,42 @@ class Objective(Record):
         return ms if target == self.target_ms else ms * self.target_ms / target
 
     def rewards(self, top1: NDArray[np.float64], latency_ms: NDArray[np.float64]) -> NDArray[np.float64]:
-        """Rewards of many networks; both arrays of one shape."""
+        """Computes the rewards of many networks.
+
+        Args:
+            top1: accuracies in percent.
+            latency_ms: latencies, in an array of the same shape.
+
+        Returns:
+            Rewards, in an array of the same shape.
+        """
         return REWARDS.load(self.reward)(top1 / 100, latency_ms / self.target_ms, self)
 
 
 def mnas(
     accuracy: NDArray[np.float64], ratio: NDArray[np.float64], objective: Objective, weights: tuple[float, float]
 ) -> NDArray[np.float64]:
-    """MnasNet's reward with its default (alpha, beta), see `Objective`."""
+    """Computes MnasNet's reward, see `Objective`.
+
+    Args:
+        accuracy: 0..1, any shape.
+        ratio: latency over target, the same shape.
+        objective: its alpha and beta replace those of `weights` where they are set.
+        weights: default (alpha, beta).
+    """
     below = weights[0] if objective.alpha is None else objective.alpha
     above = weights[1] if objective.beta is None else objective.beta
     return accuracy * ratio ** np.where(ratio <= 1, below, above)
 
 
 def tunas(accuracy: NDArray[np.float64], ratio: NDArray[np.float64], objective: Objective) -> NDArray[np.float64]:
-    """TuNAS's absolute reward, see `Objective`."""
+    """Computes TuNAS's absolute reward, see `Objective`.
+
+    Args:
+        accuracy: 0..1, any shape.
+        ratio: latency over target, the same shape.
+        objective: its beta replaces `TUNAS_BETA` where it is set.
+    """
     return accuracy + (TUNAS_BETA if objective.beta is None else objective.beta) * np.abs(ratio - 1)
 
 
@@ -79,14 +100,18 @@ REWARDS: Registry[Reward] = Registry(
     callable,
     "a function (accuracy, latency over target, Objective) → rewards, of arrays of one shape",
 )
-"""Accuracies (0..1) and latencies over the target → what is raised."""
+"""Name → function (accuracy 0..1, latency over target, Objective) → rewards to be maximized."""
 
 
 def pareto_front(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list[int]:
-    """Indices of the networks that no other dominates, fastest first.
+    """Finds the networks that no other dominates: at least as accurate and as fast, and better in one.
 
-    One network dominates another when it is at least as accurate and as fast, and better in one. Of equal networks the
-    first stays.
+    Args:
+        accuracy: one value per network.
+        latency_ms: one value per network.
+
+    Returns:
+        Their indices, fastest first; of equal networks only the first.
     """
     order = sorted(range(len(accuracy)), key=lambda i: (latency_ms[i], -accuracy[i], i))
     front: list[int] = []
@@ -99,9 +124,13 @@ def pareto_front(accuracy: Sequence[float], latency_ms: Sequence[float]) -> list
 
 
 def undominated(values: NDArray[np.float64]) -> list[int]:
-    """Indices of the rows [networks, criteria], all to be small, that no other row dominates, by their second column.
+    """Finds the rows that no other row dominates.
 
-    Of equal rows the first stays.
+    Args:
+        values: [networks, criteria], each to be minimized.
+
+    Returns:
+        Their indices, sorted by the second column; of equal rows only the first.
     """
     chosen: list[int] = []
     for i, row in enumerate(values):
@@ -113,7 +142,13 @@ def undominated(values: NDArray[np.float64]) -> list[int]:
 
 
 def hypervolume(accuracy: Sequence[float], latency_ms: Sequence[float], worst: tuple[float, float]) -> float:
-    """Area dominated by the networks and bounded by `worst` = (lowest accuracy, highest latency)."""
+    """Computes the area that the networks dominate.
+
+    Args:
+        accuracy: one value per network.
+        latency_ms: one value per network.
+        worst: reference point (lowest accuracy, highest latency) that bounds the area.
+    """
     floor, ceiling = worst
     area, reached = 0.0, floor
     for i in pareto_front(accuracy, latency_ms):

@@ -1,4 +1,4 @@
-"""What goes into and comes out of a search."""
+"""Records of a search: its config, candidates, measurements and result."""
 
 from collections.abc import Callable
 from dataclasses import dataclass
@@ -91,17 +91,17 @@ class SearchConfig(Record):
 
     @property
     def images(self) -> tuple[str, ...]:
-        """Those overrides of the recipe that say which images: they hold for any training of the search's networks."""
+        """Overrides of the recipe that select the images; they apply to any training of the search's networks."""
         return tuple(item for item in self.recipe_overrides if item.partition("=")[0] in IMAGE_KEYS)
 
     @property
     def engine_settings(self) -> EngineSettings:
-        """What its engine is told."""
+        """Settings of the engine."""
         return EngineSettings(self.seed, self.goal, self.population, self.tournament, self.objective)
 
     @property
     def criteria(self) -> tuple[str, ...]:
-        """What a front trades: top-1, the latency on each device, and what is asked for further."""
+        """Names of the front's criteria: top-1, the latency on each device, and those of `further`."""
         return ("top1", *(f"{device}_ms" for device in self.devices), *self.further)
 
     @model_validator(mode="after")
@@ -144,60 +144,64 @@ class LatencyEstimate(Record):
     source: str
     """For example `measured: LiteRT 2.3.0 (XNNPACK) on host`, or a table's or predictor's name."""
     low_ms: float | None = None
-    """95% interval, where the source knows one."""
+    """Lower end of the 95% interval, where the source has one."""
     high_ms: float | None = None
     error_percent: float | None = None
-    """Of an estimate: its mean absolute error on networks that were measured; None where this one was measured."""
+    """Mean absolute percentage error of an estimator on measured networks; None where this one was measured."""
     noisy: bool = False
 
     @property
     def measured(self) -> bool:
+        """Whether a device measured it."""
         return self.error_percent is None and self.source.startswith("measured")
 
 
 class Figures(Record):
-    """What is known of a candidate's file before it is trained."""
+    """Measurements of a candidate's exported file, taken before training."""
 
     latency: dict[str, LatencyEstimate] = Field(min_length=1)
-    """By device, in the order of the config; an estimator answers for its only device."""
+    """By device, in the order of the config; an estimate stands under the search's only device."""
     size_mb: float | None = None
     """Size of the file in 10^6 bytes."""
     memory_mb: float | None = None
-    """Peak growth of resident memory in 10^6 bytes, where the first device tells."""
+    """Peak growth of resident memory in 10^6 bytes, where the first device reports it."""
 
     @property
     def latency_ms(self) -> dict[str, float]:
+        """Latency in milliseconds by device."""
         return {device: estimate.ms for device, estimate in self.latency.items()}
 
 
 class DeviceLostError(DeviceError):
-    """A device that answered before and does not any more: the search stops, its trial runs again later."""
+    """A device that was connected and is no longer: the search stops, and its trial runs again later."""
 
 
 @dataclass(frozen=True, kw_only=True)
 class Candidate:
-    """A network to be judged."""
+    """A network to be evaluated."""
 
     number: int
-    """Its place in the sequence of tried networks, the same after an interruption."""
+    """Candidate index; the same after an interruption."""
     point: Point
     config: ModelConfig
     folder: Path
-    """A folder of its own, for checkpoints and artifacts; made by whoever needs it."""
+    """A folder of its own for checkpoints and artifacts, not created yet."""
     report: Callable[[int, float], None]
-    """`report(epoch, top1)` after each epoch; an exception of it ends the candidate and must pass through."""
+    """`report(epoch, top1)`, to be called after each epoch; its exceptions end the candidate and must propagate."""
 
 
 class Evaluate(Protocol):
     def __call__(self, candidate: Candidate) -> float:
-        """Top-1 accuracy in percent."""
+        """Returns the top-1 accuracy in percent."""
 
 
 class Measure(Protocol):
     def __call__(self, candidate: Candidate) -> Figures:
-        """Latency and the like of the network with random weights; called before `Evaluate`.
+        """Measures latency, and size or memory where needed, of the network with random weights, before `Evaluate`.
 
-        Raises DeviceLostError when no answer is to be had now, any other MobilezooError for the candidate's own fault.
+        Raises:
+            DeviceLostError: the device is not reachable now; the search stops.
+            MobilezooError: the candidate cannot be exported or run; only its trial fails.
         """
 
 
@@ -205,7 +209,7 @@ class TrialRecord(Record):
     """One tried network."""
 
     number: int
-    """Place in the sequence of tried networks; Optuna's own number is higher after interruptions."""
+    """Candidate index; Optuna's trial number is higher after interruptions."""
     state: State
     point: Point | None
     """None when the trial ended before it had a network."""
@@ -226,10 +230,10 @@ class TrialRecord(Record):
     reason: str | None = None
     """Why it failed or was pruned."""
     duplicate_of: int | None = None
-    """An earlier trial of the same network, whose figures are used again."""
+    """Number of an earlier trial of the same network, whose results are reused."""
     engine: str = ""
     worker: str = ""
-    """HOST:PROCESS that judged it."""
+    """HOST:PROCESS that evaluated it."""
     seconds: float = 0.0
 
 
@@ -246,22 +250,23 @@ class SearchResult(Record):
     objective: Objective
     devices: tuple[str, ...] = ()
     criteria: tuple[str, ...] = ("top1", "host_ms")
-    """What the front trades."""
+    """Names of the front's criteria."""
     trials: tuple[TrialRecord, ...]
     front: tuple[int, ...]
-    """Trial numbers that no other dominates in the criteria, fastest first."""
+    """Numbers of the trials that no other dominates in the criteria, fastest first."""
     best: int | None
-    """Trial number of the highest reward."""
+    """Number of the trial with the highest reward."""
     front_yaml: tuple[str, ...] = ()
     """Model YAMLs of `front`, relative to the record's folder."""
     best_yaml: str | None = None
 
     def trial(self, number: int) -> TrialRecord:
+        """Returns the trial of a number, which must exist."""
         return next(trial for trial in self.trials if trial.number == number)
 
 
 def load_search_result(path: str | Path) -> SearchResult:
-    """The record of a search from its folder or file. Raises MobilezooError when it is missing or damaged."""
+    """Loads the record of a search from its folder or file. Raises MobilezooError if it is missing or damaged."""
     found = existing_path(path, "search result")
     file = found / RESULT_NAME if found.is_dir() else found
     if not file.is_file():

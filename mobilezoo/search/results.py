@@ -1,4 +1,4 @@
-"""From a study's trials to what is kept and shown: records, the front, YAMLs, and how a running search stands."""
+"""Results of a search, computed from its study's trials: records, the front, model YAMLs, and the current status."""
 
 import math
 import statistics
@@ -22,12 +22,12 @@ STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialSta
 
 
 class Running(Record):
-    """A trial that some worker has in hand."""
+    """A trial that a worker evaluates now."""
 
     number: int
     worker: str
     since: str
-    """The worker's local time."""
+    """Start of the trial, ISO 8601, in the worker's local time."""
 
 
 class SearchStatus(Record):
@@ -37,22 +37,29 @@ class SearchStatus(Record):
     storage: str
     engine: str
     limit: int
-    """Trials in all."""
+    """Total number of trials of the search."""
     states: dict[str, int]
     """complete, pruned, failed, running, interrupted → trials."""
     seconds_per_trial: float | None
-    """Median of the finished ones."""
+    """Median over complete trials."""
     best: TrialRecord | None
     running: tuple[Running, ...]
 
 
 def remeasured_key(number: int) -> str:
-    """Attribute of the study that holds a front member's second measurement."""
+    """Returns the study attribute that holds a front member's second measurement."""
     return f"remeasured {number}"
 
 
 def record(config: SearchConfig, index: int, trial: FrozenTrial, again: dict[str, Any] | None = None) -> TrialRecord:
-    """A finished trial as it is kept; `again` is its second measurement."""
+    """Converts a finished trial to its record.
+
+    Args:
+        config: the search.
+        index: candidate index.
+        trial: the finished trial.
+        again: second measurement, device → LatencyEstimate as plain data.
+    """
     attrs = trial.user_attrs
     point = config.space.point(genome_of(config.space.genes, trial.params)) if "genome" in attrs else None
     figures = Figures.parse(attrs["figures"]).model_dump() if "figures" in attrs else {"latency": {}}
@@ -73,7 +80,12 @@ def record(config: SearchConfig, index: int, trial: FrozenTrial, again: dict[str
 
 
 def summary(config: SearchConfig, study: Study) -> SearchResult:
-    """Everything finished so far, and the front among it."""
+    """Computes the result of all finished trials, the front included; nothing is written.
+
+    Args:
+        config: the search.
+        study: its study.
+    """
     candidates, attrs = Candidates(all_trials(study)), study.user_attrs
     finished = candidates.finished()
     records = tuple(record(config, index, trial, attrs.get(remeasured_key(index))) for index, trial in finished)
@@ -97,14 +109,14 @@ def summary(config: SearchConfig, study: Study) -> SearchResult:
 
 
 def best_reward(study: Study) -> float:
-    """Of all complete trials, other workers' and earlier calls' among them."""
+    """Returns the highest reward of all complete trials, including other workers'; -inf where there are none."""
     candidates = Candidates(all_trials(study))
     finished = [trial for _, trial in candidates.finished() if trial.state == TrialState.COMPLETE]
     return max((float(trial.user_attrs["reward"]) for trial in finished), default=-math.inf)
 
 
 def _costs(config: SearchConfig, trial: TrialRecord) -> list[float]:
-    """The criteria of the front, all to be small."""
+    """Returns the values of the front's criteria, each to be minimized."""
     assert trial.top1 is not None
     assert trial.latency is not None
     latencies = [trial.latency.ms, *(estimate.ms for estimate in trial.elsewhere.values())]
@@ -112,7 +124,19 @@ def _costs(config: SearchConfig, trial: TrialRecord) -> list[float]:
 
 
 def save(config: SearchConfig, study: Study, out_dir: Path) -> SearchResult:
-    """Write the result and the YAMLs of its front; raises like `write_text`."""
+    """Writes `search.json` and the YAMLs of the front and the best network.
+
+    Args:
+        config: the search.
+        study: its study.
+        out_dir: run folder.
+
+    Returns:
+        The result as written.
+
+    Raises:
+        MobilezooError: a file cannot be written.
+    """
     result = summary(config, study)
     name = config.name or out_dir.name
     files = [f"front/{name}_{number:04d}.yaml" for number in result.front]
@@ -130,7 +154,16 @@ def save(config: SearchConfig, study: Study, out_dir: Path) -> SearchResult:
 
 
 def current(config: SearchConfig, out_dir: Path) -> SearchResult:
-    """What is finished by now, written as `save` does, while others may work on the study."""
+    """Reads the study, writes the result so far as `save` does, and returns it; workers may run meanwhile.
+
+    Args:
+        config: the search.
+        out_dir: run folder.
+
+    Raises:
+        ConfigError: there is no such search, or the folder holds another one.
+        MobilezooError: the database cannot be used, or a file cannot be written.
+    """
     check_folder(config, out_dir)
     with database_errors(place_of(config, out_dir)), writing_in(out_dir):
         return save(config, read_study(config, out_dir), out_dir)
@@ -154,7 +187,16 @@ def _write_network(config: SearchConfig, trial: TrialRecord, path: Path) -> None
 
 
 def search_status(config: SearchConfig, folder: Path) -> SearchStatus:
-    """How the search stands now, read from its database while others may work on it."""
+    """Reads the current status of a search from its database; workers may run meanwhile.
+
+    Args:
+        config: the search.
+        folder: run folder.
+
+    Raises:
+        ConfigError: there is no such search.
+        MobilezooError: the database cannot be used.
+    """
     with database_errors(place_of(config, folder)):
         study = read_study(config, folder)
         result, candidates = summary(config, study), Candidates(all_trials(study))

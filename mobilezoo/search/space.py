@@ -9,7 +9,7 @@ stages'. The paper lists per stage: convolution type {conv, dconv, MBConv}, kern
 - `attention` replaces the SE ratio, so that other attention layers compete with SE;
 - a pooled skip is left out: neither the official network code nor timm's blocks have one;
 - a whole stage may consist of another family's blocks (`shvit`, `cas_vit`, `emov2`, `mobilemamba`), which have their
-  own kernels, expansions and residuals: of its choices only width and depth mean anything then.
+  own kernels, expansions and residuals: only width and depth are choices of such a stage.
 """
 
 import hashlib
@@ -30,20 +30,21 @@ from mobilezoo.search.genes import Gene, GeneSpace, Genome
 Block = Literal["cn", "ds", "er", "ir", "shvit", "cas_vit", "emov2", "mobilemamba"]
 
 SPACE_VERSION = 1
-"""Raised when the same YAML would mean other networks: a study of another version is not continued."""
+"""Incremented when the same YAML describes other networks: a study of another version is not continued."""
 
 KERNELS = (1, 3, 5, 7, 9)
 EXPANDING: tuple[Block, ...] = ("er", "ir")
 ATTENDING: tuple[Block, ...] = ("ds", "er", "ir")
 CONVOLVING: tuple[Block, ...] = ("cn", "ds", "er", "ir")
 MIXERS: dict[str, float] = {"shvit": 5.5, "cas_vit": 13, "emov2": 9, "mobilemamba": 12}
-"""Whole-stage mixers, and about how many multiply-adds per pixel their block takes, in squares of its width."""
+"""Whole-stage mixer → approximate multiply-adds of its block per pixel, in units of its squared width."""
 ENTRY_EXPANSION = 4.0
-"""Of the inverted residual (3x3) that strides and widens before a stage's mixers; SHViT and MobileMamba do so too."""
+"""Expansion ratio of the inverted residual (3x3) that downsamples before a stage's mixers, as in SHViT and
+MobileMamba."""
 
 
 class Stage(Record):
-    """One stage of a network: `depth` times the same block, the stride in the first."""
+    """One stage of a network: `depth` blocks of one kind, the first with the stride."""
 
     block: Block
     """cn: convolution, ds: depthwise separable, er: fused inverted residual, ir: inverted residual (MBConv); or a
@@ -61,7 +62,7 @@ class Stage(Record):
 
 
 PLAIN: dict[str, Any] = {"kernel": 3, "expansion": 1.0, "attention": "none", "skip": True}
-"""What a stage says where its block leaves no choice."""
+"""Values of a stage's fields where its block leaves no choice."""
 
 
 class Point(Record):
@@ -72,7 +73,7 @@ class Point(Record):
 
 
 class StageSpace(Record):
-    """What one stage may be; every list holds alternatives."""
+    """Alternatives of one stage."""
 
     stride: Literal[1, 2] = Field(description="stride of the stage's first block")
     block: tuple[Block, ...] = Field(
@@ -92,20 +93,21 @@ class StageSpace(Record):
         for name in ("block", "kernel", "attention", "skip", "width", "depth"):
             if not getattr(self, name):
                 raise ValueError(f"at least one choice for {name!r}: the space is empty")
-        # Values that a block can be built with.
+        # Values outside of these ranges give blocks that cannot be built.
         if any(k not in KERNELS for k in self.kernel):
             raise ValueError(f"kernel sizes out of {list(KERNELS)}, got {list(self.kernel)}")
         if any(c < 1 for c in self.width) or any(d < 1 for d in self.depth) or any(e < 1 for e in self.expansion):
             raise ValueError("width, depth and expansion of at least 1")
-        # Choices that no block of the stage has are refused: they would be genes without effect.
+        # An expanding block needs ratios; without one they would be a gene without effect, counted in the space's size.
         expanding = [block for block in self.block if block in EXPANDING]
         if expanding and not self.expansion:
             raise ValueError(f"ratios in 'expansion' for block {expanding[0]!r}")
         if not expanding and self.expansion:
             raise ValueError(f"no 'expansion': none of the blocks {list(self.block)} expands")
+        # Attention has an effect in attending blocks only, for the same reason.
         if not set(self.block) & set(ATTENDING) and self.attention != ("none",):
             raise ValueError(f"no 'attention': none of the blocks {list(self.block)} has any")
-        # Mixers split their channels into heads, the smallest of which has eight.
+        # Mixers split their channels into heads of at least eight.
         odd = [width for width in self.width if width % 8]
         if odd and set(self.block) & set(MIXERS):
             raise ValueError(f"widths of a stage with mixers that are multiples of 8, got {odd[0]}")
@@ -113,7 +115,7 @@ class StageSpace(Record):
 
 
 class Space(Record):
-    """A search space: alternatives per stage, and what all its networks share."""
+    """A search space: alternatives per stage, and the parts that all its networks share."""
 
     resolution: tuple[int, ...] = Field(description="input heights and widths in pixels")
     stem: int = Field(default=32, gt=0, description="channels of the 3x3 stride-2 stem")
@@ -140,6 +142,7 @@ class Space(Record):
 
     @cached_property
     def genes(self) -> GeneSpace:
+        """The space as genes: `resolution`, then `s0.block`, `s0.kernel`, ... per stage."""
         genes = [Gene(name="resolution", choices=self.resolution)]
         for number, stage in enumerate(self.stages):
             at = f"s{number}."
@@ -163,12 +166,12 @@ class Space(Record):
 
     @property
     def sha256(self) -> str:
-        """Identity of the space: its choices and the version of their meaning."""
+        """Identity of the space: hash of its choices and of `SPACE_VERSION`."""
         text = json.dumps({"version": SPACE_VERSION, **self.model_dump(mode="json")}, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def point(self, genome: Mapping[str, Any]) -> Point:
-        """The network of a genome. Raises ConfigError when the genome is not of this space."""
+        """Returns the network of a genome. Raises ConfigError for a genome of another space."""
         self.genes.check(genome)
         stages = []
         for number, stage in enumerate(self.stages):
@@ -177,7 +180,7 @@ class Space(Record):
         return Point(resolution=int(genome["resolution"]), stages=tuple(stages))
 
     def genome(self, point: Point) -> Genome:
-        """The genome of a network. Raises ConfigError, naming the stage and the value, when it is not a point."""
+        """Returns the genome of a network. Raises ConfigError naming the stage and the value if it is no point."""
         if len(point.stages) != len(self.stages):
             raise ConfigError(f"not a point of the space: {len(point.stages)} stages, the space has {len(self.stages)}")
         genome: Genome = {"resolution": point.resolution}
@@ -205,35 +208,50 @@ class Space(Record):
         return True
 
     def count(self) -> int:
-        """Exact number of networks."""
+        """Returns the exact number of networks."""
         return self.genes.count()
 
     def points(self) -> Iterator[Point]:
-        """Every network once; meant for small spaces."""
+        """Generates every network once; for small spaces."""
         return (self.point(genome) for genome in self.genes.enumerate())
 
     def sample(self, rng: np.random.Generator) -> Point:
-        """A network, uniformly over all."""
+        """Draws a network, uniformly over all."""
         return self.point(self.genes.sample(rng))
 
     def mutate(self, point: Point, rng: np.random.Generator) -> Point:
-        """One choice changed."""
+        """Changes one choice of a network.
+
+        Args:
+            point: a network of the space.
+            rng: source of randomness.
+
+        Raises:
+            ConfigError: the space has a single network.
+        """
         return self.point(self.genes.mutate(self.genome(point), rng))
 
     def crossover(self, mother: Point, father: Point, rng: np.random.Generator) -> Point:
-        """Each choice from one of the parents."""
+        """Draws each choice from one of two networks.
+
+        Args:
+            mother: a network of the space.
+            father: a network of the space.
+            rng: source of randomness.
+        """
         return self.point(self.genes.crossover(self.genome(mother), self.genome(father), rng))
 
     def neighbors(self, point: Point) -> Iterator[Point]:
-        """Every network one choice away."""
+        """Generates every network that differs in one choice."""
         return (self.point(genome) for genome in self.genes.neighbors(self.genome(point)))
 
     def smallest(self) -> Point:
-        """The network with the fewest multiply-adds by `stage_cost`: the one expected to be fastest.
+        """Finds the network with the fewest multiply-adds by `stage_cost`, which is expected to be the fastest.
 
-        Exact over all widths, since a narrow stage makes its successor cheaper: the best network is kept per width.
-        Mixers count roughly.
+        Dynamic programming over the stages: since a narrow stage makes its successor cheaper, the cheapest prefix is
+        kept for each output width. The cost of mixers is approximate.
         """
+        # Output width of a prefix → its cost and stages. Area is relative to the stem's output.
         best: dict[int, tuple[float, tuple[Stage, ...]]] = {self.stem: (0.0, ())}
         area = 1.0
         for choices in self.stages:
@@ -244,20 +262,33 @@ class Space(Record):
                     if stage.width not in grown or total < grown[stage.width][0]:
                         grown[stage.width] = (total, (*stages, stage))
             best, area = grown, area / choices.stride**2
+        # The head's cost depends on the last width, so the prefixes are compared with it.
         width = min(best, key=lambda w: best[w][0] + area * w * self.head)
         return Point(resolution=min(self.resolution), stages=best[width][1])
 
 
 def stage_cost(stage: Stage, in_channels: int, area: float = 1.0) -> float:
-    """Multiply-adds of a stage whose input has `area` pixels, attention counted as a token amount; orders stages."""
+    """Computes the multiply-adds of a stage, to compare stages.
+
+    Args:
+        stage: the stage.
+        in_channels: channels of its input.
+        area: pixels of its input; 1 gives the cost per input pixel.
+
+    Returns:
+        Multiply-adds; attention counts one per pixel and channel, mixers approximately.
+    """
     if stage.block in MIXERS:
         return _mixer_cost(stage, in_channels, area)
     cost, chs = 0.0, in_channels
     for index in range(stage.depth):
+        # Only the first block has the stage's stride and another number of input channels.
         out_area = area / stage.stride**2 if index == 0 else area
         if stage.block == "cn":
             cost += out_area * stage.kernel**2 * chs * stage.width
         else:
+            # The expansion runs before the stride, the spatial convolution and the projection after it; `er` fuses the
+            # expansion into a dense spatial convolution, `ds` has none.
             mid = chs * stage.expansion
             spatial = stage.kernel**2 * (chs if stage.block == "er" else 1) * mid
             widen = chs * mid if stage.block == "ir" and stage.expansion > 1 else 0
@@ -268,14 +299,14 @@ def stage_cost(stage: Stage, in_channels: int, area: float = 1.0) -> float:
 
 
 def _mixer_cost(stage: Stage, in_channels: int, area: float) -> float:
-    """The striding block's multiply-adds, and about the mixers'."""
+    """Computes the multiply-adds of the downsampling block, plus approximate ones of the mixers."""
     entry = {**PLAIN, "expansion": ENTRY_EXPANSION, "width": stage.width, "depth": 1, "stride": stage.stride}
     mixers = area / stage.stride**2 * stage.depth * MIXERS[stage.block] * stage.width**2
     return stage_cost(Stage(block="ir", **entry), in_channels, area) + mixers
 
 
 def _alternatives(choices: StageSpace) -> Iterator[Stage]:
-    """The small end of a stage: one candidate per block type and width, every other choice at its cheapest."""
+    """Generates the cheapest stage of each block type and width."""
     attention = "none" if "none" in choices.attention else choices.attention[0]
     for block, width in product(choices.block, choices.width):
         yield Stage(

@@ -1,4 +1,4 @@
-"""The study's database: SQLite in the run folder for one process, any server's by URL for many workers."""
+"""Database of a study: SQLite in the run folder for one process, or a server's by URL for many workers."""
 
 import contextlib
 import warnings
@@ -19,24 +19,24 @@ if TYPE_CHECKING:
     from mobilezoo.search.records import SearchConfig
 
 STUDY_NAME = "search"
-"""Of a study whose search has no name, and of any in a run folder that an earlier version wrote."""
+"""Name of the study of a search without a name."""
 DATABASE = "study.db"
 IDENTITY = "mobilezoo"
 CONFIG = "config"
-"""Attribute of the study: the whole config, for workers that have only the database."""
+"""Study attribute: the whole config, for workers that have only the database."""
 SMALLEST = "smallest"
 """Origin of the first network, which shows whether the target can be met at all."""
 SILENT_BEATS = 3
-"""A worker that missed so many signs of life counts as dead."""
+"""A worker that missed this many heartbeats counts as dead."""
 TURN = 0x6D6F62696C657A6F
-"""Number of the advisory lock that those who create something in a PostgreSQL database hold."""
+"""Key of the advisory lock under which tables and studies are created in a PostgreSQL database."""
 TURN_S = 60
-"""Longest wait for it in seconds: creating takes about one."""
+"""Timeout of that lock in seconds; creating takes about one."""
 
 
 @contextlib.contextmanager
 def only_search_in(folder: Path) -> Iterator[None]:
-    """Hold the folder's lock. Raises MobilezooError when another process has it. The lock dies with the process."""
+    """Holds the lock of a search in a folder. Raises MobilezooError if another process has it."""
     with contextlib.ExitStack() as held:
         try:
             held.enter_context(locked(folder / "search.lock", wait=False))
@@ -49,13 +49,13 @@ def only_search_in(folder: Path) -> Iterator[None]:
 
 
 def writing_in(folder: Path) -> contextlib.AbstractContextManager[None]:
-    """Hold the lock of those who write results: workers of one folder take turns."""
+    """Holds the lock of a folder's results: workers of one folder write in turn."""
     return locked(folder / "write.lock", wait=True)
 
 
 @contextlib.contextmanager
 def database_errors(where: str) -> Iterator[None]:
-    """Turn the database's failures into one line."""
+    """Turns errors of the database `where` into a MobilezooError of one line."""
     import sqlalchemy.exc
 
     try:
@@ -69,7 +69,7 @@ def database_errors(where: str) -> Iterator[None]:
 
 
 class _Storage(RDBStorage):
-    """A heartbeat that finds the database gone is left out: the trial itself tells when it cannot write either."""
+    """Optuna's storage, whose heartbeats ignore a lost database: the trial itself then fails when it writes."""
 
     def record_heartbeat(self, trial_id: int) -> None:
         with contextlib.suppress(MobilezooError), database_errors(""):
@@ -77,12 +77,17 @@ class _Storage(RDBStorage):
 
 
 def place_of(config: "SearchConfig", folder: Path) -> str:
-    """The study's database in words, without a password."""
+    """Names the study's database for messages, without a password.
+
+    Args:
+        config: the search.
+        folder: run folder, which holds the database where `config.storage` is None.
+    """
     return shown(config.storage) if config.storage else str(folder / DATABASE)
 
 
 def shown(url: str) -> str:
-    """A database URL without its password. Raises ConfigError when it is none, or of an unknown kind of database."""
+    """Hides the password of a database URL. Raises ConfigError for no URL, or an unknown kind of database."""
     from sqlalchemy.engine import make_url
     from sqlalchemy.exc import ArgumentError
 
@@ -98,7 +103,7 @@ def shown(url: str) -> str:
 
 @contextlib.contextmanager
 def _usable(url: str) -> Iterator[None]:
-    """Turn what stands in the way of connecting into one line: a driver that is missing, another optuna's tables."""
+    """Turns errors of connecting into one line: a missing driver, tables of another version of Optuna."""
     where = shown(url)
     try:
         yield
@@ -116,9 +121,9 @@ def _usable(url: str) -> Iterator[None]:
 
 @contextlib.contextmanager
 def _in_turns(url: str) -> Iterator[None]:
-    """One process at a time creates tables and studies in a PostgreSQL database; the lock dies with its connection.
+    """Holds an advisory lock of a PostgreSQL database, so that one process at a time creates tables and studies.
 
-    An SQLite file needs none: only who holds its folder's lock writes.
+    The lock ends with its connection. An SQLite file needs none: its writer holds the folder's lock.
     """
     from sqlalchemy import create_engine, text
     from sqlalchemy.pool import NullPool
@@ -135,9 +140,11 @@ def _in_turns(url: str) -> Iterator[None]:
 
 
 def open_storage(url: str) -> RDBStorage:
-    """Connect, and create Optuna's tables where there are none.
+    """Connects to a database and creates Optuna's tables where there are none.
 
-    Raises MobilezooError when the database cannot be reached or is none, MissingToolError without its driver.
+    Raises:
+        MobilezooError: the database cannot be reached or is none.
+        MissingToolError: its driver is not installed.
     """
     with database_errors(shown(url)), _in_turns(url):
         return _connected(url)
@@ -162,7 +169,15 @@ def _connect_args(url: str, lock_timeout_s: float = 30.0) -> dict[str, Any]:
 
 
 def check_folder(config: "SearchConfig", folder: Path) -> None:
-    """Raise ConfigError where the results of a search in a shared database would replace those of the folder's own."""
+    """Checks that a search in a shared database does not replace the results of another search in its folder.
+
+    Args:
+        config: the search.
+        folder: run folder.
+
+    Raises:
+        ConfigError: the folder holds a search with a database of its own.
+    """
     if config.storage and (folder / DATABASE).exists():
         raise ConfigError(
             f"{str(folder)!r} holds a search of its own ({DATABASE}), not that in {shown(config.storage)!r}: use "
@@ -171,10 +186,16 @@ def check_folder(config: "SearchConfig", folder: Path) -> None:
 
 
 def open_study(config: "SearchConfig", folder: Path, *, lock_timeout_s: float = 30.0) -> Study:
-    """The search's study with everything it holds, created where there is none.
+    """Opens the search's study, created where there is none.
 
-    Raises ConfigError when the study belongs to another space, objective or version, MobilezooError when the database
-    stays locked for `lock_timeout_s`, is gone or is none.
+    Args:
+        config: the search.
+        folder: run folder.
+        lock_timeout_s: seconds to wait for a locked SQLite file.
+
+    Raises:
+        ConfigError: the study belongs to another space, objective, recipe, latency source or version.
+        MobilezooError: the database stays locked, cannot be reached or is none.
     """
     where = place_of(config, folder)
     check_folder(config, folder)
@@ -187,7 +208,16 @@ def open_study(config: "SearchConfig", folder: Path, *, lock_timeout_s: float = 
 
 
 def read_study(config: "SearchConfig", folder: Path) -> Study:
-    """The search's study to look at, also while others work on it. Raises ConfigError where there is none."""
+    """Opens the search's study for reading; workers may run meanwhile.
+
+    Args:
+        config: the search.
+        folder: run folder.
+
+    Raises:
+        ConfigError: there is no such study.
+        MobilezooError: the database cannot be used.
+    """
     where = place_of(config, folder)
     _check_file(_url(config, folder))
     with database_errors(where):
@@ -204,14 +234,14 @@ def _url(config: "SearchConfig", folder: Path) -> str:
 
 
 def _check_file(url: str) -> None:
-    """Raise ConfigError for an SQLite file that is not there, which connecting would create."""
+    """Raises ConfigError for a missing SQLite file, which connecting would create."""
     file = url.removeprefix("sqlite:///")
     if file != url and not Path(file).is_file():
         raise ConfigError(f"study database {file!r} not found: begin with `mobilezoo search run`")
 
 
 def _name(config: "SearchConfig", names: list[str]) -> str:
-    """The search's among the studies `names`; that in a folder of its own may be called as before a change of name."""
+    """Returns the name of the search's study; in a run folder that is the only study, whatever its name."""
     name = config.name or STUDY_NAME
     alone = not config.storage and len(names) == 1
     return names[0] if alone else name
@@ -265,7 +295,7 @@ def _created(config: "SearchConfig", storage: RDBStorage) -> Study:
 
 
 def make_pruner(config: "SearchConfig") -> optuna.pruners.BasePruner:
-    """Optuna's pruner of that name; the first five networks are never pruned by the median."""
+    """Creates Optuna's pruner of that name; `median` prunes none of the first five networks."""
     pruners: dict[str, Any] = {
         "none": optuna.pruners.NopPruner,
         "median": lambda: optuna.pruners.MedianPruner(n_startup_trials=5, n_warmup_steps=0),
@@ -279,7 +309,20 @@ def make_pruner(config: "SearchConfig") -> optuna.pruners.BasePruner:
 
 
 def stored_config(url: str, name: str | None) -> tuple[str, dict[str, Any]]:
-    """(name, config as plain data) of a search in a shared database. Raises ConfigError when there is none."""
+    """Reads the config of a search from its database.
+
+    Args:
+        url: the database.
+        name: name of the search; None for the only one.
+
+    Returns:
+        (name, config as plain data).
+
+    Raises:
+        ConfigError: the database holds no search, or several and `name` is None.
+        UnknownNameError: it holds no search of that name.
+        MobilezooError: the database cannot be used.
+    """
     where = shown(url)
     _check_file(url)
     storage = open_storage(url)
@@ -300,7 +343,7 @@ def stored_config(url: str, name: str | None) -> tuple[str, dict[str, Any]]:
 
 
 def _identity(config: "SearchConfig") -> dict[str, object]:
-    """What must stay the same for trials to be comparable."""
+    """Returns the settings that must stay the same for trials to be comparable."""
     return {
         "space": config.space.sha256,
         "objective": config.objective.model_dump(mode="json"),
@@ -311,11 +354,12 @@ def _identity(config: "SearchConfig") -> dict[str, object]:
 
 
 def _shared(config: "SearchConfig") -> list[str]:
-    """Where accuracies come from, if not from each network's own training."""
+    """Returns the settings of the supernet or predictor; empty where each network is trained by itself."""
     return [] if config.accuracy == "proxy" else [config.accuracy, config.supernet.model_dump_json()]
 
 
 def _difference(stored: object, wanted: dict[str, object]) -> str | None:
+    """Describes the first difference of two identities; None where they are equal."""
     if not isinstance(stored, dict) or stored.keys() != wanted.keys():
         return "of another version of mobilezoo"
     words = {

@@ -1,8 +1,8 @@
-"""The search loop: ask for a network, evaluate it, tell the study; every trial ends in a state.
+"""The search loop: sample a network, evaluate it, store the result; every trial ends in a state.
 
-Accuracy and latency are callables, so this file knows no trainer, exporter or device. The study lies in SQLite beside
-the result or in a shared database: a search can be stopped at any moment, by Ctrl-C or SIGKILL, and goes on with the
-same command, and on a shared database any number of processes call `search` at the same time.
+Accuracy and latency are callables, so that this module depends on no trainer, exporter or device. The study lies in
+SQLite beside the result or in a shared database: a search can be stopped at any moment, by Ctrl-C or SIGKILL, and
+resumes with the same command; on a shared database any number of processes call `search` at the same time.
 """
 
 import contextlib
@@ -55,10 +55,10 @@ from mobilezoo.search.storage import (
 )
 
 CONFIG_NAME = "search.yaml"
-"""The whole config, in the run folder: what `mobilezoo search status` and its like read."""
+"""File of the whole config in the run folder, read by `mobilezoo search status` and the other subcommands."""
 
 FATAL = (MissingToolError, DataError, DeviceLostError, RunStoppedError)
-"""Not a candidate's fault (SIGTERM among them): the search stops, and the trial runs again after the remedy."""
+"""Errors (and SIGTERM) that no candidate causes: the search stops, and the trial runs again on resumption."""
 
 
 def search(
@@ -69,14 +69,26 @@ def search(
     trials: int | None = None,
     on_trial: Callable[[TrialRecord, float], None] | None = None,
 ) -> SearchResult:
-    """Try networks until the study holds `trials` finished ones (default: the config's number).
+    """Evaluates networks until the study holds enough finished trials; resumes a stopped search.
 
-    Writes `search.yaml`, `search.json` and the YAMLs of the front and of the winner, and tells `on_trial` each trial
-    of this call with the best reward so far, whoever found it. Call it again with the same arguments to go on after a
-    stop; what was running then is run again. With `config.storage` several processes may call it at once; each returns
-    when all trials are finished, whoever ran them. Raises ConfigError for a study of another space, or a target that
-    the smallest network misses (before anything is trained); MobilezooError for a database that cannot be used, or too
-    many failures in a row.
+    Writes `search.yaml`, `search.json` and the YAMLs of the front and of the best network. Trials that were running
+    when a search stopped run again. With `config.storage` several processes may call it at once; each returns when all
+    trials are finished, no matter which process ran them.
+
+    Args:
+        config: the search.
+        evaluate: returns a candidate's top-1 in percent.
+        measure: returns a candidate's latency, size and memory; called first.
+        out_dir: run folder.
+        trials: total number of trials, those of earlier calls included; None takes the config's.
+        on_trial: called after each trial of this call with its record and the best reward of the study.
+
+    Returns:
+        The result as written to `search.json`.
+
+    Raises:
+        ConfigError: the study is of another space, or the smallest network misses the target (before any training).
+        MobilezooError: the database cannot be used, or too many networks failed in a row.
     """
     check_space(config.space, config.name or "search")
     limit = config.trials if trials is None else trials
@@ -104,9 +116,21 @@ def remeasure(
     again: bool = False,
     on_member: Callable[[TrialRecord], None] | None = None,
 ) -> SearchResult:
-    """Measure the front's networks once more; the new values stand beside those of the search.
+    """Measures the networks of the front once more; the new values are stored beside those of the search.
 
-    Members that have such a value are left alone unless `again`. Raises like `search`, and what `measure` raises.
+    Args:
+        config: the search.
+        measure: returns a candidate's latency by device; its exceptions propagate.
+        out_dir: run folder.
+        again: also measure networks that were measured again before.
+        on_member: called after each network with its record.
+
+    Returns:
+        The result as written to `search.json`.
+
+    Raises:
+        ConfigError: the study is of another space.
+        MobilezooError: the database cannot be used.
     """
     with _opened(config, out_dir) as study:
         result = save(config, study, out_dir)
@@ -130,14 +154,20 @@ def _kept(member: TrialRecord) -> dict[str, object]:
 
 
 def candidate_of(config: SearchConfig, trial: TrialRecord, out_dir: Path) -> Candidate:
-    """A tried network as it was judged. The trial must have one."""
+    """Rebuilds the candidate of a trial, which must have a network.
+
+    Args:
+        config: the search.
+        trial: its record.
+        out_dir: run folder.
+    """
     assert trial.point is not None
     return _candidate(config, trial.number, config.space.genome(trial.point), out_dir, lambda epoch, top1: None)
 
 
 @contextlib.contextmanager
 def _opened(config: SearchConfig, out_dir: Path) -> Iterator[Study]:
-    """The study, ready to work on: alone in the folder where it lies in SQLite, beside others in a shared database."""
+    """Opens the study for writing: exclusively where it lies in SQLite, beside other workers in a shared database."""
     alone = contextlib.nullcontext() if config.storage else only_search_in(out_dir)
     with alone, _quiet_optuna(), database_errors(place_of(config, out_dir)):
         study = open_study(config, out_dir)
@@ -149,11 +179,11 @@ def _opened(config: SearchConfig, out_dir: Path) -> Iterator[Study]:
 
 
 class _CandidateError(Exception):
-    """A candidate failed for a reason of its own; the reason is already in the trial."""
+    """A candidate failed; the reason is stored in its trial."""
 
 
 class _DroppedError(Exception):
-    """Another trial of the same candidate counts."""
+    """Another trial of the same candidate is the active one."""
 
 
 class _TargetError(ConfigError):
@@ -161,7 +191,7 @@ class _TargetError(ConfigError):
 
 
 class _Run:
-    """One call of `search`: what a trial needs besides the trial."""
+    """State of one call of `search`."""
 
     def __init__(self, config: SearchConfig, evaluate: Evaluate, measure: Measure, out_dir: Path, limit: int) -> None:
         self.config = config
@@ -178,14 +208,16 @@ class _Run:
     # ---- the loop
 
     def step(self, study: Study) -> bool:
-        """Run one trial, or wait for those of other workers; False when all are finished."""
+        """Runs one trial, or waits for those of other workers; returns False when all are finished."""
         self.number = -1
         candidates = Candidates(all_trials(study))
+        # Interrupted candidates run again before a new one is begun.
         if candidates.missing(self.limit):
             queue_again(study, self.limit)
             return True
         if len(candidates.finished(self.limit)) >= self.limit:
             return False
+        # Nothing left to start, but other workers still evaluate: one of them may die.
         if not candidates.open(self.limit):
             self._wait(study, candidates)
             return True
@@ -198,13 +230,14 @@ class _Run:
         return True
 
     def finished(self, study: Study) -> tuple[int, FrozenTrial] | None:
-        """(candidate index, trial) of what `step` ran, if it counts."""
+        """Returns (candidate index, trial) of the trial that `step` ran; None if it was dropped or interrupted."""
         candidates = Candidates(all_trials(study))
         index = candidates.candidate_index(self.number) if self.number >= 0 else -1
         active = candidates.active_trial(index)
         return (index, active) if active is not None and active.number == self.number else None
 
     def stop_on_failures(self, last: tuple[int, FrozenTrial] | None) -> None:
+        """Raises MobilezooError after `max_failures` failed networks in a row; `last` is from `finished`."""
         if last is None:
             return
         failed = last[1].state == TrialState.FAIL
@@ -214,7 +247,7 @@ class _Run:
             raise MobilezooError(f"{self.failures} networks failed in a row, the last one: {reason}")
 
     def _wait(self, study: Study, candidates: Candidates) -> None:
-        """Let the others go on, and fail the trials of those that fell silent."""
+        """Waits for other workers, and fails the trials of those without a heartbeat."""
         with warnings.catch_warnings():
             warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
             optuna.storages.fail_stale_trials(study)
@@ -229,12 +262,13 @@ class _Run:
     # ---- one trial
 
     def objective(self, trial: optuna.Trial) -> float | tuple[float, ...]:
-        """Evaluate one network; its figures and any reason to fail are kept as attributes of the trial."""
+        """Evaluates one network; its figures and the reason of a failure are stored as attributes of the trial."""
         began = time.monotonic()
         self.number = trial.number
         trial.set_user_attr("worker", self.worker)
         trial.set_user_attr("engine", self.config.engine)
         index = self._claim(trial)
+        # A candidate's own error becomes the trial's reason; a failed trial without one counts as interrupted.
         try:
             genome = self._suggest(trial)
             self._give_up(trial, index)
@@ -253,7 +287,7 @@ class _Run:
         return self._values(top1, figures) if self.multi else self._reward(top1, figures)
 
     def _claim(self, trial: optuna.Trial) -> int:
-        """The candidate index; raises _DroppedError past the limit or where another trial of the candidate counts."""
+        """Returns the candidate index; raises _DroppedError past the limit, or if another trial is the active one."""
         candidates = Candidates(all_trials(trial.study))
         index = candidates.candidate_index(trial.number)
         active = candidates.active_trial(index)
@@ -277,7 +311,7 @@ class _Run:
         return genome
 
     def _evaluate(self, trial: optuna.Trial, index: int, genome: Genome) -> tuple[float, Figures]:
-        """(top-1, figures) of a network: an earlier trial's, or latency first and then accuracy."""
+        """Returns (top-1, figures): those of an earlier trial of the network, or measured now, latency first."""
         earlier = _same_network(trial, genome)
         if earlier is not None:
             figures = Figures.parse(earlier[1].user_attrs["figures"])
@@ -286,6 +320,7 @@ class _Run:
             trial.set_user_attr("figures", figures.model_dump())
         else:
             candidate = _candidate(self.config, index, genome, self.out_dir, lambda e, t: self._report(trial, e, t))
+            # Latency first: it takes seconds, and a candidate that cannot be exported is never trained.
             figures = self.measure(candidate)
             trial.set_user_attr("figures", figures.model_dump())
             self._check_target(trial, figures)
@@ -301,15 +336,15 @@ class _Run:
         return self.config.objective(top1, self.config.objective.deciding_ms(figures.latency_ms))
 
     def _values(self, top1: float, figures: Figures) -> tuple[float, ...]:
-        """What the front trades, in the order of `config.criteria`."""
+        """Returns the values of the front's criteria, in the order of `config.criteria`."""
         further = [getattr(figures, name) for name in self.config.further]
         unknown = [name for name, value in zip(self.config.further, further, strict=True) if value is None]
         if unknown:
-            raise ConfigError(f"further = {unknown[0]}: device {self.config.devices[0]!r} does not tell it")
+            raise ConfigError(f"further = {unknown[0]}: device {self.config.devices[0]!r} does not report it")
         return (top1, *figures.latency_ms.values(), *further)
 
     def _report(self, trial: optuna.Trial, epoch: int, top1: float) -> None:
-        """Keep an epoch's accuracy; the pruner compares rewards, so that a fast network is not held to a slow one's."""
+        """Stores an epoch's top-1 and prunes by the reward, so that fast networks are not compared by top-1 alone."""
         curve = [*trial.user_attrs.get("curve", []), (epoch, top1)]
         trial.set_user_attr("curve", curve)
         if not self.multi:  # Optuna keeps intermediate values, and prunes by them, for one objective only
@@ -346,7 +381,7 @@ def _candidate(
 
 
 def _same_network(trial: optuna.Trial, genome: Genome) -> tuple[int, FrozenTrial] | None:
-    """(candidate index, trial) of a finished trial of the same network."""
+    """Returns (candidate index, trial) of a complete trial of the same network; None where there is none."""
     candidates = Candidates(all_trials(trial.study))
     for index, done in candidates.finished():
         attrs = done.user_attrs
@@ -363,7 +398,7 @@ def _one_line(error: Exception) -> str:
 
 @contextlib.contextmanager
 def _quiet_optuna() -> Iterator[None]:
-    """Optuna's log lines off while the search runs: trials are reported by `on_trial`."""
+    """Silences Optuna's log while the search runs: trials are reported by `on_trial`."""
     before = optuna.logging.get_verbosity()
     optuna.logging.set_verbosity(optuna.logging.ERROR)
     try:

@@ -14,6 +14,7 @@ PACKAGES: tuple[str, ...] = (
     "mobilezoo/layers",
     "mobilezoo/models",
     "mobilezoo/report",
+    "mobilezoo/search",
     "mobilezoo/testing",
 )
 NESTED = {"mobilezoo": "*.py"}

@@ -1,7 +1,7 @@
-"""Search engines, each an Optuna sampler; one flag, `engine`, names it.
+"""Search engines, each an Optuna sampler, selected by the key `engine`.
 
 Every engine is resumable: a proposal depends on the seed, the candidate index and the finished trials before it, all of
-which the study holds. None keeps a random state that a killed process would lose.
+which the study holds. No engine keeps a random state that a killed process would lose.
 """
 
 from typing import TYPE_CHECKING
@@ -34,10 +34,20 @@ ENGINES: Registry[Engine] = Registry(
 
 
 def engines_for(goal: Goal) -> list[str]:
-    """Names of the engines that can seek a goal."""
+    """Lists the names of the engines that support a goal."""
     return [name for name, engine in ENGINES.load_all().items() if goal in engine.goals]
 
 
 def make_sampler(engine: str, settings: EngineSettings, genes: GeneSpace) -> "BaseSampler":
-    """The sampler of an engine, by name or place. Raises UnknownNameError or ConfigError."""
+    """Creates the sampler of an engine.
+
+    Args:
+        engine: name or place.
+        settings: the search's settings for engines.
+        genes: the search space.
+
+    Raises:
+        UnknownNameError: there is no engine of that name.
+        ConfigError: the engine of a plugin cannot be loaded.
+    """
     return ENGINES.load(engine).make(settings, genes)

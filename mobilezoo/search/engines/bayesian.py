@@ -1,8 +1,8 @@
 """Bayesian optimization: a Gaussian process per criterion (accuracy, latencies, size) chooses among many candidates.
 
 After a random start, each proposal is the candidate with the highest expected improvement, of the reward or of the
-front's hypervolume. The criteria are predicted apart and put through the objective afterwards, so that what is known
-exactly (the reward's shape) is not learned.
+front's hypervolume. The criteria are predicted separately and combined by the objective afterwards, so that the shape
+of the reward, which is given, is not learned.
 """
 
 import math
@@ -21,29 +21,32 @@ RANDOM, LOCAL = 1000, 500
 """Candidates drawn from the whole space, and by mutating the best networks."""
 PARENTS = 10
 DIRECTIONS = 16
-"""Directions per draw in which a front of many criteria is asked for its reach."""
+"""Random directions per draw for the hypervolume of three and more criteria."""
 MARGIN = 0.05
-"""By how much of a criterion's range the hypervolume of three and more goes beyond the worst value seen."""
+"""Reference point of the hypervolume of three and more criteria: worst value seen plus this share of the range."""
 BEYOND = 2.0
-"""The area of two reaches to so many times the slowest network expected: what is most accurate has to count."""
+"""Reference point of the area of two criteria, as a multiple of the highest latency: the most accurate network must
+contribute to it."""
 LEAST = 0.5
-"""No latency, size or peak of memory is expected below this part of the smallest seen above zero."""
+"""Lower bound of predicted latency, size and memory, as a share of the smallest positive value seen."""
 REFIT = 1.2
-"""Relevances are learned anew each time the number of trials has grown by this factor."""
+"""The Gaussian processes' parameters are fitted again each time the number of trials has grown by this factor."""
 
 
 class BayesianSampler(GenomeSampler):
-    """Bayesian optimisation over genomes."""
+    """Bayesian optimization over genomes."""
 
     def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:
         done = [trial for trial in history if trial.reward is not None]
         if len(done) < self.settings.population:
             return self.genes.sample(rng)
+        # A Gaussian process per criterion, over the points that the engine chooses among.
         traded = self._traded(done)
         candidates = self._candidates(history, done, traded, rng)
         if not candidates:
             return self.genes.sample(rng)
         mean, std = self._predict(done, traded, candidates)
+        # Two criteria have an exact expected improvement; others are estimated from draws of the predictions.
         if self.settings.goal == "front" and traded.shape[1] == 2:
             gain = _area_gain(traded, mean, std)
         else:
@@ -54,7 +57,7 @@ class BayesianSampler(GenomeSampler):
         return candidates[int(np.argmax(gain))]
 
     def _traded(self, done: list[Seen]) -> np.ndarray:
-        """[trials, criteria]: top-1, which is to be high, and what is to be low: latencies first."""
+        """Returns [trials, criteria]: top-1, to be maximized, then the criteria to be minimized, latencies first."""
         if self.settings.goal == "front":
             return np.array([trial.traded for trial in done], dtype=np.float64)
         return np.array([(trial.top1, trial.latency_ms) for trial in done], dtype=np.float64)
@@ -62,7 +65,7 @@ class BayesianSampler(GenomeSampler):
     def _candidates(
         self, history: list[Seen], done: list[Seen], traded: np.ndarray, rng: np.random.Generator
     ) -> list[Genome]:
-        """Untried points: random ones, and mutants of the best networks one to three choices away."""
+        """Draws untried points: random ones, and the best networks with one to three mutations."""
         parents = self._parents(done, traded)
         pool = [self.genes.sample(rng) for _ in range(RANDOM)]
         for _ in range(LOCAL):
@@ -80,7 +83,7 @@ class BayesianSampler(GenomeSampler):
         return sorted(done, key=lambda trial: trial.reward or 0.0)[-PARENTS:]
 
     def _predict(self, done: list[Seen], traded: np.ndarray, candidates: list[Genome]) -> tuple[np.ndarray, np.ndarray]:
-        """(means, standard deviations), each [candidates, criteria]."""
+        """Predicts (means, standard deviations), each [candidates, criteria]."""
         encode = Encoder(self.genes)
         x, at = encode([trial.genome for trial in done]), encode(candidates)
         learned = self._refit_size(len(done))
@@ -93,14 +96,14 @@ class BayesianSampler(GenomeSampler):
         return np.stack(means, axis=-1), np.stack(stds, axis=-1)
 
     def _refit_size(self, trials: int) -> int:
-        """The largest size of a fixed schedule up to `trials`: a resumed search learns from the same prefix."""
+        """Returns the largest size <= `trials` of a fixed schedule, so that a resumed search fits the same prefix."""
         size = self.settings.population
         while (larger := max(size + 1, int(size * REFIT))) <= trials:
             size = larger
         return size
 
     def _parameters(self, x: np.ndarray, y: np.ndarray) -> np.ndarray:
-        """Learned once per prefix; the cache holds no state that could not be learned again."""
+        """Fits the parameters once per prefix of trials; the cache holds only values that can be computed again."""
         key = (len(x), hash(x.tobytes()), hash(y.tobytes()))
         if key not in self._learned:
             self._learned[key] = GaussianProcess(x, y).parameters
@@ -112,17 +115,18 @@ class BayesianSampler(GenomeSampler):
         return cache
 
     def _reward_gain(self, done: list[Seen], drawn: np.ndarray) -> np.ndarray:
-        """Expected improvement of the best reward, per candidate."""
+        """Computes the expected improvement of the best reward, per candidate."""
         best = max(trial.reward for trial in done if trial.reward is not None)
         return np.maximum(0, self.settings.objective.rewards(drawn[..., 0], drawn[..., 1]) - best).mean(axis=0)
 
 
 def _area_gain(traded: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Expected gain of the area dominated by the front, per candidate: exact for two criteria (Emmerich, Deutz and
-    Klinkenberg 2011, expected hypervolume improvement).
+    """Computes the expected gain of the area dominated by the front, per candidate: exact for two criteria (Emmerich,
+    Deutz and Klinkenberg 2011, expected hypervolume improvement).
 
-    The area is cut into strips between neighbors of the front. How wide a candidate fills a strip depends on its
-    latency alone, how high on its top-1 alone, and the two are predicted apart: their expectations multiply.
+    The area is cut into strips between neighbors of the front. The width that a candidate fills of a strip depends on
+    its latency alone, the height on its top-1 alone, and the two are predicted independently: their expectations
+    multiply.
     """
     top1, ms = traded.T
     front = pareto_front(top1.tolist(), ms.tolist())
@@ -134,20 +138,21 @@ def _area_gain(traded: np.ndarray, mean: np.ndarray, std: np.ndarray) -> np.ndar
 
 
 def _excess(mean: np.ndarray, std: np.ndarray) -> np.ndarray:
-    """Expectation of what lies above zero, of a normal variable."""
+    """Computes E[max(0, X)] of a normal variable X."""
     z = mean / std
     return np.asarray(mean * ndtr(z) + std * np.exp(-z * z / 2) / math.sqrt(2 * math.pi))
 
 
 def _least(traded: np.ndarray) -> np.ndarray:
-    """[criteria to keep low]: what no prediction goes below."""
+    """Returns the lower bounds of predictions, one per criterion to be minimized."""
     low = traded[:, 1:]
     return LEAST * np.where(low > 0, low, low.max(axis=0)).min(axis=0)
 
 
 def _volume_gain(traded: np.ndarray, drawn: np.ndarray, rng: np.random.Generator) -> np.ndarray:
-    """For any number of criteria, by random directions (Golovin and Zhang 2020, arXiv:2006.04655, hypervolume
-    scalarisation): how far along each direction the dominated region reaches, to the power of the dimension."""
+    """Estimates the hypervolume gain per candidate for any number of criteria, by random directions (Golovin and Zhang
+    2020, arXiv:2006.04655, hypervolume scalarization): the extent of the dominated region along each direction, to the
+    power of the dimension."""
     signs = _signs(traded)
     worst, best = (traded * signs).max(axis=0), (traded * signs).min(axis=0)
     scale = np.maximum(worst - best, 1e-9)
@@ -163,17 +168,17 @@ def _volume_gain(traded: np.ndarray, drawn: np.ndarray, rng: np.random.Generator
 
 
 def _along(reach: np.ndarray, directions: np.ndarray) -> np.ndarray:
-    """[points, directions]: the part of the hypervolume that a point dominates there."""
+    """Returns [points, directions]: each point's contribution to the hypervolume along each direction."""
     nearest = (np.maximum(0, reach)[:, None, :] / directions).min(axis=-1)
     return np.asarray(nearest ** directions.shape[1])
 
 
 def _signs(traded: np.ndarray) -> np.ndarray:
-    """Factors that make all criteria ones to keep low."""
+    """Returns factors that turn all criteria into ones to be minimized."""
     return np.where(np.arange(traded.shape[1]) == 0, -1.0, 1.0)
 
 
 def _without_low_tail(y: np.ndarray) -> np.ndarray:
-    """Failed trainings clipped to three quartile ranges below the median, so that they do not stretch the scale."""
+    """Clips values to three interquartile ranges below the median, so that failed trainings do not set the scale."""
     low, middle, high = np.percentile(y, [25, 50, 75])
     return np.maximum(y, middle - 3 * max(high - low, 1e-9))

@@ -1,4 +1,4 @@
-"""Regularised evolution (Real et al. 2019, arXiv:1802.01548, algorithm 1): the oldest dies, not the worst."""
+"""Regularized evolution (Real et al. 2019, arXiv:1802.01548, algorithm 1): the oldest network dies, not the worst."""
 
 import numpy as np
 
@@ -7,7 +7,7 @@ from mobilezoo.search.genes import Genome
 
 
 class EvolutionSampler(GenomeSampler):
-    """A random first population; then the best of a random tournament among the youngest is mutated."""
+    """Draws the first population at random, then mutates the best of a random tournament among the youngest."""
 
     def propose(self, history: list[Seen], rng: np.random.Generator) -> Genome:
         finished = [trial for trial in history if trial.reward is not None]

@@ -1,4 +1,4 @@
-"""Optuna's own samplers, seeded anew for every trial so that a resumed study goes on as an unbroken one."""
+"""Optuna's own samplers, seeded for every trial, so that a resumed search proposes the same as an unbroken one."""
 
 import warnings
 from collections.abc import Callable, Sequence
@@ -17,7 +17,12 @@ from mobilezoo.search.genes import GeneSpace
 
 
 def tpe(settings: EngineSettings, genes: GeneSpace) -> BaseSampler:
-    """Tree-structured Parzen estimator over all genes at once; conditional genes form groups."""
+    """Creates a tree-structured Parzen estimator over all genes at once; conditional genes form groups.
+
+    Args:
+        settings: seed and population.
+        genes: not used: Optuna derives the space from the trials.
+    """
     return ReseededSampler(
         settings.seed,
         lambda seed: optuna.samplers.TPESampler(
@@ -27,21 +32,31 @@ def tpe(settings: EngineSettings, genes: GeneSpace) -> BaseSampler:
 
 
 def nsga2(settings: EngineSettings, genes: GeneSpace) -> BaseSampler:
-    """NSGA-II on (top-1, latency): the front itself is the goal, not a reward."""
+    """Creates NSGA-II, which optimizes the criteria themselves.
+
+    Args:
+        settings: seed and population.
+        genes: not used: Optuna derives the space from the trials.
+    """
     return ReseededSampler(
         settings.seed, lambda seed: optuna.samplers.NSGAIISampler(seed=seed, population_size=settings.population)
     )
 
 
 def nsga3(settings: EngineSettings, genes: GeneSpace) -> BaseSampler:
-    """NSGA-III: as NSGA-II, spread over reference directions; for fronts of many criteria."""
+    """Creates NSGA-III: as NSGA-II, spread over reference directions; for fronts of many criteria.
+
+    Args:
+        settings: seed and population.
+        genes: not used: Optuna derives the space from the trials.
+    """
     return ReseededSampler(
         settings.seed, lambda seed: optuna.samplers.NSGAIIISampler(seed=seed, population_size=settings.population)
     )
 
 
 class ReseededSampler(BaseSampler):
-    """Delegates each trial to a new sampler, seeded from (seed, candidate index)."""
+    """Delegates each trial to a new sampler, seeded from (seed, candidate index); implements Optuna's interface."""
 
     def __init__(self, seed: int, make: Callable[[int], BaseSampler]) -> None:
         self._seed = seed
@@ -49,26 +64,61 @@ class ReseededSampler(BaseSampler):
         self._inner: tuple[int, BaseSampler] | None = None
 
     def infer_relative_search_space(self, study: Study, trial: FrozenTrial) -> dict[str, BaseDistribution]:
+        """Returns the parameters that the sampler proposes together.
+
+        Args:
+            study: the search's study.
+            trial: the new trial.
+        """
         return self._at(study, trial).infer_relative_search_space(study, trial)
 
     def sample_relative(
         self, study: Study, trial: FrozenTrial, search_space: dict[str, BaseDistribution]
     ) -> dict[str, Any]:
+        """Proposes the parameters of a trial together.
+
+        Args:
+            study: the search's study.
+            trial: the new trial.
+            search_space: result of `infer_relative_search_space`.
+        """
         return self._at(study, trial).sample_relative(study, trial, search_space)
 
     def sample_independent(
         self, study: Study, trial: FrozenTrial, param_name: str, param_distribution: BaseDistribution
     ) -> Any:
+        """Proposes a parameter that `sample_relative` left out.
+
+        Args:
+            study: the search's study.
+            trial: the new trial.
+            param_name: the gene.
+            param_distribution: its choices.
+        """
         return self._at(study, trial).sample_independent(study, trial, param_name, param_distribution)
 
     def before_trial(self, study: Study, trial: FrozenTrial) -> None:
+        """Prepares the sampler for a trial.
+
+        Args:
+            study: the search's study.
+            trial: the new trial.
+        """
         inner = self._at(study, trial)
         inner.before_trial(study, trial)
         if trial.system_attrs.get("fixed_params"):
-            # An enqueued trial never asks for its choices, and NSGA-II notes a trial's generation when asked.
+            # A queued trial has its choices already, but NSGA-II stores a trial's generation in `sample_relative`.
             inner.sample_relative(study, trial, inner.infer_relative_search_space(study, trial))
 
     def after_trial(self, study: Study, trial: FrozenTrial, state: TrialState, values: Sequence[float] | None) -> None:
+        """Stores the sampler's state of a finished trial.
+
+        Args:
+            study: the search's study.
+            trial: the finished trial.
+            state: its state.
+            values: its values; None unless it is complete.
+        """
         self._at(study, trial).after_trial(study, trial, state, values)
 
     def _at(self, study: Study, trial: FrozenTrial) -> BaseSampler:

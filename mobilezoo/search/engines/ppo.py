@@ -1,6 +1,6 @@
-"""MnasNet's controller: a recurrent policy writes a network choice by choice and learns from the reward by PPO.
+"""MnasNet's controller: a recurrent policy samples a network choice by choice and learns from the reward by PPO.
 
-Tan et al. 2019 (section 3.2 and 4) use the RNN controller of NASNet with proximal policy optimisation. The policy here
+Tan et al. 2019 (section 3.2 and 4) use the RNN controller of NASNet with proximal policy optimization. The policy here
 is an LSTM with one embedding per choice and one head per gene; sizes and rates are ours, scaled to hundreds of trials
 instead of 8,000.
 
@@ -45,10 +45,10 @@ class Policy(nn.Module):
         self.heads = nn.ModuleList(heads)
         self.choices = nn.ModuleList([nn.Embedding(size, WIDTH) for size in sizes])
         self._steps: dict[tuple[int, ...], tuple[tuple[torch.Tensor, torch.Tensor], np.ndarray]] = {}
-        """Choices so far → state and cumulated probabilities of the next: a settled policy repeats itself."""
+        """Cache of `sample`: choices so far → state and cumulated probabilities of the next choice."""
 
     def sample(self, rng: np.random.Generator) -> Genome:
-        """Draw a point."""
+        """Draws a point."""
         genome: Genome = {}
         state, x, index = self._begin(1), self.start[None], 0
         written: tuple[int, ...] = ()
@@ -70,7 +70,7 @@ class Policy(nn.Module):
         return genome
 
     def score(self, genomes: list[Genome]) -> tuple[torch.Tensor, torch.Tensor]:
-        """(log-probability, mean entropy of the choices) of points [n], differentiable."""
+        """Computes (log-probability, mean entropy of the choices) of n points, each [n], differentiable."""
         n = len(genomes)
         (h, c), x = self._begin(n), self.start.expand(n, -1)
         log_p, entropy, written = torch.zeros(n), torch.zeros(n), torch.zeros(n)
@@ -87,7 +87,7 @@ class Policy(nn.Module):
         return log_p, entropy / written.clamp(min=1)
 
     def forget(self) -> None:
-        """Drop what `sample` keeps of earlier draws; to be called when the weights change."""
+        """Clears the cache of `sample`; to be called after a change of the weights."""
         self._steps.clear()
 
     def _begin(self, n: int) -> tuple[torch.Tensor, torch.Tensor]:
@@ -114,7 +114,7 @@ class ControllerSampler(GenomeSampler):
         self._baseline: float | None = None
 
     def _learn(self, done: list[Seen]) -> None:
-        """Bring the policy to the last whole batch of `done`; start over when it learned from other trials."""
+        """Trains the policy up to the last whole batch of `done`; resets it if it was trained on other trials."""
         whole = done[: len(done) // BATCH * BATCH]
         numbers = [trial.number for trial in whole]
         if numbers[: len(self._learned)] != self._learned:
@@ -124,16 +124,19 @@ class ControllerSampler(GenomeSampler):
         self._learned = numbers
 
     def _update(self, batch: list[Seen]) -> None:
+        """Takes `EPOCHS` gradient steps of PPO on one batch of trials."""
         rewards = torch.tensor([trial.reward for trial in batch], dtype=torch.float32)
         self._baseline = float(rewards.mean()) if self._baseline is None else self._baseline
+        # Advantage over the moving average, scaled to the batch, so that the learning rate suits any reward.
         advantage = rewards - self._baseline
         advantage = advantage / (advantage.std() + 1e-6)
         self._baseline = BASELINE * self._baseline + (1 - BASELINE) * float(rewards.mean())
         old = None
         for _ in range(EPOCHS):
             log_p, entropy = self._policy.score([trial.genome for trial in batch])
-            old = log_p.detach() if old is None else old
+            old = log_p.detach() if old is None else old  # before the first step
             ratio = (log_p - old).exp()
+            # PPO's clipped objective: no gradient once a probability has moved far enough.
             clipped = ratio.clamp(1 - CLIP, 1 + CLIP)
             gain = torch.minimum(ratio * advantage, clipped * advantage).mean()
             self._optimizer.zero_grad()

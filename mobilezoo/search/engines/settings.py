@@ -1,4 +1,4 @@
-"""What an engine is, and what it is told of a search."""
+"""Definition of an engine, and the settings of a search that engines use."""
 
 from collections.abc import Callable
 from typing import TYPE_CHECKING, Literal, NamedTuple
@@ -19,21 +19,26 @@ class EngineSettings(NamedTuple):
     seed: int
     goal: Goal
     population: int
-    """Networks kept alive, or tried before a model of them is trusted."""
+    """Networks kept alive by evolution and NSGA; random networks before a model is fitted, by bayesian and tpe."""
     tournament: int
-    """Networks of which a parent is picked."""
+    """Networks from which evolution selects a parent."""
     objective: Objective
 
 
 class Engine(NamedTuple):
-    """A way to propose networks: an Optuna sampler, and what it can seek."""
+    """A search algorithm: an Optuna sampler and the goals it supports."""
 
     sampler: "str | Callable[[EngineSettings, GeneSpace], BaseSampler]"
-    """What makes the sampler, or its place, imported when a search begins."""
+    """Factory of the sampler, or its place, imported when a search begins."""
     goals: tuple[Goal, ...]
-    """reward: one number is raised; front: all criteria are traded."""
+    """reward: maximize one number; front: find the Pareto front of all criteria."""
 
     def make(self, settings: EngineSettings, genes: GeneSpace) -> "BaseSampler":
-        """The sampler of one search."""
+        """Creates the sampler of a search.
+
+        Args:
+            settings: the search's settings for engines.
+            genes: the search space.
+        """
         made = resolve(self.sampler) if isinstance(self.sampler, str) else self.sampler
         return made(settings, genes)  # type: ignore[operator]

@@ -1,9 +1,10 @@
-"""A Gaussian process over genomes: the predictor behind the engine `bayesian`.
+"""Gaussian process over genomes: the surrogate model of the engine `bayesian`.
 
-Covariance sum_i phi_i [a_i = b_i] + s exp(-sum_i theta_i [a_i != b_i]) over the genes: what each choice adds by itself
-(Duvenaud et al. 2011, arXiv:1112.4394, first order), and how choices act together (Oh et al. 2019, arXiv:1902.00448,
-use the like on graphs of choices). Two relevances per gene, learned by maximum likelihood. An inactive gene counts as
-a value of its own. Small data, exact arithmetic, an honest variance: what a search of a few hundred trials needs.
+Covariance sum_i phi_i [a_i = b_i] + s exp(-sum_i theta_i [a_i != b_i]) over the genes i: an additive part for the
+effect of each choice alone (Duvenaud et al. 2011, arXiv:1112.4394, first order), and a joint part for their
+interactions (Oh et al. 2019, arXiv:1902.00448, use a similar one on graphs of choices). Two relevances per gene are
+fitted by maximum likelihood. An inactive gene counts as a value of its own. Exact inference, for the few hundred trials
+of a search.
 """
 
 import numpy as np
@@ -16,7 +17,7 @@ FLOOR, CEILING = -7.0, 3.0
 
 
 class Encoder:
-    """Genomes → rows of integers, a column per free gene."""
+    """Encodes genomes as rows of integers, a column per free gene; -1 for an inactive gene."""
 
     def __init__(self, genes: GeneSpace) -> None:
         self._columns = [(g.name, {value: k for k, value in enumerate(g.choices)}) for g in genes.free]
@@ -27,10 +28,10 @@ class Encoder:
 
 
 class GaussianProcess:
-    """Exact regression with standardised targets."""
+    """Exact regression with standardized targets."""
 
     def __init__(self, x: np.ndarray, y: np.ndarray, parameters: np.ndarray | None = None) -> None:
-        """`x` [n, genes] from an Encoder, `y` [n]; `parameters` skips their fitting."""
+        """Fits the process to `x` [n, genes] from an Encoder and `y` [n]; `parameters` skips the fit."""
         self._x = x
         self._mean, self._std = float(y.mean()), float(y.std()) or 1.0
         self._y = (y - self._mean) / self._std
@@ -40,7 +41,7 @@ class GaussianProcess:
         self._alpha = cho_solve((self._lower, True), self._y, check_finite=False)
 
     def predict(self, x: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
-        """(mean, standard deviation) of the noise-free value at rows `x`."""
+        """Predicts (mean, standard deviation), each [rows], of the noise-free value at rows `x`."""
         k = self._covariance(x, self.parameters)
         mean = k @ self._alpha
         whitened = solve_triangular(self._lower, k.T, lower=True, check_finite=False)
@@ -50,10 +51,10 @@ class GaussianProcess:
         return mean * self._std + self._mean, np.sqrt(variance) * self._std
 
     def main_effects(self) -> np.ndarray:
-        """Share of the mean's variance that each gene explains by itself, [genes], 0..1 together.
+        """Computes the share of the mean's variance that each gene explains alone, [genes], with a sum <= 1.
 
-        Functional ANOVA (Hutter et al. 2014, ICML) with every combination of the values that occur equally likely;
-        of this covariance it has a closed form, and what is missing to 1 the genes do together.
+        Functional ANOVA (Hutter et al. 2014, ICML), in closed form for this covariance, with all combinations of the
+        occurring values equally likely. The remainder to 1 is the share of interactions.
         """
         _, genes = self._x.shape
         theta, phi, s = np.exp(self.parameters[:genes]), np.exp(self.parameters[genes:-2]), np.exp(self.parameters[-2])
@@ -70,7 +71,7 @@ class GaussianProcess:
         return np.asarray((phi + joint) ** 2 * spread / max(whole, np.finfo(float).tiny))
 
     def _covariance(self, x: np.ndarray, p: np.ndarray) -> np.ndarray:
-        """Noise-free covariance of rows `x` and the training rows."""
+        """Computes the noise-free covariance of rows `x` and the training rows, [rows, n]."""
         genes = self._x.shape[1]
         phi = np.exp(p[genes : 2 * genes])
         k = _distances(x, self._x, np.exp(p[:genes]))
@@ -80,7 +81,7 @@ class GaussianProcess:
         return k
 
     def _fit(self) -> np.ndarray:
-        """Maximise the marginal likelihood, with a mild prior towards equal relevances."""
+        """Maximizes the marginal likelihood, with a weak prior towards equal relevances."""
         from scipy.optimize import minimize
 
         n, genes = self._x.shape
@@ -93,13 +94,14 @@ class GaussianProcess:
         return np.asarray(found.x)
 
     def _loss(self, p: np.ndarray, differs: np.ndarray, start: np.ndarray) -> tuple[float, np.ndarray]:
-        """(negative log marginal likelihood and prior, its gradient); `differs` [n * n, genes]."""
+        """Computes (negative log marginal likelihood and prior, its gradient); `differs` is [n * n, genes]."""
         n, genes = self._x.shape
         theta, phi, noise = np.exp(p[:genes]), np.exp(p[genes : 2 * genes]), np.exp(p[-1])
         joint = np.exp(p[-2] - _distances(self._x, self._x, theta))
         k = joint + phi.sum() - _distances(self._x, self._x, phi) + noise * np.eye(n)
         lower = cholesky(k, lower=True, check_finite=False)
         inverse = cho_solve((lower, True), np.eye(n), check_finite=False)
+        # d(log likelihood)/dp = trace(outer @ dK/dp) / 2 with outer = alpha alpha^T - K^-1, for all parameters at once.
         alpha = inverse @ self._y
         outer = np.outer(alpha, alpha) - inverse
         weighted = outer * joint
@@ -110,13 +112,13 @@ class GaussianProcess:
 
 
 def _distances(a: np.ndarray, b: np.ndarray, theta: np.ndarray) -> np.ndarray:
-    """Sum of the relevances `theta` of the genes that differ, [rows of a, rows of b]: one product of matrices."""
+    """Computes the sum of the relevances `theta` of the genes that differ, [rows of a, rows of b]."""
     same = np.asarray(_one_hot(a, b) * np.repeat(theta, _sizes(a, b)) @ _one_hot(b, a).T)
     return np.subtract(theta.sum(), same, out=same)
 
 
 def _sizes(a: np.ndarray, b: np.ndarray) -> np.ndarray:
-    """Codes per gene, -1 included."""
+    """Returns the number of codes per gene, -1 included."""
     return np.asarray(np.maximum(a.max(axis=0, initial=-1), b.max(axis=0, initial=-1)) + 2)
 
 

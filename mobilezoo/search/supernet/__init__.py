@@ -1,4 +1,4 @@
-"""One set of weights for every network of a search space: trained once, then each network is scored in seconds."""
+"""Weight sharing: one set of weights for all networks of a search space, trained once; scoring then takes seconds."""
 
 from mobilezoo.models.base import FAMILIES
 

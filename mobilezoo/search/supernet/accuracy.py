@@ -1,4 +1,4 @@
-"""Accuracy of a search's candidates from a supernet: trained when first asked, then seconds per network.
+"""Accuracy of candidates by a supernet: trained on first use, then seconds per network.
 
 In the search's folder: `supernet/supernet.yaml`, its training run `supernet/train/`, and beside each YAML of the front
 a checkpoint with the network's inherited weights, ready for `mobilezoo train ... checkpoint=`.
@@ -33,7 +33,7 @@ OnMessage = Callable[[str], None]
 
 
 class SupernetAccuracy:
-    """A search's `Evaluate`: a candidate's top-1 with the weights it inherits."""
+    """`Evaluate` of a search: the top-1 of a candidate with weights inherited from the supernet."""
 
     def __init__(self, config: "SearchConfig", folder: Path, on_message: OnMessage = lambda text: None) -> None:
         self.config, self.on_message = config, on_message
@@ -47,8 +47,11 @@ class SupernetAccuracy:
         )
 
     def check(self) -> None:
-        """Fail before the first trial: ConfigError where recipe and space contradict each other, CheckpointError for
-        weights of another space.
+        """Checks recipe, space and given weights before the first trial.
+
+        Raises:
+            ConfigError: the recipe and the space contradict each other.
+            CheckpointError: the given weights are of another space.
         """
         several, pixels = len(self.config.space.resolution) > 1, self.recipe.train.resolution
         if several and pixels is not None and pixels != self.model.resolution:
@@ -63,23 +66,28 @@ class SupernetAccuracy:
         return self.top1(candidate.point)
 
     def top1(self, point: Point) -> float:
-        """Top-1 in percent on the held-out split, norms estimated anew."""
+        """Computes the top-1 in percent on the held-out split, with recalibrated BatchNorm statistics."""
         return evaluate(self.inherit(point), self.images.held_out(self.pixels(point))).top1
 
     def inherit(self, point: Point, name: str = "subnet") -> nn.Module:
-        """The zoo's network of a point with its shared weights and statistics of its own, in eval mode."""
+        """Extracts a network with recalibrated BatchNorm statistics, in eval mode.
+
+        Args:
+            point: a point of the space.
+            name: name of the network.
+        """
         network = self.supernet.extract(point, name)
         return recalibrate(network, self.images.calibration(self.pixels(point)))
 
     def pixels(self, point: Point) -> Size:
-        """The size that a network is judged at: the recipe's where it sets one, as in training."""
+        """Returns the (height, width) at which a network is evaluated: the recipe's where it sets one."""
         several = len(self.config.space.resolution) > 1
-        asked = None if several else self.recipe.train.resolution
-        return asked or as_size(point.resolution)
+        fixed = None if several else self.recipe.train.resolution
+        return fixed or as_size(point.resolution)
 
     @cached_property
     def recipe(self) -> TrainConfig:
-        """The supernet's training."""
+        """Training config of the supernet; its first use writes `supernet.yaml`."""
         path = self.folder / "supernet.yaml"
         data = self.model.model_dump(mode="json", exclude={"name", "aliases", "published"})
         write_yaml(path, data, [f"the supernet of {self.config.name or 'a search'}"])
@@ -88,11 +96,12 @@ class SupernetAccuracy:
 
     @cached_property
     def images(self) -> Images:
+        """Calibration and held-out images."""
         return Images(self.recipe, self.settings, self.model.preprocessing(self.recipe.in_chans))
 
     @cached_property
     def supernet(self) -> Supernet:
-        """The trained supernet: the config's, or trained now (or from where a stopped training was)."""
+        """The trained supernet: the config's, or trained on first use; a stopped training is resumed."""
         if self.settings.checkpoint is not None:
             path = Path(self.settings.checkpoint).expanduser()
             record = load_record_of(Checkpoint, path)
@@ -107,7 +116,12 @@ class SupernetAccuracy:
         return network.to(self.images.device).eval()
 
     def write(self, result: "SearchResult", folder: Path) -> None:
-        """A checkpoint of inherited weights beside each YAML of the front and the winner's."""
+        """Writes a checkpoint of inherited weights beside each YAML of the front and of the best network.
+
+        Args:
+            result: the search's result.
+            folder: run folder.
+        """
         files = dict(zip(result.front_yaml, result.front, strict=True))
         if result.best_yaml is not None and result.best is not None:
             files[result.best_yaml] = result.best

@@ -1,4 +1,4 @@
-"""BatchNorm statistics of one network, estimated anew from training batches."""
+"""Recalibration of BatchNorm statistics from training batches."""
 
 from collections.abc import Iterable
 
@@ -9,10 +9,17 @@ from torch.nn.modules.batchnorm import _BatchNorm
 
 @torch.no_grad()
 def recalibrate(network: nn.Module, batches: Iterable[Tensor]) -> nn.Module:
-    """Set the running statistics to the plain mean over `batches` (x [B, C, H, W]); returns `network` in eval mode.
+    """Sets the running statistics of every BatchNorm to their plain mean over batches.
 
-    Shared weights have no statistics of their own: each network shifts and scales its maps differently. All layers are
-    estimated in one pass, in which each sees inputs normalized by the batch, as in training.
+    Shared weights have no common statistics, since each network shifts and scales its maps differently. All layers are
+    estimated in one pass, in which each normalizes by the batch, as in training.
+
+    Args:
+        network: changed in place.
+        batches: inputs x [B, C, H, W].
+
+    Returns:
+        `network`, in eval mode.
     """
     network.eval()
     norms = [module for module in network.modules() if isinstance(module, _BatchNorm)]

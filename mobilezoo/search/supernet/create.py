@@ -1,4 +1,4 @@
-"""Which accuracy a search uses: the proxy training, the supernet's, or a learned predictor's."""
+"""Factory of a search's accuracy evaluator: supernet or learned predictor."""
 
 from pathlib import Path
 
@@ -8,7 +8,7 @@ from mobilezoo.search.supernet.predictor import PredictedAccuracy
 
 
 def create_accuracy(config: SearchConfig, folder: Path, on_message: OnMessage) -> SupernetAccuracy | None:
-    """The evaluator that `config.accuracy` names; None for the proxy training.
+    """Creates the evaluator that `config.accuracy` names; None for the proxy training.
 
     Args:
         config: the search.

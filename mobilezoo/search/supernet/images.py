@@ -1,4 +1,4 @@
-"""The images that judge a network: fixed training batches for its BatchNorm statistics, and the held-out split."""
+"""Images for evaluating networks: fixed training batches for BatchNorm statistics, and the held-out split."""
 
 from collections.abc import Iterable
 from itertools import islice
@@ -17,11 +17,11 @@ from mobilezoo.train.build import pick_device
 from mobilezoo.train.config import TrainConfig
 
 KEPT_BYTES = 2**30
-"""Batches of one size stay in memory, decoded, up to this many bytes: scoring a network then reads no image."""
+"""Decoded batches of one image size are cached up to this many bytes; scoring a network then reads no file."""
 
 
 class Images:
-    """Batches of a recipe's data at any size in pixels, the same ones every time."""
+    """Batches of a recipe's data at any (height, width), the same ones at every call."""
 
     def __init__(self, recipe: TrainConfig, settings: SupernetSettings, prep: Preprocessing) -> None:
         self.recipe, self.settings, self.prep = recipe, settings, prep
@@ -31,10 +31,11 @@ class Images:
 
     @property
     def labels(self) -> tuple[str, ...]:
+        """Class names of the training split."""
         return self._fit.labels
 
     def calibration(self, pixels: Size) -> Iterable[torch.Tensor]:
-        """The first training batches of the recipe's first epoch, augmented as in training."""
+        """Returns inputs of the first `calibration_batches` of the recipe's first epoch, augmented as in training."""
 
         def load() -> Iterable[Batch]:
             recipe = self.recipe
@@ -46,11 +47,15 @@ class Images:
         return [x for x, _ in self._kept["fit", pixels]]
 
     def whole(self, pixels: Size) -> Iterable[Batch]:
-        """The validation split."""
+        """Returns batches of the validation split at `pixels` (height, width)."""
         return eval_loader(self.recipe.data, self._held_out, pixels, self.prep, self.device)
 
     def held_out(self, pixels: Size) -> Iterable[Batch]:
-        """The validation split, or `eval_images` of it. Raises DataError where a stream cannot be thinned."""
+        """Returns batches of the validation split, or of `eval_images` of it, cached where they fit `KEPT_BYTES`.
+
+        Raises:
+            DataError: `eval_images` is set and the data is a stream.
+        """
         kept = self._kept.get(("held out", pixels))
         if kept is not None:
             return kept
@@ -61,12 +66,13 @@ class Images:
         return self._kept["held out", pixels]
 
     def _count(self) -> int | None:
-        """Images that score a network; None where only reading a stream tells."""
+        """Returns the number of images that score a network; None for a stream."""
         if isinstance(self._held_out.dataset, IterableDataset):
             return None
         return min(self.settings.eval_images or 2**62, len(self._held_out.dataset))
 
     def _thinned(self, pixels: Size) -> Iterable[Batch]:
+        """Returns batches of `eval_images` images, evenly spread over the validation split."""
         count = self._count()
         if count is None:
             raise DataError(

@@ -1,4 +1,4 @@
-"""A learned predictor of a supernet's accuracies: some hundred networks are scored, the others predicted at once."""
+"""Accuracy of candidates by a predictor, fitted to a few hundred networks that a supernet scores."""
 
 import contextlib
 import json
@@ -26,10 +26,10 @@ HELD_OUT = 0.2
 
 
 class PredictorReport(Record):
-    """How well a predictor tells networks that it has not seen."""
+    """Error of a predictor on held-out networks."""
 
     networks: int
-    """Scored by the supernet in all."""
+    """Number of networks that the supernet scored."""
     held_out: int
     spearman: float
     """Rank correlation of predicted and scored top-1 over the held-out networks."""
@@ -38,10 +38,10 @@ class PredictorReport(Record):
 
 
 class PredictedAccuracy(SupernetAccuracy):
-    """A search's `Evaluate` that predicts; `supernet/predictor.json` states its error, and `write` scores the front."""
+    """`Evaluate` of a search by prediction; its error is in `supernet/predictor.json`, and `write` scores the front."""
 
     def check(self) -> None:
-        """Raise ConfigError for a space that has not enough different networks, too."""
+        """As for a supernet; also raises ConfigError for a space with too few networks."""
         super().check()
         wanted, networks = self.settings.predictor_samples, self.config.space.count()
         if networks < 2 * wanted:
@@ -53,7 +53,7 @@ class PredictedAccuracy(SupernetAccuracy):
         return float(self.predict([candidate.point])[0])
 
     def predict(self, points: list[Point]) -> np.ndarray:
-        """Predicted top-1 in percent of each point."""
+        """Predicts the top-1 in percent of each point, [points]."""
         mean, _ = self._learned.predict(self._encode([self.config.space.genome(point) for point in points]))
         return np.clip(mean, 0.0, 100.0)
 
@@ -63,7 +63,7 @@ class PredictedAccuracy(SupernetAccuracy):
             genomes, top1 = self._samples()
         x, few = self._encode(genomes), round(len(genomes) * (1 - HELD_OUT))
         tried = GaussianProcess(x[:few], top1[:few])
-        report = judge(tried.predict(x[few:])[0], top1[few:], len(genomes))
+        report = prediction_report(tried.predict(x[few:])[0], top1[few:], len(genomes))
         save_json(self.folder / "predictor.json", report)
         self.on_message(
             f"predictor: Spearman {report.spearman:.2f}, error {report.mean_abs_error:.2f} points on {report.held_out} "
@@ -75,7 +75,7 @@ class PredictedAccuracy(SupernetAccuracy):
         return Encoder(self.config.space.genes)(genomes)
 
     def _samples(self) -> tuple[list[Genome], np.ndarray]:
-        """Random networks, each scored once and kept in `samples.jsonl`; a stopped search goes on with the next."""
+        """Scores random networks, each stored in `samples.jsonl` at once, so that a stopped search resumes."""
         genomes = self._drawn()
         kept = _read(self.folder / "samples.jsonl")
         top1 = []
@@ -92,7 +92,7 @@ class PredictedAccuracy(SupernetAccuracy):
         return genomes, np.array(top1)
 
     def _drawn(self) -> list[Genome]:
-        """Different random networks."""
+        """Draws different random networks, reproducible from the search's seed."""
         space, wanted = self.config.space, self.settings.predictor_samples
         rng = np.random.default_rng([self.config.seed, wanted])
         found: dict[tuple[object, ...], Genome] = {}
@@ -102,8 +102,14 @@ class PredictedAccuracy(SupernetAccuracy):
         return list(found.values())
 
 
-def judge(predicted: np.ndarray, scored: np.ndarray, networks: int) -> PredictorReport:
-    """The error of predictions [n] against scores [n]."""
+def prediction_report(predicted: np.ndarray, scored: np.ndarray, networks: int) -> PredictorReport:
+    """Computes the error of predictions.
+
+    Args:
+        predicted: top-1 in percent of the held-out networks, [n].
+        scored: the supernet's, [n].
+        networks: number of scored networks, those of the fit included.
+    """
     from scipy.stats import spearmanr
 
     constant = np.ptp(predicted) == 0 or np.ptp(scored) == 0
@@ -116,7 +122,7 @@ def judge(predicted: np.ndarray, scored: np.ndarray, networks: int) -> Predictor
 
 
 def _read(path: Path) -> dict[str, float]:
-    """Genome → top-1 of what was scored before; a line cut off by a kill is left out."""
+    """Reads genome → top-1 of networks scored before; a line cut off by a kill is skipped."""
     kept: dict[str, float] = {}
     for line in read_text(path, MAX_JSON_BYTES).splitlines() if path.exists() else ():
         with contextlib.suppress(ConfigError, KeyError, TypeError, ValueError):

@@ -1,8 +1,8 @@
-"""Which networks learn from a batch: the sandwich rule (Yu and Huang, arXiv:1903.05134; BigNAS, arXiv:2003.11142).
+"""The sandwich rule: networks that are trained on a batch (Yu and Huang, arXiv:1903.05134; BigNAS, arXiv:2003.11142).
 
-The largest network learns from the labels; the smallest and a few random ones learn from the largest's answers
-(in-place distillation). What has no order (block, attention, skip) is drawn anew for all of them, in the largest and
-the smallest too: a choice that the largest always held would be trained far more often than its rivals, and win.
+The largest network is trained on the labels; the smallest and a few random ones on the largest's outputs (in-place
+distillation). Unordered choices (block, attention, skip) are drawn at random for all of them, also for the largest and
+the smallest: a value that the largest always had would be trained far more often than the others.
 """
 
 from collections.abc import Callable, Mapping
@@ -23,9 +23,13 @@ def bound(
     fixed: Mapping[str, Value] | None = None,
     rng: np.random.Generator | None = None,
 ) -> Genome:
-    """The genome whose sizes are all `pick` (max or min) of their choices.
+    """Builds the genome of the largest or the smallest network.
 
-    `fixed` sets genes by name; what has no order is drawn by `rng`, without one it is the first choice.
+    Args:
+        space: the space.
+        pick: max or min, applied to the choices of every ordered gene.
+        fixed: values of genes by name.
+        rng: draws the unordered genes; None takes the first choice of each.
     """
     fixed, genome = fixed or {}, Genome()
     for gene in space.genes.genes:
@@ -41,6 +45,15 @@ def bound(
 
 
 def sandwich(space: Space, count: int, rng: np.random.Generator) -> list[Point]:
-    """The largest network, `count` random ones, the smallest."""
+    """Draws the networks of one batch.
+
+    Args:
+        space: the space.
+        count: number of random networks.
+        rng: source of randomness.
+
+    Returns:
+        The largest network, `count` random ones, the smallest.
+    """
     ends = [space.point(bound(space, pick, rng=rng)) for pick in (max, min)]
     return [ends[0], *(space.sample(rng) for _ in range(count)), ends[1]]

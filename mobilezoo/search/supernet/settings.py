@@ -1,4 +1,4 @@
-"""How a supernet is trained and asked, as part of a search config."""
+"""Settings of a supernet's training and scoring, part of a search config."""
 
 from pydantic import Field
 

@@ -1,7 +1,7 @@
-"""The shared weights: one tensor per layer at its largest, of which every network takes a part.
+"""The shared weights: one tensor per layer at its largest, of which every network uses a part.
 
-A network is built by the zoo as any other; only its tensors come from here. The part of a tensor that a network takes
-follows from the two shapes alone: the first of its output and input channels, and the centre of a larger kernel (Cai
+A network is built by the zoo as any other; only its tensors come from here. The part of a tensor that a network uses
+follows from the two shapes alone: the first of its output and input channels, and the center of a larger kernel (Cai
 et al., "Once for All", arXiv:1908.09791, section 3.2, without its kernel transforms; Yu et al., "BigNAS",
 arXiv:2003.11142). A layer is shared over depths, widths, kernels and expansions; block types have their own layers,
 each attention has its own beside a shared block, and whole-stage mixers have their own per width, since their channels
@@ -21,7 +21,7 @@ from mobilezoo.search.supernet.sandwich import bound
 
 
 class SharedBank(nn.Module):
-    """The tensors, under names that `bank_name` gives."""
+    """The tensors, under the names of `bank_name`."""
 
     def __init__(self, space: Space, num_classes: int, in_chans: int) -> None:
         super().__init__()
@@ -34,12 +34,23 @@ class SharedBank(nn.Module):
                     self.tensors[key] = nn.Parameter(tensor.detach().clone())
 
     def part(self, name: str, stages: tuple[Stage, ...], shape: torch.Size) -> Tensor:
-        """The part of a shared tensor that is the network's parameter `name`; gradients flow into the whole."""
+        """Returns the view of a shared tensor that is a network's parameter; gradients flow into the shared tensor.
+
+        Args:
+            name: the parameter's name in the network.
+            stages: stages of the network.
+            shape: shape of the parameter.
+        """
         return crop(self.tensors[bank_name(name, stages)], shape)
 
 
 def bank_name(name: str, stages: tuple[Stage, ...]) -> str:
-    """`blocks.3.1.conv_dw.weight` of a network → `blocks/3/1/ir/conv_dw/weight`: networks of one name share."""
+    """Names the shared tensor of a parameter: `blocks.3.1.conv_dw.weight` → `blocks/3/1/ir/conv_dw/weight`.
+
+    Args:
+        name: the parameter's name in the network.
+        stages: stages of the network.
+    """
     parts = name.split(".")
     if parts[0] == "blocks":
         stage, rest = stages[int(parts[1])], parts[3:]
@@ -51,7 +62,15 @@ def bank_name(name: str, stages: tuple[Stage, ...]) -> str:
 
 
 def crop(whole: Tensor, shape: torch.Size) -> Tensor:
-    """The first channels [out, in] and the centre of the kernel; a view."""
+    """Crops a weight to its first channels and the center of its kernel.
+
+    Args:
+        whole: [out, in, *kernel], or any prefix of these axes.
+        shape: shape of the result, no larger on any axis.
+
+    Returns:
+        A view.
+    """
     assert whole.ndim == len(shape)
     for axis, (have, want) in enumerate(zip(whole.shape, shape, strict=True)):
         assert have >= want, "the covering networks hold every tensor at its largest"
@@ -60,10 +79,10 @@ def crop(whole: Tensor, shape: torch.Size) -> Tensor:
 
 
 def covering(space: Space) -> Iterator[tuple[int, Point]]:
-    """(stage, network) pairs: together the networks hold every layer of that stage at its largest.
+    """Generates (stage index, network) pairs, whose networks together hold every layer of that stage at its largest.
 
-    One stage at a time takes each of its unordered choices (block, attention, and a mixer's width); everything else is
-    at its largest, so that the stage's neighbors are too.
+    One stage at a time has each of its unordered choices (block, attention, and a mixer's width); everything else is at
+    its largest, the neighboring stages too.
     """
     for number in range(len(space.stages)):
         for fixed in _options(space, number):
@@ -71,7 +90,7 @@ def covering(space: Space) -> Iterator[tuple[int, Point]]:
 
 
 def _options(space: Space, number: int) -> Iterator[Mapping[str, Value]]:
-    """The settings of a stage's choices that have layers of their own."""
+    """Generates the settings of a stage's choices that have layers of their own."""
     stage, at = space.stages[number], f"s{number}."
     for block in stage.block:
         if block in MIXERS:

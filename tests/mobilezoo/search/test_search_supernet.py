@@ -21,7 +21,7 @@ from mobilezoo.search.supernet.accuracy import SupernetAccuracy
 from mobilezoo.search.supernet.calibrate import recalibrate
 from mobilezoo.search.supernet.create import create_accuracy
 from mobilezoo.search.supernet.model import Supernet, supernet_config
-from mobilezoo.search.supernet.predictor import PredictedAccuracy, judge
+from mobilezoo.search.supernet.predictor import PredictedAccuracy, prediction_report
 from mobilezoo.search.supernet.sandwich import bound, sandwich
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.evaluate import evaluate
@@ -237,9 +237,9 @@ def test_a_predictor_learns_from_scored_networks_and_states_its_error(tmp_path: 
 
 
 def test_the_predictors_error_is_of_networks_it_has_not_seen() -> None:
-    report = judge(np.array([1.0, 2.0, 3.0, 5.0]), np.array([10.0, 30.0, 20.0, 40.0]), 20)
+    report = prediction_report(np.array([1.0, 2.0, 3.0, 5.0]), np.array([10.0, 30.0, 20.0, 40.0]), 20)
     assert (report.spearman, report.mean_abs_error) == (pytest.approx(0.8), pytest.approx(22.25))
-    assert judge(np.ones(3), np.arange(3.0), 15).spearman == 0.0
+    assert prediction_report(np.ones(3), np.arange(3.0), 15).spearman == 0.0
 
 
 def test_a_size_fixed_by_the_recipe_contradicts_searched_sizes(tmp_path: Path) -> None:
