@@ -65,6 +65,7 @@ FAMILIES: Registry[Any] = Registry(
         "halonet": "mobilezoo.models.halonet",
         "fastvit": "mobilezoo.models.fastvit",
         "davit": "mobilezoo.models.davit",
+        "iformer": "mobilezoo.models.iformer",
     },
     _is_family,
     "Config (a ModelConfig), build and from_official",

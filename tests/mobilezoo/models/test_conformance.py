@@ -31,6 +31,7 @@ STRIDES = {
     "halonet_3m": (2, 4, 8, 16, 32),
     "fastvit_t8": (4, 8, 16, 32),
     "davit_3m": (4, 8, 16, 32),
+    "iformer_t": (4, 8, 16, 32),
 }
 """Smallest variant of every family (and plan) → strides of its features."""
 SMALLEST = {"ghostnetv2_100": 33, "cas_vit_xs": 32, "emo2_1m": 32, "mobilemamba_t2": 64, "mobilenext_035": 32}

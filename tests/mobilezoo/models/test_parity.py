@@ -58,6 +58,7 @@ TOLERANCES = {
     "illama_t_softmask05": 1e-4,
     "favit_b0": 1e-4,
     "favit_b1": 1e-4,
+    "iFormer_t": 1e-4,
     "moh_transnext_small_75": 1e-3,  # the choice of heads is a step: rounding may turn one position's
     "moh_transnext_small_80": 1e-3,
 }
@@ -95,7 +96,7 @@ def test_an_official_file_gives_the_official_output_also_fused_and_image_by_imag
 
 
 COUNTED = ("affnet", "agent", "care", "eca", "efficientmod", "favit", "ffnet", "focalnet", "illama", "inline", "moat")
-COUNTED += ("moh", "nat", "ravlt", "smt")
+COUNTED += ("moh", "nat", "ravlt", "smt", "iFormer")
 
 
 @pytest.mark.parametrize("name", [_param(name) for name in TOLERANCES if name.startswith(COUNTED)])

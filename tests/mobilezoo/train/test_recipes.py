@@ -32,6 +32,7 @@ OFFICIAL = {
     "focalnet": (300, 1024, 1e-3),
     "ravlt": (300, 1024, 1e-3),
     "davit": (300, 1024, 5e-4),
+    "iformer": (300, 4096, 4e-3),
 }
 """Recipe → epochs, images per optimizer step, peak learning rate."""
 
