@@ -199,7 +199,13 @@ def _blocks(cfg: Config, stage: int, rates: list[float]) -> list[nn.Module]:
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
-    """An IFormer; see `build_staged`."""
+    """Build an IFormer; see `build_staged`.
+
+    Args:
+        config: the architecture.
+        kwargs: timm's arguments: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`,
+            `features_only`, `out_indices`.
+    """
     heads = ("head.fc", "head.fc_dist") if config.distillation_head else "head.fc"
     depth = len(config.widths)
     return build_staged(IFormer, config, depth, classifier=heads, first_conv="stem.conv1.conv", **kwargs)

@@ -44,6 +44,10 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     """Rename an official (`iFormer_*`) state dict; any other is returned unchanged.
 
     A two-head file for a one-head network gets its heads averaged, which is what official inference computes.
+
+    Args:
+        state_dict: tensors by official names, or by the network's own.
+        model: network that the weights are for.
     """
     if not any(key.startswith("downsample_layers.0.") for key in state_dict):
         return dict(state_dict)
