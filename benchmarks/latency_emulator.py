@@ -13,8 +13,9 @@ import resource
 from pathlib import Path
 from statistics import fmean, median
 
-from mobilezoo.artifacts import LatencyReport, Preprocessing
+from mobilezoo.artifacts import Preprocessing
 from mobilezoo.files import write_text
+from mobilezoo.latency_report import LatencyReport
 from mobilezoo_latency import Store, load_device, profile, summarize
 from mobilezoo_latency.emulator.calibration import Known, fit, left_out_ms
 from mobilezoo_latency.emulator.counting import count_blocks

@@ -16,7 +16,7 @@ from statistics import fmean
 
 import numpy as np
 
-from mobilezoo.artifacts import DeviceInfo
+from mobilezoo.latency_report import DeviceInfo
 from mobilezoo_latency.estimators.kernels import Kernel, conv, total_macs
 from mobilezoo_latency.estimators.predictor import Measured, Predictor, train
 

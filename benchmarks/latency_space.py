@@ -14,9 +14,9 @@ from statistics import fmean
 
 import numpy as np
 
-from mobilezoo.artifacts import DeviceInfo, Estimate, LatencyReport
 from mobilezoo.cli.latency_estimates import load_space
 from mobilezoo.files import write_text
+from mobilezoo.latency_report import DeviceInfo, Estimate, LatencyReport
 from mobilezoo.workflows.latency_blocks import sample_networks
 from mobilezoo_latency import Store, profile, summarize
 from mobilezoo_latency.estimators.kernels import Kernel, kernels_of, total_macs

@@ -16,8 +16,9 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar, cast
 
-from mobilezoo.artifacts import Checkpoint, LatencyReport
+from mobilezoo.artifacts import Checkpoint
 from mobilezoo.config import Record, apply_overrides, listed
+from mobilezoo.latency_report import LatencyReport
 from mobilezoo.notebook import Records
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.model_options import ModelOptions, read_labels

@@ -13,9 +13,10 @@ from typing import TYPE_CHECKING, Annotated, ClassVar
 
 from pydantic import AfterValidator, Field
 
-from mobilezoo.artifacts import Artifact, DeviceInfo, Estimate, LatencyReport, Protocol
+from mobilezoo.artifacts import Artifact
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, printable
+from mobilezoo.latency_report import DeviceInfo, Estimate, LatencyReport, Protocol
 
 if TYPE_CHECKING:
     from mobilezoo_export import Runner

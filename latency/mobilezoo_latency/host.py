@@ -7,9 +7,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field, field_validator
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol
 from mobilezoo.errors import DeviceError, require
 from mobilezoo.files import versions
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, ProcessRun, Protocol
 from mobilezoo_export.records import Runtime
 from mobilezoo_export.registry import TARGETS, load_exporter
 from mobilezoo_latency import machine

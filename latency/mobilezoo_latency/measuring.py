@@ -2,9 +2,9 @@
 
 from pathlib import Path
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo_latency import stats
 from mobilezoo_latency.contract import ArtifactFile, Device, load_artifact, refuse_folded, unproven
 from mobilezoo_latency.protocol import load_protocol, until_quiet

@@ -8,8 +8,8 @@ import math
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
 
-from mobilezoo.artifacts import LatencyReport, ProcessRun, Protocol
 from mobilezoo.errors import UnknownNameError
+from mobilezoo.latency_report import LatencyReport, ProcessRun, Protocol
 from mobilezoo_latency.stats import median
 
 TimeRuns = Callable[[int], float]

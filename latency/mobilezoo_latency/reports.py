@@ -3,7 +3,7 @@
 from collections.abc import Mapping, Sequence
 from typing import NamedTuple
 
-from mobilezoo.artifacts import Counts, DeviceInfo, Estimate, LatencyReport, ProcessRun, Protocol
+from mobilezoo.latency_report import Counts, DeviceInfo, Estimate, LatencyReport, ProcessRun, Protocol
 from mobilezoo_latency.contract import ArtifactFile, utc_now
 from mobilezoo_latency.protocol import noise_reasons
 from mobilezoo_latency.stats import median, median_known

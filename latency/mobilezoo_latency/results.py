@@ -11,9 +11,9 @@ from collections.abc import Iterable, Iterator
 from pathlib import Path
 from typing import Any
 
-from mobilezoo.artifacts import LatencyReport
 from mobilezoo.errors import ConfigError, MobilezooError, existing_path, printable
 from mobilezoo.files import write_text
+from mobilezoo.latency_report import LatencyReport
 from mobilezoo.reading import MAX_JSON_BYTES, parse_json
 from mobilezoo_latency import stats
 from mobilezoo_latency.measuring import summarize

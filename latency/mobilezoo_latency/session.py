@@ -4,8 +4,8 @@ import sys
 from pathlib import Path
 from typing import Any
 
-from mobilezoo.artifacts import ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError
+from mobilezoo.latency_report import ProcessRun, Protocol, Slice
 from mobilezoo.workers import Worker, WorkerEndedError
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")

@@ -33,8 +33,8 @@ from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
 from sqlalchemy.schema import CreateIndex, CreateTable
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.errors import MobilezooError, first_line, printable
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.reading import parse_json
 
 ENVIRONMENT = "MOBILEZOO_LATENCY_DB"

@@ -12,9 +12,9 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilezoo import workers
-from mobilezoo.artifacts import Protocol
 from mobilezoo.errors import DeviceError, MobilezooError
 from mobilezoo.files import size_of
+from mobilezoo.latency_report import Protocol
 from mobilezoo.memory import limit_memory_for
 from mobilezoo_latency import machine
 from mobilezoo_latency.protocol import WarmUp, runs_per_sample, sample, timer_step_s, warm_up

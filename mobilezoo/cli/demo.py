@@ -9,11 +9,12 @@ from typing import TYPE_CHECKING, Annotated
 import typer
 from rich.console import Console
 
-from mobilezoo.artifacts import Checkpoint, LatencyReport, save_json
+from mobilezoo.artifacts import Checkpoint, save_json
 from mobilezoo.cli.options import Quiet
 from mobilezoo.cli.progress import shown
 from mobilezoo.cli.tables import print_table
 from mobilezoo.errors import require
+from mobilezoo.latency_report import LatencyReport
 from mobilezoo.workflows.hooks import Hooks
 
 if TYPE_CHECKING:

@@ -74,7 +74,7 @@ def import_table(
 
         mobilezoo latency import-table pixel1_lut.csv --on 'Pixel 1' --runtime TFLite --out pixel1.json
     """
-    from mobilezoo.artifacts import DeviceInfo
+    from mobilezoo.latency_report import DeviceInfo
     from mobilezoo_latency.estimators.table import import_csv
 
     made = import_csv(file, DeviceInfo(name=on, kind="phone", runtime=runtime), key, ms)

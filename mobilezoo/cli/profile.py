@@ -5,7 +5,6 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from mobilezoo.artifacts import LatencyReport
 from mobilezoo.cli.model_options import ModelFlags
 from mobilezoo.cli.options import (
     AllowCommands,
@@ -24,6 +23,7 @@ from mobilezoo.cli.options import (
 from mobilezoo.cli.progress import shown
 from mobilezoo.cli.tables import print_table
 from mobilezoo.errors import MobilezooError, printable
+from mobilezoo.latency_report import LatencyReport
 
 if TYPE_CHECKING:
     from mobilezoo_export.records import OperatorProfile

@@ -8,9 +8,10 @@ from functools import partial
 from pathlib import Path
 from typing import Any
 
-from mobilezoo.artifacts import Artifact, LatencyReport
+from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import MobilezooError, require
 from mobilezoo.files import write_text
+from mobilezoo.latency_report import LatencyReport
 from mobilezoo.report.curves import Curves, read_curves, run_names
 from mobilezoo.report.figures import latency_figure, training_figures
 from mobilezoo.report.search_section import SearchFound, search_section

@@ -4,7 +4,8 @@ from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-from mobilezoo.artifacts import Artifact, DeviceInfo, Kind, LatencyReport
+from mobilezoo.artifacts import Artifact
+from mobilezoo.latency_report import DeviceInfo, Kind, LatencyReport
 
 KINDS: dict[Kind, str] = {
     "phone": "Phones",

@@ -6,8 +6,8 @@ from typing import ClassVar
 
 import pytest
 
-from mobilezoo.artifacts import Protocol
 from mobilezoo.errors import DeviceError, MissingToolError
+from mobilezoo.latency_report import Protocol
 from mobilezoo.testing.targets import export_small
 from mobilezoo_latency.contract import ArtifactFile, Device, load_artifact
 from mobilezoo_latency.registry import load_device

@@ -13,7 +13,7 @@ from mobilezoo.search.records import Candidate, DeviceLostError, Figures, Latenc
 from mobilezoo.workflows.load_model import with_random_weights
 
 if TYPE_CHECKING:
-    from mobilezoo.artifacts import LatencyReport
+    from mobilezoo.latency_report import LatencyReport
 
 PARITY_IMAGES = 8
 POLL_S = 15.0

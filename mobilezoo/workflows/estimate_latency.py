@@ -9,7 +9,7 @@ from mobilezoo.workflows.hooks import Hooks
 from mobilezoo.workflows.latency_blocks import block_keys
 
 if TYPE_CHECKING:
-    from mobilezoo.artifacts import Estimate
+    from mobilezoo.latency_report import Estimate
     from mobilezoo.search.space import Space
 
 

@@ -4,8 +4,8 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilezoo.artifacts import LatencyReport
 from mobilezoo.errors import ExportError, MobilezooError, existing_path
+from mobilezoo.latency_report import LatencyReport
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
 from mobilezoo.workflows.open_file import file_to_time

@@ -4,9 +4,10 @@ from collections.abc import Callable, Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
-from mobilezoo.artifacts import Artifact, Checkpoint, Described, LatencyReport, read_record_of, record_path, why_changed
+from mobilezoo.artifacts import Artifact, Checkpoint, Described, read_record_of, record_path, why_changed
 from mobilezoo.errors import MobilezooError, existing_path
 from mobilezoo.files import COMMIT, tidy
+from mobilezoo.latency_report import LatencyReport
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import written
 from mobilezoo_export.registry import file_suffixes

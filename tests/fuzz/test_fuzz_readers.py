@@ -18,13 +18,14 @@ from PIL import Image
 from safetensors.torch import save_file
 
 from mobilezoo import hub
-from mobilezoo.artifacts import Artifact, Checkpoint, DeviceInfo, InputSpec, LatencyReport, Protocol, load_record_of
+from mobilezoo.artifacts import Artifact, Checkpoint, InputSpec, load_record_of
 from mobilezoo.config import config_root, load_record
 from mobilezoo.data import DataConfig, open_data
 from mobilezoo.data.check import Job, inspect
 from mobilezoo.data.classes import place_classes
 from mobilezoo.data.shards import ShardSplit
 from mobilezoo.errors import DataError
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.weights import tensors_of
 from mobilezoo.preprocessing import Preprocessing

@@ -8,8 +8,8 @@ from typing import Any
 
 import pytest
 
-from mobilezoo.artifacts import Protocol
 from mobilezoo.errors import DeviceError
+from mobilezoo.latency_report import Protocol
 from mobilezoo_latency import Store, load_artifact, load_device, profile
 from mobilezoo_latency.apple import device as apple
 from mobilezoo_latency.apple.device import AppleDevice, Toolkit

@@ -12,8 +12,9 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobilezoo.artifacts import InputSpec, Protocol, Quantization
+from mobilezoo.artifacts import InputSpec, Quantization
 from mobilezoo.errors import ConfigError, DeviceError
+from mobilezoo.latency_report import Protocol
 from mobilezoo_latency import Store, load_artifact, load_device, profile
 from mobilezoo_latency.browser import assets, device, reporting
 from mobilezoo_latency.browser import server as browser_server

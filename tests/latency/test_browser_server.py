@@ -13,8 +13,9 @@ from pathlib import Path
 
 import pytest
 
-from mobilezoo.artifacts import InputSpec, Protocol
+from mobilezoo.artifacts import InputSpec
 from mobilezoo.errors import ConfigError, DeviceError
+from mobilezoo.latency_report import Protocol
 from mobilezoo_latency import load_device
 from mobilezoo_latency.browser import limits, messages
 from mobilezoo_latency.browser import server as browser_server

@@ -8,8 +8,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilezoo.artifacts import Counts, Protocol
 from mobilezoo.errors import ConfigError, DeviceError, MobilezooError
+from mobilezoo.latency_report import Counts, Protocol
 from mobilezoo_export.registry import load_runner
 from mobilezoo_latency import Store, list_devices, load_artifact, load_device, profile, summarize
 from mobilezoo_latency.emulator.calibration import Known, fit, left_out_ms

@@ -5,8 +5,8 @@ import math
 import numpy as np
 import pytest
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.errors import DeviceError, MobilezooError
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo_latency import Device, Store
 from mobilezoo_latency.contract import DeviceConfig
 from mobilezoo_latency.emulator.probe import IN_CHANNELS, MACS, OUT_CHANNELS, SIDE

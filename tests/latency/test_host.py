@@ -11,8 +11,8 @@ from types import SimpleNamespace
 
 import pytest
 
-from mobilezoo.artifacts import LatencyReport, Protocol
 from mobilezoo.errors import DeviceError, MobilezooError, UnknownNameError
+from mobilezoo.latency_report import LatencyReport, Protocol
 from mobilezoo_latency import Store, compare, list_devices, load_artifact, load_device, profile, summarize
 from mobilezoo_latency.host import report_of
 from mobilezoo_latency.session import WorkerSession

@@ -4,8 +4,8 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo_latency.protocol import (
     TIERS,
     drift,

@@ -15,8 +15,9 @@ from pathlib import Path
 
 import pytest
 
-from mobilezoo.artifacts import Protocol, save_record
+from mobilezoo.artifacts import save_record
 from mobilezoo.errors import ConfigError, DeviceError, MobilezooError
+from mobilezoo.latency_report import Protocol
 from mobilezoo.trust import allow_commands
 from mobilezoo_latency import Store, load_artifact, load_device, profile
 from mobilezoo_latency.emulator.layout import find_emulator, home

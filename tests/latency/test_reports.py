@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mobilezoo.artifacts import Counts, DeviceInfo, ProcessRun, Protocol, Slice
+from mobilezoo.latency_report import Counts, DeviceInfo, ProcessRun, Protocol, Slice
 from mobilezoo_latency.contract import load_artifact
 from mobilezoo_latency.reports import Measurement, build_report
 

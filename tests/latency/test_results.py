@@ -12,8 +12,8 @@ from typing import Any
 
 import pytest
 
-from mobilezoo.artifacts import DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.errors import MobilezooError
+from mobilezoo.latency_report import DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo_latency import Store
 from mobilezoo_latency.results import (
     export_results,
@@ -203,9 +203,9 @@ def test_an_estimate_has_no_percentiles(store):
 
 def test_percentiles_of_estimates_are_nowhere(store, tmp_path, capsys, monkeypatch):
     """Neither in JSON nor in CSV, tables, pages or the figures of `profile`; none is known of one number."""
-    from mobilezoo.artifacts import Counts
     from mobilezoo.cli import latency
     from mobilezoo.cli.profile import print_reports
+    from mobilezoo.latency_report import Counts
     from mobilezoo.report import ReportContents, build_report
     from mobilezoo.workflows.profile import report_dict
 

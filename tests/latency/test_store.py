@@ -8,8 +8,8 @@ from pathlib import Path
 import pytest
 from sqlalchemy import event
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.errors import MobilezooError
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo_latency import Store
 
 INFO = DeviceInfo(name="host", kind="host", runtime="LiteRT 2.3.0 (XNNPACK)", cpu="a cpu", os="an os")

@@ -4,8 +4,8 @@ import threading
 
 import pytest
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.errors import MobilezooError
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo_latency import Store
 
 pytestmark = pytest.mark.slow

@@ -14,9 +14,9 @@ from typing import Any, ClassVar, Literal, NamedTuple
 
 from pydantic import Field
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError, first_line, require
 from mobilezoo.files import versions
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency import machine
 from mobilezoo_latency.apple.sentinel import SENTINEL_SHAPE, write_sentinel

@@ -18,8 +18,8 @@ from typing import Annotated, Any, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.errors import DeviceError, printable, require
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import bound
 from mobilezoo_latency.browser.assets import NAMES, VERSIONS, find_assets

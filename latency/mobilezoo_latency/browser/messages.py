@@ -9,9 +9,10 @@ from typing import Annotated, Any
 
 from pydantic import Field, ValidationError
 
-from mobilezoo.artifacts import InputSpec, Protocol
+from mobilezoo.artifacts import InputSpec
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
+from mobilezoo.latency_report import Protocol
 from mobilezoo_latency.protocol import slices_of
 
 Client = Annotated[str, Field(pattern=r"^[0-9a-f]{16}$")]

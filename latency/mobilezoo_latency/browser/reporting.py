@@ -1,7 +1,7 @@
 """Turns a browser's results into one report, after a comparison with this machine's own runtime."""
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError, MobilezooError
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo_latency.browser.messages import Hello, Result
 from mobilezoo_latency.contract import ArtifactFile
 from mobilezoo_latency.reports import Measurement, build_report

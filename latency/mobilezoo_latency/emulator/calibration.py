@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from statistics import fmean, median
 from typing import NamedTuple
 
-from mobilezoo.artifacts import Counts
 from mobilezoo.errors import MobilezooError
+from mobilezoo.latency_report import Counts
 from mobilezoo_latency.emulator.cores import Calibration
 from mobilezoo_latency.stats import percentile
 

@@ -2,8 +2,8 @@
 
 from typing import ClassVar
 
-from mobilezoo.artifacts import Counts, DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.errors import DeviceError
+from mobilezoo.latency_report import Counts, DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo_export import Runner
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig
 from mobilezoo_latency.emulator.cores import Calibration, EmulatedConfig

@@ -19,10 +19,10 @@ from typing import Literal, NamedTuple, Self
 import numpy as np
 from pydantic import Field, NonNegativeFloat, PositiveFloat, model_validator
 
-from mobilezoo.artifacts import DeviceInfo, Estimate
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path
 from mobilezoo.files import write_text
+from mobilezoo.latency_report import DeviceInfo, Estimate
 from mobilezoo.reading import read_json
 from mobilezoo_latency.contract import LatencySource
 from mobilezoo_latency.estimators.kernels import FEATURES, Kernel, features, kernels_of

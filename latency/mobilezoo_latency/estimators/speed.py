@@ -8,7 +8,7 @@ is divided by the sentinel's time. The results are milliseconds at the median sp
 from collections.abc import Sequence
 from statistics import median
 
-from mobilezoo.artifacts import LatencyReport
+from mobilezoo.latency_report import LatencyReport
 from mobilezoo_latency.measuring import summarize
 
 

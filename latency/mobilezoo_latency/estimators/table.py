@@ -15,10 +15,10 @@ from typing import Literal, NamedTuple
 import numpy as np
 from pydantic import NonNegativeFloat, PositiveFloat
 
-from mobilezoo.artifacts import DeviceInfo, Estimate, Protocol
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, MobilezooError, existing_path, shortened
 from mobilezoo.files import write_text
+from mobilezoo.latency_report import DeviceInfo, Estimate, Protocol
 from mobilezoo.reading import read_json
 from mobilezoo_latency.contract import Device
 from mobilezoo_latency.estimators.speed import at_one_speed

@@ -16,9 +16,9 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.errors import DeviceError
 from mobilezoo.files import sha256_of
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, ProcessRun, Protocol, Slice
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_export.registry import load_exporter
 from mobilezoo_latency.contract import ArtifactFile, Command, Device, DeviceConfig, name_of

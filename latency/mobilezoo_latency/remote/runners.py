@@ -15,9 +15,9 @@ from typing import Annotated, ClassVar, Literal
 
 from pydantic import Field
 
-from mobilezoo.artifacts import Protocol
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, printable
+from mobilezoo.latency_report import Protocol
 from mobilezoo_latency.remote.parsing import SliceTimes, time_ms
 from mobilezoo_latency.stats import median
 

@@ -6,9 +6,9 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobilezoo.artifacts import DeviceInfo
 from mobilezoo.cli.main import main
 from mobilezoo.config import write_yaml
+from mobilezoo.latency_report import DeviceInfo
 from mobilezoo.search.networks import yaml_data
 from mobilezoo.workflows.estimate_latency import load_space
 from mobilezoo.workflows.latency_blocks import block_keys

@@ -7,9 +7,10 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from mobilezoo.artifacts import Artifact, DeviceInfo, InputSpec, LatencyReport, Preprocessing, save_record
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, save_record
 from mobilezoo.cli.main import main
 from mobilezoo.files import sha256_of, size_of
+from mobilezoo.latency_report import DeviceInfo, LatencyReport
 from mobilezoo_latency import Store
 from mobilezoo_latency.protocol import TIERS
 

@@ -58,9 +58,9 @@ def test_nothing_in_a_cell_steers_the_terminal(capsys):
 
 
 def test_exports_and_latencies_show_whole_paths_at_80_columns(narrow, capsys, monkeypatch):
-    from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
     from mobilezoo.cli.export import print_exports
     from mobilezoo.cli.profile import print_reports
+    from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
     from mobilezoo_export import ExportResult
 
     print_exports([ExportResult(target="litert", precision="int8", status="kept", path=PATH, reason=WORDS)])

@@ -7,16 +7,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobilezoo.artifacts import (
-    Artifact,
-    DeviceInfo,
-    InputSpec,
-    Kind,
-    LatencyReport,
-    Parity,
-    Preprocessing,
-    Protocol,
-)
+from mobilezoo.artifacts import Artifact, InputSpec, Parity, Preprocessing
+from mobilezoo.latency_report import DeviceInfo, Kind, LatencyReport, Protocol
 from mobilezoo.report.search_section import SearchFound
 from mobilezoo.search.objective import Objective, pareto_front
 from mobilezoo.search.records import LatencyEstimate, SearchResult, TrialRecord

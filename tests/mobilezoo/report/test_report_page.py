@@ -9,8 +9,8 @@ from typing import Any
 import numpy as np
 import pytest
 
-from mobilezoo.artifacts import Counts, Estimate, LatencyReport
 from mobilezoo.errors import MobilezooError
+from mobilezoo.latency_report import Counts, Estimate, LatencyReport
 from mobilezoo.report import ReportContents, build_report, runs_report
 from mobilezoo.report.curves import Curves
 from mobilezoo.report.figures import MAX_POINTS, training_figures

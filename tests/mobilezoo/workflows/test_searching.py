@@ -7,8 +7,8 @@ import numpy as np
 import pytest
 
 import mobilezoo_latency
-from mobilezoo.artifacts import DeviceInfo, LatencyReport
 from mobilezoo.errors import DeviceError, MobilezooError, UnknownNameError
+from mobilezoo.latency_report import DeviceInfo, LatencyReport
 from mobilezoo.search.networks import load_search_config, model_config
 from mobilezoo.search.records import Candidate, DeviceLostError, SearchConfig
 from mobilezoo.workflows import candidate_evaluator

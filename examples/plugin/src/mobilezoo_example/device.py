@@ -6,7 +6,7 @@ from typing import ClassVar, Literal
 
 from pydantic import Field
 
-from mobilezoo.artifacts import DeviceInfo, LatencyReport, Protocol
+from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo_export import load_runner
 from mobilezoo_export.feeding import noise_for
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
