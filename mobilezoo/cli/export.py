@@ -8,18 +8,13 @@ import typer
 
 from mobilezoo.cli.model_options import ClassesArg, ModelFlags
 from mobilezoo.cli.options import (
-    AllowCommands,
-    Json,
-    Keys,
-    OldSet,
-    Quiet,
+    ModelConfigFlags,
+    ToArg,
     config_completion,
+    config_option,
     print_json,
-    print_keys,
-    refuse_set,
     separated,
     short_forms,
-    split_words,
 )
 from mobilezoo.cli.progress import shown
 from mobilezoo.cli.tables import print_table
@@ -31,7 +26,6 @@ if TYPE_CHECKING:
 
 
 def export(
-    of: ModelFlags,
     words: Annotated[
         list[str] | None,
         typer.Argument(
@@ -40,13 +34,10 @@ def export(
             help="Checkpoint, zoo name, model YAML, or timm:NAME (many with --matrix); then changes: softmax=true",
         ),
     ] = None,
-    config: Annotated[
-        str,
-        typer.Option(
-            "--config", autocompletion=config_completion("export"), help="A YAML, or a bare name in configs/export/."
-        ),
-    ] = "default",
-    to: Annotated[str | None, typer.Option("--to", help="Short for targets: onnx, litert, coreml, executorch.")] = None,
+    *,
+    of: ModelFlags,
+    config: Annotated[str, config_option("export")] = "default",
+    to: ToArg = None,
     precision: Annotated[str | None, typer.Option("--precision", help="Short for precisions: fp32, int8.")] = None,
     data: Annotated[
         str | None,
@@ -70,11 +61,7 @@ def export(
         bool, typer.Option("--matrix", help="Every variant, target and precision; goes on where it stopped.")
     ] = False,
     table: Annotated[Path | None, typer.Option("--table", help="With --matrix: write the table as Markdown.")] = None,
-    keys: Keys = False,
-    as_json: Json = False,
-    allow_commands: AllowCommands = False,
-    quiet: Quiet = False,
-    set_: OldSet = None,
+    flags: ModelConfigFlags,
 ) -> None:
     """Phone formats, each run in its own runtime and compared with PyTorch before it gets its name.
 
@@ -91,43 +78,43 @@ def export(
         mobilezoo export --matrix 'shvit_*' timm:mobilenetv3_small_100 --to litert,executorch --precision fp32
 
     """
-    refuse_set(set_, "mobilezoo export MODEL")
-    models, overrides = split_words(words)
-    said = {
+    models, overrides = flags.split(words, "mobilezoo export MODEL")
+    short = {
         "targets": separated(to),
         "precisions": separated(precision),
         "data": data,
         "calib": calib,
         "classes": classes,
+        "batch": batch,
+        "max_drop": max_drop,
+        "overwrite": overwrite or None,
     }
-    changes = (*overrides, *short_forms({**said, "batch": batch, "max_drop": max_drop, "overwrite": overwrite or None}))
     options = of.parsed()
     if matrix:
         if options != type(options)():
             raise MobilezooError("--matrix exports networks as they are defined: leave --checkpoint and its like out")
         ignored = {"KEY=VALUE": overrides, "--config": config != "default", "--data": data, "--calib": calib}
         ignored |= {"--batch": batch, "--max-drop": max_drop is not None, "--classes": classes, "--bisect": bisect}
-        if given := [name for name, value in {**ignored, "--keys": keys}.items() if value]:
+        if given := [name for name, value in {**ignored, "--keys": flags.keys}.items() if value]:
             raise MobilezooError(f"--matrix exports every network the same way: leave {', '.join(given)} out")
-        _export_matrix(models, to, precision, out, overwrite, table, as_json, quiet)
+        _export_matrix(models, to, precision, out, overwrite, table, flags.as_json, flags.quiet)
         return
     from mobilezoo.workflows import export as workflow
 
-    files = workflow.load_export_config(config, changes)
-    if keys:
-        print_keys(f"export {config}", files, as_json)
+    files = workflow.load_export_config(config, (*overrides, *short_forms(short)))
+    if flags.keys_printed(f"export {config}", files):
         return
     if len(models) != 1:
         raise MobilezooError(f"export takes one model, got {len(models)}: name it, or pass --matrix for many")
-    with shown(quiet) as hooks:
+    with shown(flags.quiet) as hooks:
         if bisect:
             found = workflow.bisect_model(models[0], files, options, hooks=hooks)
         else:
             results = workflow.export(models[0], files, options, out=out, hooks=hooks)
     if bisect:
-        print_json([f.model_dump() for f in found]) if as_json else print_findings(found)
+        print_json([f.model_dump() for f in found]) if flags.as_json else print_findings(found)
         return
-    print_json([r.model_dump() for r in results]) if as_json else print_exports(results)
+    print_json([r.model_dump() for r in results]) if flags.as_json else print_exports(results)
     if not all(r.ok for r in results):
         raise typer.Exit(2)
 
@@ -190,7 +177,7 @@ def print_findings(found: "list[Finding]") -> None:
 
 
 def print_mixed(results: "list[ExportResult]") -> None:
-    """What was kept in float, for results that tell."""
+    """The segments kept in float, of results of mixed precision."""
     rows = [
         (
             r.target,

@@ -47,10 +47,10 @@ def table(
     choices = load_space(space)
     chosen = load_device(device)
     with shown(quiet) as hooks:
-        sampled = sample_networks(choices, networks, work / Path(space).stem, hooks.status)
-        blocks = export_blocks(choices, [s.point for s in sampled], work / Path(space).stem / "blocks", hooks.status)
+        sampled = sample_networks(choices, networks, work / Path(space).stem, hooks.on_status)
+        blocks = export_blocks(choices, [s.point for s in sampled], work / Path(space).stem / "blocks", hooks.on_status)
         networks_of = [(block_keys(choices, s.point), s.path) for s in sampled]
-        made = measure_table(blocks, chosen, networks=networks_of, on_message=hooks.status)
+        made = measure_table(blocks, chosen, networks=networks_of, on_message=hooks.on_status)
         chosen.close()
     made.save(out)
     print(
@@ -110,13 +110,13 @@ def fit(
     known = Predictor.load(source) if source else None
     choices, chosen = load_space(space), load_device(device)
     with shown(quiet) as hooks:
-        sampled = sample_networks(choices, networks, work / Path(space).stem, hooks.status)
+        sampled = sample_networks(choices, networks, work / Path(space).stem, hooks.on_status)
         reports = []
         for number, one in enumerate(sampled, 1):
-            hooks.status(f"measuring {number} of {len(sampled)}: {one.path.name}")
+            hooks.on_status(f"measuring {number} of {len(sampled)}: {one.path.name}")
             reports.append(profile(one.path, chosen, reuse_noisy=True))
         chosen.close()
-        hooks.status("training")
+        hooks.on_status("training")
         times = at_one_speed(reports)
         rows = [Measured(kernels_of(s.path), ms) for s, ms in zip(sampled, times, strict=True)]
         made = train(rows, reports[0].device, known)

@@ -20,7 +20,6 @@ if TYPE_CHECKING:
 OVERRIDE = re.compile(r"[A-Za-z_]\w*(\.\w+)*=")
 SETTINGS = {"help_option_names": ["-h", "--help"]}
 Json = Annotated[bool, typer.Option("--json", help="Print JSON for machines instead of a table.")]
-Keys = Annotated[bool, typer.Option("--keys", help="List every key with its value and meaning, and stop.")]
 Quiet = Annotated[bool, typer.Option("--quiet", "-q", help="No progress, only warnings.")]
 AllowCommands = Annotated[
     bool,
@@ -31,9 +30,59 @@ AllowCommands = Annotated[
     ),
 ]
 """Acts by itself; the command has nothing to do with its value."""
-OldSet = Annotated[list[str] | None, typer.Option("--set", hidden=True)]
-"""What overrides were called once; it is refused with what to write instead."""
+ToArg = Annotated[
+    str | None,
+    typer.Option("--to", help="Short for targets, the formats to export to: onnx, litert, coreml, executorch."),
+]
 Register = Callable[[Callable[..., None]], Callable[..., None]]
+
+
+@dataclasses.dataclass(frozen=True)
+class ConfigFlags:
+    """Options of every command that reads a config; a parameter of this type becomes all of them."""
+
+    keys: Annotated[bool, typer.Option("--keys", help="List every key with its value and meaning, and stop.")] = False
+    as_json: Json = False
+    allow_commands: AllowCommands = False
+    quiet: Quiet = False
+
+    def keys_printed(self, title: str, record: "Record") -> bool:
+        """Print the keys of the config if --keys was given, and return whether it was: then nothing else is done.
+
+        Args:
+            title: of the table.
+            record: the config with all changes.
+        """
+        if self.keys:
+            print_keys(title, record, self.as_json)
+        return self.keys
+
+
+@dataclasses.dataclass(frozen=True)
+class ModelConfigFlags(ConfigFlags):
+    """The same for export and profile, whose words are models followed by changes of the config."""
+
+    set_: Annotated[list[str] | None, typer.Option("--set", hidden=True)] = None
+    """A former spelling of changes."""
+
+    def split(self, words: list[str] | None, usage: str, prefix: str = "") -> tuple[list[str], tuple[str, ...]]:
+        """(models, dotted changes) of the words. Raises MobilezooError for the former spelling `--set KEY=VALUE`.
+
+        Args:
+            words: arguments of the command.
+            usage: the command with a model, for the error.
+            prefix: begins the key in the error, `device.` where --set was of the device.
+        """
+        if self.set_:
+            raise MobilezooError(f"--set {self.set_[0]}: write changes after the model: {usage} {prefix}{self.set_[0]}")
+        return split_words(words)
+
+
+def config_option(folder: str) -> Any:
+    """The option --config for a folder of `configs/`."""
+    return typer.Option(
+        "--config", autocompletion=config_completion(folder), help=f"A YAML, or a bare name in configs/{folder}/."
+    )
 
 
 def config_completion(folder: str) -> Callable[[str], list[str]]:
@@ -132,9 +181,3 @@ def short_forms(values: dict[str, Any]) -> tuple[str, ...]:
     Text is quoted as YAML, so that it arrives as it was typed.
     """
     return tuple(f"{key}={json.dumps(value)}" for key, value in values.items() if value is not None)
-
-
-def refuse_set(given: list[str] | None, command: str, prefix: str = "") -> None:
-    """Raise MobilezooError for `--set KEY=VALUE`, naming what to write instead."""
-    if given:
-        raise MobilezooError(f"--set {given[0]}: write changes after the model: {command} {prefix}{given[0]}")

@@ -7,18 +7,13 @@ import typer
 
 from mobilezoo.cli.model_options import ModelFlags
 from mobilezoo.cli.options import (
-    AllowCommands,
-    Json,
-    Keys,
-    OldSet,
-    Quiet,
+    ModelConfigFlags,
+    ToArg,
     config_completion,
+    config_option,
     print_json,
-    print_keys,
-    refuse_set,
     separated,
     short_forms,
-    split_words,
 )
 from mobilezoo.cli.progress import shown
 from mobilezoo.cli.tables import print_table
@@ -45,12 +40,7 @@ def profile(
     ] = None,
     *,
     of: ModelFlags,
-    config: Annotated[
-        str,
-        typer.Option(
-            "--config", autocompletion=config_completion("profile"), help="A YAML, or a bare name in configs/profile/."
-        ),
-    ] = "default",
+    config: Annotated[str, config_option("profile")] = "default",
     device: Annotated[
         str | None,
         typer.Option(
@@ -59,7 +49,7 @@ def profile(
             help="A name of `mobilezoo device list`, or the path of a device YAML.",
         ),
     ] = None,
-    to: Annotated[str | None, typer.Option("--to", help="Formats to export names and checkpoints to.")] = None,
+    to: ToArg = None,
     tier: Annotated[str | None, typer.Option("--tier", "--protocol", help="screen, report or sustained.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: one.")] = None,
     cores: Annotated[str | None, typer.Option("--cores", help="Phones and boards: big, mid, little or any.")] = None,
@@ -70,11 +60,7 @@ def profile(
     allow_folded: Annotated[
         bool, typer.Option("--allow-folded", help="Time a file whose zero norms let branches vanish.")
     ] = False,
-    keys: Keys = False,
-    allow_commands: AllowCommands = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
-    set_: OldSet = None,
+    flags: ModelConfigFlags,
 ) -> None:
     """Latency of exported files by a stated protocol; raw samples are kept, noisy runs are marked.
 
@@ -89,19 +75,24 @@ def profile(
         mobilezoo profile shvit_s1 --tier report --no-cache --json
         mobilezoo profile shvit_s1 --ops --plot shvit_s1.svg
     """
-    refuse_set(set_, "mobilezoo profile FILE", "device.")
-    models, overrides = split_words(words)
-    said = {"device": device, "targets": separated(to), "tier": tier, "threads": threads, "device.cores": cores}
-    flags = {"use_cache": False if no_cache else None, "allow_folded": allow_folded or None}
+    models, overrides = flags.split(words, "mobilezoo profile FILE", "device.")
+    short = {
+        "device": device,
+        "targets": separated(to),
+        "tier": tier,
+        "threads": threads,
+        "device.cores": cores,
+        "use_cache": False if no_cache else None,
+        "allow_folded": allow_folded or None,
+    }
     from mobilezoo.workflows import profile as workflow
 
-    how = workflow.load_profile_config(config, (*overrides, *short_forms({**said, **flags})))
-    if keys:
-        print_keys(f"profile {config}", how, as_json)
+    how = workflow.load_profile_config(config, (*overrides, *short_forms(short)))
+    if flags.keys_printed(f"profile {config}", how):
         return
     if not models:
         raise MobilezooError("profile takes files, checkpoints or names of networks, got none")
-    with shown(quiet) as hooks:
+    with shown(flags.quiet) as hooks:
         if compare:
             ratio = workflow.compare(models, how, of.parsed(), hooks=hooks)
         elif ops:
@@ -111,11 +102,11 @@ def profile(
         else:
             reports = workflow.profile(models, how, of.parsed(), hooks=hooks)
     if compare:
-        print_json(ratio.model_dump()) if as_json else print_comparison(ratio)
+        print_json(ratio.model_dump()) if flags.as_json else print_comparison(ratio)
     elif ops:
-        print_json(operators.operators_dict(found)) if as_json else print_operators(found)
+        print_json(operators.operators_dict(found)) if flags.as_json else print_operators(found)
     else:
-        print_json([workflow.report_dict(r) for r in reports]) if as_json else print_reports(reports)
+        print_json([workflow.report_dict(r) for r in reports]) if flags.as_json else print_reports(reports)
 
 
 def print_reports(reports: list[LatencyReport]) -> None:

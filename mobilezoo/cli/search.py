@@ -9,13 +9,12 @@ from typer.core import TyperGroup
 from mobilezoo.cli.options import (
     SETTINGS,
     AllowCommands,
+    ConfigFlags,
     Json,
-    Keys,
     Quiet,
     command,
     config_completion,
     print_json,
-    print_keys,
 )
 from mobilezoo.cli.progress import shown
 
@@ -67,10 +66,8 @@ def run(
         typer.Argument(help="Dotted changes of it, or of its recipe: trials=20 engine=tpe train.epochs=3"),
     ] = None,
     out: Out = None,
-    keys: Keys = False,
-    allow_commands: AllowCommands = False,
-    as_json: Json = False,
-    quiet: Quiet = False,
+    *,
+    flags: ConfigFlags,
 ) -> None:
     """Try networks until the study holds `trials` of them, then measure the front once more.
 
@@ -87,17 +84,17 @@ def run(
         mobilezoo search run mnasnet data.source=folder:~/imagenet devices=android on_device_lost=wait
         mobilezoo train digits model=runs/search-digits/digits_best.yaml
     """
-    if keys:
+    if flags.keys:
         from mobilezoo.search.networks import load_search_config
 
-        print_keys(f"search {config}", load_search_config(config, tuple(overrides or ())), as_json)
+        flags.keys_printed(f"search {config}", load_search_config(config, tuple(overrides or ())))
         return
     from mobilezoo.cli.search_tables import print_front
     from mobilezoo.workflows import search as workflow
 
-    with shown(quiet, lines=not quiet) as hooks:
+    with shown(flags.quiet, lines=not flags.quiet) as hooks:
         result = workflow.search(config, tuple(overrides or ()), out=out, hooks=hooks)
-    print_json(result.model_dump()) if as_json else print_front(result)
+    print_json(result.model_dump()) if flags.as_json else print_front(result)
 
 
 @command(app)

@@ -7,7 +7,7 @@ from typing import Annotated
 import typer
 
 from mobilezoo.cli.model_options import resolution_override
-from mobilezoo.cli.options import AllowCommands, Json, Keys, Quiet, config_completion, print_json, print_keys
+from mobilezoo.cli.options import ConfigFlags, config_completion, print_json
 from mobilezoo.workflows.hooks import Hooks
 
 
@@ -25,10 +25,8 @@ def train(
         str | None, typer.Option("--resolution", help="Short for train.resolution: 224, or 192x256 (height x width).")
     ] = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/NAME.")] = None,
-    keys: Keys = False,
-    as_json: Json = False,
-    allow_commands: AllowCommands = False,
-    quiet: Quiet = False,
+    *,
+    flags: ConfigFlags,
 ) -> None:
     """Train a backbone; checkpoints, metrics and the best weights land in the run folder.
 
@@ -43,16 +41,16 @@ def train(
         mobilezoo train digits data.source=folder:~/my_photos model_args.drop_path_rate=0.1
     """
     changes = (*(overrides or ()), *resolution_override(resolution))
-    if keys:
+    if flags.keys:
         from mobilezoo.config import load_record
         from mobilezoo.train.config import TrainConfig
         from mobilezoo.workflows.train import recipe_file
 
         recipe = load_record(TrainConfig, recipe_file(config), changes)
-        print_keys(f"recipe {config}", recipe, as_json)
+        flags.keys_printed(f"recipe {config}", recipe)
         return
     from mobilezoo.workflows import train as workflow
 
-    record = workflow.train(config, changes, out=out, resume=resume, hooks=Hooks(show_progress=not quiet))
+    record = workflow.train(config, changes, out=out, resume=resume, hooks=Hooks(show_progress=not flags.quiet))
     if os.environ.get("RANK", "0") == "0":  # torchrun starts this verb several times
-        print_json(record.model_dump()) if as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")
+        print_json(record.model_dump()) if flags.as_json else print(f"best top-1 {record.top1:.2f}%  {record.path}")
