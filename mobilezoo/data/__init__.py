@@ -8,15 +8,17 @@ from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
     from mobilezoo.data.config import Augment, DataConfig
-    from mobilezoo.data.datasets import ImageData, open_data
+    from mobilezoo.data.datasets import ImageData
     from mobilezoo.data.loaders import eval_loader, sample_batch, train_loader
+    from mobilezoo.data.sources import open_data
 
 __all__ = ["Augment", "DataConfig", "ImageData", "eval_loader", "open_data", "sample_batch", "train_loader"]
 
 HOMES = {
     "config": ("Augment", "DataConfig"),
-    "datasets": ("ImageData", "open_data"),
+    "datasets": ("ImageData",),
     "loaders": ("eval_loader", "sample_batch", "train_loader"),
+    "sources": ("open_data",),
 }
 """Module of each public name, imported when the name is first used."""
 

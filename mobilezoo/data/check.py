@@ -30,7 +30,7 @@ FOLDER, TAR = "folder:", "tar:"
 INDEX_SCHEMA = 2
 """Rises when another rule decides which images are readable."""
 UNEVEN = 10.0
-"""Largest over smallest class of a split from which on it is told."""
+"""A split is reported as uneven from this ratio of its largest to its smallest class on."""
 
 
 class Entry(Record):
@@ -97,7 +97,7 @@ class Job(NamedTuple):
 
 
 class Found(NamedTuple):
-    """One split: what scanning says of it, and how each of its images is read."""
+    """One split: its scan, and how each of its images is read."""
 
     scan: Scan
     job: Callable[[str], Job]
@@ -109,10 +109,18 @@ def check_data(
     track: Callable[[Iterable[Entry], int], Iterable[Entry]] | None = None,
     train_split: str = "train",
 ) -> DataReport:
-    """Check a folder or `tar:FOLDER` of splits. `track(entries, total)` wraps what is being read.
+    """Check every image, class and split of a folder or archive.
 
-    Writes the index into the folder; where that is not writable the check is only slower the next time. Raises
-    DataError for a folder without splits and classes.
+    Writes the index into the folder; where that is not writable the next check is only slower.
+
+    Args:
+        source: PATH, `folder:PATH` or `tar:PATH` that holds the splits.
+        workers: processes that decode.
+        track: `track(entries, total)` wraps the entries as they are read, to show progress.
+        train_split: name of the split whose classes the others must have.
+
+    Raises:
+        DataError: there is no folder, or none with splits and classes in it.
     """
     root = Path(source.removeprefix(FOLDER).removeprefix(TAR)).expanduser()
     splits = _splits(root, source.startswith(TAR), train_split)
@@ -172,7 +180,7 @@ def _found(place: Path, in_tars: bool, classes: tuple[str, ...] | None, fewest: 
 def _file_job(path: Path) -> Job:
     try:
         state = path.stat()
-    except OSError:  # a link to nowhere: reading says so
+    except OSError:  # a link to nowhere: reading it gives the reason
         return Job(str(path), 0, 0)
     return Job(str(path), state.st_size, state.st_mtime_ns)
 

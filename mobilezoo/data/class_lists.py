@@ -65,9 +65,20 @@ def imagenet_places(data: tuple[str, ...], outputs: int, given: str, labels: tup
 def imagenet_places(
     data: tuple[str, ...], outputs: int, given: str | None = None, labels: tuple[str, ...] = ()
 ) -> Places | None:
-    """Places of classes named by WordNet id or ImageNet's words; None where they are not and no list was `given`.
+    """Places of classes named by WordNet id or ImageNet's words among the outputs of an ImageNet network.
 
-    Raises ConfigError where the network's `labels` are that list's classes in another order.
+    Args:
+        data: class names of the data, in its order.
+        outputs: number of the network's outputs; one more than a list has is a background class first.
+        given: name of the list (a key of SUBSETS); None takes the first list of that many outputs.
+        labels: the network's own names, checked against the list's order; () where it has none.
+
+    Returns:
+        None where no list was given and the data is not of such classes.
+
+    Raises:
+        UnknownNameError: timm ships no list called `given`.
+        ConfigError: the given list does not fit data, outputs or labels.
     """
     subset = given.lower() if given else next((n for n, size in SUBSETS.items() if outputs in (size, size + 1)), None)
     if subset is None:

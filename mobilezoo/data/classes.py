@@ -1,7 +1,7 @@
 """Which output of a network stands for which class of the data.
 
 A network and a data set agree where both have the same names in the same order. Where they do not, nothing is scored
-by guess: `--classes` says how the data's classes lie among the outputs, and ImageNet's own names are known.
+by guess: `--classes` gives the places of the data's classes, and ImageNet's own names are found in timm's lists.
 """
 
 from collections.abc import Iterable, Iterator, Sequence
@@ -19,10 +19,17 @@ FEW = 3
 def place_classes(
     data: tuple[str, ...], outputs: int, labels: tuple[str, ...] = (), given: str | None = None, whose: str = "network"
 ) -> Places:
-    """Find the data's classes among `outputs` outputs, which the network calls `labels` where it knows names.
+    """Find the output of each class of the data.
 
-    `given` is the value of --classes: a .json or .txt file, `labels`, or the name of an ImageNet list. `whose` names
-    the network in messages. Raises ConfigError wherever the classes do not agree, with what to do.
+    Args:
+        data: class names of the data, in its order.
+        outputs: number of the network's outputs.
+        labels: the network's names of its outputs; () where it has none.
+        given: value of --classes: a .json or .txt file, `labels`, or the name of an ImageNet list.
+        whose: the network's name in messages.
+
+    Raises:
+        ConfigError: the classes do not agree; the message contains the remedy.
     """
     if labels and len(labels) != outputs:
         raise ConfigError(f"{whose!r} has {outputs} outputs and {len(labels)} labels: its record is of another network")
@@ -51,7 +58,15 @@ def place_classes(
 def require_same_classes(
     ours: tuple[str, ...], theirs: tuple[str, ...], our_name: str, their_name: str, remedy: str
 ) -> None:
-    """Raise ConfigError naming the first class in which two lists differ."""
+    """Raise ConfigError with the first class in which two lists differ.
+
+    Args:
+        ours: class names in order.
+        theirs: the list compared with it.
+        our_name: name of the first list's owner in the message.
+        their_name: name of the second's.
+        remedy: end of the message.
+    """
     if ours == theirs:
         return
     at = next((i for i, (a, b) in enumerate(zip(ours, theirs, strict=False)) if a != b), min(len(ours), len(theirs)))
@@ -65,7 +80,12 @@ def require_same_classes(
 def placed(
     batches: "Iterable[tuple[torch.Tensor, torch.Tensor]]", places: Places
 ) -> "Iterator[tuple[torch.Tensor, torch.Tensor]]":
-    """Batches with the network's output in place of the data's class."""
+    """Batches with the network's output in place of the data's class.
+
+    Args:
+        batches: (x, y) with the data's class indices y (B,).
+        places: output of each class.
+    """
     import torch
 
     table = torch.tensor(places.outputs, dtype=torch.int64)

@@ -115,7 +115,12 @@ def recorded_data(record: Checkpoint) -> DataConfig | None:
 
 
 def named_data(source: str, recorded: DataConfig | None) -> DataConfig:
-    """Data that a user names by its source alone; splits and all else are as in training, where that is known."""
+    """Data given by its source alone; splits and all else are as in training, where that is recorded.
+
+    Args:
+        source: value of --data, as `data.source` of a config.
+        recorded: the data that the network was trained with, or None.
+    """
     return recorded.model_copy(update={"source": source}) if recorded else DataConfig(source=source)
 
 

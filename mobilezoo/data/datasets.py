@@ -1,4 +1,7 @@
-"""Sources of images: the embedded digits, ImageNet-style folders and tars, and whatever timm's reader factory knows."""
+"""Data sets whose items are (image, class index): digits, files of any reader, decoded images and streams.
+
+Every image passes `Pixels`, so that all of them give the same channels. `mobilezoo.data.sources` opens them by name.
+"""
 
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
@@ -11,32 +14,11 @@ from torch.utils.data import Dataset, IterableDataset
 
 from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.config import DataConfig
-from mobilezoo.data.names import EXTENSIONS, split_names
 from mobilezoo.data.pixels import BAD_IMAGE, CHANNELS, Pixels, color_of
-from mobilezoo.data.scan import Scan, classes_of_folder, describe, scan_folder
-from mobilezoo.data.tars import TarReader, TarSplit
-from mobilezoo.errors import ConfigError, DataError, UnknownNameError, first_line, require
-from mobilezoo.plugins import faults
-from mobilezoo.registry import Registry, is_place
-from mobilezoo.trust import require_commands_allowed
+from mobilezoo.data.scan import Scan
+from mobilezoo.errors import ConfigError, DataError
 
-TIMM_PREFIXES = ("hfds/", "hfids/", "tfds/", "wds/", "torch/")
-READ_BY = {"hfds": "datasets", "hfids": "datasets", "wds": "webdataset"}
-"""Libraries of the extra `data` behind timm's readers."""
 Sample = tuple[Any, int]
-SOURCES: "Registry[Callable[[DataConfig, bool], ImageData]]" = Registry(
-    "data source",
-    "data_sources",
-    {
-        "digits": f"{__name__}:open_digits",
-        "folder": f"{__name__}:open_folder",
-        "tar": f"{__name__}:open_tar",
-        "timm": f"{__name__}:open_timm",
-    },
-    callable,
-    "a callable (DataConfig, train) that opens a split as ImageData",
-)
-"""Source → what opens one of its splits. `data.source` is its name, or `name:ARGUMENT`."""
 
 
 @dataclass
@@ -185,161 +167,11 @@ class StreamImages(IterableDataset[Sample]):
         self.stream.set_loader_cfg(num_workers=num_workers)
 
 
-def open_data(config: DataConfig, train: bool) -> ImageData:
-    """Open one split of a source; both splits of it have the same classes in the same order.
-
-    Raises DataError, UnknownNameError or ConfigError.
-    """
-    if config.cache is not None and not config.source.startswith("folder:"):
-        raise DataError(f"data.cache={config.cache!r} keeps copies of folder:PATH images only: leave it out")
-    return SOURCES.load(_name_of(config.source))(config, train)
-
-
-def _name_of(source: str) -> str:
-    """The registered name of a source: `NAME`, `NAME:ARGUMENT`, one of timm's, or a user's own place."""
-    if source.lower().startswith(TIMM_PREFIXES):
-        return "timm"
-    name, colon, _ = source.partition(":")
-    named = name in SOURCES.names() and name != "timm" and not (colon and name == "digits")
-    if named or is_place(source):
-        return name if named else source
-    known = ("digits", "folder:PATH", "tar:PATH", *TIMM_PREFIXES, *SOURCES.names()[len(SOURCES.builtin) :])
-    raise UnknownNameError("data source", source, known, faults())
-
-
 def unreadable_count() -> torch.Tensor:
     """A new `ImageData.bad_images`."""
     return torch.zeros((), dtype=torch.int64).share_memory_()
 
 
 def pixels_of(config: DataConfig) -> Pixels:
-    """What a config says of the meaning of pixels."""
+    """The meaning of pixels in a config: EXIF orientation and the color behind transparent ones."""
     return Pixels(config.exif, color_of(config.background))
-
-
-def open_digits(config: DataConfig, train: bool) -> ImageData:
-    """The source `digits`."""
-    return ImageData(DigitImages(train, pixels_of(config)), tuple(str(i) for i in range(10)), unreadable_count())
-
-
-def open_folder(config: DataConfig, train: bool) -> ImageData:
-    """The source `folder:PATH`: PATH/SPLIT/CLASS/..."""
-    bad_images, pixels = unreadable_count(), pixels_of(config)
-    root = Path(config.source.removeprefix("folder:")).expanduser()
-    if not root.is_dir():
-        raise DataError(f"dataset folder not found: {str(root)!r}")
-    split = config.train_split if train else config.val_split
-    folder = _split_folder(root, split)
-    if folder is None:
-        names = " or ".join(split_names(split))
-        raise DataError(f"{str(root)!r} has no split folder {names}: set data.{'train' if train else 'val'}_split")
-    training = None if train else _split_folder(root, config.train_split)
-    classes = classes_of_folder(training) if training is not None and training != folder else None
-    scan = scan_folder(folder, classes, fewest=2 if train else 1).checked()
-    cache = SmallCopies(Path(config.cache), pixels) if train and config.cache is not None else None
-    dataset = FolderImages(folder, scan, config.on_bad_image, bad_images, pixels, cache)
-    return ImageData(dataset, scan.classes, bad_images, cache, describe(scan.left_out, str(folder)))
-
-
-def _split_folder(root: Path, split: str) -> Path | None:
-    return next((root / name for name in split_names(split) if (root / name).is_dir()), None)
-
-
-def open_tar(config: DataConfig, train: bool) -> ImageData:
-    """The source `tar:PATH`.
-
-    PATH/SPLIT.tar has class folders or class tars inside; or PATH/SPLIT/ has a tar per class (as in ImageNet).
-    """
-    bad_images, pixels = unreadable_count(), pixels_of(config)
-    root = Path(config.source.removeprefix("tar:")).expanduser()
-    split = config.train_split if train else config.val_split
-    found = _split_tar(root, split)
-    if found is None:
-        raise DataError(f"{str(root)!r} has neither {split}.tar nor a folder {split} of class tars")
-    training = None if train else _split_tar(root, config.train_split)
-    other = training is not None and training != found
-    classes = TarSplit(training).scan().checked().classes if training is not None and other else None
-    archive = TarSplit(found)
-    scan = archive.scan(classes, fewest=2 if train else 1).checked()
-    dataset = ReadableImages(TarReader(archive, scan.samples), config.on_bad_image, bad_images, pixels)
-    return ImageData(dataset, scan.classes, bad_images, left_out=describe(scan.left_out, str(found)))
-
-
-def _split_tar(root: Path, split: str) -> Path | None:
-    names = split_names(split)
-    places = [root / f"{name}.tar" for name in names] + [root / name for name in names]
-    return next((place for place in places if place.exists()), None)
-
-
-def open_timm(config: DataConfig, train: bool) -> ImageData:
-    """Sources that timm reads: `hfds/…`, `wds/…`, `torch/…`."""
-    bad_images, pixels = unreadable_count(), pixels_of(config)
-    if library := READ_BY.get(config.source.partition("/")[0].lower()):
-        require(library, "data")
-    split = config.train_split if train else config.val_split
-    for key, value in (("source", config.source), ("root", config.root), ("split", split)):
-        if "pipe:" in (value or "").lower():
-            require_commands_allowed(f"data.{key}={value!r}")
-    if config.source.lower().startswith(("torch/folder", "torch/image_folder")):
-        raise DataError(f"data.source={config.source!r} has a class rule of its own: use folder:PATH")
-    if config.source.lower().startswith("wds/") and ":" not in f"{config.root or ''}{split}":
-        return _open_shards(config, split, bad_images, pixels)
-    dataset = _timm_dataset(config, split, train)
-    labels = _timm_labels(dataset)
-    if not labels and config.num_classes is None:
-        raise DataError(f"{config.source!r} does not tell its classes: set data.num_classes")
-    return ImageData(_ours(dataset, config, bad_images, pixels), labels or _numbers(config.num_classes), bad_images)
-
-
-def _open_shards(config: DataConfig, split: str, bad_images: torch.Tensor, pixels: Pixels) -> ImageData:
-    from mobilezoo.data.shards import open_shards
-
-    if config.num_classes is None:
-        raise DataError(f"{config.source!r} does not tell its classes: set data.num_classes")
-    shards = open_shards(config, split)
-    scan = shards.scan(_numbers(config.num_classes)).checked()
-    dataset = ReadableImages(TarReader(shards, scan.samples), config.on_bad_image, bad_images, pixels)
-    return ImageData(dataset, scan.classes, bad_images, left_out=describe(scan.left_out, split))
-
-
-def _numbers(count: int | None) -> tuple[str, ...]:
-    return tuple(str(i) for i in range(count or 0))
-
-
-def _timm_dataset(config: DataConfig, split: str, train: bool) -> Any:
-    from timm.data import create_dataset
-
-    shards = {"input_key": ";".join(extension[1:] for extension in sorted(EXTENSIONS))}
-    try:
-        return create_dataset(
-            config.source,
-            root=config.root,
-            split=split,
-            is_training=train,
-            batch_size=config.batch_size,
-            input_img_mode="",  # the mode of the file: `Pixels` knows what it means
-            **(shards if config.source.lower().startswith("wds/") else {}),
-        )
-    except Exception as error:  # timm's readers raise whatever their library raises
-        raise DataError(
-            f"cannot open {config.source!r} split {split!r}: {type(error).__name__}: {first_line(error)}"
-        ) from error
-
-
-def _ours(dataset: Any, config: DataConfig, bad_images: torch.Tensor, pixels: Pixels) -> Any:
-    """A dataset of timm or torchvision behind our reading of pixels, which also counts what cannot be read."""
-    from timm.data import ImageDataset
-
-    if isinstance(dataset, ImageDataset):
-        return ReadableImages(dataset.reader, config.on_bad_image, bad_images, pixels)
-    return StreamImages(dataset, pixels) if isinstance(dataset, IterableDataset) else DecodedImages(dataset, pixels)
-
-
-def _timm_labels(dataset: Any) -> tuple[str, ...]:
-    """Class names where the reader or the torchvision dataset knows them."""
-    reader = getattr(dataset, "reader", dataset)
-    features = getattr(getattr(reader, "dataset", None), "features", None)
-    if features is not None and hasattr(features.get("label"), "names"):
-        return tuple(features["label"].names)
-    mapping = getattr(reader, "class_to_idx", None) or getattr(reader, "class_name_to_idx", None)
-    return tuple(sorted(mapping, key=mapping.__getitem__)) if mapping else ()

@@ -31,13 +31,26 @@ INTERPOLATIONS = {"bilinear": (False,), "bicubic": (True,), "random": (False, Tr
 
 
 class Decoder(Protocol):
-    """Size of a JPEG, and a resized crop of it into a place [H, W, 3] of a batch. Both raise DataError."""
+    """A JPEG decoder that resizes a crop straight into a batch."""
 
-    def size(self, data: bytes) -> tuple[int, int]: ...
-    def decode(self, data: bytes, crop: Crop, flip: bool, bicubic: bool, out: np.ndarray) -> None: ...
+    def size(self, data: bytes) -> tuple[int, int]:
+        """(width, height) in pixels, without decoding. Raises DataError."""
+        ...
+
+    def decode(self, data: bytes, crop: Crop, flip: bool, bicubic: bool, out: np.ndarray) -> None:
+        """Fill `out` with the resized crop. Raises DataError for a file that cannot be decoded.
+
+        Args:
+            data: the whole file.
+            crop: (top, left, height, width) in pixels of the whole image.
+            flip: mirror it left to right.
+            bicubic: resize by bicubic interpolation, else bilinear.
+            out: (H, W, 3) uint8, one image of a batch.
+        """
+        ...
 
 
-class WheelsDecoder:
+class WheelsDecoder(Decoder):
     """simplejpeg (libjpeg-turbo) for a scaled decode, OpenCV for the resize."""
 
     def __init__(self) -> None:
@@ -130,7 +143,7 @@ class JpegBatches(Dataset[Any]):
     def _decode(self, path: Path, out: np.ndarray) -> None:
         data = path.read_bytes()
         if data[:2] == b"\xff\xd8" and not (self.pixels.exif and _is_turned(data)):
-            with suppress(DataError):  # PIL knows more color spaces, and is the judge of damage
+            with suppress(DataError):  # PIL reads more color spaces, and is the judge of damage
                 crop, flip, bicubic = self._draw(self.decoder.size(data))
                 self.decoder.decode(data, crop, flip, bicubic, out)
                 return
@@ -147,7 +160,13 @@ class JpegBatches(Dataset[Any]):
 
 
 def random_crop(size: tuple[int, int], scale: tuple[float, float], ratio: tuple[float, float]) -> Crop:
-    """timm's own random crop of an image of `size` (width, height), from Python's generator."""
+    """timm's own random crop, drawn from Python's generator.
+
+    Args:
+        size: (width, height) of the image in pixels.
+        scale: smallest and largest area as a share of the image.
+        ratio: smallest and largest width / height.
+    """
     from timm.data.transforms import RandomResizedCropAndInterpolation
 
     shape_only = torch.empty(()).expand(size[1], size[0])
@@ -156,7 +175,7 @@ def random_crop(size: tuple[int, int], scale: tuple[float, float], ratio: tuple[
 
 
 def _is_turned(data: bytes) -> bool:
-    """Whether a JPEG says that it lies on its side; the header is parsed only where it can say so."""
+    """Whether the EXIF data of a JPEG turn it; the header is parsed only where it mentions an orientation."""
     if b"Exif\0" not in data and b"rientation" not in data:
         return False
     with Image.open(io.BytesIO(data), formats=readable_formats()) as image:

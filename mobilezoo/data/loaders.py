@@ -12,9 +12,10 @@ import torch
 from torch.utils.data import DataLoader, IterableDataset, Subset
 
 from mobilezoo.data.config import DataConfig
-from mobilezoo.data.datasets import FolderImages, ImageData, open_data
+from mobilezoo.data.datasets import FolderImages, ImageData
 from mobilezoo.data.jpeg import JpegBatches, make_decoder
-from mobilezoo.data.samplers import EpochSampler, KeyedImages, Ranks, StreamTransform
+from mobilezoo.data.samplers import Distributed, EpochSampler, KeyedImages, StreamTransform
+from mobilezoo.data.sources import open_data
 from mobilezoo.data.transforms import Normalize, eval_pixels, eval_transform, train_transform
 from mobilezoo.errors import ConfigError, DataError
 from mobilezoo.preprocessing import Preprocessing
@@ -57,7 +58,12 @@ class TrainBatches:
         return len(self.order) if self.order is not None else len(self.loader)
 
     def epoch(self, epoch: int, start: int = 0) -> Iterator[Batch]:
-        """Batches `start`, `start + 1`, … of an epoch. A stream has no order to skip in: it is read up to `start`."""
+        """Batches `start`, `start + 1`, … of an epoch.
+
+        Args:
+            epoch: decides order and augmentation, with the seed.
+            start: batches to leave out. A stream has no order to skip in: it is read up to there.
+        """
         self.loader.generator.manual_seed(epoch)
         if self.order is None:
             stream: Any = self.loader.dataset
@@ -80,10 +86,24 @@ def train_loader(
     prep: Preprocessing,
     device: torch.device,
     seed: int = 0,
-    ranks: Ranks | None = None,
+    distributed: Distributed | None = None,
 ) -> TrainBatches:
-    """Shuffled, augmented batches of one process. Raises DataError where the split is smaller than one batch."""
-    ranks = ranks or Ranks()
+    """Shuffled, augmented batches of one process.
+
+    Args:
+        config: batch size, augmentation, decoder and loader processes.
+        data: the opened training split; its channels are set to `prep`'s.
+        resolution: (height, width), or the side of a square, where `augment.sizes` is empty.
+        prep: mean, deviation and channels of the network's input.
+        device: where the batches end up.
+        seed: with the epoch it decides order and augmentation.
+        distributed: this process among those that share the epoch; None for one.
+
+    Raises:
+        DataError: the split is smaller than one batch, or its source does not offer what is configured.
+        ConfigError: the decoder gives other channels than the network takes, or the augmentation does not suit them.
+    """
+    distributed = distributed or Distributed()
     data.set_channels(prep.channels)
     stage = DeviceStage(config, prep, device)
     # A generator of its own: the seeds of loader processes must not be drawn from the one that training uses.
@@ -95,15 +115,15 @@ def train_loader(
     }
     if isinstance(data.dataset, IterableDataset):
         vary = train_transform(config.augment, resolution, prep)
-        return TrainBatches(_stream_loader(config, data, StreamTransform(vary, seed, ranks), shared), stage, None)
-    size, whole = len(data.dataset), config.batch_size * ranks.world
+        return TrainBatches(_stream_loader(config, data, StreamTransform(vary, seed, distributed), shared), stage, None)
+    size, whole = len(data.dataset), config.batch_size * distributed.world
     if size < whole:
         raise DataError(
             f"{size} training images are fewer than one batch of {whole}: "
-            f"set data.batch_size to at most {size // ranks.world}"
+            f"set data.batch_size to at most {size // distributed.world}"
         )
     sizes = config.augment.sizes or (as_size(resolution),)
-    order = EpochSampler(size, config.batch_size, sizes, seed, ranks, config.augment.repeats)
+    order = EpochSampler(size, config.batch_size, sizes, seed, distributed, config.augment.repeats)
     # Workers live for one epoch: the order's epoch and start are read when they begin.
     if config.decoder != "pil":
         images: Any = _jpeg_batches(config, data, prep.channels)
@@ -152,7 +172,7 @@ def _collate(items: list[tuple[Any, int]]) -> Batch:
 
 
 class EvalBatches:
-    """A split's batches (x [B, C, H, W] float32, y [B]) on a device, as often as they are asked for."""
+    """A split's batches (x [B, C, H, W] float32, y [B]) on a device; every iteration starts from the first image."""
 
     def __init__(self, loader: DataLoader[Any], prep: Preprocessing, device: torch.device) -> None:
         self.loader, self.device = loader, device
@@ -172,17 +192,27 @@ def eval_loader(
     resolution: int | Size,
     prep: Preprocessing,
     device: torch.device,
-    ranks: Ranks | None = None,
+    distributed: Distributed | None = None,
     images: Sequence[int] | None = None,
 ) -> EvalBatches:
-    """Batches of a split in order (every `world`-th image of it, or the named ones), prepared as `prep` says."""
+    """Batches of a split in order, preprocessed for evaluation.
+
+    Args:
+        config: batch size and loader processes.
+        data: the opened split; its channels and transform are set here.
+        resolution: (height, width), or the side of a square.
+        prep: crop, resize, mean and deviation.
+        device: where the batches end up.
+        distributed: with several processes each gets every `world`-th image, except of streams.
+        images: positions to take in one process; None takes all.
+    """
     data.set_channels(prep.channels)
     dataset: Any = data.dataset
     dataset.transform = eval_pixels(prep, resolution)
     if hasattr(dataset, "set_loader_cfg"):
         dataset.set_loader_cfg(num_workers=config.workers)
-    if ranks is not None and ranks.world > 1 and not isinstance(dataset, IterableDataset):
-        images = range(ranks.rank, len(dataset), ranks.world)
+    if distributed is not None and distributed.world > 1 and not isinstance(dataset, IterableDataset):
+        images = range(distributed.rank, len(dataset), distributed.world)
     loader: DataLoader[Any] = DataLoader(
         dataset if images is None else Subset(dataset, images),
         batch_size=config.batch_size,
@@ -195,9 +225,16 @@ def eval_loader(
 
 
 def sample_batch(config: DataConfig, resolution: int | Size, prep: Preprocessing, count: int) -> np.ndarray:
-    """At most `count` validation images spread evenly over the split, as one float32 array [N, C, H, W].
+    """Validation images spread evenly over the split, as one float32 array (N, C, H, W).
 
-    A split with fewer images gives all it has. Raises DataError where it has none.
+    Args:
+        config: source and validation split.
+        resolution: (height, width), or the side of a square.
+        prep: crop, resize, mean and deviation.
+        count: most images; a split with fewer gives all it has.
+
+    Raises:
+        DataError: the split has no images.
     """
     data = open_data(config, train=False)
     data.set_channels(prep.channels)

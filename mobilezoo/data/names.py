@@ -1,4 +1,4 @@
-"""What a name says: hidden or not, an image or not, which class, and where it stands in the order.
+"""Properties of a path that follow from its names: hidden or not, image or not, its class, its place in the order.
 
 All of it is a function of the names alone, so that every machine and every process sees the same classes and images.
 """

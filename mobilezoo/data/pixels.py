@@ -124,7 +124,7 @@ def _from_16_bit(image: Image.Image) -> Image.Image:
 
 
 def _white_is_zero(image: Image.Image) -> bool:
-    """TIFF's PhotometricInterpretation 0, which PIL honours for 8 bits only."""
+    """TIFF's PhotometricInterpretation 0, which PIL heeds for 8 bits only."""
     return image.format == "TIFF" and getattr(image, "tag_v2", {}).get(262) == 0
 
 

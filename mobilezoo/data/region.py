@@ -1,6 +1,7 @@
-"""The region decoder: `region.c`, compiled with the machine's C compiler against libjpeg-turbo when first asked for.
+"""The region decoder: `region.c`, compiled against libjpeg-turbo by the machine's C compiler when it is first used.
 
-Optional. Where compiler, header or library are missing, `available()` says why, and the decoder of wheels is used.
+Optional. Where compiler, header or library are missing, `unavailable()` returns the reason, and training with
+`data.decoder=region` stops with the same line.
 """
 
 import ctypes
@@ -36,9 +37,17 @@ class RegionDecoder:
         return width.value, height.value
 
     def decode(self, data: bytes, crop: tuple[int, int, int, int], flip: bool, bicubic: bool, out: np.ndarray) -> None:
-        """Fill `out` [H, W, 3] uint8 with the crop (top, left, height, width), as PIL would resize it.
+        """Fill `out` with the crop, resized as PIL would.
 
-        Raises DataError for a damaged file and for CMYK colors.
+        Args:
+            data: the whole JPEG file.
+            crop: (top, left, height, width) in pixels of the whole image.
+            flip: mirror it left to right.
+            bicubic: resize by bicubic interpolation, else bilinear.
+            out: (H, W, 3) uint8, C-contiguous.
+
+        Raises:
+            DataError: the file is damaged, or its colors are CMYK.
         """
         top, left, height, width = crop
         place = out.ctypes.data

@@ -18,7 +18,7 @@ from mobilezoo.resolution import Size
 
 
 @dataclass(frozen=True)
-class Ranks:
+class Distributed:
     """This process among all that train together."""
 
     rank: int = 0
@@ -28,7 +28,7 @@ class Ranks:
 
 
 class Key(NamedTuple):
-    """What a loader asks for: an image, the seed of its augmentation, its (height, width) in pixels."""
+    """One sample of a batch: index of the image, seed of its augmentation, its (height, width) in pixels."""
 
     image: int
     seed: int
@@ -44,30 +44,36 @@ class EpochSampler(Sampler[list[Key]]):
     """
 
     def __init__(
-        self, images: int, batch_size: int, sizes: tuple[Size, ...], seed: int, ranks: Ranks, repeats: int = 0
+        self,
+        images: int,
+        batch_size: int,
+        sizes: tuple[Size, ...],
+        seed: int,
+        distributed: Distributed,
+        repeats: int = 0,
     ) -> None:
         self.images, self.batch_size, self.sizes = images, batch_size, sizes
-        self.seed, self.ranks, self.repeats = seed, ranks, max(1, repeats)
+        self.seed, self.distributed, self.repeats = seed, distributed, max(1, repeats)
         self.epoch, self.start = 0, 0
 
     def __len__(self) -> int:
         """Batches of a whole epoch."""
-        return self.images // (self.batch_size * self.ranks.world)
+        return self.images // (self.batch_size * self.distributed.world)
 
     def __iter__(self) -> Iterator[list[Key]]:
         source = np.random.default_rng([self.seed, self.epoch])
         order = np.repeat(source.permutation(self.images), self.repeats)[: self.images]
         seeds = source.integers(0, 2**32, self.images)
         sizes = source.integers(0, len(self.sizes), len(self))
-        whole = self.batch_size * self.ranks.world
+        whole = self.batch_size * self.distributed.world
         for number in range(self.start, len(self)):
-            mine = slice(number * whole + self.ranks.rank, (number + 1) * whole, self.ranks.world)
+            mine = slice(number * whole + self.distributed.rank, (number + 1) * whole, self.distributed.world)
             size = self.sizes[sizes[number]]
             yield [Key(int(i), int(s), size) for i, s in zip(order[mine], seeds[mine], strict=True)]
 
 
 class KeyedImages(Dataset[tuple[Any, int]]):
-    """A dataset asked by key: the image is varied by the transform of its size, from its own seed."""
+    """A data set indexed by Key: the image is varied by the transform of its size, from its own seed."""
 
     def __init__(self, dataset: Any, transforms: dict[Size, Any]) -> None:
         self.dataset, self.transforms = dataset, transforms
@@ -85,12 +91,12 @@ class KeyedImages(Dataset[tuple[Any, int]]):
 class StreamTransform:
     """A transform for streams, which have no keys: image `n` of a loader process is varied from (seed, epoch, n)."""
 
-    def __init__(self, transform: Any, seed: int, ranks: Ranks) -> None:
-        self.transform, self.seed, self.rank = transform, seed, ranks.rank
+    def __init__(self, transform: Any, seed: int, distributed: Distributed) -> None:
+        self.transform, self.seed, self.rank = transform, seed, distributed.rank
         self.epoch, self.shown = 0, 0
 
     def begin(self, epoch: int) -> None:
-        """Called before an epoch, in the process that starts the others."""
+        """Start counting an epoch; called in the process that starts the loader processes, before it does."""
         self.epoch, self.shown = epoch, 0
 
     def __call__(self, image: Any) -> Any:
@@ -103,7 +109,7 @@ class StreamTransform:
 
 @contextmanager
 def seeded(seed: int) -> Iterator[None]:
-    """Python's, NumPy's and torch's CPU generators seeded inside, as they were outside: timm's transforms use all."""
+    """Seed Python's, NumPy's and torch's CPU generators inside and restore them after; timm's transforms use all."""
     if get_worker_info() is not None:  # nothing else draws there, and putting the states back takes as long as seeding
         _seed(seed)
         yield
@@ -120,7 +126,7 @@ def seeded(seed: int) -> Iterator[None]:
 
 @contextmanager
 def seeded_python(seed: int) -> Iterator[None]:
-    """The same for Python's generator alone: five times cheaper, where nothing else is drawn from."""
+    """As `seeded` for Python's generator alone: five times cheaper, where nothing else is drawn from."""
     state = random.getstate()
     random.seed(seed)
     try:

@@ -1,4 +1,4 @@
-"""What is a class and what is an image: one rule for folders, tars and `data check`.
+"""Classes and images of a split: one rule for folders, tars and `data check`.
 
 A split holds class folders. The class of an image is the first folder of its path inside the split, however deep it
 lies. Hidden names are nothing at all; every other file is an image or is counted among what is left out.
@@ -38,7 +38,16 @@ class Scan:
 
 
 def scan_folder(folder: Path, classes: tuple[str, ...] | None = None, fewest: int = 2) -> Scan:
-    """A split as a folder on disk. `classes`: those of the training split. Raises DataError for unreadable folders."""
+    """Scan a split that is a folder on disk.
+
+    Args:
+        folder: the split.
+        classes: those of the training split; None takes the folder's own.
+        fewest: classes that a split with classes of its own needs.
+
+    Raises:
+        DataError: a folder cannot be read; other faults are in the Scan.
+    """
     return arrange(str(folder), walk(folder), classes, fewest)
 
 
@@ -59,10 +68,13 @@ def classes_of_folder(folder: Path) -> tuple[str, ...]:
 def arrange(
     where: str, entries: Iterable[tuple[str, str]], classes: tuple[str, ...] | None = None, fewest: int = 2
 ) -> Scan:
-    """Order (name, what it is) pairs of one split by the rule of this module.
+    """Order the files of one split by the rule of this module.
 
-    `where` names the split in faults; `classes` are those of the training split, of which this one may lack some; a
-    split that tells its own classes needs `fewest` of them.
+    Args:
+        where: the split's name in faults.
+        entries: (name inside the split, what it is) pairs: `file`, `folder`, or words for what is left out.
+        classes: those of the training split, of which this one may lack some; None takes the split's own.
+        fewest: classes that a split with classes of its own needs.
     """
     left_out: Counter[str] = Counter()
     images: list[tuple[str, str]] = []
@@ -96,9 +108,14 @@ def arrange(
 
 
 def walk(folder: Path, enough: Callable[[str], bool] = lambda _inside: False) -> Iterator[tuple[str, str]]:
-    """Everything below a folder that is not hidden, links followed. Raises DataError for unreadable folders.
+    """Everything below a folder that is not hidden, links followed, as (name, what it is) pairs.
 
-    A folder for which `enough(its name)` holds when its turn comes is not looked into.
+    Args:
+        folder: names are relative to it, with `/`.
+        enough: a folder whose name it returns True for is not looked into; called when the folder's turn comes.
+
+    Raises:
+        DataError: a folder cannot be read.
     """
     above = {"": frozenset([_identity(folder)])}
     waiting = [""]
@@ -121,7 +138,12 @@ def walk(folder: Path, enough: Callable[[str], bool] = lambda _inside: False) ->
 
 
 def describe(left_out: dict[str, int], where: str) -> str:
-    """One line on what was left out; empty where nothing was."""
+    """One line on what was left out; empty where nothing was.
+
+    Args:
+        left_out: kind of file to number of files.
+        where: the split's name.
+    """
     kinds = ", ".join(f"{count} {kind}" for kind, count in left_out.items())
     return f"{where}: left out {kinds}" if kinds else ""
 
@@ -163,7 +185,7 @@ def _entries(folder: Path, prefix: str) -> Iterator[tuple[str, str]]:
 
 
 def _kind(entry: "os.DirEntry[str]") -> str:
-    """What a directory entry is, links followed; a link to nowhere counts as a file: reading it says what is wrong."""
+    """The kind of a directory entry, links followed; a link to nowhere is a file: reading it gives the reason."""
     try:
         if entry.is_dir():
             return "folder"

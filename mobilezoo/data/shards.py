@@ -17,7 +17,7 @@ from mobilezoo.reading import decoded, mapping, parse_json, read_json
 
 INFO_NAMES = ("_info.json", "info.json")
 MAX_CLASS_BYTES = 1 << 20
-"""Of the file that says an image's class."""
+"""Largest size of the file with an image's class."""
 NO_IMAGE = "samples without an image"
 
 
@@ -33,7 +33,12 @@ class ShardSplit(TarSplit):
             self._add(shard, prefix=f"{shard.name}/" if len(shards) > 1 else "")
 
     def scan(self, classes: tuple[str, ...] | None = None, fewest: int = 1) -> Scan:
-        """The samples, whose class numbers must be below the number of `classes`."""
+        """The samples, whose class numbers must be below the number of `classes`.
+
+        Args:
+            classes: names of the numbers; None leaves every number beyond.
+            fewest: unused, as the classes are not read from the shards.
+        """
         classes = classes or ()
         beyond = next((sample for sample in self.samples if not 0 <= sample[1] < len(classes)), None)
         faults = []
@@ -71,7 +76,15 @@ def _field(text: str, key: str) -> Any:
 
 
 def open_shards(config: DataConfig, split: str) -> ShardSplit:
-    """The shards of a split: a pattern such as `train-{0000..0009}.tar`, or a name of the folder's _info.json."""
+    """Index the shards of a split.
+
+    Args:
+        config: `data.root` is their folder.
+        split: a pattern such as `train-{0000..0009}.tar`, or a split named in the folder's _info.json.
+
+    Raises:
+        DataError: a shard is missing or damaged, or a sample has no class number.
+    """
     from webdataset.shardlists import expand_urls
 
     root = Path(config.root or ".").expanduser()
@@ -85,7 +98,7 @@ def open_shards(config: DataConfig, split: str) -> ShardSplit:
 
 
 def _info(root: Path, split: str) -> dict[str, Any]:
-    """What the folder's info file says of a split; nothing where there is none."""
+    """The entry of a split in the folder's info file; {} where there is none."""
     file = next((root / name for name in INFO_NAMES if (root / name).is_file()), None)
     content = read_json(file) if file else None
     splits = content.get("splits") if isinstance(content, dict) else None

@@ -52,7 +52,12 @@ class TarSplit:
             self._unwrap(path.stem)
 
     def scan(self, classes: tuple[str, ...] | None = None, fewest: int = 2) -> Scan:
-        """As `scan_folder`."""
+        """The classes and images of the archive, as by `scan_folder`.
+
+        Args:
+            classes: those of the training split; None takes the archive's own.
+            fewest: classes that a split with classes of its own needs.
+        """
         return arrange(str(self.path), self.kinds.items(), classes, fewest)
 
     def _add_entry(self, entry: Path) -> None:

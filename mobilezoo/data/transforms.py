@@ -28,7 +28,12 @@ class Normalize:
 
 
 def eval_pixels(prep: Preprocessing, resolution: int | Size) -> Callable[[Image.Image], torch.Tensor]:
-    """An image → uint8 [C, H, W], resized and cropped as `prep` says (timm's transform before normalizing)."""
+    """The evaluation transform up to the pixels: an image to uint8 (C, H, W).
+
+    Args:
+        prep: crop, resize and interpolation (timm's transform before normalizing).
+        resolution: (height, width), or the side of a square.
+    """
     from timm.data import create_transform
 
     fitted: Callable[[Image.Image], torch.Tensor]
@@ -37,7 +42,12 @@ def eval_pixels(prep: Preprocessing, resolution: int | Size) -> Callable[[Image.
 
 
 def eval_transform(prep: Preprocessing, resolution: int | Size) -> Callable[[Image.Image], torch.Tensor]:
-    """An image → float32 [C, H, W] as a network of that preprocessing takes it; equal to timm's own transform."""
+    """The whole evaluation transform: an image to float32 (C, H, W); equal to timm's own.
+
+    Args:
+        prep: crop, resize, interpolation, mean and deviation.
+        resolution: (height, width), or the side of a square.
+    """
     from torchvision.transforms import Compose
 
     whole: Callable[[Image.Image], torch.Tensor] = Compose([eval_pixels(prep, resolution), Normalize(prep)])
@@ -45,7 +55,16 @@ def eval_transform(prep: Preprocessing, resolution: int | Size) -> Callable[[Ima
 
 
 def train_transform(augment: Augment, resolution: int | Size, prep: Preprocessing) -> Callable[[Image.Image], Any]:
-    """timm's training transform from an image to uint8 [C, H, W]."""
+    """timm's training transform from an image to uint8 (C, H, W).
+
+    Args:
+        augment: crop, flip, color and policy; erasing and mixup come later, on the device.
+        resolution: (height, width), or the side of a square.
+        prep: channels; its mean fills what a policy moves out of the image.
+
+    Raises:
+        ConfigError: the policy does not suit the channels.
+    """
     from timm.data import create_transform
 
     check_augment(augment, prep.channels)
@@ -66,7 +85,7 @@ def train_transform(augment: Augment, resolution: int | Size, prep: Preprocessin
 
 
 def with_any_posterize(transform: Any) -> Any:
-    """timm's transform, whose policies ask Posterize for zero bits, with one that gives what they mean: black.
+    """timm's transform with a Posterize that accepts zero bits, which the policies produce: the image becomes black.
 
     Newer Pillows raise ValueError for zero bits, so that any run with such a policy would end at some image.
     """
@@ -85,7 +104,12 @@ def _posterize(image: Image.Image, bits: int, **_: Any) -> Image.Image:
 
 
 def check_augment(augment: Augment, channels: int) -> None:
-    """Raise ConfigError for variations that images of that many channels have no meaning for."""
+    """Raise ConfigError for variations that have no meaning for images of that many channels.
+
+    Args:
+        augment: training-time variation.
+        channels: 1 (grey), 3 (RGB) or 4 (RGBA).
+    """
     if channels == 4 and augment.auto_augment:
         raise ConfigError(
             f"augment.auto_augment={augment.auto_augment!r} knows no transparency, and in_chans=4 asks for it: "

@@ -17,7 +17,7 @@ REGISTRIES = {
     "devices": "mobilezoo_latency.registry:DEVICES",
     "engines": "mobilezoo.search.engines:ENGINES",
     "rewards": "mobilezoo.search.objective:REWARDS",
-    "data_sources": "mobilezoo.data.datasets:SOURCES",
+    "data_sources": "mobilezoo.data.sources:SOURCES",
     "passes": "mobilezoo_export.passes:PASSES",
 }
 """Field of `Plugin` → its table, imported only where a plugin adds to it."""

@@ -5,7 +5,7 @@ import random
 import numpy as np
 import torch
 
-from mobilezoo.data.samplers import EpochSampler, Ranks, seeded
+from mobilezoo.data.samplers import Distributed, EpochSampler, seeded
 
 
 def keys(order: EpochSampler, epoch: int, start: int = 0) -> list[list[tuple[int, int, int]]]:
@@ -14,8 +14,8 @@ def keys(order: EpochSampler, epoch: int, start: int = 0) -> list[list[tuple[int
 
 
 def test_two_processes_share_the_batches_of_one() -> None:
-    whole = keys(EpochSampler(103, 12, (32, 64), 5, Ranks(), repeats=3), epoch=4)
-    halves = [keys(EpochSampler(103, 6, (32, 64), 5, Ranks(rank, 2), repeats=3), epoch=4) for rank in (0, 1)]
+    whole = keys(EpochSampler(103, 12, (32, 64), 5, Distributed(), repeats=3), epoch=4)
+    halves = [keys(EpochSampler(103, 6, (32, 64), 5, Distributed(rank, 2), repeats=3), epoch=4) for rank in (0, 1)]
     assert len(whole) == 8
     for number, batch in enumerate(whole):
         assert sorted(batch) == sorted(halves[0][number] + halves[1][number])
@@ -23,7 +23,7 @@ def test_two_processes_share_the_batches_of_one() -> None:
 
 
 def test_an_epoch_goes_on_from_any_batch_and_differs_from_the_next() -> None:
-    order = EpochSampler(100, 10, (32,), 1, Ranks())
+    order = EpochSampler(100, 10, (32,), 1, Distributed())
     assert keys(order, 2, start=7) == keys(order, 2)[7:]
     assert keys(order, 2) != keys(order, 3)
     assert sorted(image for batch in keys(order, 2) for image, _, _ in batch) == list(range(100))

@@ -154,7 +154,7 @@ def test_a_tar_that_is_none_or_missing_is_one_line(tmp_path: Path) -> None:
 
 def test_a_source_of_ones_own_is_named_by_its_place(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     (tmp_path / "own_sources.py").write_text(
-        "from mobilezoo.data.datasets import open_digits\n"
+        "from mobilezoo.data.sources import open_digits\n"
         "def halves(config, train):\n"
         "    data = open_digits(config, train)\n"
         "    data.dataset.indices = data.dataset.indices[::2]\n"
