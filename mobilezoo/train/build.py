@@ -32,7 +32,19 @@ def pick_device(name: str) -> torch.device:
 
 
 def build_network(config: TrainConfig, num_classes: int) -> nn.Module:
-    """The network with a head (or probe) for `num_classes`; weights from `config.checkpoint`, timm's, or random."""
+    """The network with a classifier for the data; weights from `config.checkpoint`, timm's pretrained ones, or random.
+
+    Args:
+        config: model, its arguments and where its weights come from.
+        num_classes: outputs of the classifier.
+
+    Returns:
+        A network on the CPU, (B, C, H, W) images to (B, num_classes) logits; with `tune=probe` pooled by learned
+        queries.
+
+    Raises:
+        ConfigError: timm refuses `model_args`, or the checkpoint does not fit (ClassCountError, CheckpointError).
+    """
     from mobilezoo.models import create_model, load_model_config
     from mobilezoo.models.checkpoint import ClassCountError
 
@@ -55,7 +67,17 @@ def build_network(config: TrainConfig, num_classes: int) -> nn.Module:
 
 
 def build_optimizer(network: nn.Module, config: Optimizer, global_batch: int) -> torch.optim.Optimizer:
-    """timm's optimizer with the learning rate scaled to `global_batch` images per step."""
+    """timm's optimizer over the network's parameters.
+
+    Args:
+        network: its biases and norms get no weight decay unless `config.decay_norms`.
+        config: name, learning rate and decay.
+        global_batch: images per step over all processes; the rate is multiplied by global_batch / `config.lr_batch`.
+
+    Raises:
+        UnknownNameError: timm has no optimizer of this name.
+        ConfigError: the optimizer does not take `eps`, `betas` or `fused`.
+    """
     from timm.optim import create_optimizer_v2, list_optimizers
 
     if config.name not in list_optimizers():
@@ -83,7 +105,13 @@ def build_optimizer(network: nn.Module, config: Optimizer, global_batch: int) ->
 
 
 def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, updates_per_epoch: int) -> Any:
-    """timm's scheduler, stepped by update number."""
+    """timm's learning rate scheduler, stepped by update number.
+
+    Args:
+        optimizer: its rates are the peak of the schedule.
+        settings: kind, warm-up and length of the schedule.
+        updates_per_epoch: optimizer steps in one epoch.
+    """
     from timm.scheduler import create_scheduler_v2
 
     schedule = settings.schedule
@@ -105,7 +133,16 @@ def build_schedule(optimizer: torch.optim.Optimizer, settings: TrainSettings, up
 
 
 def build_mixup(data: DataConfig, settings: TrainSettings, num_classes: int) -> Any | None:
-    """timm's Mixup over whole batches, or None where neither mixup nor CutMix is on."""
+    """timm's Mixup over whole batches, or None where neither mixup nor CutMix is on.
+
+    Args:
+        data: strengths, probabilities and the batch size.
+        settings: gives the label smoothing, which the mixed targets include.
+        num_classes: width of the soft targets.
+
+    Raises:
+        ConfigError: the batch size is 1: there is no pair to mix.
+    """
     from timm.data import Mixup
 
     augment = data.augment
@@ -124,7 +161,12 @@ def build_mixup(data: DataConfig, settings: TrainSettings, num_classes: int) -> 
 
 
 def build_loss(settings: TrainSettings, mixed: bool) -> Loss:
-    """Cross entropy or binary cross entropy; soft targets where batches are mixed."""
+    """Cross entropy, or binary cross entropy with one sigmoid per class (`train.loss=bce`).
+
+    Args:
+        settings: kind of loss and label smoothing.
+        mixed: targets are distributions (B, K), already smoothed, instead of class indices (B,).
+    """
     from timm.loss import BinaryCrossEntropy, LabelSmoothingCrossEntropy, SoftTargetCrossEntropy
 
     if settings.loss == "bce":
@@ -137,7 +179,12 @@ def build_loss(settings: TrainSettings, mixed: bool) -> Loss:
 
 
 def build_ema(network: nn.Module, settings: TrainSettings) -> Any | None:
-    """timm's ModelEmaV3, or None."""
+    """Exponential moving average of the weights (timm's ModelEmaV3), or None where `train.ema` is not set.
+
+    Args:
+        network: copied as the first value of the average.
+        settings: decay per update and its warm-up.
+    """
     from timm.utils import ModelEmaV3
 
     if settings.ema is None:

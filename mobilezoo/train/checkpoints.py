@@ -51,7 +51,19 @@ class RunState:
 
 
 def save_checkpoint(folder: Path, state: RunState, keep: int) -> Path:
-    """Write one checkpoint folder atomically, then remove all but the `keep` newest. Raises MobilezooError."""
+    """Write one checkpoint folder atomically, then remove all but the newest.
+
+    Args:
+        folder: `checkpoints/` of the run.
+        state: tensors on any device; they are copied to the CPU.
+        keep: number of checkpoints left, at least 1, this one included.
+
+    Returns:
+        The folder written.
+
+    Raises:
+        MobilezooError: the folder cannot be written.
+    """
 
     def write(temporary: Path) -> None:
         temporary.mkdir()

@@ -1,4 +1,4 @@
-"""The forward call as fast as the machine allows: activations recomputed, compiled, joined with other processes."""
+"""Prepares the forward call: activation checkpointing, torch.compile, DistributedDataParallel, faster ReLU6 on CPU."""
 
 import sys
 from typing import Any
@@ -6,7 +6,7 @@ from typing import Any
 import torch
 from torch import nn
 
-from mobilezoo.data.samplers import Ranks
+from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import ConfigError, first_line
 from mobilezoo.memory import peak_resident_mb
 from mobilezoo.resolution import Size
@@ -15,9 +15,20 @@ from mobilezoo.train.distill import as_student
 
 
 def prepare_forward(
-    network: nn.Module, config: TrainConfig, device: torch.device, resolution: Size, ranks: Ranks
+    network: nn.Module, config: TrainConfig, device: torch.device, resolution: Size, distributed: Distributed
 ) -> Any:
-    """What the loop calls in place of `network`; both share their parameters. Raises ConfigError."""
+    """The callable that the training loop uses in place of `network`; both share their parameters.
+
+    Args:
+        network: in eval or train mode, on `device`; changed in place by activation checkpointing and faster ReLU6.
+        config: which of these steps are on.
+        device: where the network is.
+        resolution: (height, width) of the batch that a compiled network is tried with.
+        distributed: with several processes the result averages gradients over them.
+
+    Raises:
+        ConfigError: the network cannot recompute activations, or `sync_bn` is set without GPUs or several processes.
+    """
     settings = config.train
     if settings.checkpoint_activations:
         _checkpoint_activations(network, config.model)
@@ -26,7 +37,7 @@ def prepare_forward(
     forward: Any = as_student(network, settings.distill)
     if settings.compile or settings.cuda_graphs:
         forward = compiled_or_plain(forward, config, device, resolution)
-    if ranks.world > 1:
+    if distributed.world > 1:
         if settings.sync_bn:
             _sync_batch_norms(network, device)
         forward = nn.parallel.DistributedDataParallel(forward, device_ids=[device] if device.type == "cuda" else None)
@@ -36,7 +47,17 @@ def prepare_forward(
 
 
 def compiled_or_plain(network: nn.Module, config: TrainConfig, device: torch.device, resolution: Size) -> Any:
-    """torch.compile, tried forward and backward on a batch of zeros; the plain network, said in a line, if it fails."""
+    """The network under torch.compile, tried forward and backward on a batch of zeros.
+
+    Args:
+        network: its weights and buffers are the same afterwards.
+        config: batch size, channels and whether CUDA graphs are wanted.
+        device: CUDA graphs need an NVIDIA GPU.
+        resolution: (height, width) of the trial batch.
+
+    Returns:
+        The compiled network; the plain one, with a line on standard error, where compiling fails.
+    """
     graphs = config.train.cuda_graphs
     if graphs and device.type != "cuda":
         print(f"CUDA graphs need an NVIDIA GPU, this is {device.type}: going on without them", file=sys.stderr)

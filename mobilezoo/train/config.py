@@ -82,7 +82,10 @@ class Distill(Record):
     checkpoint: str | None = Field(default=None, description="the teacher's weights; null takes timm's pretrained ones")
     weight: float = Field(default=1.0, gt=0, le=1e6, description="for kind=feature the paper takes 3000")
     temperature: float = Field(
-        default=1.0, gt=0, le=1000, description="T of kind=soft; above 1 it also tells what is unlikely"
+        default=1.0,
+        gt=0,
+        le=1000,
+        description="softmax temperature of kind=soft; higher values expose the teacher's ranking of unlikely classes",
     )
     kind: Literal["soft", "hard", "feature"] = Field(
         default="soft", description="hard: the teacher's class is the target; feature: which images are alike to it"
@@ -107,7 +110,9 @@ class TrainSettings(Record):
     device: str = Field(default="auto", description="auto, cpu, cuda, cuda:1, mps")
     amp: Literal["none", "bf16", "fp16"] = "none"
     channels_last: bool = Field(default=True, description="NHWC in memory: faster convolutions on CPUs and GPUs")
-    compile: bool = Field(default=False, description="torch.compile; a failure is said and the run goes on without")
+    compile: bool = Field(
+        default=False, description="torch.compile; where it fails the run goes on without, with a warning"
+    )
     cuda_graphs: bool = Field(default=False, description="torch.compile with CUDA graphs: pays for small batches")
     wandb: str | None = Field(default=None, description="Weights & Biases project to log to, beside TensorBoard")
     checkpoint_activations: bool = Field(default=False, description="recompute activations: less memory, slower")

@@ -7,7 +7,15 @@ from torch import nn
 
 
 def nan_message(network: nn.Module, x: torch.Tensor, epoch: int, step: int, lr: float) -> str:
-    """One line: which step, which layer first, what to try."""
+    """One line for a loss that is not finite: the step, the first layer with such an output, what to try.
+
+    Args:
+        network: run once more with hooks on its innermost layers.
+        x: (B, C, H, W) batch that led to the loss.
+        epoch: finished epochs, from 0.
+        step: updates done in this epoch, from 0.
+        lr: learning rate of the step.
+    """
     found: list[str] = []
 
     def watch(name: str) -> Any:

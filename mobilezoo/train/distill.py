@@ -31,7 +31,12 @@ class FeatureStudent(nn.Module):
 
 
 def as_student(network: nn.Module, config: Distill | None) -> nn.Module:
-    """The network as the loss wants it: with features, or with both of its heads where it has two."""
+    """The network with the outputs that the distillation loss needs.
+
+    Args:
+        network: switched in place to return both of its heads where it has two.
+        config: None leaves the network as it is; `kind=feature` wraps it in a FeatureStudent.
+    """
     if config is None:
         return network
     if config.kind == "feature":
@@ -79,7 +84,12 @@ class Teacher(nn.Module):
         return super().train(False)
 
     def forward(self, x_bchw: torch.Tensor, student: torch.Tensor) -> torch.Tensor:
-        """The weighted loss [scalar] for the student's logits [B, K], or its features [B, D] where they are taught."""
+        """The weighted distillation loss, a scalar.
+
+        Args:
+            x_bchw: the student's input, normalized; denormalized and resized here where the config wants it.
+            student: the student's logits (B, K), or its features (B, D) for `kind=feature`.
+        """
         config = self.config
         with torch.no_grad():
             if not config.normalized:
@@ -102,7 +112,12 @@ class Teacher(nn.Module):
 
 
 def similarity_loss(student_bd: torch.Tensor, teacher_bd: torch.Tensor) -> torch.Tensor:
-    """Mean squared difference of the two batches' row-normalized similarities [B, B] (equations 1 to 4)."""
+    """Mean squared difference of two batches' row-normalized similarity matrices (B, B); equations 1 to 4 of the paper.
+
+    Args:
+        student_bd: (B, D) features of the student.
+        teacher_bd: (B, E) features of the teacher; E may differ from D.
+    """
     with torch.autocast(student_bd.device.type, enabled=False):
         ours, theirs = (F.normalize(x.float() @ x.float().T, dim=1) for x in (student_bd, teacher_bd))
         return F.mse_loss(ours, theirs)

@@ -1,4 +1,4 @@
-"""Processes that train together: joined as torchrun's environment says, agreeing on numbers after every update."""
+"""Processes that train together: joined by torchrun's environment variables, agreeing on numbers after every update."""
 
 import os
 from collections.abc import Iterator
@@ -9,64 +9,86 @@ import torch
 import torch.distributed as dist
 
 from mobilezoo.data.classes import require_same_classes
-from mobilezoo.data.samplers import Ranks
+from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import ConfigError, MobilezooError, first_line
 
 
 @contextmanager
-def joined(device_name: str) -> Iterator[Ranks]:
+def joined(device_name: str) -> Iterator[Distributed]:
     """This process's place among those that torchrun started; alone where there is no torchrun.
 
     Raises MobilezooError where the port is taken or the others do not come, ConfigError for a broken environment.
     """
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
-        yield Ranks()
+        yield Distributed()
         return
     try:
-        ranks = Ranks(int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0")))
+        distributed = Distributed(
+            int(os.environ["RANK"]), int(os.environ["WORLD_SIZE"]), int(os.environ.get("LOCAL_RANK", "0"))
+        )
     except (KeyError, ValueError) as error:
         raise ConfigError(f"WORLD_SIZE is set but RANK is not usable ({error}): start with torchrun") from None
     cuda = device_name.startswith("cuda") or (device_name == "auto" and torch.cuda.is_available())
     try:
-        _join(ranks, "nccl" if cuda else "gloo")
+        _join(distributed, "nccl" if cuda else "gloo")
     except (dist.DistError, RuntimeError, ValueError) as error:
         raise MobilezooError(_why_not_joined(str(error))) from None
     try:
-        yield ranks
+        yield distributed
     finally:
         dist.destroy_process_group()
 
 
-def _join(ranks: Ranks, backend: str) -> None:
+def _join(distributed: Distributed, backend: str) -> None:
     """Meet the others under a key of this attempt: after a restart, torchrun's store still holds dead addresses."""
     attempt = os.environ.get("TORCHELASTIC_RESTART_COUNT", "0")
-    store, rank, world = next(dist.rendezvous("env://", ranks.rank, ranks.world))
+    store, rank, world = next(dist.rendezvous("env://", distributed.rank, distributed.world))
     dist.init_process_group(backend, store=dist.PrefixStore(f"attempt-{attempt}", store), rank=rank, world_size=world)
 
 
-def device_of(name: str, ranks: Ranks) -> str:
-    """The device name of one process: `auto` and `cuda` are spread over the GPUs of a machine."""
-    if ranks.world > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
-        return f"cuda:{ranks.local}"
+def device_of(name: str, distributed: Distributed) -> str:
+    """The device name of one process.
+
+    Args:
+        name: `train.device`.
+        distributed: with several processes, `auto` and `cuda` are spread over the GPUs of a machine.
+    """
+    if distributed.world > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
+        return f"cuda:{distributed.local}"
     return name
 
 
-def total(values: list[float], device: torch.device, ranks: Ranks) -> list[float]:
-    """Sum over all processes, in double precision."""
-    if ranks.world == 1:
+def total(values: list[float], device: torch.device, distributed: Distributed) -> list[float]:
+    """Sum over all processes, in double precision. Every process must call it.
+
+    Args:
+        values: this process's summands.
+        device: where the process group exchanges tensors: the process's GPU with NCCL, the CPU with gloo.
+        distributed: with one process the values are returned as they are.
+    """
+    if distributed.world == 1:
         return values
     tensor = torch.tensor(values, dtype=torch.float64, device=device)
     dist.all_reduce(tensor)
     return list(tensor.tolist())
 
 
-def require_same_data(labels: tuple[str, ...], sizes: list[int | None], device: torch.device, ranks: Ranks) -> None:
-    """Raise ConfigError in every process where one sees other classes or another number of images than the first."""
-    if ranks.world == 1:
+def require_same_data(
+    labels: tuple[str, ...], sizes: list[int | None], device: torch.device, distributed: Distributed
+) -> None:
+    """Raise ConfigError in every process where one has other classes or another number of images than the first.
+
+    Args:
+        labels: class names of this process's data, in order.
+        sizes: images of its training and validation splits; None for streams.
+        device: as for `total`.
+        distributed: with one process there is nothing to compare.
+    """
+    if distributed.world == 1:
         return
     if device.type == "cuda":
         torch.cuda.set_device(device)
-    seen: list[Any] = [None] * ranks.world
+    seen: list[Any] = [None] * distributed.world
     dist.all_gather_object(seen, (labels, sizes))
     first, first_sizes = seen[0]
     for rank, (theirs, their_sizes) in enumerate(seen):

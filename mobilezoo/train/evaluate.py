@@ -24,7 +24,15 @@ class EvalResult(Record):
 def evaluate(
     logits_of: Callable[[torch.Tensor], torch.Tensor], batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
 ) -> EvalResult:
-    """Score `logits_of` (x [B, 3, H, W] → logits [B, K]) over batches (x, y [B])."""
+    """Top-1, top-5 and mean cross entropy over batches.
+
+    Args:
+        logits_of: x (B, C, H, W) to logits (B, K), on one device with the targets.
+        batches: (x, y) with class indices y (B,).
+
+    Raises:
+        DataError: there is no image.
+    """
     from mobilezoo.errors import DataError
 
     images, top1, top5, loss = 0, 0, 0, 0.0

@@ -1,6 +1,6 @@
 """What a run borrows from the packages above this one: fake quantization, and exports while it goes on."""
 
-from collections.abc import Callable, Iterable
+from collections.abc import Callable
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -9,7 +9,7 @@ import torch
 from torch import nn
 
 from mobilezoo.artifacts import Checkpoint
-from mobilezoo.data.samplers import Ranks
+from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import ConfigError, first_line
 from mobilezoo.resolution import Size
 from mobilezoo.train.config import TrainConfig
@@ -24,7 +24,7 @@ NOT_SHAPING = ("in_chans", "num_classes", "pretrained_cfg", "pretrained_cfg_over
 
 @dataclass(frozen=True)
 class ExportHooks:
-    """`mobilezoo train` passes them in."""
+    """Functions of the export package, which the trainer must not import; `mobilezoo train` passes them in."""
 
     fake_quantized: Callable[[nn.Module, torch.Tensor], Any] | None = None
     """(network, example batch) → the module that trains in its place (`train.qat`)."""
@@ -35,7 +35,13 @@ class ExportHooks:
 
 
 def record_of(config: TrainConfig, state: TrainState, row: dict[str, float]) -> dict[str, Any]:
-    """Fields of the Checkpoint record of an epoch's weights."""
+    """Fields of the Checkpoint record for the weights of an epoch.
+
+    Args:
+        config: the run.
+        state: gives classes, input size and preprocessing.
+        row: metrics of the epoch, with `epoch` and `val_top1`.
+    """
     return {
         "model": config.model,
         "num_classes": len(state.labels),
@@ -59,7 +65,19 @@ def export_if_due(
     bar: EpochBar,
     export_hooks: ExportHooks,
 ) -> dict[str, float]:
-    """Metrics of the files made of this epoch's weights; what fails is said and the run goes on."""
+    """Export and score the epoch's weights where `train.export_every` divides it; a failure does not end the run.
+
+    Args:
+        folder: the files go to `export/epoch-NNNN` below it.
+        config: when, to which targets and precisions.
+        state: its averaged weights are exported, or the trained ones without averaging.
+        row: metrics of the epoch so far.
+        bar: shows one line per file or failure.
+        export_hooks: without `export` nothing is done.
+
+    Returns:
+        Metrics of the files; empty where nothing was due or the export failed.
+    """
     every, epoch = config.train.export_every, int(row["epoch"])
     if every is None or export_hooks.export is None or epoch % every:
         return {}
@@ -69,16 +87,8 @@ def export_if_due(
         metrics, lines, failures = export_hooks.export(weights)
     except Exception as error:  # converters raise whatever they raise, and hours of training must not end with it
         metrics, lines, failures = {}, [], [f"export after epoch {epoch} failed: {first_line(error)}"]
-    say(bar, lines, failures)
+    bar.lines(lines, failures)
     return metrics
-
-
-def say(bar: EpochBar, lines: Iterable[str], failures: Iterable[str]) -> None:
-    """Print what was written, and what could not be, which also a quiet run shows."""
-    for line in lines:
-        bar.line(line)
-    for line in failures:
-        bar.warn(line)
 
 
 def fake_quantized(
@@ -86,12 +96,24 @@ def fake_quantized(
     config: TrainConfig,
     resolution: Size,
     device: torch.device,
-    ranks: Ranks,
+    distributed: Distributed,
     hooks: ExportHooks,
 ) -> Any:
-    """The network with fake quantization. Raises ConfigError where it cannot be trained that way."""
+    """The network with fake quantization, which is then trained in its place.
+
+    Args:
+        network: float network on `device`.
+        config: gives the input channels.
+        resolution: (height, width) that the graph is captured at.
+        device: where the network is.
+        distributed: must be one process.
+        hooks: supplies the quantization.
+
+    Raises:
+        ConfigError: no export package, several processes, or `tune` other than all.
+    """
     if hooks.fake_quantized is None:
         raise ConfigError("train.qat=true needs the export package: start with `mobilezoo train`")
-    if ranks.world > 1 or config.tune != "all":
+    if distributed.world > 1 or config.tune != "all":
         raise ConfigError("train.qat=true trains the whole network in one process: leave torchrun and tune out")
     return hooks.fake_quantized(network, torch.zeros(2, config.in_chans, *resolution, device=device))

@@ -1,4 +1,4 @@
-"""What a run says of itself before it begins, and how long it will take."""
+"""What the trainer prints before a run begins, and its estimate of the time left."""
 
 import copy
 import time
@@ -19,7 +19,13 @@ PRECISIONS = {"none": "float32", "bf16": "bfloat16 mixed", "fp16": "float16 mixe
 
 
 def header(config: TrainConfig, state: TrainState, folder: RunFolder) -> list[str]:
-    """Network, data, batch, device, length and place, a line each."""
+    """Network, data, batch, device, length and folder, a line each.
+
+    Args:
+        config: the run.
+        state: assembled, before or after resuming.
+        folder: named in the last line.
+    """
     settings, updates, images = config.train, updates_per_epoch(config, state), [_number(n) for n in state.images]
     sizes = ", ".join(str(written(size)) for size in config.data.augment.sizes or (state.resolution,))
     threads = f", threads: {torch.get_num_threads()}" if state.device.type == "cpu" else ""
@@ -40,10 +46,14 @@ def _number(images: int | None) -> str:
 
 def _batch(config: TrainConfig, state: TrainState) -> str:
     """Images per update, and what they are made of where that is not one batch."""
-    factors = {"": config.data.batch_size, " accumulated": config.train.accumulate, " processes": state.ranks.world}
-    told = [f"{n:,}{what}" for what, n in factors.items() if not what or n > 1]
-    whole = config.data.batch_size * config.train.accumulate * state.ranks.world
-    return " x ".join(told) + (f" = {whole:,}" if len(told) > 1 else "")
+    factors = {
+        "": config.data.batch_size,
+        " accumulated": config.train.accumulate,
+        " processes": state.distributed.world,
+    }
+    shown = [f"{n:,}{what}" for what, n in factors.items() if not what or n > 1]
+    whole = config.data.batch_size * config.train.accumulate * state.distributed.world
+    return " x ".join(shown) + (f" = {whole:,}" if len(shown) > 1 else "")
 
 
 def _cost(network: nn.Module, resolution: Size) -> str:

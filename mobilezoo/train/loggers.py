@@ -1,10 +1,10 @@
-"""Where numbers are watched: TensorBoard events in the run folder, and Weights & Biases where asked for."""
+"""Metrics for other programs: TensorBoard events in the run folder, and Weights & Biases where configured."""
 
 from pathlib import Path
 from types import TracebackType
 from typing import Any
 
-from mobilezoo.data.samplers import Ranks
+from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import MobilezooError
 from mobilezoo.train.config import TrainConfig
 
@@ -12,10 +12,10 @@ from mobilezoo.train.config import TrainConfig
 class Loggers:
     """The first process's writers; nothing for the others. Raises MobilezooError where wandb is wanted and absent."""
 
-    def __init__(self, folder: Path, config: TrainConfig, ranks: Ranks) -> None:
+    def __init__(self, folder: Path, config: TrainConfig, distributed: Distributed) -> None:
         self._events: Any = None
         self._wandb: Any = None
-        if ranks.rank:
+        if distributed.rank:
             return
         from torch.utils.tensorboard import SummaryWriter
 
@@ -25,6 +25,12 @@ class Loggers:
         self._events = SummaryWriter(folder / "tensorboard")
 
     def add(self, row: dict[str, float], epoch: int) -> None:
+        """Write one epoch to every logger.
+
+        Args:
+            row: metric name to value.
+            epoch: finished epochs, the x axis.
+        """
         if self._events is not None:
             for key, value in row.items():
                 self._events.add_scalar(key, value, epoch)

@@ -1,4 +1,4 @@
-"""Where a run stands: taken from the running state, saved, and restored."""
+"""Converts a running state to a checkpoint's content and back, and keeps the best weights."""
 
 from dataclasses import dataclass
 
@@ -16,7 +16,7 @@ from mobilezoo.train.step import OnMessage, TrainState, eval_model
 
 @dataclass
 class Progress:
-    """Where a run stands: finished epochs with their metrics, and the losses of the updates since."""
+    """Finished epochs with their metrics, and the losses of the updates since."""
 
     history: list[dict[str, float]]
     losses: list[float]
@@ -25,11 +25,18 @@ class Progress:
 
     @property
     def epoch(self) -> int:
+        """Finished epochs."""
         return len(self.history)
 
 
 def snapshot(state: TrainState, progress: Progress, config: TrainConfig) -> RunState:
-    """The run's state as plain tensors and numbers."""
+    """The run's state as plain tensors and numbers; tensors are not copied.
+
+    Args:
+        state: network, average, optimizer and scaler.
+        progress: position and history.
+        config: gives the images per update.
+    """
     return RunState(
         epoch=progress.epoch,
         model=state.network.state_dict(),
@@ -45,7 +52,15 @@ def snapshot(state: TrainState, progress: Progress, config: TrainConfig) -> RunS
 
 
 def restore(state: TrainState, saved: RunState) -> None:
-    """Load a saved state into a freshly assembled one. Raises ConfigError where it is another network's."""
+    """Load a saved state into a freshly assembled one, in place.
+
+    Args:
+        state: assembled from the same config.
+        saved: content of a checkpoint.
+
+    Raises:
+        ConfigError: the saved weights are another network's.
+    """
     try:
         state.network.load_state_dict(saved.model)
     except RuntimeError as error:
@@ -76,7 +91,18 @@ def load_state(folder: RunFolder) -> tuple[RunState | None, list[str]]:
 def put_back(
     folder: RunFolder, config: TrainConfig, state: TrainState, saved: RunState, on_message: OnMessage
 ) -> Progress:
-    """Load a saved state and return the progress of its run. Raises ConfigError."""
+    """Load a saved state and return the progress of its run.
+
+    Args:
+        folder: its best weights decide from which epoch on a best one can be kept.
+        config: the run.
+        state: assembled from `config`; changed in place.
+        saved: content of the newest whole checkpoint.
+        on_message: receives a line where the number of processes changed or the best weights are gone.
+
+    Raises:
+        ConfigError: the saved weights are another network's.
+    """
     restore(state, saved)
     progress = Progress(saved.history, list(saved.losses))
     batch = global_batch(config, state)
@@ -86,7 +112,7 @@ def put_back(
         progress.losses = [float(np.mean(saved.losses))] * step
         on_message(f"{saved.global_batch} images per update before, {batch} now: an unbroken run would differ")
     progress.lost = _epochs_without_weights(folder, progress, on_message)
-    if not progress.losses and state.ranks.rank == 0:
+    if not progress.losses and state.distributed.rank == 0:
         keep_best(folder, config, state, progress)
     return progress
 
@@ -103,7 +129,14 @@ def _epochs_without_weights(folder: RunFolder, progress: Progress, on_message: O
 
 
 def keep_best(folder: RunFolder, config: TrainConfig, state: TrainState, progress: Progress) -> None:
-    """Save the current weights as the best where the last epoch is the best of those whose weights exist."""
+    """Save the current weights as the best where the last epoch is the best of those whose weights exist.
+
+    Args:
+        folder: where `best.safetensors` is written.
+        config: the run.
+        state: its averaged weights are saved, or the trained ones without averaging.
+        progress: ranked by top-1, then by lower validation loss.
+    """
     rows = progress.history[progress.lost :]
     if not rows or max(rows, key=lambda row: (row["val_top1"], -row["val_loss"])) is not rows[-1]:
         return
@@ -111,5 +144,5 @@ def keep_best(folder: RunFolder, config: TrainConfig, state: TrainState, progres
 
 
 def best_record(folder: RunFolder) -> Checkpoint:
-    """What is said of the best weights. Raises MobilezooError where they are damaged or absent."""
+    """The record of the best weights. Raises MobilezooError where it or the weights are damaged or absent."""
     return load_record_of(Checkpoint, folder.best)

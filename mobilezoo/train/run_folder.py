@@ -42,7 +42,16 @@ class RunFolder:
         self.classes = path / "classes.json"
 
     def check(self, config: TrainConfig, resume: bool) -> None:
-        """Raise ConfigError or MobilezooError where a run is in the folder that is not the one to resume."""
+        """Raise where the folder holds a run that is not the one to resume.
+
+        Args:
+            config: the run to begin or resume.
+            resume: whether an existing run may be continued.
+
+        Raises:
+            MobilezooError: the folder holds a run and `resume` is False.
+            ConfigError: its config differs in more than the fields of FREE.
+        """
         if not self.config.is_file():
             return
         if not resume:
@@ -97,7 +106,13 @@ class RunFolder:
         write_text(self.path / "metrics.json", json.dumps(history, indent=1) + "\n")
 
     def save_weights(self, path: Path, weights: Mapping[str, torch.Tensor], record: dict[str, Any]) -> Checkpoint:
-        """Write a .safetensors file and the record beside it; `record` holds the Checkpoint's other fields."""
+        """Write a .safetensors file and its record beside it, atomically.
+
+        Args:
+            path: the file; its record gets the same name with `.json` added.
+            weights: name to tensor, on any device.
+            record: the Checkpoint's fields other than path and checksum.
+        """
         from safetensors.torch import save_file
 
         tensors = {k: v.detach().cpu().contiguous().clone() for k, v in weights.items()}

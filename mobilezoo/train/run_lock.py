@@ -1,7 +1,7 @@
-"""One trainer per run folder. `train.lock` in it names who writes; a dead trainer's lock is no obstacle.
+"""One trainer per run folder. `train.lock` in it names the process that writes; a dead trainer's lock is no obstacle.
 
-On this machine the system tells whether the holder lives. On a folder that several machines share it may not know, so
-the holder touches the file from time to time, and another machine takes it over when that has stopped.
+On one machine the operating system's file lock decides. Between machines that share a folder it may not work, so the
+holder also touches the file every BEAT_S seconds, and another machine takes over once that has stopped for SILENT_S.
 """
 
 import contextlib

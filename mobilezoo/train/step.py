@@ -11,7 +11,7 @@ from torch import nn
 
 from mobilezoo.data.cache import SmallCopies
 from mobilezoo.data.loaders import Batch, EvalBatches, TrainBatches
-from mobilezoo.data.samplers import Ranks
+from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.models.fits import ONE_IMAGE, is_batch_of_one
 from mobilezoo.models.probe import train_heads_only
@@ -47,11 +47,11 @@ class TrainState:
     val_batches: EvalBatches
     bad_images: torch.Tensor
     images: tuple[int | None, int | None] = (None, None)
-    """In the training and the validation split; None for streams, which do not know."""
+    """In the training and the validation split; None for streams, whose length is not known."""
     cache: SmallCopies | None = None
     left_out: tuple[str, ...] = ()
     """Lines on the files of the data that are no images."""
-    ranks: Ranks = field(default_factory=Ranks)
+    distributed: Distributed = field(default_factory=Distributed)
     micro_batches: int = 1
     """Micro-batches per batch; doubled when a batch does not fit the memory."""
     quantized: Any | None = None
@@ -67,7 +67,12 @@ class NotFiniteError(Exception):
 
 
 def train_mode(state: TrainState, config: TrainConfig) -> None:
-    """Everything learns, or the head only."""
+    """Put the network into train mode: all of it, or the classifier only (`tune` other than all).
+
+    Args:
+        state: its network, and its fake-quantized version if there is one, are switched in place.
+        config: gives `tune`.
+    """
     if state.quantized is not None:
         state.quantized.train()
     if config.tune == "all":
@@ -85,7 +90,23 @@ def eval_model(state: TrainState) -> nn.Module:
 def train_step(
     state: TrainState, config: TrainConfig, batches: list[Batch], update: int, on_message: OnMessage
 ) -> float:
-    """Learn from `train.accumulate` batches; returns their mean loss. A batch too large for the memory is halved."""
+    """Learn from the batches of one update: forward, backward, clipping, optimizer, average.
+
+    Args:
+        state: changed in place; its micro-batches double where a batch does not fit the memory.
+        config: loss scaling, precision and clipping.
+        batches: `train.accumulate` batches of (x (B, C, H, W), y (B,)) on the device.
+        update: number of the update in the run, from 0.
+        on_message: receives a line when the micro-batches double.
+
+    Returns:
+        Mean loss over the images.
+
+    Raises:
+        NotFiniteError: the loss is NaN or infinite; nothing was applied.
+        ConfigError: a batch norm meets a single image.
+        MobilezooError: the batch does not fit the memory and may not be split further.
+    """
     mixed = [mixup(state, x, y) for x, y in batches]
     while True:
         try:
@@ -104,7 +125,13 @@ def train_step(
 
 
 def mixup(state: TrainState, x: torch.Tensor, y: torch.Tensor) -> Batch:
-    """Mixup or CutMix over a whole batch where configured."""
+    """Mixup or CutMix over a whole batch where configured.
+
+    Args:
+        state: gives timm's Mixup, or None.
+        x: (B, C, H, W) images; with mixup the last of an odd number is dropped.
+        y: (B,) class indices, which mixup turns into (B, K) distributions.
+    """
     if state.mixup_fn is None:
         return x, y
     if len(x) % 2:
@@ -114,6 +141,12 @@ def mixup(state: TrainState, x: torch.Tensor, y: torch.Tensor) -> Batch:
 
 
 def autocast(device: torch.device, amp: str) -> torch.autocast:
+    """Mixed precision for the forward pass.
+
+    Args:
+        device: its type selects torch's list of operations.
+        amp: `none`, `bf16` or `fp16`.
+    """
     return torch.autocast(device.type, dtype=AMP.get(amp, torch.bfloat16), enabled=amp != "none")
 
 
@@ -157,7 +190,7 @@ def _cut(batch: Batch, micro_batches: int) -> Iterator[Batch]:
 
 def _gradients_stay(state: TrainState, more_to_come: bool) -> AbstractContextManager[None]:
     """Exchange gradients between processes once per update, with its last micro-batch."""
-    if more_to_come and state.ranks.world > 1:
+    if more_to_come and state.distributed.world > 1:
         stay: AbstractContextManager[None] = state.forward.no_sync()
         return stay
     return nullcontext()
@@ -189,7 +222,7 @@ def _cut_smaller(state: TrainState, config: TrainConfig, batch: int, on_message:
     The batch statistics then include the micro-batches that did fit a second time.
     """
     remedy = "set a smaller data.batch_size and a larger train.accumulate, or train.checkpoint_activations=true"
-    if config.train.on_out_of_memory == "stop" or state.micro_batches >= batch or state.ranks.world > 1:
+    if config.train.on_out_of_memory == "stop" or state.micro_batches >= batch or state.distributed.world > 1:
         raise MobilezooError(
             f"a batch of {batch} images at {written(state.resolution)} px does not fit the memory: {remedy}"
         )

@@ -15,15 +15,16 @@ NOTE = b"\nstopping after this update, its state saved; Ctrl-C again ends at onc
 
 
 class StopRequest:
-    """What asked this process to stop, if anything did; read after every update."""
+    """Handler of SIGTERM and SIGINT: records the signal, which the loop reads after every update."""
 
-    def __init__(self, go_on: str, speaks: bool) -> None:
-        self.go_on, self.speaks = go_on, speaks
+    def __init__(self, resume_command: str, announce: bool) -> None:
+        self.resume_command, self.announce = resume_command, announce
         self.number = 0
         self._process = os.getpid()
 
     @property
-    def asked(self) -> bool:
+    def requested(self) -> bool:
+        """Whether this process has received a signal to stop."""
         return self.number != 0
 
     def __call__(self, number: int, _frame: FrameType | None) -> None:
@@ -32,29 +33,36 @@ class StopRequest:
         if number == self.number == signal.SIGINT:
             raise KeyboardInterrupt
         self.number = number
-        if number == signal.SIGINT and self.speaks:
+        if number == signal.SIGINT and self.announce:
             os.write(2, NOTE)  # a print could come between the halves of another
 
     def stopped(self, where: str) -> RunStoppedError:
         """The error that ends the run, after `where` it stands."""
         names = {0: "a signal to another process", signal.SIGINT: "Ctrl-C", signal.SIGTERM: "SIGTERM"}
-        return RunStoppedError(f"{names[self.number]} {where}; to go on: {self.go_on}", self.number or signal.SIGTERM)
+        return RunStoppedError(
+            f"{names[self.number]} {where}; to go on: {self.resume_command}", self.number or signal.SIGTERM
+        )
 
 
 @contextlib.contextmanager
-def stop_in_order(go_on: str, kept: Callable[[], str], speaks: bool) -> Iterator[StopRequest]:
+def stop_in_order(resume_command: str, kept: Callable[[], str], announce: bool) -> Iterator[StopRequest]:
     """SIGTERM and the first Ctrl-C become a request while inside; the second Ctrl-C raises RunStoppedError.
 
-    `kept` tells then what is left. Outside the main thread signals cannot be caught: nothing changes.
+    Outside the main thread signals cannot be caught: nothing changes.
+
+    Args:
+        resume_command: named in the error.
+        kept: returns what is saved so far, in words.
+        announce: whether the first Ctrl-C prints a note; one process of a distributed run does.
     """
-    request = StopRequest(go_on, speaks)
+    request = StopRequest(resume_command, announce)
     before = {}
     try:
         with contextlib.suppress(ValueError):
             before = {number: signal.signal(number, request) for number in SIGNALS}
         yield request
     except KeyboardInterrupt:
-        if not request.asked:
+        if not request.requested:
             raise
         raise request.stopped(f"twice: ended at once, {kept()}") from None
     finally:
@@ -63,8 +71,16 @@ def stop_in_order(go_on: str, kept: Callable[[], str], speaks: bool) -> Iterator
 
 
 @contextlib.contextmanager
-def full_disk_told(go_on: str, folder: Path) -> Iterator[None]:
-    """A run that was begun is resumed once there is room: the command that began it would be refused."""
+def explain_full_disk(resume_command: str, folder: Path) -> Iterator[None]:
+    """Turn a full disk, while inside, into an error that names the command to resume with once there is room.
+
+    Args:
+        resume_command: the command that began the run would be refused, as its folder exists.
+        folder: the run folder.
+
+    Raises:
+        MobilezooError: the disk or the quota is full; other errors pass unchanged.
+    """
     try:
         yield
     except Exception as error:
@@ -72,4 +88,4 @@ def full_disk_told(go_on: str, folder: Path) -> Iterator[None]:
         if found is None or found.errno not in ROOM:
             raise
         what = f"{str(folder)!r}: {found.strerror}: free some space; what was saved is whole"
-        raise MobilezooError(f"{what}; to go on: {go_on}") from error
+        raise MobilezooError(f"{what}; to go on: {resume_command}") from error

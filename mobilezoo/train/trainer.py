@@ -14,7 +14,7 @@ import numpy as np
 
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.data.loaders import Batch
-from mobilezoo.data.samplers import Ranks
+from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import DataError, MobilezooError, RunStoppedError
 from mobilezoo.train.assemble import assemble, seed_all, updates_per_epoch
 from mobilezoo.train.checkpoints import save_checkpoint
@@ -23,7 +23,7 @@ from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.diagnose import nan_message
 from mobilezoo.train.distributed import joined, total
 from mobilezoo.train.evaluate import evaluate
-from mobilezoo.train.export_hooks import ExportHooks, export_if_due, say
+from mobilezoo.train.export_hooks import ExportHooks, export_if_due
 from mobilezoo.train.header import RunClock, header
 from mobilezoo.train.loggers import Loggers
 from mobilezoo.train.progress import EpochBar, epoch_bar
@@ -31,7 +31,7 @@ from mobilezoo.train.resuming import Progress, best_record, keep_best, load_stat
 from mobilezoo.train.run_folder import RunFolder
 from mobilezoo.train.run_lock import only_trainer_in
 from mobilezoo.train.step import NotFiniteError, TrainState, autocast, eval_model, train_mode, train_step
-from mobilezoo.train.stopping import StopRequest, full_disk_told, stop_in_order
+from mobilezoo.train.stopping import StopRequest, explain_full_disk, stop_in_order
 from mobilezoo.train.weight_sharing import SharedWeights
 
 
@@ -42,77 +42,103 @@ def train(
     show_progress: bool = True,
     on_epoch: Callable[[int, float], None] | None = None,
     export_hooks: ExportHooks | None = None,
-    go_on: str = "run the same command again",
+    resume_command: str = "run the same command again",
 ) -> Checkpoint:
-    """Train to the end (or from the last whole checkpoint on) and return the record of the best weights.
+    """Train to the end, or from the last whole checkpoint on.
 
-    Under torchrun every process calls this; the first one writes. `on_epoch(epoch, top1)` is called after each epoch
-    is saved; what it raises ends the run and passes through. Raises MobilezooError for anything a user can mend and
-    RunStoppedError after SIGTERM or Ctrl-C; that and a full disk tell to `go_on`. What was saved before stays.
+    Under torchrun every process calls this; the first one writes. What was saved before an error stays.
+
+    Args:
+        config: the run.
+        run_dir: its folder, made where there is none.
+        resume: continue the run in the folder; from the beginning where it has no checkpoint yet.
+        show_progress: draw bars and lines on standard error.
+        on_epoch: called as on_epoch(epochs done, top-1 in percent) after each epoch is saved; what it raises ends the
+            run and passes through.
+        export_hooks: fake quantization and exports; None leaves them out.
+        resume_command: named in the errors after which the run can be continued.
+
+    Returns:
+        The record of the best weights.
+
+    Raises:
+        RunStoppedError: SIGTERM or Ctrl-C arrived; the state is saved.
+        MobilezooError: anything else that a user can mend.
     """
-    with joined(config.train.device) as ranks, _held(run_dir, ranks):
-        folder, export_hooks = RunFolder(run_dir), export_hooks or ExportHooks()
-        if ranks.rank == 0:
+    with joined(config.train.device) as distributed, _held(run_dir, distributed):
+        folder, hooks, writes = RunFolder(run_dir), export_hooks or ExportHooks(), distributed.rank == 0
+        # Another run's folder is refused before time is spent on data and weights.
+        if writes:
             folder.check(config, resume)
         saved, damaged = load_state(folder) if resume else (None, [])
-        state = assemble(config if saved is None else _without_start(config), ranks, export_hooks)
-        if ranks.rank == 0:
+        # What is wrong with data and settings shows here, while nothing is written.
+        state = assemble(config if saved is None else _without_start(config), distributed, hooks)
+        if writes:
             folder.begin(config)
             folder.keep_classes(state.labels)
         with (
-            full_disk_told(go_on, run_dir),
-            stop_in_order(go_on, folder.kept, speaks=ranks.rank == 0) as stop,
-            epoch_bar(updates_per_epoch(config, state), show_progress, speaks=ranks.rank == 0) as bar,
+            explain_full_disk(resume_command, run_dir),
+            stop_in_order(resume_command, folder.kept, announce=writes) as stop,
+            epoch_bar(updates_per_epoch(config, state), show_progress, announce=writes) as bar,
         ):
-            head = header(config, state, folder) if show_progress and ranks.rank == 0 else ()
-            for line in head:
-                bar.line(line)
-            for line in (*state.left_out, *damaged):
-                bar.warn(line)
+            # Counting MACs for the header takes seconds: only where it is shown.
+            head = header(config, state, folder) if show_progress and writes else ()
+            bar.lines(head, warnings=(*state.left_out, *damaged))
+            # A resumed run continues with the weights, optimizer and position of its checkpoint.
             progress = Progress([], []) if saved is None else put_back(folder, config, state, saved, bar.warn)
-            if line := _where(folder, config, progress, resume):
-                bar.line(line)
+            bar.lines(_where(folder, config, progress, resume))
             clock = RunClock(config, state, progress)
-            with Loggers(run_dir, config, ranks) as loggers:
+            with Loggers(run_dir, config, distributed) as loggers:
                 while progress.epoch < config.train.epochs:
                     bar.start(progress.epoch, config.train.epochs, len(progress.losses))
                     row = train_epoch(config, state, progress, folder, bar, stop)
-                    row |= validate(config, state, lambda: _stop_if_asked(folder, config, state, progress, stop))
-                    if ranks.rank == 0:
-                        row |= export_if_due(folder, config, state, row, bar, export_hooks)
-                    progress.history.append(row)
-                    progress.losses.clear()
-                    if ranks.rank == 0:
-                        _end_epoch(folder, config, state, progress, loggers)
-                    bar.line(_summary(row, config.train.epochs, clock.left(progress)))
-                    if not show_progress and row["bad_images"]:
-                        bar.warn(_skipped(row))
-                    if state.cache is not None and progress.epoch == 1:
-                        images, size = state.cache.size()
-                        bar.line(f"{images} small copies in {state.cache.folder}: {size / 1e6:.0f} MB")
+                    # A stop during validation keeps the epoch's updates: the next start begins with the validation.
+                    row |= validate(config, state, lambda: _stop_if_requested(folder, config, state, progress, stop))
+                    if writes:
+                        row |= export_if_due(folder, config, state, row, bar, hooks)
+                    _end_epoch(folder, config, state, progress, row, loggers)
+                    # A quiet run shows no line of the epoch, but the number of images it skipped.
+                    bar.lines(
+                        _epoch_lines(row, config, state, clock.left(progress)), [] if show_progress else _skipped(row)
+                    )
+                    # The caller may end the run here, with the epoch saved (a search prunes its trials so).
                     if on_epoch is not None:
                         on_epoch(progress.epoch, row["val_top1"])
-            if state.quantized is not None and export_hooks.write_int8 is not None:
-                say(bar, *export_hooks.write_int8(state.quantized, best_record(folder), folder.path))
-            total([0.0], state.device, ranks)  # nobody reads the record before the first process has written it
+            if state.quantized is not None and hooks.write_int8 is not None:
+                bar.lines(*hooks.write_int8(state.quantized, best_record(folder), folder.path))
+            total([0.0], state.device, distributed)  # nobody reads the record before the first process has written it
         return best_record(folder)
 
 
-def _held(run_dir: Path, ranks: Ranks) -> AbstractContextManager[None]:
+def _held(run_dir: Path, distributed: Distributed) -> AbstractContextManager[None]:
     """The folder's lock, which the processes of one run share."""
-    return only_trainer_in(run_dir) if ranks.rank == 0 else nullcontext()
+    return only_trainer_in(run_dir) if distributed.rank == 0 else nullcontext()
 
 
 def _without_start(config: TrainConfig) -> TrainConfig:
-    """For a run that goes on: the weights it began with may be gone by now."""
+    """The config of a resumed run: the weights it began with are not needed and may be gone."""
     return config.model_copy(update={"checkpoint": None, "pretrained": False})
 
 
 def train_epoch(
     config: TrainConfig, state: TrainState, progress: Progress, folder: RunFolder, bar: EpochBar, stop: StopRequest
 ) -> dict[str, float]:
-    """The rest of an epoch after the updates in `progress.losses`; returns its training metrics."""
-    settings, ranks = config.train, state.ranks
+    """The updates of an epoch that are not in `progress.losses` yet; returns its training metrics.
+
+    Args:
+        config: the run.
+        state: changed in place.
+        progress: position; the loss of each update is added to it.
+        folder: where checkpoints within the epoch are saved.
+        bar: advanced once per update.
+        stop: read after every update.
+
+    Raises:
+        RunStoppedError: a stop was requested; the state is saved.
+        DataError: the data ended before the epoch did.
+        MobilezooError: the loss is not finite, or a batch does not fit the memory.
+    """
+    settings, distributed = config.train, state.distributed
     # A resumed epoch begins after the updates that its checkpoint holds.
     updates, first = updates_per_epoch(config, state), len(progress.losses)
     lr = _set_lr(state, progress.epoch * updates + max(first - 1, 0))
@@ -125,32 +151,26 @@ def train_epoch(
         update = progress.epoch * updates + step
         lr = _set_lr(state, update)
         # Nothing drawn before counts: a resumed run draws the same from here on.
-        seed_all(settings.seed, update + 1, ranks.rank)
+        seed_all(settings.seed, update + 1, distributed.rank)
         # Take the batches of one update; the time spent here is waiting for data.
-        asked = time.perf_counter()
-        try:
-            taken = [next(batches) for _ in range(settings.accumulate)]
-        except StopIteration:
-            raise DataError(
-                f"{config.data.source!r} ended after {step - first} of {updates - first} updates: it holds fewer "
-                "images than its split says, or fewer than one batch"
-            ) from None
-        waited += time.perf_counter() - asked
+        fetch_started = time.perf_counter()
+        taken = _take(batches, config, step - first, updates - first)
+        waited += time.perf_counter() - fetch_started
         # Forward, backward and optimizer step; a loss that is not finite ends the run with the layer it came from.
         try:
             loss = train_step(state, config, taken, update, bar.warn)
         except NotFiniteError as error:
             raise MobilezooError(nan_message(state.network, error.x, progress.epoch, step, lr)) from None
         # One exchange: the mean loss, and whether any process was asked to stop.
-        loss_sum, stops = total([loss, float(stop.asked)], state.device, ranks)
-        progress.losses.append(loss_sum / ranks.world)
-        images += ranks.world * sum(len(x) for x, _ in taken)
+        loss_sum, stops = total([loss, float(stop.requested)], state.device, distributed)
+        progress.losses.append(loss_sum / distributed.world)
+        images += distributed.world * sum(len(x) for x, _ in taken)
         elapsed = time.perf_counter() - started
         bar.step(progress.losses[-1], images / elapsed, waited / elapsed, memory_mb(state.device))
         # Stop after a whole update, or save by count or by time.
         if stops:
             raise _save_and_stop(folder, config, state, progress, stop)
-        if ranks.rank == 0 and _save_is_due(config, step + 1, updates, last_save):
+        if distributed.rank == 0 and _save_is_due(config, step + 1, updates, last_save):
             save_checkpoint(folder.checkpoints, snapshot(state, progress, config), settings.keep)
             last_save = time.perf_counter()
     elapsed = time.perf_counter() - started
@@ -161,12 +181,29 @@ def train_epoch(
         "images_per_s": images / elapsed,
         "data_wait_share": waited / elapsed,
         "memory_mb": memory_mb(state.device),
-        "bad_images": int(total([float(state.bad_images)], state.device, ranks)[0]),
+        "bad_images": int(total([float(state.bad_images)], state.device, distributed)[0]),
     }
 
 
+def _take(batches: Iterator[Batch], config: TrainConfig, done: int, updates: int) -> list[Batch]:
+    """The batches of one update. Raises DataError where there are no more."""
+    try:
+        return [next(batches) for _ in range(config.train.accumulate)]
+    except StopIteration:
+        raise DataError(
+            f"{config.data.source!r} ended after {done} of {updates} updates: it holds fewer images than its split "
+            "says, or fewer than one batch"
+        ) from None
+
+
 def validate(config: TrainConfig, state: TrainState, on_batch: Callable[[], None] = lambda: None) -> dict[str, float]:
-    """Scores of the averaged weights, or of the trained ones without averaging; `on_batch` runs before each batch."""
+    """Loss, top-1 and top-5 in percent on the validation split, over all processes.
+
+    Args:
+        config: gives the precision.
+        state: its averaged weights are scored, or the trained ones without averaging.
+        on_batch: called before each batch; what it raises passes through.
+    """
 
     def batches() -> Iterator[Batch]:
         for batch in state.val_batches:
@@ -179,17 +216,28 @@ def validate(config: TrainConfig, state: TrainState, on_batch: Callable[[], None
     with autocast(state.device, config.train.amp):
         result = evaluate(network, batches())
     scores = [result.loss, result.top1, result.top5]
-    if state.ranks.world > 1:
-        sums = total([result.images, *(s * result.images for s in scores)], state.device, state.ranks)
+    if state.distributed.world > 1:
+        sums = total([result.images, *(s * result.images for s in scores)], state.device, state.distributed)
         scores = [s / sums[0] for s in sums[1:]]
     return {"val_loss": scores[0], "val_top1": scores[1], "val_top5": scores[2]}
 
 
-def _end_epoch(folder: RunFolder, config: TrainConfig, state: TrainState, progress: Progress, loggers: Loggers) -> None:
-    save_checkpoint(folder.checkpoints, snapshot(state, progress, config), config.train.keep)
-    folder.write_history(progress.history)
-    keep_best(folder, config, state, progress)
-    loggers.add(progress.history[-1], progress.epoch)
+def _end_epoch(
+    folder: RunFolder,
+    config: TrainConfig,
+    state: TrainState,
+    progress: Progress,
+    row: dict[str, float],
+    loggers: Loggers,
+) -> None:
+    """Count the epoch as finished; the first process saves it, the best weights and the metrics."""
+    progress.history.append(row)
+    progress.losses.clear()
+    if state.distributed.rank == 0:
+        save_checkpoint(folder.checkpoints, snapshot(state, progress, config), config.train.keep)
+        folder.write_history(progress.history)
+        keep_best(folder, config, state, progress)
+        loggers.add(row, progress.epoch)
 
 
 def _save_is_due(config: TrainConfig, done: int, updates: int, last_save: float) -> bool:
@@ -199,31 +247,30 @@ def _save_is_due(config: TrainConfig, done: int, updates: int, last_save: float)
     return done < updates and (by_time or (steps is not None and done % steps == 0))
 
 
-def _stop_if_asked(
+def _stop_if_requested(
     folder: RunFolder, config: TrainConfig, state: TrainState, progress: Progress, stop: StopRequest
 ) -> None:
     """During validation: the epoch's updates are saved, a resumed run begins with its validation."""
-    if stop.asked:
+    if stop.requested:
         raise _save_and_stop(folder, config, state, progress, stop)
 
 
 def _save_and_stop(
     folder: RunFolder, config: TrainConfig, state: TrainState, progress: Progress, stop: StopRequest
 ) -> RunStoppedError:
-    if state.ranks.rank == 0:
+    if state.distributed.rank == 0:
         save_checkpoint(folder.checkpoints, snapshot(state, progress, config), config.train.keep)
     return stop.stopped(f"after epoch {progress.epoch}, step {len(progress.losses)}: saved in {folder.path}")
 
 
-def _where(folder: RunFolder, config: TrainConfig, progress: Progress, resume: bool) -> str:
-    """What a run begins with, in words."""
+def _where(folder: RunFolder, config: TrainConfig, progress: Progress, resume: bool) -> list[str]:
+    """A line on the position that the run starts from; none for a new run."""
     if not progress.epoch and not progress.losses:
-        return f"nothing to resume in {folder.path}: starting from the beginning" if resume else ""
+        return [f"nothing to resume in {folder.path}: starting from the beginning"] if resume else []
     if progress.epoch >= config.train.epochs:
-        return f"{folder.path} is trained: {progress.epoch} of {config.train.epochs} epochs"
-    return f"resuming {folder.path} after epoch {progress.epoch}" + (
-        f", step {len(progress.losses)}" if progress.losses else ""
-    )
+        return [f"{folder.path} is trained: {progress.epoch} of {config.train.epochs} epochs"]
+    step = f", step {len(progress.losses)}" if progress.losses else ""
+    return [f"resuming {folder.path} after epoch {progress.epoch}{step}"]
 
 
 def _set_lr(state: TrainState, update: int) -> float:
@@ -231,18 +278,25 @@ def _set_lr(state: TrainState, update: int) -> float:
     return float(state.optimizer.param_groups[0]["lr"])
 
 
-def _summary(row: dict[str, float], epochs: int, left: str) -> str:
+def _epoch_lines(row: dict[str, float], config: TrainConfig, state: TrainState, left: str) -> list[str]:
+    """The line of a finished epoch, and after the first one the size of the cache of small copies."""
+    epoch, epochs = int(row["epoch"]), config.train.epochs
     columns = (
-        f"epoch {int(row['epoch']):{len(str(epochs))}d}/{epochs}",
+        f"epoch {epoch:{len(str(epochs))}d}/{epochs}",
         f"loss {row['train_loss']:.4f}",
         f"val loss {row['val_loss']:.4f}",
         f"top-1 {row['val_top1']:.2f}%",
         f"{row['images_per_s']:,.0f} images/s",
         left,
-        _skipped(row) if row["bad_images"] else "",
+        *_skipped(row),
     )
-    return "  ".join(part for part in columns if part)
+    lines = ["  ".join(part for part in columns if part)]
+    if state.cache is not None and epoch == 1:
+        images, size = state.cache.size()
+        lines.append(f"{images} small copies in {state.cache.folder}: {size / 1e6:.0f} MB")
+    return lines
 
 
-def _skipped(row: dict[str, float]) -> str:
-    return f"{int(row['bad_images'])} unreadable images skipped"
+def _skipped(row: dict[str, float]) -> list[str]:
+    """A line on the images of an epoch that could not be read; none where all could."""
+    return [f"{int(row['bad_images'])} unreadable images skipped"] if row["bad_images"] else []

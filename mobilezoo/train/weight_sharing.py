@@ -1,4 +1,4 @@
-"""What the trainer asks of a network whose weights many networks share (a supernet)."""
+"""Contract between the trainer and a network whose weights many networks share (a supernet)."""
 
 from collections.abc import Callable, Iterator
 
@@ -6,7 +6,7 @@ import torch
 from torch import nn
 
 from mobilezoo.data.loaders import Batch
-from mobilezoo.data.samplers import Ranks
+from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import ConfigError
 from mobilezoo.train.config import TrainConfig
 
@@ -15,10 +15,15 @@ Score = Callable[[torch.Tensor], torch.Tensor]
 
 
 class SharedWeights(nn.Module):
-    """Learns from a batch in several passes, and names the one network by which a run is scored."""
+    """A network that learns from a batch in several passes, and names the one network by which a run is scored."""
 
     def losses(self, x_bchw: torch.Tensor, score: Score) -> Iterator[torch.Tensor]:
-        """One loss [scalar] per pass; the trainer takes each one's gradients before it asks for the next."""
+        """One scalar loss per pass; the trainer calls backward on each before it takes the next.
+
+        Args:
+            x_bchw: images of a micro-batch.
+            score: logits (B, K) of one network to its loss.
+        """
         raise NotImplementedError
 
     def scored(self, batches: Iterator[Batch]) -> nn.Module:
@@ -26,18 +31,24 @@ class SharedWeights(nn.Module):
         raise NotImplementedError
 
 
-def check_weight_sharing(network: nn.Module, config: TrainConfig, ranks: Ranks) -> None:
-    """Raise ConfigError for what a network with shared weights cannot do in training."""
+def check_weight_sharing(network: nn.Module, config: TrainConfig, distributed: Distributed) -> None:
+    """Raise ConfigError for settings that a network with shared weights cannot be trained with.
+
+    Args:
+        network: any network; only SharedWeights are checked.
+        config: the run.
+        distributed: must be one process for shared weights.
+    """
     if not isinstance(network, SharedWeights):
         return
     settings = config.train
     refused = {
         f"tune={config.tune}": config.tune != "all",
-        "several processes": ranks.world > 1,
+        "several processes": distributed.world > 1,
         "train.compile=true": settings.compile,
         "train.qat=true": settings.qat,
         "train.distill.kind=feature": settings.distill is not None and settings.distill.kind not in ("soft", "hard"),
     }
-    for what, asked in refused.items():
-        if asked:
+    for what, used in refused.items():
+        if used:
             raise ConfigError(f"a supernet is another network in every pass: it trains without {what}")

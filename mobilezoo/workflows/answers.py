@@ -1,4 +1,4 @@
-"""What a file answers with: a score per class, and whether scores are logits or probabilities already."""
+"""The output of a file: a score per class, and whether scores are logits or probabilities already."""
 
 from collections.abc import Callable, Iterable, Iterator
 from pathlib import Path
@@ -23,19 +23,33 @@ WORDS: dict[Output, str] = {
 
 
 class Answers:
-    """Reads a file's answers, and tells at the end what they were: where the graph does not, by all of the numbers."""
+    """Reads a file's output; where the graph leaves open whether it is probabilities, all numbers read decide."""
 
-    def __init__(self, whose: str, told: Output | None, step: float = 0.0) -> None:
+    def __init__(self, whose: str, declared: Output | None, step: float = 0.0) -> None:
         """`step` is that of quantized numbers."""
-        self._whose, self._told, self._step, self._distributions = whose, told, step, True
+        self._whose, self._declared, self._step, self._distributions = whose, declared, step, True
 
     @classmethod
     def of_file(cls, path: Path, record: Artifact) -> Self:
+        """The reader of an exported file.
+
+        Args:
+            path: its name appears in messages.
+            record: output kind and quantization of the file.
+        """
         how = record.output_quantization
         return cls(path.name, None if "output" in record.undeclared else record.output, how.scale if how else 0.0)
 
     def read(self, answer: np.ndarray, images: int) -> np.ndarray:
-        """Scores [n, classes]; axes of size 1 vanish. Raises ConfigError for all else, and for what is no number."""
+        """Scores (N, classes) of a batch; axes of size 1 vanish.
+
+        Args:
+            answer: what the file returned, of any shape that has one number per image and class.
+            images: N, the number of images that it was given.
+
+        Raises:
+            ConfigError: the shape has no score per class, or a number is not finite.
+        """
         shape = "×".join(map(str, answer.shape))
         classes = max(answer.shape[1:], default=0)
         if answer.size != images * classes or len(answer) != images:
@@ -51,7 +65,7 @@ class Answers:
     @property
     def output(self) -> Output:
         """What the answers read so far are."""
-        return self._told or ("probabilities" if self._distributions else "logits")
+        return self._declared or ("probabilities" if self._distributions else "logits")
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Of scores that `read` gave, once all are read."""
@@ -67,7 +81,12 @@ class Answers:
 
 
 def check_labels(labels: tuple[str, ...], outputs: int) -> None:
-    """Raise ConfigError unless every output has one name, or none are known."""
+    """Raise ConfigError unless every output has one name, or there are no names.
+
+    Args:
+        labels: class names in the file's order; () where there are none.
+        outputs: number of the file's outputs.
+    """
     if labels and len(labels) != outputs:
         first = ", the first is usually the background's" if outputs == len(labels) + 1 else ""
         raise ConfigError(f"{outputs} outputs and {len(labels)} labels: --labels has one name per output{first}")
@@ -76,9 +95,15 @@ def check_labels(labels: tuple[str, ...], outputs: int) -> None:
 def evaluate_answers(
     run: Callable[[np.ndarray], np.ndarray], batches: "Iterable[tuple[torch.Tensor, torch.Tensor]]", answers: Answers
 ) -> dict[str, Any]:
-    """Scores of a file over batches (x, y): the loss is -log p of probabilities, and none of sigmoids.
+    """Scores of a file over batches, as fields of `Scores`.
 
-    `zeros` counts the images whose class had probability 0, which the loss takes for LEAST.
+    The loss is the mean of -log p for probabilities, and None for sigmoids. `zeros` counts the images whose class had
+    probability 0, for which the loss uses LEAST.
+
+    Args:
+        run: images (N, C, H, W) float32 to the file's output.
+        batches: (x, y) with class indices y (N,).
+        answers: reader of the output; fresh, as it infers the kind of output from all that it reads.
     """
     import torch
 

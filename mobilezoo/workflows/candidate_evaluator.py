@@ -1,4 +1,4 @@
-"""What a search asks about each candidate, answered by the exporter, the devices and the trainer."""
+"""Evaluates a search's candidates with the exporter, the devices and the trainer."""
 
 import shutil
 import time
@@ -28,7 +28,16 @@ class CandidateEvaluator:
         self.on_warning = on_warning
 
     def measure(self, candidate: Candidate) -> Figures:
-        """What the config's devices, or its estimator, say. Raises ExportError, DeviceError, DeviceLostError."""
+        """Latency by the config's devices or its estimator; with devices also size and memory of the file.
+
+        Args:
+            candidate: exported to its folder first.
+
+        Raises:
+            ExportError: the candidate cannot be exported.
+            DeviceError: measuring failed twice while the device was there.
+            DeviceLostError: the device is gone, and the config wants no waiting or has waited long enough.
+        """
         settings = self.settings
         if settings.estimator:
             return Figures(latency={settings.devices[0]: self._estimated(candidate, settings.estimator)})
@@ -44,7 +53,15 @@ class CandidateEvaluator:
         return Figures(latency=latency, size_mb=file.stat().st_size / 1e6, memory_mb=memory)
 
     def remeasure(self, candidate: Candidate, devices: tuple[str, ...]) -> dict[str, LatencyEstimate]:
-        """Latency measured anew on devices, nothing taken from the results store."""
+        """Latency measured again, nothing taken from the results store.
+
+        Args:
+            candidate: exported to its folder first.
+            devices: names to measure on.
+
+        Raises:
+            DeviceLostError: a device is gone.
+        """
         file = self._file(candidate)
         found = {}
         for device in devices:

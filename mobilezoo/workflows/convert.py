@@ -10,9 +10,19 @@ from mobilezoo.workflows.model_options import ModelOptions
 
 
 def convert_checkpoint(model: str, options: ModelOptions, out: Path | None = None) -> Path:
-    """Write `options.checkpoint` as safetensors with our keys and its Checkpoint record; returns the path written.
+    """Write `options.checkpoint` as safetensors with this project's keys and its Checkpoint record.
 
-    Class count and input channels are the file's own. Raises CheckpointError, ConfigError.
+    Args:
+        model: the network that the weights are of.
+        options: `checkpoint` must be set; class count and input channels are the file's own unless given.
+        out: a .safetensors file; None writes beside the source.
+
+    Returns:
+        The path written.
+
+    Raises:
+        CheckpointError: the weights do not fit the network.
+        ConfigError: `out` has another ending or is the source itself.
     """
     from safetensors.torch import save_file
 

@@ -14,20 +14,31 @@ if TYPE_CHECKING:
 
 
 def estimate(model: str, by: Path, space: str | None, device: str | None, hooks: Hooks) -> "Estimate":
-    """The estimate of a table or a predictor. Raises MobilezooError."""
+    """Latency of a network by a table of blocks or by a predictor.
+
+    Args:
+        model: name, YAML, checkpoint or exported file; with a table the name or YAML of a network of the space.
+        by: file of the table or predictor.
+        space: search config whose space the table covers; needed with a table.
+        device: must be the one that `by` was measured on; None does not check.
+        hooks: receives the progress of an export.
+
+    Raises:
+        MobilezooError: `by` is neither, is of another device, or does not cover the network.
+    """
     from mobilezoo_latency import load_device
     from mobilezoo_latency.estimators.predictor import Predictor
     from mobilezoo_latency.estimators.table import load_table
 
     info = load_device(device).describe() if device else None
     if not is_table(by):
-        from mobilezoo.workflows.model_options import NOTHING_SAID
+        from mobilezoo.workflows.model_options import NO_OPTIONS
         from mobilezoo.workflows.profile import files_to_time
         from mobilezoo_latency import ProfileConfig
 
         predictor = Predictor.load(by)
         _same_device(predictor.record.device, info)
-        (file,) = files_to_time([model], ProfileConfig(), NOTHING_SAID, hooks)
+        (file,) = files_to_time([model], ProfileConfig(), NO_OPTIONS, hooks)
         return predictor.predict(file)
     if space is None:
         raise MobilezooError(f"{by.name} is a table of blocks: name the search space with --space")

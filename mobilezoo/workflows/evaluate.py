@@ -8,7 +8,7 @@ from mobilezoo.config import Record
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
+from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 from mobilezoo.workflows.open_file import check_network, described, refuse_weights
 
 if TYPE_CHECKING:
@@ -47,7 +47,7 @@ class Scores(Record):
 def evaluate(
     model: str,
     data: str | None = None,
-    options: ModelOptions = NOTHING_SAID,
+    options: ModelOptions = NO_OPTIONS,
     *,
     classes: str | None = None,
     batch_size: int = 64,
@@ -56,10 +56,20 @@ def evaluate(
 ) -> Scores:
     """Scores of a network in PyTorch, or of an exported file in its own runtime, on the validation split.
 
-    `data` None takes the data that the network's record names; splits and the meaning of pixels are as in training
-    where a record tells. `classes` says where the data's classes lie among the outputs (see `place_classes`). With a
-    file come, under `pytorch`, the scores of the weights it was made of: `options.checkpoint`, else what its record
-    names, where that is still there.
+    With a file come, under `pytorch`, the scores of the weights it was made of: `options.checkpoint`, else those that
+    its record names, where they still exist.
+
+    Args:
+        model: name, YAML, checkpoint or exported file.
+        data: source; None takes the recorded one. Splits and the meaning of pixels are as in training where recorded.
+        options: changes to what the record or the config has.
+        classes: where the data's classes lie among the outputs, see `place_classes`.
+        batch_size: images per batch.
+        workers: loader processes.
+        hooks: receives messages and progress.
+
+    Raises:
+        MobilezooError: no data or weights, or classes that do not agree.
     """
     from mobilezoo.data import open_data
     from mobilezoo.workflows.load_model import load_model
@@ -94,7 +104,14 @@ def _source(model: str, data: str | None, loaded: "LoadedModel | None") -> DataC
 
 
 def evaluate_file(path: Path, source: DataConfig, classes: str | None = None, hooks: Hooks = SILENT) -> Scores:
-    """Scores of an exported file, run in its own runtime, on the validation split of a data config."""
+    """Scores of an exported file, run in its own runtime, on the validation split.
+
+    Args:
+        path: the file, beside its record where it has one.
+        source: data, batch size and loader processes.
+        classes: as for `evaluate`.
+        hooks: receives messages and progress.
+    """
     from mobilezoo.data import open_data
 
     record = described(path, ModelOptions())
@@ -102,7 +119,13 @@ def evaluate_file(path: Path, source: DataConfig, classes: str | None = None, ho
 
 
 def evaluate_loaded(loaded: "LoadedModel", source: DataConfig, classes: str | None = None) -> "EvalResult":
-    """Scores of a network at hand, on the CPU, on the validation split of a data config."""
+    """Scores of a loaded network, on the CPU, on the validation split.
+
+    Args:
+        loaded: the network.
+        source: data, batch size and loader processes.
+        classes: as for `evaluate`.
+    """
     import torch
 
     from mobilezoo.data import open_data
@@ -142,12 +165,12 @@ def _score_loaded(
 
 
 def _weights_of(file: Path, record: Artifact, options: ModelOptions) -> tuple[str, ModelOptions] | None:
-    """The network that a file was made of, with what was said of it; None where its record names none that exists."""
-    said = options.model_dump(exclude_defaults=True)
+    """The network that a file was made of, with the options to load it by; None where no such weights exist."""
+    given = options.model_dump(exclude_defaults=True)
     if options.checkpoint is None and record.checkpoint:
         recorded = (file.parent / record.checkpoint).resolve()
-        said |= {"checkpoint": recorded if recorded.is_file() else None, "key": options.key or record.checkpoint_key}
-    weights = said.get("checkpoint")
+        given |= {"checkpoint": recorded if recorded.is_file() else None, "key": options.key or record.checkpoint_key}
+    weights = given.get("checkpoint")
     if weights is None:
         return None
     named = str(weights) if has_record(weights) else record.model
@@ -155,8 +178,8 @@ def _weights_of(file: Path, record: Artifact, options: ModelOptions) -> tuple[st
     files_own = {"resolution": record.input.resolution, "labels": record.labels}
     if not record.foreign:  # others may normalize inside of the file
         files_own |= {"mean": prep.mean, "std": prep.std}
-    said.pop("preprocess", None)
-    return named, ModelOptions(**{**files_own, **said, "checkpoint": None if named == str(weights) else weights})
+    given.pop("preprocess", None)
+    return named, ModelOptions(**{**files_own, **given, "checkpoint": None if named == str(weights) else weights})
 
 
 def _evaluate_file(

@@ -7,7 +7,7 @@ from mobilezoo.workflows.export_images import ExportImages, export_images
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.load_model import LoadedModel, load_model
 from mobilezoo.workflows.mixed_precision import export_mixed
-from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
+from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 
 if TYPE_CHECKING:
     import numpy as np
@@ -17,7 +17,16 @@ if TYPE_CHECKING:
 
 
 def load_export_config(name: str = "default", overrides: tuple[str, ...] = ()) -> "ExportConfig":
-    """An export config by path or bare name. Raises ConfigError, UnknownNameError."""
+    """An export config.
+
+    Args:
+        name: path of a YAML, or a bare name in configs/export/.
+        overrides: dotted `KEY=VALUE` changes.
+
+    Raises:
+        ConfigError: a value is not valid, or a key is unknown.
+        UnknownNameError: there is no such config.
+    """
     from mobilezoo.config import find_config, load_record
     from mobilezoo_export import ExportConfig
 
@@ -27,20 +36,22 @@ def load_export_config(name: str = "default", overrides: tuple[str, ...] = ()) -
 def export(
     model: str,
     config: "ExportConfig | None" = None,
-    options: ModelOptions = NOTHING_SAID,
+    options: ModelOptions = NO_OPTIONS,
     *,
     out: Path | None = None,
     hooks: Hooks = SILENT,
 ) -> "list[ExportResult]":
-    """Export what the user named to every target and precision; each cell ends in a file or a reason.
+    """Export a network to every target and precision; each pair ends in a file or a reason.
 
     Args:
         model: zoo name, model YAML, checkpoint of ours, or `timm:NAME`.
-        config: which files, and how they are proven.
-        options: what is said of the network beside its name.
-        out: folder of the files; `export/` beside the checkpoint, or here, where it is left out.
+        config: which files, and how they are proven; None takes configs/export/default.yaml.
+        options: changes to what the record or the config of the network has.
+        out: folder of the files; None takes `export/` beside the checkpoint, or here without one.
+        hooks: receives messages and progress.
 
-    Raises MobilezooError; what one target cannot do is in its result.
+    Raises:
+        MobilezooError: the network cannot be loaded; what one target cannot do is in its result.
     """
     config = config or load_export_config()
     loaded = load_model(model, options)
@@ -52,9 +63,16 @@ def export(
 def export_network(
     loaded: LoadedModel, config: "ExportConfig", out: Path, *, isolate: bool = True, hooks: Hooks = SILENT
 ) -> "list[ExportResult]":
-    """The same for a network at hand; norms of fresh networks are filled, so that nothing folds away.
+    """Export a loaded network to every target and precision.
 
-    `isolate`: converters work in processes of their own, so that a crash costs one file.
+    Norms of a network with random weights are changed in place, so that no branch folds away.
+
+    Args:
+        loaded: the network.
+        config: which files, and how they are proven.
+        out: folder of the files.
+        isolate: convert in processes of their own, so that a crash costs one file.
+        hooks: receives messages and progress.
     """
     from mobilezoo_export import export_model
 
@@ -86,9 +104,16 @@ def export_network(
 
 
 def bisect_model(
-    model: str, config: "ExportConfig", options: ModelOptions = NOTHING_SAID, *, hooks: Hooks = SILENT
+    model: str, config: "ExportConfig", options: ModelOptions = NO_OPTIONS, *, hooks: Hooks = SILENT
 ) -> "list[Finding]":
-    """The first layer of each target and precision whose output diverges from PyTorch."""
+    """The first layer of each target and precision whose output diverges from PyTorch.
+
+    Args:
+        model: zoo name, model YAML, checkpoint of ours, or `timm:NAME`.
+        config: targets, precisions and images.
+        options: changes to what the record or the config of the network has.
+        hooks: receives messages and the step under way.
+    """
     from mobilezoo_export.bisect import bisect
 
     loaded = load_model(model, options)
@@ -102,7 +127,7 @@ def bisect_model(
             target,
             images.parity,
             [images.calibration],
-            hooks.status,
+            hooks.on_status,
         )
         for target in config.targets
         for precision in config.precisions
@@ -120,7 +145,12 @@ def _settle(loaded: LoadedModel, images: "np.ndarray") -> None:
 
 
 def spec_of(loaded: LoadedModel, **more: Any) -> "ExportSpec":
-    """What to export of a loaded, as far as the loaded says."""
+    """The description of the files to make of a loaded network.
+
+    Args:
+        loaded: gives name, input, labels and the origin of its weights.
+        more: other fields of ExportSpec.
+    """
     from mobilezoo_export import ExportSpec
 
     return ExportSpec(

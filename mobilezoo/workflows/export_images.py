@@ -2,7 +2,7 @@
 
 Named ones first, then the data that the network was trained with, then crops of two photographs that scikit-learn
 ships. Where the training data is gone, a trained network is still compared, on the photographs, but not calibrated:
-activation ranges of other images than it knows would cost accuracy without a word.
+activation ranges of unlike images would cost accuracy without a warning.
 """
 
 from dataclasses import dataclass
@@ -32,7 +32,17 @@ class ExportImages:
 
 
 def export_images(loaded: LoadedModel, spec: "ExportSpec", config: "ExportConfig", hooks: Hooks) -> ExportImages:
-    """At most `config.parity_images` for each purpose. Raises MobilezooError where named data cannot be read."""
+    """At most `config.parity_images` images for each purpose.
+
+    Args:
+        loaded: gives input, preprocessing and recorded data.
+        spec: input of the photographs.
+        config: `data` and `calib` name images.
+        hooks: receives a message where the training data is gone.
+
+    Raises:
+        MobilezooError: named data cannot be read.
+    """
     count = config.parity_images
     labelled = _named(loaded, config.data) if config.data else loaded.data
     found: tuple[np.ndarray, str] | None = None
@@ -70,7 +80,7 @@ def _validation(data: DataConfig, loaded: LoadedModel, count: int) -> "tuple[np.
 
 
 def _named(loaded: LoadedModel, source: str) -> DataConfig:
-    """Named data, split as the training data was; else by the names that all know. Raises MobilezooError."""
+    """Named data, split as the training data was; else by the usual name. Raises MobilezooError."""
     from mobilezoo.data import open_data
 
     as_trained = named_data(source, loaded.data)

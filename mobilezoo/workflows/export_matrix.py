@@ -31,11 +31,24 @@ def run_matrix(
     keep_files: bool = False,
     hooks: Hooks = SILENT,
 ) -> list[tuple[str, ExportResult]]:
-    """Export every cell that has no record below `out/records` yet; returns (model, result) of all cells asked for.
+    """Export every cell that has no record below `out/records` yet.
 
-    `models` are zoo names, patterns of them (`shvit_*`) or `timm:NAME`; none means the whole zoo. Weights are random,
-    with random norms whose variances fit the images. Files are removed once their record is written, unless
-    `keep_files`.
+    Weights are random, with random norms whose variances fit the images.
+
+    Args:
+        models: zoo names, patterns of them (`shvit_*`) or `timm:NAME`; none stands for the whole zoo.
+        targets: names of targets.
+        precisions: names of precisions.
+        out: folder of the records, and of the files while they are needed.
+        overwrite: export cells that have a record too.
+        keep_files: leave the files in place once their record is written.
+        hooks: receives the progress.
+
+    Returns:
+        (model, result) of every cell of these models, targets and precisions.
+
+    Raises:
+        UnknownNameError: a model or target is unknown.
     """
     for target in targets:
         load_exporter(target)  # an unknown one is told before hours of work
@@ -57,7 +70,7 @@ def run_matrix(
                     save_json(_record(out, name, result.target, result.precision), result)
                     done += 1
 
-                begin = partial(_told, starting, name)
+                begin = partial(_start_cell, starting, name)
                 _export(name, wanted_targets, wanted, out / "files", converters, begin, finished)
                 if not keep_files:
                     shutil.rmtree(out / "files", ignore_errors=True)
@@ -67,7 +80,7 @@ def run_matrix(
     ]
 
 
-def _told(starting: Callable[[str], None], name: str, target: str, precision: str) -> None:
+def _start_cell(starting: Callable[[str], None], name: str, target: str, precision: str) -> None:
     starting(f"{name} {target} {precision}")
 
 
@@ -147,7 +160,12 @@ def read_records(out: Path) -> list[tuple[str, ExportResult]]:
 
 
 def write_matrix(results: Sequence[tuple[str, ExportResult]], path: Path) -> Path:
-    """The table as Markdown: per model and target one row, per precision one cell; what was not run is said."""
+    """The table as Markdown: a row per model and target, a cell per precision; models not run are listed below.
+
+    Args:
+        results: (model, result) pairs.
+        path: file to write.
+    """
     names = dict.fromkeys([*config_names("models"), *(name for name, _ in results)])
     by_cell = {(name, r.target, r.precision): r for name, r in results}
     targets = [target for target in list_targets() if any(r.target == target for _, r in results)]

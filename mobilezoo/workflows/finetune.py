@@ -14,7 +14,19 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 def finetune_candidate(
     settings: SearchConfig, trial: TrialRecord, recipe: TrainConfig, out: Path, *, hooks: Hooks = SILENT
 ) -> FinetuneResult:
-    """Train by the recipe (or go on), export to the search's target, score and time the file."""
+    """Train a candidate by a recipe, export it to the search's target, score and time the file.
+
+    Args:
+        settings: target and devices of the search.
+        trial: the candidate; its search figures are kept for comparison.
+        recipe: the training; it is resumed where it was begun before.
+        out: folder of the run and the files.
+        hooks: receives messages and progress.
+
+    Raises:
+        ExportError: the trained network cannot be exported.
+        MobilezooError: the export's toolchain is missing, before any training.
+    """
     from mobilezoo.train.trainer import train
     from mobilezoo.workflows.evaluate import evaluate
     from mobilezoo.workflows.export import export

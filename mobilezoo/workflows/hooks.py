@@ -1,4 +1,4 @@
-"""How work tells its caller what it does. The command line prints lines and draws bars; by default nothing is shown."""
+"""Callbacks of a workflow. The command line prints lines and draws bars; by default nothing is shown."""
 
 from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
@@ -13,7 +13,7 @@ def _ignore(*_: object) -> None:
 
 @dataclass(frozen=True)
 class Hooks:
-    """What a caller wants to hear while a workflow runs."""
+    """Functions that a caller passes in to follow a workflow."""
 
     on_message: Callable[[str], None] = _ignore
     """A line worth reading: what was assumed, left out or finished."""
@@ -24,12 +24,18 @@ class Hooks:
     on_warning: Callable[[str], None] = _ignore
     """A line on what the result may suffer from; also shown where messages are not."""
 
-    def status(self, what: str) -> None:
-        """The step under way, of unknown length."""
+    def on_status(self, what: str) -> None:
+        """Report a step of unknown length."""
         self.on_progress(what, 0, 0)
 
     def track(self, items: Iterable[T], what: str, total: int) -> Iterator[T]:
-        """The items, counted as they are taken."""
+        """The items, with progress reported as they are taken.
+
+        Args:
+            items: any iterable.
+            what: description of the step.
+            total: number of items; 0 where it is unknown.
+        """
         self.on_progress(what, 0, total)
         for done, item in enumerate(items, 1):
             yield item

@@ -32,7 +32,17 @@ class Sampled(NamedTuple):
 def sample_networks(
     space: "Space", count: int, folder: Path, on_message: OnMessage = lambda text: None
 ) -> list[Sampled]:
-    """`count` random networks as files, always the same ones; those that are there already are kept."""
+    """Random networks of a space as LiteRT files, always the same ones; files that exist are kept.
+
+    Args:
+        space: search space.
+        count: networks to return; those that cannot be exported are skipped.
+        folder: where the files go.
+        on_message: receives a line per export.
+
+    Raises:
+        ExportError: too few of the networks can be exported.
+    """
     import numpy as np
 
     rng = np.random.default_rng(0)
@@ -55,7 +65,12 @@ def sample_networks(
 
 
 def block_keys(space: "Space", point: "Point") -> list[str]:
-    """The blocks of a network, stem and head included, named by all that decides their latency."""
+    """The blocks of a network, stem and head included, named by all that decides their latency.
+
+    Args:
+        space: gives stem, head and activation.
+        point: one network of the space.
+    """
     from mobilezoo.search.space import MIXERS
 
     side, width = _halved(point.resolution, 2), space.stem
@@ -79,7 +94,17 @@ def block_keys(space: "Space", point: "Point") -> list[str]:
 def export_blocks(
     space: "Space", points: "list[Point]", folder: Path, on_message: OnMessage = lambda text: None
 ) -> dict[str, Path]:
-    """Key → file of every block that occurs in these networks. Raises ExportError for one that cannot be exported."""
+    """Key to LiteRT file of every block that occurs in some networks; files that exist are kept.
+
+    Args:
+        space: search space.
+        points: networks of the space.
+        folder: where the files go.
+        on_message: receives a line per export.
+
+    Raises:
+        ExportError: a block cannot be exported.
+    """
     wanted: dict[str, tuple[int, Point, int]] = {}
     for number, point in enumerate(points):
         for index, key in enumerate(block_keys(space, point)):

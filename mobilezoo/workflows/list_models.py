@@ -23,7 +23,12 @@ def model_rows(pattern: str) -> list[dict[str, Any]]:
 
 
 def stage_table(model: str, overrides: tuple[str, ...]) -> dict[str, Any]:
-    """Totals and one row per stage of a network: output shape, parameters, MACs."""
+    """Totals and one row per stage of a network: output shape, parameters, MACs.
+
+    Args:
+        model: name, YAML or `timm:NAME`.
+        overrides: dotted `KEY=VALUE` changes of its config.
+    """
     from mobilezoo.models import create_model, load_model_config
     from mobilezoo.models.macs import count, count_stages
 

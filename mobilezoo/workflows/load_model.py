@@ -1,4 +1,4 @@
-"""What a verb is about: a zoo name, a model YAML, a checkpoint of ours, or any timm model."""
+"""Loads the network that a command is given: a zoo name, a model YAML, a checkpoint of ours, or any timm model."""
 
 import os
 from dataclasses import dataclass
@@ -48,7 +48,13 @@ class LoadedModel:
 
 
 def with_random_weights(config: "ModelConfig", resolution: int | Size, classes: int = 1000) -> LoadedModel:
-    """The network of a config with random weights; one number of `resolution` is the side of a square."""
+    """The network of a config with random weights.
+
+    Args:
+        config: the network.
+        resolution: (height, width), or the side of a square.
+        classes: outputs of the classifier.
+    """
     from mobilezoo.models import create_model
 
     return LoadedModel(
@@ -65,7 +71,17 @@ def with_random_weights(config: "ModelConfig", resolution: int | Size, classes: 
 
 
 def load_model(what: str, options: ModelOptions | None = None) -> LoadedModel:
-    """Resolve what the user named, and what was said of it. Raises UnknownNameError, CheckpointError, ConfigError."""
+    """Load a network by name, with its weights where there are any.
+
+    Args:
+        what: zoo name, model YAML, checkpoint of ours (.safetensors), or `timm:NAME`.
+        options: changes to what the record or the config has; None changes nothing.
+
+    Raises:
+        UnknownNameError: no network is called that.
+        CheckpointError: the weights do not fit the network.
+        ConfigError: options contradict the file or the network.
+    """
     from mobilezoo.models import load_model_config, recorded_config
 
     options = options or ModelOptions()
@@ -106,7 +122,7 @@ def _origin(path: Path) -> str:
 
 
 def _own_record(config: "ModelConfig", path: Path) -> Checkpoint | None:
-    """The record beside weights of ours, which says more of them than a name. Raises CheckpointError."""
+    """The record beside weights of ours, which describes them better than a name. Raises CheckpointError."""
     from mobilezoo.models import recorded_config
 
     if path.suffix != ".safetensors" or not has_record(path):
@@ -121,7 +137,7 @@ def _own_record(config: "ModelConfig", path: Path) -> Checkpoint | None:
 def _assembled(
     config: "ModelConfig", path: Path | None, record: Checkpoint | None, options: ModelOptions
 ) -> LoadedModel:
-    """The network in its size, and its files' metadata: as the options say, else the record, else the config."""
+    """The network in its size, with its files' metadata: from the options, else the record, else the config."""
     from mobilezoo.models import create_model
     from mobilezoo.models.convert import network_of_file
     from mobilezoo.models.fits import check_input

@@ -16,7 +16,19 @@ if TYPE_CHECKING:
 def export_mixed(
     loaded: LoadedModel, spec: "ExportSpec", config: "ExportConfig", images: ExportImages, out: Path, *, hooks: Hooks
 ) -> "list[ExportResult]":
-    """One file for each target, with the fewest segments in float that hold top-1 on `images.labelled`."""
+    """One file for each target, with the fewest segments in float that hold top-1 on `images.labelled`.
+
+    Args:
+        loaded: a network with trained weights.
+        spec: description of the files.
+        config: `max_drop` in points of top-1 and one precision, int8 or w8a8, must be set.
+        images: compared, calibrated and scored on.
+        out: folder of the files.
+        hooks: receives the step under way.
+
+    Raises:
+        ConfigError: precision, weights or labelled images do not allow the search.
+    """
     from mobilezoo_export import ExportResult, export_model
     from mobilezoo_export.quantize.mixed_search import search
 
@@ -44,7 +56,7 @@ def export_mixed(
                 lambda path: _top1(path, source, config.classes),
                 top1_float,
                 max_drop,
-                lambda text: hooks.status(f"{target}: {text}"),
+                lambda text: hooks.on_status(f"{target}: {text}"),
             )
         except ExportError as error:
             return ExportResult(target=target, precision=config.precisions[0], status="failed", reason=str(error))

@@ -1,4 +1,4 @@
-"""What can be said of a network beside its name: the options that eval, export, profile and convert share."""
+"""Options that eval, export, profile and convert share: changes to what a network's record or config has."""
 
 from pathlib import Path
 
@@ -9,7 +9,7 @@ from mobilezoo.resolution import Resolution
 
 
 class ModelOptions(Record):
-    """What is said beside the name; what is left out comes from the checkpoint's record, its tensors or the config."""
+    """Changes to a network; a field left out comes from the checkpoint's record, its tensors or the config."""
 
     checkpoint: Path | None = None
     key: str | None = None
@@ -24,7 +24,15 @@ class ModelOptions(Record):
     """Of an exported file that does not tell how images become its input, see `workflows.open_file`."""
 
     def preprocessing(self, known: Preprocessing, channels: int) -> Preprocessing:
-        """`known` with the mean and deviation that were given. Raises ConfigError where they are not per channel."""
+        """`known` with the mean and deviation of these options.
+
+        Args:
+            known: preprocessing of the record or config.
+            channels: input channels of the network; single values are repeated for each.
+
+        Raises:
+            ConfigError: there are neither one nor `channels` values.
+        """
         changed = {"mean": self.mean, "std": self.std}
         for name, values in changed.items():
             if values is not None and len(values) not in (1, channels):
@@ -34,7 +42,7 @@ class ModelOptions(Record):
         )
 
 
-NOTHING_SAID = ModelOptions()
+NO_OPTIONS = ModelOptions()
 """Everything as the record or the config has it."""
 
 

@@ -1,4 +1,4 @@
-"""Exported files as scoring and predicting see them: whose record is there, or what the user says instead."""
+"""Records of exported files for scoring and predicting: their own, or made from the file and the user's options."""
 
 import re
 from pathlib import Path
@@ -26,17 +26,22 @@ GRAMMAR = (
 )
 
 
-class Said(NamedTuple):
-    """What --preprocess says."""
+class PreprocessOption(NamedTuple):
+    """The parsed value of --preprocess."""
 
     preprocessing: Preprocessing
     size: Size | None
     keys: frozenset[str]
-    """Fields that were said; the others are as they were."""
+    """Fields that were given; the others are as they were."""
 
 
 def check_network(model: str, options: ModelOptions) -> None:
-    """Raise ConfigError where what should be a network's name is some other file, or --preprocess was given for it."""
+    """Raise ConfigError where a model argument is a file of no known kind, or --preprocess was given for a network.
+
+    Args:
+        model: the argument, which is not an exported file.
+        options: the options beside it.
+    """
     from mobilezoo.models import load_model_config
     from mobilezoo_export.registry import file_suffixes
 
@@ -56,16 +61,26 @@ def check_network(model: str, options: ModelOptions) -> None:
 
 
 def refuse_weights(path: Path, options: ModelOptions) -> None:
-    """Raise ConfigError where a file that needs none was given weights, or what belongs to them."""
+    """Raise ConfigError where a file that holds its weights was given others, or options that belong to them.
+
+    Args:
+        path: the file.
+        options: the options beside it.
+    """
     given = [name for name in ("checkpoint", "key", "num_classes", "in_chans") if getattr(options, name) is not None]
     if given:
         raise ConfigError(f"{path.name!r} holds its own weights: leave --{given[0].replace('_', '-')} out")
 
 
 def described(path: Path, options: ModelOptions) -> Artifact:
-    """The record of a file; for one that others made, what it tells of itself and `options` add.
+    """The record of a file; for a file without one, made from its graph and `options`.
 
-    Raises ConfigError where nobody says how images become its input, it takes no image, or a record says otherwise.
+    Args:
+        path: the exported file.
+        options: labels, size and preprocessing where the file leaves them open.
+
+    Raises:
+        ConfigError: how images become the input is unknown, the input is no image, or options contradict the record.
     """
     from mobilezoo_export import open_artifact
 
@@ -74,21 +89,21 @@ def described(path: Path, options: ModelOptions) -> Artifact:
         return _ours(path, record, options)
     if record.input.layout == "none":
         raise ConfigError(f"{path.name!r} takes no single image (input {record.input.shape}): only profile can run it")
-    said = parse_preprocess(options.preprocess or "", record.preprocessing, record.input)
-    known = said.keys | {name for name in ("mean", "std") if getattr(options, name) is not None}
+    given = parse_preprocess(options.preprocess or "", record.preprocessing, record.input)
+    known = given.keys | {name for name in ("mean", "std") if getattr(options, name) is not None}
     if "preprocessing" in record.undeclared and not known >= {"mean", "std"}:
         raise ConfigError(f"{path.name!r} does not tell how images become its input: {GRAMMAR}")
     update: dict[str, Any] = {
-        "preprocessing": options.preprocessing(said.preprocessing, record.preprocessing.channels),
+        "preprocessing": options.preprocessing(given.preprocessing, record.preprocessing.channels),
         "labels": options.labels or record.labels,
-        "input": _sized(path, record, options.resolution, said.size, ", or size=HEIGHTxWIDTH in --preprocess"),
+        "input": _sized(path, record, options.resolution, given.size, ", or size=HEIGHTxWIDTH in --preprocess"),
         "undeclared": tuple(name for name in record.undeclared if name in ("output", "scores")),
     }
     return record.model_copy(update=update)
 
 
 def _ours(path: Path, record: Artifact, options: ModelOptions) -> Artifact:
-    """A file whose record says all but other names for its classes."""
+    """The record of a file that has one; only the names of its classes can be changed."""
     given = [name for name in ("preprocess", "mean", "std") if getattr(options, name) is not None]
     if options.resolution not in (None, record.input.resolution):
         given.append("resolution")
@@ -98,9 +113,15 @@ def _ours(path: Path, record: Artifact, options: ModelOptions) -> Artifact:
 
 
 def file_to_time(path: Path, options: ModelOptions, folder: Path) -> Path:
-    """A file as a device takes it: itself, or a copy in `folder` that fixes the size that a file of others leaves open.
+    """A file as a device takes it: itself, or a copy that fixes the size which a file without a record leaves open.
 
-    Raises ConfigError where nobody names that size, and for options that belong to networks.
+    Args:
+        path: the exported file.
+        options: `resolution` where the file leaves it open; others belong to networks and are refused.
+        folder: where the copy is written.
+
+    Raises:
+        ConfigError: the size is open and not given, or an option does not apply.
     """
     from mobilezoo_export import FileApart
 
@@ -122,14 +143,14 @@ def file_to_time(path: Path, options: ModelOptions, folder: Path) -> Path:
     return copy
 
 
-def _sized(path: Path, record: Artifact, option: Size | None, said: Size | None, more: str = "") -> InputSpec:
-    """The file's input at the size that was said, which must be said where the file leaves it open.
+def _sized(path: Path, record: Artifact, option: Size | None, given: Size | None, more: str = "") -> InputSpec:
+    """The file's input at its own size, or at the given one where the file leaves its size open.
 
-    `more` names other ways to say it.
+    `more` names other ways to give it in the error.
     """
-    if option and said and option != said:
-        raise ConfigError(f"--resolution {written(option)} and size={written(said)} in --preprocess differ: say one")
-    size, own = option or said, record.input.resolution
+    if option and given and option != given:
+        raise ConfigError(f"--resolution {written(option)} and size={written(given)} in --preprocess differ: say one")
+    size, own = option or given, record.input.resolution
     if "resolution" not in record.undeclared:
         if size not in (None, own):
             raise ConfigError(f"{path.name!r} takes images of {own[0]}x{own[1]} pixels only: leave the size out")
@@ -141,8 +162,17 @@ def _sized(path: Path, record: Artifact, option: Size | None, said: Size | None,
     return record.input.resized(size)
 
 
-def parse_preprocess(text: str, known: Preprocessing, spec: InputSpec) -> Said:
-    """What `--preprocess` says of a file's input, checked, beside what is known. Raises ConfigError."""
+def parse_preprocess(text: str, known: Preprocessing, spec: InputSpec) -> PreprocessOption:
+    """The value of --preprocess for a file's input, checked.
+
+    Args:
+        text: presets and KEY=VALUE parts with commas between; empty changes nothing.
+        known: preprocessing before the changes.
+        spec: the file's input; its type decides what `raw` means.
+
+    Raises:
+        ConfigError: a part is not understood, or its values do not fit the input.
+    """
     data: dict[str, Any] = known.model_dump(mode="json")
     size: Size | None = None
     keys: set[str] = set()
@@ -167,7 +197,7 @@ def parse_preprocess(text: str, known: Preprocessing, spec: InputSpec) -> Said:
     count = max(len(data["mean"]), len(data["std"]))
     data |= {key: data[key] * count for key in ("mean", "std") if len(data[key]) == 1}
     parsed = Preprocessing.parse(data, f"--preprocess {text}").for_channels(known.channels)
-    return Said(parsed, size, frozenset(keys))
+    return PreprocessOption(parsed, size, frozenset(keys))
 
 
 def _check_type(name: str, spec: InputSpec) -> None:

@@ -13,7 +13,7 @@ from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
 from mobilezoo.workflows.answers import WORDS, Answers, check_labels
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
+from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 from mobilezoo.workflows.open_file import check_network, described, refuse_weights
 
 BATCH = 16
@@ -52,15 +52,25 @@ class _Scorer:
 def predict(
     model: str,
     images: list[Path],
-    options: ModelOptions = NOTHING_SAID,
+    options: ModelOptions = NO_OPTIONS,
     *,
     top: int = 5,
     hooks: Hooks = SILENT,
 ) -> list[Prediction]:
-    """The `top` classes of every image; a folder stands for all images in it, however deep.
+    """The most probable classes of every image.
 
-    Images are read, resized and cropped as `eval` does. One that cannot be read has its fault in its place. Raises
-    ConfigError for a network with random weights, DataError where there is no image.
+    Images are read, resized and cropped as `evaluate` does. One that cannot be read has its fault in its place.
+
+    Args:
+        model: name, YAML, checkpoint or exported file.
+        images: files and folders; a folder stands for all images in it, however deep.
+        options: changes to what the record or the config has.
+        top: classes per image.
+        hooks: receives a message for a file without a record.
+
+    Raises:
+        ConfigError: the network has random weights.
+        DataError: there is no image.
     """
     from mobilezoo.data.pixels import BAD_IMAGE, Pixels
     from mobilezoo.data.transforms import eval_transform

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mobilezoo.errors import ExportError, MobilezooError, existing_path
 from mobilezoo.latency_report import LatencyReport
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
+from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 from mobilezoo.workflows.open_file import file_to_time
 
 if TYPE_CHECKING:
@@ -19,7 +19,16 @@ SEED = 0
 
 
 def load_profile_config(name: str = "default", overrides: tuple[str, ...] = ()) -> "ProfileConfig":
-    """A profile config by path or bare name; `device.KEY=VALUE` changes the device's own YAML. Raises ConfigError."""
+    """A profile config.
+
+    Args:
+        name: path of a YAML, or a bare name in configs/profile/.
+        overrides: dotted `KEY=VALUE` changes; `device.KEY=VALUE` changes the device's own YAML.
+
+    Raises:
+        ConfigError: a value is not valid, or a key is unknown.
+        UnknownNameError: there is no such config.
+    """
     from mobilezoo.config import find_config, load_record
     from mobilezoo_latency import ProfileConfig
 
@@ -32,11 +41,21 @@ def load_profile_config(name: str = "default", overrides: tuple[str, ...] = ()) 
 def profile(
     models: Sequence[str],
     config: "ProfileConfig | None" = None,
-    options: ModelOptions = NOTHING_SAID,
+    options: ModelOptions = NO_OPTIONS,
     *,
     hooks: Hooks = SILENT,
 ) -> list[LatencyReport]:
-    """Latency of every file named; names and checkpoints are exported first. Raises MobilezooError."""
+    """Latency of every file; names and checkpoints are exported first.
+
+    Args:
+        models: exported files, names, YAMLs or checkpoints.
+        config: device, protocol and formats; None takes configs/profile/default.yaml.
+        options: changes to the networks that are exported.
+        hooks: receives messages and progress.
+
+    Raises:
+        MobilezooError: a device, file or export fails.
+    """
     from mobilezoo_latency import load_device, load_protocol
     from mobilezoo_latency import profile as measure
 
@@ -57,11 +76,21 @@ def profile(
 def compare(
     models: Sequence[str],
     config: "ProfileConfig | None" = None,
-    options: ModelOptions = NOTHING_SAID,
+    options: ModelOptions = NO_OPTIONS,
     *,
     hooks: Hooks = SILENT,
 ) -> "Comparison":
-    """Time two networks in turns and return their latency ratio with its interval. Raises MobilezooError."""
+    """Time two networks in turns and return the ratio of their latencies with its interval.
+
+    Args:
+        models: two exported files, names, YAMLs or checkpoints.
+        config: device, protocol and one format; None takes configs/profile/default.yaml.
+        options: changes to the networks that are exported.
+        hooks: receives messages and progress.
+
+    Raises:
+        MobilezooError: there are not two files, or a device or export fails.
+    """
     from mobilezoo_latency import compare as in_turns
     from mobilezoo_latency import load_device, load_protocol
 
@@ -79,7 +108,17 @@ def compare(
 def files_to_time(
     models: Sequence[str], config: "ProfileConfig", options: ModelOptions, hooks: Hooks = SILENT
 ) -> list[Path]:
-    """Exported files as they are; anything else is exported to each target first. Raises ExportError."""
+    """Exported files as they are; anything else exported to each target of the config.
+
+    Args:
+        models: exported files, names, YAMLs or checkpoints.
+        config: gives the targets.
+        options: changes to the networks; refused for files.
+        hooks: receives messages and progress.
+
+    Raises:
+        ExportError: an export fails.
+    """
     return [file for model in models for file in _files_of(model, config, options, hooks)]
 
 

@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any
 from mobilezoo.errors import MobilezooError
 from mobilezoo.files import write_text
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo.workflows.model_options import NOTHING_SAID, ModelOptions
+from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 from mobilezoo.workflows.profile import files_to_time, load_profile_config
 
 if TYPE_CHECKING:
@@ -22,12 +22,23 @@ SHOWN = 20
 def profile_operators(
     models: Sequence[str],
     config: "ProfileConfig | None" = None,
-    options: ModelOptions = NOTHING_SAID,
+    options: ModelOptions = NO_OPTIONS,
     *,
     plot: Path | None = None,
     hooks: Hooks = SILENT,
 ) -> "dict[str, OperatorProfile]":
-    """Per-operator times by file, and a picture of them. Raises MobilezooError for devices other than this machine."""
+    """Per-operator times by file.
+
+    Args:
+        models: exported files, names, YAMLs or checkpoints.
+        config: threads and formats, and a device that is this machine; None takes configs/profile/default.yaml.
+        options: changes to the networks that are exported.
+        plot: SVG file for a picture of one file's times; None draws none.
+        hooks: receives messages and progress.
+
+    Raises:
+        MobilezooError: the device is not this machine, or `plot` is given for several files.
+    """
     from mobilezoo.report.flamegraph import flame
     from mobilezoo_latency import operators
 

@@ -20,9 +20,14 @@ METRICS, LATENCY = "metrics.csv", ".latency.json"
 
 
 def write_report(folders: list[Path], out: Path) -> Path:
-    """One page over all records found below the folders; what cannot be read is named on it with the reason.
+    """One page over all records found below some folders; records that cannot be read are listed with the reason.
 
-    Raises MobilezooError where there is nothing to show.
+    Args:
+        folders: searched with their subfolders.
+        out: HTML file to write.
+
+    Raises:
+        MobilezooError: there is nothing to show.
     """
     from mobilezoo.report import ReportContents, build_report
     from mobilezoo.report.curves import read_curves
@@ -65,10 +70,12 @@ class _Found:
         return [path for path in self._files if path.name.endswith(ending)]
 
     def exported(self) -> list[Path]:
-        """Exported files, and those that only a record tells of."""
+        """Exported files, and the paths of those whose record alone is left."""
         endings = tuple(record_path(Path(suffix)).name for suffix in self._suffixes)
-        told = [path.with_name(path.name.removesuffix(".json")) for path in self._files if path.name.endswith(endings)]
-        return sorted({*told, *(path for path in self._files if path.suffix in self._suffixes)})
+        recorded = [
+            path.with_name(path.name.removesuffix(".json")) for path in self._files if path.name.endswith(endings)
+        ]
+        return sorted({*recorded, *(path for path in self._files if path.suffix in self._suffixes)})
 
     def read(self, path: Path, reader: Callable[[Path], T]) -> T | None:
         """What `reader` makes of a file; None, and a line on the page, where it cannot."""

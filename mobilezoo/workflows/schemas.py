@@ -74,7 +74,7 @@ def _device_schema() -> Schema:
 
 
 def _one_of(key: str, registry: Registry[Any], required: set[str]) -> Schema:
-    """One alternative for each name of a registry, told apart by `key`, and one for places of a user's own."""
+    """One alternative for each name of a registry, selected by `key`, and one for places of a user's own."""
     loaded = registry.load_all()
     configs: dict[str, type[BaseModel]] = {name: loaded[name].Config for name in sorted(loaded) if name != "supernet"}
     definitions = _definitions(configs, key)

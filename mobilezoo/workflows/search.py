@@ -16,7 +16,17 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 def search(
     config: str | SearchConfig, overrides: tuple[str, ...] = (), *, out: Path | None = None, hooks: Hooks = SILENT
 ) -> SearchResult:
-    """Begin or go on with the study that the config names, then measure its front once more."""
+    """Begin or resume the study of a config, then measure its front once more.
+
+    Args:
+        config: path or bare name in configs/search/, or the record itself.
+        overrides: dotted `KEY=VALUE` changes of a named config.
+        out: run folder; None takes runs/search-NAME.
+        hooks: receives a line per trial and progress.
+
+    Raises:
+        MobilezooError: recipe, device or estimator cannot be used, or the study on disk is another one.
+    """
     require("optuna", "search")
     settings = config if isinstance(config, SearchConfig) else load_search_config(config, overrides)
     folder = out or Path("runs") / f"search-{settings.name}"
@@ -26,13 +36,29 @@ def search(
 
 
 def work(study: str, name: str | None = None, *, out: Path | None = None, hooks: Hooks = SILENT) -> SearchResult:
-    """Join a search from its run folder or database until all its trials are finished."""
+    """Join a search until all its trials are finished.
+
+    Args:
+        study: its run folder or database URL.
+        name: the study in a database that holds several.
+        out: run folder; None takes the given one, or runs/search-NAME.
+        hooks: receives a line per trial and progress.
+    """
     settings, folder = find_study(study, name, out)
     return _work(settings, folder, hooks)
 
 
 def find_study(study: str, name: str | None = None, out: Path | None = None) -> tuple[SearchConfig, Path]:
-    """(config, run folder) of a search named by its folder or its database's URL. Raises ConfigError."""
+    """(config, run folder) of a search.
+
+    Args:
+        study: its run folder or database URL.
+        name: the study in a database that holds several.
+        out: replaces the run folder.
+
+    Raises:
+        ConfigError: the folder holds no search.
+    """
     require("optuna", "search")
     from mobilezoo.search.storage import stored_config
     from mobilezoo.search.study import CONFIG_NAME
@@ -90,13 +116,13 @@ def _remeasure(
     from mobilezoo.search.study import remeasure
 
     evaluator = CandidateEvaluator(settings, hooks.on_warning)
-    hooks.status("measuring the front once more")
+    hooks.on_status("measuring the front once more")
     return remeasure(
         settings,
         lambda candidate: evaluator.remeasure(candidate, devices),
         folder,
         again=again,
-        on_member=lambda trial: hooks.status(f"measured trial {trial.number} once more"),
+        on_member=lambda trial: hooks.on_status(f"measured trial {trial.number} once more"),
     )
 
 
@@ -108,7 +134,15 @@ def show_front(
     devices: tuple[str, ...] = (),
     hooks: Hooks = SILENT,
 ) -> SearchResult:
-    """The front as it stands; measured again first where that is asked for."""
+    """The Pareto front of the trials finished so far.
+
+    Args:
+        study: run folder or database URL.
+        name: the study in a database that holds several.
+        remeasure: measure the front again first.
+        devices: where to measure; () takes the config's.
+        hooks: receives the step under way.
+    """
     settings, folder = find_study(study, name)
     if remeasure:
         return _remeasure(settings, folder, devices or settings.devices, again=True, hooks=hooks)
@@ -127,7 +161,20 @@ def finetune(
     out: Path | None = None,
     hooks: Hooks = SILENT,
 ) -> FinetuneResult:
-    """Train a tried network (default: the best) by a full recipe, export it, score and time the file."""
+    """Train a tried network by a full recipe, export it, score and time the file.
+
+    Args:
+        study: run folder or database URL.
+        overrides: dotted `KEY=VALUE` changes of the recipe.
+        name: the study in a database that holds several.
+        member: number of a complete trial; None takes the best.
+        recipe: name or path of the recipe; None takes the search's final one, else its own.
+        out: folder; None takes finetune/NUMBER in the run folder.
+        hooks: receives messages and progress.
+
+    Raises:
+        MobilezooError: the search has no such complete trial.
+    """
     settings, folder = find_study(study, name)
     from mobilezoo.search.results import current
 

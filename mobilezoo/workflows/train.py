@@ -1,4 +1,4 @@
-"""A backbone trained by a recipe, and what it lends the trainer from the export package."""
+"""Trains a network by a recipe, with fake quantization and exports from the export package."""
 
 import os
 import shlex
@@ -23,7 +23,21 @@ def train(
     resume: bool = False,
     hooks: Hooks = SILENT,
 ) -> Checkpoint:
-    """Load the recipe (or a run's own), train, and return the record of the best weights with its full path."""
+    """Load a recipe and train by it.
+
+    Args:
+        config: name or path of a recipe, a run folder to resume, or the record itself.
+        overrides: dotted `KEY=VALUE` changes of a named recipe.
+        out: run folder; None takes runs/NAME.
+        resume: continue the run in the folder.
+        hooks: `show_progress` lets the trainer draw its bars.
+
+    Returns:
+        The record of the best weights with its full path.
+
+    Raises:
+        MobilezooError: recipe, data or folder cannot be used.
+    """
     named, recipe, stem = _recipe(config, overrides)
     if named is not None:
         _only_to_resume(named, out, resume)
@@ -40,7 +54,7 @@ def train(
         resume=resume,
         show_progress=hooks.show_progress,
         export_hooks=export_hooks_for(recipe),
-        go_on=_go_on(folder),
+        resume_command=_resume_command(folder),
     )
     return record.model_copy(update={"path": str(folder / record.path)})
 
@@ -91,7 +105,7 @@ def _only_to_resume(folder: Path, out: Path | None, resume: bool) -> None:
         raise MobilezooError(f"a run goes on in its own folder, {str(folder)!r}: leave --out out")
 
 
-def _go_on(folder: Path) -> str:
+def _resume_command(folder: Path) -> str:
     """The command that resumes a run."""
     start = "mobilezoo" if os.environ.get("WORLD_SIZE", "1") == "1" else "torchrun … -m mobilezoo"
     name = str(folder) if len(folder.parts) > 1 else f"./{folder}"
@@ -99,7 +113,7 @@ def _go_on(folder: Path) -> str:
 
 
 def export_hooks_for(recipe: TrainConfig) -> "ExportHooks":
-    """Fake quantization and exports for the recipes that ask for them; toolchains are told missing before any work."""
+    """Fake quantization and exports where a recipe configures them; a missing toolchain raises before any training."""
     from mobilezoo.train.trainer import ExportHooks
     from mobilezoo_export import load_exporter
 
@@ -122,7 +136,7 @@ def export_hooks_for(recipe: TrainConfig) -> "ExportHooks":
 
 
 def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, float], list[str], list[str]]:
-    """What `mobilezoo export` and `mobilezoo eval` find of these weights: metrics, lines on files and on failures."""
+    """Export and score these weights as the commands do: metrics, lines on files, lines on failures."""
     from mobilezoo.workflows.evaluate import evaluate_file
     from mobilezoo.workflows.export import export
     from mobilezoo_export import ExportConfig

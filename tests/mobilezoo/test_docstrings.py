@@ -11,11 +11,14 @@ PACKAGES: tuple[str, ...] = (
     "export/mobilezoo_export",
     "latency/mobilezoo_latency",
     "mobilezoo",
+    "mobilezoo/data",
     "mobilezoo/layers",
     "mobilezoo/models",
     "mobilezoo/report",
     "mobilezoo/search",
     "mobilezoo/testing",
+    "mobilezoo/train",
+    "mobilezoo/workflows",
 )
 NESTED = {"mobilezoo": "*.py"}
 PERSONS = re.compile(r"\b(says?|said|tells?|told|asks?|asked|knows?)\b", re.IGNORECASE)
@@ -63,7 +66,12 @@ def public_functions(file: Path) -> list[Function]:
         if isinstance(owner, ast.ClassDef) and not owner.name.startswith("_"):
             methods = [node for node in owner.body if isinstance(node, Function)]
             found += [node for node in methods if not described_above(owner, node.name)]
-    return [node for node in found if not node.name.startswith("_")]
+    return [node for node in found if not node.name.startswith("_") and not is_overload(node)]
+
+
+def is_overload(function: Function) -> bool:
+    """Overloads share the docstring of the implementation after them."""
+    return any(ast.unparse(one).endswith("overload") for one in function.decorator_list)
 
 
 def names(function: Function) -> list[str]:

@@ -11,7 +11,7 @@ import torch.nn.functional as F
 from mobilezoo.artifacts import Checkpoint, load_record_of
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.data import eval_loader, open_data
-from mobilezoo.data.samplers import Ranks
+from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import CheckpointError, ConfigError, MobilezooError
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.search.records import Figures, LatencyEstimate, SearchConfig
@@ -162,7 +162,7 @@ def test_what_a_supernet_cannot_do_is_one_line(tmp_path: Path) -> None:
         train(recipe, tmp_path / "run", show_progress=False)
     linear = recipe.model_copy(update={"tune": "linear"})
     with pytest.raises(ConfigError, match="trains without tune=linear"):
-        check_weight_sharing(supernet_of(tiny()), linear, Ranks())
+        check_weight_sharing(supernet_of(tiny()), linear, Distributed())
     with pytest.raises(MobilezooError, match="answers only as one of its networks"):
         supernet_of(tiny()).eval()(torch.zeros(1, 3, 16, 16))
     with pytest.raises(MobilezooError, match="no feature extractor"):

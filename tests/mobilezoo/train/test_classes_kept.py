@@ -9,7 +9,7 @@ import torch
 from PIL import Image
 
 from mobilezoo.config import load_record
-from mobilezoo.data.samplers import Ranks
+from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import ConfigError, DataError, MobilezooError
 from mobilezoo.train import distributed, trainer
 from mobilezoo.train.config import TrainConfig
@@ -65,7 +65,7 @@ def test_a_process_that_sees_other_data_is_refused_by_all(monkeypatch: pytest.Mo
         seen[:] = [mine, other]
 
     monkeypatch.setattr("torch.distributed.all_gather_object", gathered)
-    both, cpu = Ranks(0, 2), torch.device("cpu")
+    both, cpu = Distributed(0, 2), torch.device("cpu")
     other: Any = (("A", "b"), [4, 4])
     with pytest.raises(ConfigError, match=r"process 0 knows 2 classes.*first difference is class 1, 'a' there and 'b'"):
         distributed.require_same_data(("A", "a"), [4, 4], cpu, both)

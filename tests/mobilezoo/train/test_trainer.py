@@ -194,7 +194,7 @@ def test_a_disk_that_is_full_from_the_start_tells_to_resume(
         patch.setattr(torch, "save", full)
         told = r"run': No space left on device: free some space; what was saved is whole; to go on: train it --resume$"
         with pytest.raises(MobilezooError, match=told):
-            trainer.train(config, tmp_path / "run", go_on="train it --resume")
+            trainer.train(config, tmp_path / "run", resume_command="train it --resume")
     trainer.train(config, tmp_path / "run", resume=True)
     said = capsys.readouterr().err
     assert f"nothing to resume in {tmp_path / 'run'}: starting from the beginning" in said
