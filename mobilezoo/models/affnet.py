@@ -17,7 +17,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from timm.layers import DropPath
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -26,7 +26,8 @@ from mobilezoo.layers.foldable import ConvNorm
 from mobilezoo.layers.frequency import irfft2, rfft2
 from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames
 from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
 
 STEM_WIDTH, HEAD_EXPANSION, MAX_HEAD_WIDTH = 16, 4, 960
@@ -46,12 +47,7 @@ class Config(ModelConfig):
     unit_expansion: float = Field(default=2.0, gt=0, description="the same inside filter units")
     norm: Literal["map", "channel"] = Field(default="map", description="what norms of filter units take the mean over")
 
-    @field_validator("depths")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths")
 
 
 class Stem(nn.Module):
@@ -224,23 +220,20 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(AffNet, config, len(config.depths), **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^conv_1\.", "stem.conv1."),
-        (r"^layer_(\d)\.", lambda m: f"stages.{int(m[1]) - 1}.blocks."),
-        (r"\.exp_1x1\.", ".expand."),
-        (r"\.conv_3x3\.", ".dw."),
-        (r"\.red_1x1\.", ".project."),
-        (r"\.global_rep\.(\d+)\.(?=weight|bias)", ".norm."),
-        (r"\.global_rep\.", ".units."),
-        (r"\.conv_proj\.", ".proj."),
-        (r"\.fusion\.", ".fuse_conv."),
-        (r"^conv_1x1_exp\.", "head.norm.0."),
-        (r"^classifier\.fc\.", "head.fc."),
-        (r"\.block\.", "."),
-        (r"\.block\.", "."),
-    )
+_RENAMES = Renames(
+    (r"^conv_1\.", "stem.conv1."),
+    (r"^layer_(\d)\.", lambda m: f"stages.{int(m[1]) - 1}.blocks."),
+    (r"\.exp_1x1\.", ".expand."),
+    (r"\.conv_3x3\.", ".dw."),
+    (r"\.red_1x1\.", ".project."),
+    (r"\.global_rep\.(\d+)\.(?=weight|bias)", ".norm."),
+    (r"\.global_rep\.", ".units."),
+    (r"\.conv_proj\.", ".proj."),
+    (r"\.fusion\.", ".fuse_conv."),
+    (r"^conv_1x1_exp\.", "head.norm.0."),
+    (r"^classifier\.fc\.", "head.fc."),
+    (r"\.block\.", "."),
+    (r"\.block\.", "."),
 )
 
 
@@ -255,7 +248,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
         return dict(state_dict)
     renamed: dict[str, Tensor] = {}
     for key, value in state_dict.items():
-        new = _rename(key)
+        new = _RENAMES(key)
         if match := re.fullmatch(r"(.*\.filter)\.([wb])([12])", new):
             prefix = f"{match[1]}.layer{match[3]}"
             for part, name in zip(value, ("real", "imag"), strict=True):
@@ -266,9 +259,3 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
         else:
             renamed[new] = value
     return renamed
-
-
-def _rename(key: str) -> str:
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key

@@ -10,7 +10,7 @@ A family is one module, of this package or a plugin's, that defines
 
 from typing import Any, Self
 
-from pydantic import Field, model_validator
+from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mobilezoo.config import Record
 from mobilezoo.preprocessing import (
@@ -130,6 +130,22 @@ class ModelConfig(Record):
             **self.preprocessing().to_timm(),
             **extra,
         }
+
+
+def one_per_stage(*fields: str, like: str = "widths") -> Any:
+    """Validator for a family's config: tuples of as many values as there are stages.
+
+    Args:
+        fields: names of the tuples.
+        like: name of the tuple that sets the number, declared before them.
+    """
+
+    def check(value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
+        if len(value) != len(info.data.get(like, value)):
+            raise ValueError(f"one value per stage, {len(info.data[like])} as in {like}")
+        return value
+
+    return field_validator(*fields)(check)
 
 
 def family_module(family: str) -> Any:

@@ -10,12 +10,11 @@ Where it differs from the official code, and why:
 """
 
 import copy
-import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from timm.layers import DropPath
 from torch import Tensor, nn
 
@@ -23,7 +22,8 @@ from mobilezoo.layers.foldable import NormConv, SplitConv
 from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.map_attention import from_heads, to_heads
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames
 from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
 
 STEM_STRIDE = 4
@@ -42,12 +42,7 @@ class Config(ModelConfig):
     norm_eps: float = Field(default=1e-5, gt=0, description="epsilon of every BatchNorm")
     layer_scale: float = Field(default=1e-6, gt=0, description="initial LayerScale")
 
-    @field_validator("depths", "head_dims", "ratios")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "head_dims", "ratios")
 
 
 class Stem(nn.Module):
@@ -246,26 +241,23 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(Care, config, len(config.depths), classifier=heads, first_conv="stem.conv", **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^stem\.0\.", "stem.conv."),
-        (r"^stem\.1\.", "stem.norm."),
-        (r"\.downsample\.0\.", ".downsample.norm."),
-        (r"\.downsample\.1\.", ".downsample.conv."),
-        (r"\.token_mixer\.dwconvatt_1\.", ".mix.far.tall."),
-        (r"\.token_mixer\.dwconvatt_2\.", ".mix.far.wide."),
-        (r"\.token_mixer\.dwconv1\.", ".mix.near."),
-        (r"\.token_mixer\.dwconv2\.", ".mix.mid."),
-        (r"\.token_mixer\.qk\.", ".mix.far.qk.conv."),
-        (r"\.inter_layer\.inter([12])_norm\.", r".inter\1.fc1.norm."),
-        (r"\.inter_layer\.inter([12])_fc1\.", r".inter\1.fc1.conv."),
-        (r"\.inter_layer\.inter([12])_conv\.", r".inter\1.dw."),
-        (r"\.inter_layer\.inter([12])_fc2\.", r".inter\1.fc2."),
-        (r"^head\.norm\.", "head.norm_fc."),
-        (r"^dist_head\.norm\.", "head.norm_dist."),
-        (r"^dist_head\.fc\.", "head.fc_dist."),
-    )
+_RENAMES = Renames(
+    (r"^stem\.0\.", "stem.conv."),
+    (r"^stem\.1\.", "stem.norm."),
+    (r"\.downsample\.0\.", ".downsample.norm."),
+    (r"\.downsample\.1\.", ".downsample.conv."),
+    (r"\.token_mixer\.dwconvatt_1\.", ".mix.far.tall."),
+    (r"\.token_mixer\.dwconvatt_2\.", ".mix.far.wide."),
+    (r"\.token_mixer\.dwconv1\.", ".mix.near."),
+    (r"\.token_mixer\.dwconv2\.", ".mix.mid."),
+    (r"\.token_mixer\.qk\.", ".mix.far.qk.conv."),
+    (r"\.inter_layer\.inter([12])_norm\.", r".inter\1.fc1.norm."),
+    (r"\.inter_layer\.inter([12])_fc1\.", r".inter\1.fc1.conv."),
+    (r"\.inter_layer\.inter([12])_conv\.", r".inter\1.dw."),
+    (r"\.inter_layer\.inter([12])_fc2\.", r".inter\1.fc2."),
+    (r"^head\.norm\.", "head.norm_fc."),
+    (r"^dist_head\.norm\.", "head.norm_dist."),
+    (r"^dist_head\.fc\.", "head.fc_dist."),
 )
 
 
@@ -278,10 +270,4 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     """
     if not any(key.startswith("stem.0.") for key in state_dict):
         return dict(state_dict)
-    return {_rename(key): value for key, value in state_dict.items()}
-
-
-def _rename(key: str) -> str:
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
+    return {_RENAMES(key): value for key, value in state_dict.items()}

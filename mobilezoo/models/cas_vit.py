@@ -15,14 +15,15 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 from timm.layers import DropPath
 from torch import Tensor, nn
 
 from mobilezoo.layers.foldable import ConvNorm, NormConv, SplitConv
 from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames
 from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
 
 STEM_STRIDE = 4
@@ -39,12 +40,7 @@ class Config(ModelConfig):
     norm_eps: float = Field(default=1e-5, gt=0, description="epsilon of every BatchNorm")
     distillation_head: bool = Field(default=False, description="a second classifier; inference averages both")
 
-    @field_validator("widths")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        if len(value) != len(info.data.get("depths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['depths'])} as in depths")
-        return value
+    _one_per_stage = one_per_stage("widths", like="depths")
 
     @field_validator("kernel")
     @classmethod
@@ -195,32 +191,29 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(CasVit, config, len(config.depths), classifier=classifier, **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^patch_embed\.0\.", "stem.conv1.conv."),
-        (r"^patch_embed\.1\.", "stem.conv1.norm."),
-        (r"^patch_embed\.3\.", "stem.conv2.conv."),
-        (r"^patch_embed\.4\.", "stem.conv2.norm."),
-        (r"\.downsample\.proj\.", ".downsample.conv."),
-        (r"\.local_perception\.network\.0\.", ".local.mix_in.conv."),
-        (r"\.local_perception\.network\.1\.", ".local.mix_in.norm."),
-        (r"\.local_perception\.network\.2\.", ".local.dw."),
-        (r"\.local_perception\.network\.4\.", ".local.mix_out."),
-        (r"\.norm1\.", ".attn.qkv.norm."),
-        (r"\.attn\.qkv\.(?=weight|bias)", ".attn.qkv.conv."),
-        (r"\.oper_([qk])\.0\.block\.0\.", r".\1_gate.0.dw.conv."),
-        (r"\.oper_([qk])\.0\.block\.1\.", r".\1_gate.0.dw.norm."),
-        (r"\.oper_([qk])\.0\.block\.3\.", r".\1_gate.0.gate."),
-        (r"\.oper_([qk])\.1\.block\.1\.", r".\1_gate.1.gate."),
-        (r"\.attn\.dwc\.", ".attn.integrate."),
-        (r"\.attn\.proj\.", ".attn.project."),
-        (r"\.norm2\.", ".mlp.fc1.norm."),
-        (r"\.mlp\.fc1\.(?=weight|bias)", ".mlp.fc1.conv."),
-        (r"^norm\.", "head.norm."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-        (r"^dist_head\.", "head.fc_dist."),
-    )
+_RENAMES = Renames(
+    (r"^patch_embed\.0\.", "stem.conv1.conv."),
+    (r"^patch_embed\.1\.", "stem.conv1.norm."),
+    (r"^patch_embed\.3\.", "stem.conv2.conv."),
+    (r"^patch_embed\.4\.", "stem.conv2.norm."),
+    (r"\.downsample\.proj\.", ".downsample.conv."),
+    (r"\.local_perception\.network\.0\.", ".local.mix_in.conv."),
+    (r"\.local_perception\.network\.1\.", ".local.mix_in.norm."),
+    (r"\.local_perception\.network\.2\.", ".local.dw."),
+    (r"\.local_perception\.network\.4\.", ".local.mix_out."),
+    (r"\.norm1\.", ".attn.qkv.norm."),
+    (r"\.attn\.qkv\.(?=weight|bias)", ".attn.qkv.conv."),
+    (r"\.oper_([qk])\.0\.block\.0\.", r".\1_gate.0.dw.conv."),
+    (r"\.oper_([qk])\.0\.block\.1\.", r".\1_gate.0.dw.norm."),
+    (r"\.oper_([qk])\.0\.block\.3\.", r".\1_gate.0.gate."),
+    (r"\.oper_([qk])\.1\.block\.1\.", r".\1_gate.1.gate."),
+    (r"\.attn\.dwc\.", ".attn.integrate."),
+    (r"\.attn\.proj\.", ".attn.project."),
+    (r"\.norm2\.", ".mlp.fc1.norm."),
+    (r"\.mlp\.fc1\.(?=weight|bias)", ".mlp.fc1.conv."),
+    (r"^norm\.", "head.norm."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
+    (r"^dist_head\.", "head.fc_dist."),
 )
 
 
@@ -251,6 +244,4 @@ def _rename(key: str) -> str:
     if match := re.match(r"network\.(\d+)\.(.*)", key):
         index, rest = int(match[1]), match[2]
         key = f"stages.{index // 2}.blocks.{rest}" if index % 2 == 0 else f"stages.{index // 2 + 1}.downsample.{rest}"
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
+    return _RENAMES(key)

@@ -21,8 +21,9 @@ from mobilezoo.layers.head import PoolNormHead
 from mobilezoo.layers.mlp import MapMlp
 from mobilezoo.layers.size import check_input_size
 from mobilezoo.layers.window_attention import WindowAttention
-from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames
+from mobilezoo.models.staged import Pyramid, Stage, build_staged
 
 STEM_STRIDE, MLP_RATIO, NORM_EPS = 4, 4, 1e-5
 
@@ -36,12 +37,7 @@ class Config(ModelConfig):
     heads: tuple[int, ...] = Field(description="attention heads per stage")
     window: int = Field(default=7, gt=0, description="side of a window in positions")
 
-    @field_validator("depths", "heads")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "heads")
 
     @field_validator("heads")
     @classmethod
@@ -125,34 +121,31 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class DaViT(StagedNet):
+class DaViT(Pyramid):
     """DaViT for classification; `feature_info` lists the stages' outputs at strides 4, 8, 16, 32."""
 
-    def __init__(
-        self,
-        cfg: Config,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        stages = []
-        for i, rates in enumerate(drop_path_rates(drop_path_rate, tuple(2 * depth for depth in cfg.depths))):
-            dim, heads = cfg.widths[i], cfg.heads[i]
-            blocks: list[nn.Module] = []
-            for j, rate in enumerate(rates):
-                attn = ChannelAttention(dim, heads) if j % 2 else SpatialAttention(dim, heads, cfg.window)
-                blocks.append(Block(dim, attn, rate))
-            stages.append(Stage(blocks, Downsample(cfg.widths[i - 1], dim) if i > 0 else None))
-        width = cfg.widths[-1]
-        super().__init__(
-            Stem(in_chans, cfg.widths[0]),
-            stages,
-            PoolNormHead(width, num_classes, LayerNorm2d(width, eps=NORM_EPS), global_pool, drop_rate),
-            widths=cfg.widths,
-            stride=STEM_STRIDE,
-        )
+    head_class = PoolNormHead
+
+    @staticmethod
+    def depths(cfg: Config) -> tuple[int, ...]:
+        return tuple(2 * depth for depth in cfg.depths)
+
+    @staticmethod
+    def make_stem(cfg: Config, in_chans: int) -> nn.Module:
+        return Stem(in_chans, cfg.widths[0])
+
+    @staticmethod
+    def make_stage(cfg: Config, stage: int, rates: list[float]) -> Stage:
+        dim, heads = cfg.widths[stage], cfg.heads[stage]
+        blocks: list[nn.Module] = []
+        for j, rate in enumerate(rates):
+            attn = ChannelAttention(dim, heads) if j % 2 else SpatialAttention(dim, heads, cfg.window)
+            blocks.append(Block(dim, attn, rate))
+        return Stage(blocks, Downsample(cfg.widths[stage - 1], dim) if stage > 0 else None)
+
+    @staticmethod
+    def make_norm(cfg: Config) -> nn.Module:
+        return LayerNorm2d(cfg.widths[-1], eps=NORM_EPS)
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
@@ -166,20 +159,17 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(DaViT, config, len(config.depths), first_conv="stem.conv", **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^patch_embeds\.0\.proj\.", "stem.conv."),
-        (r"^patch_embeds\.0\.norm\.", "stem.norm."),
-        (r"^patch_embeds\.(\d+)\.proj\.", r"stages.\1.downsample.conv."),
-        (r"^patch_embeds\.(\d+)\.norm\.", r"stages.\1.downsample.norm."),
-        (r"^main_blocks\.(\d+)\.", r"stages.\1.blocks."),
-        (r"\.cpe\.0\.", ".cpe1."),
-        (r"\.cpe\.1\.", ".cpe2."),
-        (r"\.(cpe\d)\.proj\.", r".\1.conv."),
-        (r"^norms\.", "head.norm."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-    )
+_RENAMES = Renames(
+    (r"^patch_embeds\.0\.proj\.", "stem.conv."),
+    (r"^patch_embeds\.0\.norm\.", "stem.norm."),
+    (r"^patch_embeds\.(\d+)\.proj\.", r"stages.\1.downsample.conv."),
+    (r"^patch_embeds\.(\d+)\.norm\.", r"stages.\1.downsample.norm."),
+    (r"^main_blocks\.(\d+)\.", r"stages.\1.blocks."),
+    (r"\.cpe\.0\.", ".cpe1."),
+    (r"\.cpe\.1\.", ".cpe2."),
+    (r"\.(cpe\d)\.proj\.", r".\1.conv."),
+    (r"^norms\.", "head.norm."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
 )
 _PAIR = re.compile(r"^stages\.(\d+)\.blocks\.(\d+)\.([01])\.")
 
@@ -195,9 +185,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
         return dict(state_dict)
     renamed: dict[str, Tensor] = {}
     for key, value in state_dict.items():
-        new = key
-        for pattern, text in _RENAMES:
-            new = pattern.sub(text, new)
+        new = _RENAMES(key)
         value = value[:, :, None, None] if value.ndim == 2 and not new.startswith("head.") else value
         pair = _PAIR.match(new)
         if pair is None:

@@ -13,16 +13,16 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
-from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.map_attention import MapAttention
 from mobilezoo.layers.mlp import MapMlp
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames, as_kernel
+from mobilezoo.models.staged import Pyramid, Stage, build_staged
 
 STEM_STRIDE = 4
 KERNEL = 7
@@ -44,12 +44,7 @@ class Config(ModelConfig):
     norm_eps: float = Field(default=1e-5, gt=0, description="epsilon of every LayerNorm")
     layer_scale: float = Field(default=1e-4, gt=0, description="initial LayerScale of modulation blocks")
 
-    @field_validator("depths", "attention_depths", "attention_mlp_ratios")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "attention_depths", "attention_mlp_ratios")
 
 
 class Embed(nn.Module):
@@ -126,32 +121,25 @@ class AttentionBlock(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class EfficientMod(StagedNet):
+class EfficientMod(Pyramid):
     """EfficientMod for classification; `feature_info` lists the stages' outputs at strides 4, 8, 16, 32."""
 
-    def __init__(
-        self,
-        cfg: Config,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        blocks_per_stage = tuple(a + b for a, b in zip(cfg.depths, cfg.attention_depths, strict=True))
-        rates = drop_path_rates(drop_path_rate, blocks_per_stage)
-        stages = []
-        for i, width in enumerate(cfg.widths):
-            down = Embed(cfg.widths[i - 1], width, 3, 2, cfg.norm_eps) if i > 0 else None
-            stages.append(Stage(_blocks(cfg, i, rates[i]), down))
-        width = cfg.widths[-1]
-        super().__init__(
-            Embed(in_chans, cfg.widths[0], KERNEL, STEM_STRIDE, cfg.norm_eps),
-            stages,
-            NormHead(width, num_classes, LayerNorm2d(width, eps=cfg.norm_eps), global_pool, drop_rate),
-            widths=cfg.widths,
-            stride=STEM_STRIDE,
-        )
+    @staticmethod
+    def depths(cfg: Config) -> tuple[int, ...]:
+        return tuple(a + b for a, b in zip(cfg.depths, cfg.attention_depths, strict=True))
+
+    @staticmethod
+    def make_stem(cfg: Config, in_chans: int) -> nn.Module:
+        return Embed(in_chans, cfg.widths[0], KERNEL, STEM_STRIDE, cfg.norm_eps)
+
+    @staticmethod
+    def make_stage(cfg: Config, stage: int, rates: list[float]) -> Stage:
+        down = Embed(cfg.widths[stage - 1], cfg.widths[stage], 3, 2, cfg.norm_eps) if stage > 0 else None
+        return Stage(_blocks(cfg, stage, rates), down)
+
+    @staticmethod
+    def make_norm(cfg: Config) -> nn.Module:
+        return LayerNorm2d(cfg.widths[-1], eps=cfg.norm_eps)
 
 
 def _blocks(cfg: Config, stage: int, rates: list[float]) -> list[nn.Module]:
@@ -173,20 +161,17 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(EfficientMod, config, len(config.depths), first_conv="stem.conv", **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^patch_embed\.proj\.", "stem.conv."),
-        (r"^patch_embed\.norm\.", "stem.norm."),
-        (r"^layers\.(\d+)\.blocks\.", r"stages.\1.blocks."),
-        (r"\.gamma_1$", ".gamma"),
-        (r"\.mlp\.context_layer\.f\.", ".mod.context.pw1."),
-        (r"\.mlp\.context_layer\.context_list\.0\.", ".mod.context.dw."),
-        (r"\.mlp\.context_layer\.g\.", ".mod.context.pw2."),
-        (r"\.attn\.qkv\.", ".attn.qkv.conv."),
-        (r"^norm\.", "head.norm."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-    )
+_RENAMES = Renames(
+    (r"^patch_embed\.proj\.", "stem.conv."),
+    (r"^patch_embed\.norm\.", "stem.norm."),
+    (r"^layers\.(\d+)\.blocks\.", r"stages.\1.blocks."),
+    (r"\.gamma_1$", ".gamma"),
+    (r"\.mlp\.context_layer\.f\.", ".mod.context.pw1."),
+    (r"\.mlp\.context_layer\.context_list\.0\.", ".mod.context.dw."),
+    (r"\.mlp\.context_layer\.g\.", ".mod.context.pw2."),
+    (r"\.attn\.qkv\.", ".attn.qkv.conv."),
+    (r"^norm\.", "head.norm."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
 )
 
 
@@ -200,7 +185,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     if not any(key.startswith("patch_embed.proj.") for key in state_dict):
         return dict(state_dict)
     modulated = {key.rpartition("gamma_1")[0] for key in state_dict if key.endswith("gamma_1")}
-    return {(new := _rename(key, modulated)): _as_kernel(new, value) for key, value in state_dict.items()}
+    return {(new := _rename(key, modulated)): as_kernel(value, new) for key, value in state_dict.items()}
 
 
 def _rename(key: str, modulated: set[str]) -> str:
@@ -212,11 +197,4 @@ def _rename(key: str, modulated: set[str]) -> str:
     block = re.match(r"layers\.\d+\.blocks\.\d+\.", key)
     if block and block[0] in modulated:
         key = key.replace(".mlp.fc1.", ".mod.value.").replace(".mlp.fc2.", ".mod.project.")
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
-
-
-def _as_kernel(key: str, value: Tensor) -> Tensor:
-    """A matrix as a 1×1 kernel, but for the classifier's."""
-    return value[:, :, None, None] if value.ndim == 2 and not key.startswith("head.") else value
+    return _RENAMES(key)

@@ -25,7 +25,8 @@ from mobilezoo.layers.foldable import ConvNorm, NormConv, ScaledConv
 from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.size import check_input_size
 from mobilezoo.layers.window_attention import Form, WindowAttention
-from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames
 from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
 
 STEM_STRIDE = 2
@@ -60,12 +61,9 @@ class Config(ModelConfig):
     norm_eps: float = Field(default=1e-6, gt=0, description="epsilon of every norm")
     drop_path_rate: float = Field(default=0.0, ge=0, lt=1, description="stochastic depth unless the caller sets it")
 
-    @field_validator("widths", "expansions", "kernels", "norms", "acts", "attention", "head_dims")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("depths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['depths'])} as in depths")
-        return value
+    _one_per_stage = one_per_stage(
+        "widths", "expansions", "kernels", "norms", "acts", "attention", "head_dims", like="depths"
+    )
 
     @field_validator("kernels")
     @classmethod
@@ -186,16 +184,13 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(EmoV2, config, len(config.depths), **kwargs)
 
 
-_BLOCK_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^eops\.0\.net\.conv\.", "expand.conv.conv."),
-        (r"^eops\.0\.qk\.conv\.", "expand.attn.qk.conv."),
-        (r"^eops\.0\.v\.conv\.", "expand.attn.v."),
-        (r"^conv_local\.", "dw."),
-        (r"^proj\.conv\.", "project.conv."),
-        (r"^ls\.gamma$", "project.gamma"),
-    )
+_BLOCK_RENAMES = Renames(
+    (r"^eops\.0\.net\.conv\.", "expand.conv.conv."),
+    (r"^eops\.0\.qk\.conv\.", "expand.attn.qk.conv."),
+    (r"^eops\.0\.v\.conv\.", "expand.attn.v."),
+    (r"^conv_local\.", "dw."),
+    (r"^proj\.conv\.", "project.conv."),
+    (r"^ls\.gamma$", "project.gamma"),
 )
 _STEM_RENAMES = {"stage0.0.": "stem.conv1.", "stage0.1.": "stem.dw.", "stage0.2.conv.": "stem.pw."}
 
@@ -227,9 +222,7 @@ def _rename(key: str, attended: set[str]) -> str:
         if rest.startswith("norm."):
             # LayerNorm2d wraps a LayerNorm officially: norm.norm.weight
             rest = ("expand.norm." if match[1] in attended else "expand.conv.norm.") + rest.split(".")[-1]
-        for pattern, new in _BLOCK_RENAMES:
-            rest = pattern.sub(new, rest)
-        return f"stages.{int(match[2]) - 1}.blocks.{match[3]}.{rest}"
+        return f"stages.{int(match[2]) - 1}.blocks.{match[3]}.{_BLOCK_RENAMES(rest)}"
     if key.startswith("norm."):
         return "head.norm." + key.split(".")[-1]
     return f"head.fc.{key.removeprefix('head.')}" if key in ("head.weight", "head.bias") else key

@@ -12,12 +12,12 @@ from collections.abc import Mapping
 from functools import partial
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from timm.layers import LayerNorm2d
 from timm.models.fastvit import FastVit, RepConditionalPosEnc, checkpoint_filter_fn
 from torch import Tensor, nn
 
-from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.base import ModelConfig, one_per_stage
 from mobilezoo.models.staged import build_network
 
 OFFICIAL = ("patch_embed.0.rbr_conv.0.conv.weight", "image_encoder.model.patch_embed.0.rbr_conv.0.conv.weight")
@@ -38,12 +38,7 @@ class Config(ModelConfig):
     stem_scale: bool = Field(default=True, description="1×1 branches in the stem while training")
     norm: Literal["batch", "layer"] = Field(default="batch", description="in front of attention")
 
-    @field_validator("depths")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[int, ...], info: ValidationInfo) -> tuple[int, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths")
 
     def arguments(self) -> dict[str, Any]:
         """What timm's class is built from."""

@@ -12,15 +12,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
 from mobilezoo.layers.factorized_attention import FactorizedAttention
-from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames, as_kernel, pvt_stage
+from mobilezoo.models.staged import Pyramid, Stage, build_staged
 
 STEM_STRIDE = 4
 EMBED_EPS, NORM_EPS = 1e-5, 1e-6
@@ -39,12 +39,7 @@ class Config(ModelConfig):
         default="official", description="official: as the published weights need it; windows: as the paper says"
     )
 
-    @field_validator("depths", "heads", "mlp_ratios", "reductions")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "heads", "mlp_ratios", "reductions")
 
     def min_size(self) -> int:
         """Least side in pixels: every stage's pooled part needs one token."""
@@ -66,6 +61,19 @@ class Embed(nn.Module):
     def forward(self, x: Tensor) -> Tensor:
         check_input_size(x, self.min_size)
         return self.norm(self.conv(self.before(x)))
+
+
+def embed_between(widths: tuple[int, ...], stage: int) -> Embed | None:
+    """Downsampling in front of a stage, which halves the map; None in front of the first.
+
+    Args:
+        widths: channels per stage.
+        stage: index of the stage, from 0.
+    """
+    if stage == 0:
+        return None
+    before = widths[stage - 1]
+    return Embed(before, widths[stage], 3, 2, LayerNorm2d(before, eps=NORM_EPS))
 
 
 class ConvMlp(nn.Module):
@@ -99,31 +107,21 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class Favit(StagedNet):
+class Favit(Pyramid):
     """FaViT for classification; `feature_info` lists the stages' outputs at strides 4, 8, 16, 32."""
 
-    def __init__(
-        self,
-        cfg: Config,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        stages, width = [], cfg.widths[-1]
-        for i, rates in enumerate(drop_path_rates(drop_path_rate, cfg.depths)):
-            down = None
-            if i > 0:
-                down = Embed(cfg.widths[i - 1], cfg.widths[i], 3, 2, LayerNorm2d(cfg.widths[i - 1], eps=NORM_EPS))
-            stages.append(Stage([Block(i, cfg, rate) for rate in rates], down))
-        super().__init__(
-            Embed(in_chans, cfg.widths[0], 7, STEM_STRIDE, min_size=cfg.min_size()),
-            stages,
-            NormHead(width, num_classes, LayerNorm2d(width, eps=NORM_EPS), global_pool, drop_rate),
-            widths=cfg.widths,
-            stride=STEM_STRIDE,
-        )
+    @staticmethod
+    def make_stem(cfg: Config, in_chans: int) -> nn.Module:
+        return Embed(in_chans, cfg.widths[0], 7, STEM_STRIDE, min_size=cfg.min_size())
+
+    @staticmethod
+    def make_stage(cfg: Config, stage: int, rates: list[float]) -> Stage:
+        down = embed_between(cfg.widths, stage)
+        return Stage([Block(stage, cfg, rate) for rate in rates], down)
+
+    @staticmethod
+    def make_norm(cfg: Config) -> nn.Module:
+        return LayerNorm2d(cfg.widths[-1], eps=NORM_EPS)
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
@@ -137,21 +135,18 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(Favit, config, len(config.depths), first_conv="stem.conv", **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^patch_embed1\.proj\.", "stem.conv."),
-        (r"^patch_embed1\.norm\.", "stem.norm."),
-        (r"\.attn\.sr\.", ".attn.pooled.pool."),
-        (r"\.attn\.norm\.", ".attn.pooled.norm."),
-        (r"\.attn\.local_conv_g\.", ".attn.pooled.local."),
-        (r"\.attn\.kv_l\.depth_conv\.", ".attn.dw."),
-        (r"\.attn\.kv_l\.point_conv\.", ".attn.pw."),
-        (r"\.attn\.fcs\.(\d)\.", r".attn.windows.\1.mix."),
-        (r"\.attn\.local_convs\.(\d)\.", r".attn.windows.\1.local."),
-        (r"\.mlp\.dwconv\.dwconv\.", ".mlp.dw."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-    )
+_RENAMES = Renames(
+    (r"^patch_embed1\.proj\.", "stem.conv."),
+    (r"^patch_embed1\.norm\.", "stem.norm."),
+    (r"\.attn\.sr\.", ".attn.pooled.pool."),
+    (r"\.attn\.norm\.", ".attn.pooled.norm."),
+    (r"\.attn\.local_conv_g\.", ".attn.pooled.local."),
+    (r"\.attn\.kv_l\.depth_conv\.", ".attn.dw."),
+    (r"\.attn\.kv_l\.point_conv\.", ".attn.pw."),
+    (r"\.attn\.fcs\.(\d)\.", r".attn.windows.\1.mix."),
+    (r"\.attn\.local_convs\.(\d)\.", r".attn.windows.\1.local."),
+    (r"\.mlp\.dwconv\.dwconv\.", ".mlp.dw."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
 )
 
 
@@ -165,9 +160,10 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     if "block1.0.attn.kv_g.weight" not in state_dict:
         return dict(state_dict)
     attentions = {name: module for name, module in model.named_modules() if isinstance(module, FactorizedAttention)}
+    stages = len(list(model.get_submodule("stages").children()))
     renamed: dict[str, Tensor] = {}
     for key, value in state_dict.items():
-        new = _rename(key, len(list(model.get_submodule("stages").children())))
+        new = _RENAMES(pvt_stage(key, stages))
         owner, _, kind = new.rpartition(".")
         if new.startswith("head.") or owner.endswith(".mix"):
             renamed[new] = value
@@ -175,12 +171,12 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
             renamed |= _cut_queries(value, attentions[owner.removesuffix(".q")], owner.removesuffix(".q"), kind)
         elif owner.endswith(".kv_g"):
             names = (f"{owner.removesuffix('kv_g')}pooled.{part}.{kind}" for part in ("key", "value"))
-            renamed |= {name: _as_kernel(part) for name, part in zip(names, value.chunk(2), strict=True)}
+            renamed |= {name: as_kernel(part) for name, part in zip(names, value.chunk(2), strict=True)}
         elif match := re.search(r"single_heads\.(\d)$", owner):
             names = (f"{owner[: match.start()]}windows.{match[1]}.{part}.{kind}" for part in ("key", "value"))
             renamed |= dict(zip(names, value.chunk(2), strict=True))
         else:
-            renamed[new] = _as_kernel(value)
+            renamed[new] = as_kernel(value)
     return renamed
 
 
@@ -191,24 +187,4 @@ def _cut_queries(value: Tensor, attn: FactorizedAttention, owner: str, kind: str
     heads = next(window.num_heads for window in attn.windows)
     by_head = local.unflatten(0, (heads, -1)).split([width // heads for width in widths], dim=1)  # type: ignore[operator]
     parts = [pooled, *(part.flatten(0, 1) for part in by_head)]
-    return {f"{owner}.queries.{i}.{kind}": _as_kernel(part) for i, part in enumerate(parts)}
-
-
-def _rename(key: str, stages: int) -> str:
-    """Our key; the norm after a stage belongs to the next stage's downsampling, the last one to the head."""
-    if match := re.match(r"norm(\d)\.(.*)", key):
-        after = int(match[1])
-        return f"head.norm.{match[2]}" if after == stages else f"stages.{after}.downsample.before.{match[2]}"
-    if match := re.match(r"patch_embed([2-9])\.(proj|norm)\.(.*)", key):
-        part = {"proj": "conv", "norm": "norm"}[match[2]]
-        return f"stages.{int(match[1]) - 1}.downsample.{part}.{match[3]}"
-    if match := re.match(r"block(\d)\.(.*)", key):
-        key = f"stages.{int(match[1]) - 1}.blocks.{match[2]}"
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
-
-
-def _as_kernel(value: Tensor) -> Tensor:
-    """A matrix as a 1×1 kernel."""
-    return value[:, :, None, None] if value.ndim == 2 else value
+    return {f"{owner}.queries.{i}.{kind}": as_kernel(part) for i, part in enumerate(parts)}

@@ -8,16 +8,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from timm.layers import DropPath, LayerScale2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilezoo.layers.foldable import ConvNorm, NormConv, with_weights
-from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames
+from mobilezoo.models.staged import Pyramid, Stage, build_staged
 
 STEM_STRIDE, STEM_WIDTH = 4, 64
 LARGE, SMALL = 7, 3
@@ -36,12 +36,7 @@ class Config(ModelConfig):
     layer_scale: float | None = Field(default=None, description="initial LayerScale; none where left out")
     norm_eps: float = Field(default=1e-5, gt=0, description="epsilon of every BatchNorm")
 
-    @field_validator("depths", "large_kernels")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "large_kernels")
 
 
 class Stem(nn.Module):
@@ -150,30 +145,22 @@ class Downsample(nn.Module):
         return x + self.pw(x)
 
 
-class FFNet(StagedNet):
+class FFNet(Pyramid):
     """FFNet for classification; `feature_info` lists the stages' outputs at strides 4, 8, 16, 32."""
 
-    def __init__(
-        self,
-        cfg: Config,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        stages = []
-        for i, rates in enumerate(drop_path_rates(drop_path_rate, cfg.depths)):
-            down = Downsample(cfg.widths[i - 1], cfg.widths[i], cfg.norm_eps) if i > 0 else None
-            stages.append(Stage([Block(cfg.widths[i], cfg.large_kernels[i], cfg, rate) for rate in rates], down))
-        width = cfg.widths[-1]
-        super().__init__(
-            Stem(in_chans, cfg.widths[0], cfg.norm_eps, min_size=1),
-            stages,
-            NormHead(width, num_classes, nn.BatchNorm2d(width, eps=cfg.norm_eps), global_pool, drop_rate),
-            widths=cfg.widths,
-            stride=STEM_STRIDE,
-        )
+    @staticmethod
+    def make_stem(cfg: Config, in_chans: int) -> nn.Module:
+        return Stem(in_chans, cfg.widths[0], cfg.norm_eps, min_size=1)
+
+    @staticmethod
+    def make_stage(cfg: Config, stage: int, rates: list[float]) -> Stage:
+        width, large = cfg.widths[stage], cfg.large_kernels[stage]
+        down = Downsample(cfg.widths[stage - 1], width, cfg.norm_eps) if stage > 0 else None
+        return Stage([Block(width, large, cfg, rate) for rate in rates], down)
+
+    @staticmethod
+    def make_norm(cfg: Config) -> nn.Module:
+        return nn.BatchNorm2d(cfg.widths[-1], eps=cfg.norm_eps)
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
@@ -187,29 +174,26 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(FFNet, config, len(config.depths), **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^patch_embed\.0\.", "stem.conv1."),
-        (r"^patch_embed\.2\.", "stem.conv2."),
-        (r"\.proj\.0\.", ".dw."),
-        (r"\.proj\.1\.conv\.", ".pw."),
-        (r"\.token_mixer\.0\.layer_scale$", ".token_scale.gamma"),
-        (r"\.channel_mixer\.layer_scale$", ".channel_scale.gamma"),
-        (r"\.token_mixer\.0\.main\.fc\.", ".token.query."),
-        (r"\.token_mixer\.0\.main\.conv1\.", ".token.keys."),
-        (r"\.token_mixer\.0\.main\.conv2\.", ".token.values."),
-        (r"\.channel_mixer\.main\.conv\.(?=c|bn)", ".channel.dw.plain."),
-        (r"\.channel_mixer\.main\.conv\.", ".channel.dw."),
-        (r"\.channel_mixer\.main\.", ".channel."),
-        (r"\.(dw|keys|values)\.conv1\.", r".\1.small."),
-        (r"\.(dw|keys|values)\.conv\.", r".\1.large."),
-        (r"\.dw\.plain\.", ".dw."),
-        (r"\.c\.weight$", ".conv.weight"),
-        (r"\.bn\.", ".norm."),
-        (r"^norm\.", "head.norm."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-    )
+_RENAMES = Renames(
+    (r"^patch_embed\.0\.", "stem.conv1."),
+    (r"^patch_embed\.2\.", "stem.conv2."),
+    (r"\.proj\.0\.", ".dw."),
+    (r"\.proj\.1\.conv\.", ".pw."),
+    (r"\.token_mixer\.0\.layer_scale$", ".token_scale.gamma"),
+    (r"\.channel_mixer\.layer_scale$", ".channel_scale.gamma"),
+    (r"\.token_mixer\.0\.main\.fc\.", ".token.query."),
+    (r"\.token_mixer\.0\.main\.conv1\.", ".token.keys."),
+    (r"\.token_mixer\.0\.main\.conv2\.", ".token.values."),
+    (r"\.channel_mixer\.main\.conv\.(?=c|bn)", ".channel.dw.plain."),
+    (r"\.channel_mixer\.main\.conv\.", ".channel.dw."),
+    (r"\.channel_mixer\.main\.", ".channel."),
+    (r"\.(dw|keys|values)\.conv1\.", r".\1.small."),
+    (r"\.(dw|keys|values)\.conv\.", r".\1.large."),
+    (r"\.dw\.plain\.", ".dw."),
+    (r"\.c\.weight$", ".conv.weight"),
+    (r"\.bn\.", ".norm."),
+    (r"^norm\.", "head.norm."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
 )
 
 
@@ -231,6 +215,4 @@ def _rename(key: str) -> str:
     if match := re.match(r"stages\.(\d+)\.(\d+)\.(.*)", key):
         stage, index = int(match[1]), int(match[2]) - (int(match[1]) > 0)
         key = f"stages.{stage}.downsample.{match[3]}" if index < 0 else f"stages.{stage}.blocks.{index}.{match[3]}"
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
+    return _RENAMES(key)

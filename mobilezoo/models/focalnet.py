@@ -11,14 +11,15 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
 from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.mlp import MapMlp
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames, as_kernel
 from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
 
 MLP_RATIO = 4
@@ -37,12 +38,7 @@ class Config(ModelConfig):
     patch: int = Field(default=4, gt=0, description="side in pixels of the stem's patches")
     norm_eps: float = Field(default=1e-5, gt=0, description="epsilon of every LayerNorm")
 
-    @field_validator("depths", "levels")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "levels")
 
 
 class Patches(nn.Module):
@@ -140,18 +136,15 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(FocalNet, config, len(config.depths), first_conv="stem.conv", **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^(?:patch_embed|stem)\.proj\.", "stem.conv."),
-        (r"^patch_embed\.norm\.", "stem.norm."),
-        (r"^layers\.", "stages."),
-        (r"\.downsample\.proj\.", ".downsample.conv."),
-        (r"\.modulation\.focal_layers\.(\d+)\.0\.", r".mod.focal.\1."),
-        (r"\.modulation\.", ".mod."),
-        (r"^norm\.", "head.norm."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-    )
+_RENAMES = Renames(
+    (r"^(?:patch_embed|stem)\.proj\.", "stem.conv."),
+    (r"^patch_embed\.norm\.", "stem.norm."),
+    (r"^layers\.", "stages."),
+    (r"\.downsample\.proj\.", ".downsample.conv."),
+    (r"\.modulation\.focal_layers\.(\d+)\.0\.", r".mod.focal.\1."),
+    (r"\.modulation\.", ".mod."),
+    (r"^norm\.", "head.norm."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
 )
 
 
@@ -168,7 +161,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     renamed: dict[str, Tensor] = {}
     for key, value in state_dict.items():
         new = _rename(key, official)
-        value = value[:, :, None, None] if value.ndim == 2 and not new.startswith("head.") else value
+        value = as_kernel(value, new)
         if ".mod.f." in new:
             dim = state_dict[key.rpartition(".f.")[0] + ".proj.weight"].shape[0]
             parts = value.split([dim, dim, value.shape[0] - 2 * dim])
@@ -183,6 +176,4 @@ def _rename(key: str, official: bool) -> str:
     """Our key; officially a stage ends with its downsampling layer, in timm it begins with it."""
     if official and (match := re.match(r"layers\.(\d+)\.downsample\.(.*)", key)):
         key = f"layers.{int(match[1]) + 1}.downsample.{match[2]}"
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
+    return _RENAMES(key)

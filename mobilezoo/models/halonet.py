@@ -16,7 +16,7 @@ from timm.models.byobnet import ByoBlockCfg, ByobNet, ByoModelCfg
 from torch import Tensor, nn
 
 from mobilezoo.layers.halo_attention import HaloAttention
-from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.base import ModelConfig, one_per_stage
 from mobilezoo.models.staged import build_network
 
 
@@ -43,12 +43,7 @@ class Config(ModelConfig):
     channel_attention: Literal["", "se", "eca"] = Field(default="", description="in the blocks that convolve")
     inverted: bool = Field(default=False, description="as RegNet-Z: wide inside, no activation behind, no projection")
 
-    @field_validator("depths", "attends", "strides", "ratios", "heads")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "attends", "strides", "ratios", "heads")
 
     @field_validator("attends")
     @classmethod

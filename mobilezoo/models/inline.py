@@ -14,7 +14,8 @@ from typing import Any, Literal
 from torch import Tensor, nn
 
 from mobilezoo.layers.inline_attention import SIDE, InlineAttention
-from mobilezoo.models.transformer import TransformerConfig, as_kernel, build_transformer, rename_official
+from mobilezoo.models.renames import as_kernel
+from mobilezoo.models.transformer import TransformerConfig, build_transformer, rename_official
 
 
 class Config(TransformerConfig):

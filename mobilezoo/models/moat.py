@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from timm.layers import DropPath, LayerNorm2d, SqueezeExcite, create_conv2d
 from torch import Tensor, nn
 from torch.nn import functional as F
@@ -22,8 +22,9 @@ from mobilezoo.layers.foldable import NormConv
 from mobilezoo.layers.head import PoolNormHead
 from mobilezoo.layers.map_attention import MapAttention
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames
+from mobilezoo.models.staged import Pyramid, Stage, build_staged
 
 EXPANSION, SE_RATIO, HEAD_DIM = 4, 0.25, 32
 
@@ -41,12 +42,7 @@ class Config(ModelConfig):
     position_bias: bool = Field(default=True, description="relative position bias in attention")
     norm_eps: float = Field(default=1e-3, gt=0, description="epsilon of every BatchNorm")
 
-    @field_validator("depths", "position_sizes")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "position_sizes")
 
 
 class Stem(nn.Module):
@@ -134,32 +130,23 @@ class Block(nn.Module):
         return x + self.drop_path(self.attn(self.norm(x)))
 
 
-class Moat(StagedNet):
+class Moat(Pyramid):
     """Tiny-MOAT for classification; `feature_info` lists the stages' outputs at strides 4, 8, 16, 32."""
 
-    def __init__(
-        self,
-        cfg: Config,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        stages, in_chs = [], cfg.stem_width
-        for i, rates in enumerate(drop_path_rates(drop_path_rate, cfg.depths)):
-            blocks: list[nn.Module] = []
-            for j, rate in enumerate(rates):
-                blocks.append(Block(in_chs, i, 1 if j else 2, cfg, rate))
-                in_chs = cfg.widths[i]
-            stages.append(Stage(blocks))
-        super().__init__(
-            Stem(in_chans, cfg.stem_width, cfg.norm_eps),
-            stages,
-            PoolNormHead(in_chs, num_classes, LayerNorm2d(in_chs, eps=1e-5), global_pool, drop_rate),
-            widths=cfg.widths,
-            stride=4,
-        )
+    head_class = PoolNormHead
+
+    @staticmethod
+    def make_stem(cfg: Config, in_chans: int) -> nn.Module:
+        return Stem(in_chans, cfg.stem_width, cfg.norm_eps)
+
+    @staticmethod
+    def make_stage(cfg: Config, stage: int, rates: list[float]) -> Stage:
+        before, width = cfg.widths[stage - 1] if stage > 0 else cfg.stem_width, cfg.widths[stage]
+        return Stage([Block(width if j else before, stage, 1 if j else 2, cfg, rate) for j, rate in enumerate(rates)])
+
+    @staticmethod
+    def make_norm(cfg: Config) -> nn.Module:
+        return LayerNorm2d(cfg.widths[-1], eps=1e-5)
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
@@ -173,33 +160,30 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(Moat, config, len(config.depths), first_conv="stem.conv1", **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^(?:moat/stem/)?conv_0/", "stem.conv1."),
-        (r"^(?:moat/stem/)?conv_1/", "stem.conv2."),
-        (r"^(?:moat/stem/)?norm_0/", "stem.norm."),
-        (r"^moat/block_0(\d)_0?(\d+)(?:/|$)", r"stages.\1.blocks.\2."),
-        (r"\.pre_norm/", ".conv.expand.norm."),
-        (r"\.expand_conv/", ".conv.expand.conv."),
-        (r"\.expand_norm/", ".conv.norm1."),
-        (r"\.depthwise_conv/", ".conv.dw."),
-        (r"\.depthwise_norm/", ".conv.norm2."),
-        (r"\.se/reduce_conv2d/", ".conv.se.fc1."),
-        (r"\.se/expand_conv2d/", ".conv.se.fc2."),
-        (r"\.shrink_conv/", ".conv.shrink."),
-        (r"\.shortcut_conv/", ".conv.shortcut."),
-        (r"\.attention_norm/", ".norm."),
-        (r"\.attention/relative_position_embedding$", ".attn.table"),
-        (r"\.attention/o/", ".attn.proj."),
-        (r"^moat/final_layer_norm/", "head.norm."),
-        (r"^moat/logits_head/", "head.fc."),
-        (r"(?:depthwise_)?kernel$", "weight"),
-        (r"gamma$", "weight"),
-        (r"beta$", "bias"),
-        (r"moving_mean$", "running_mean"),
-        (r"moving_variance$", "running_var"),
-    )
+_RENAMES = Renames(
+    (r"^(?:moat/stem/)?conv_0/", "stem.conv1."),
+    (r"^(?:moat/stem/)?conv_1/", "stem.conv2."),
+    (r"^(?:moat/stem/)?norm_0/", "stem.norm."),
+    (r"^moat/block_0(\d)_0?(\d+)(?:/|$)", r"stages.\1.blocks.\2."),
+    (r"\.pre_norm/", ".conv.expand.norm."),
+    (r"\.expand_conv/", ".conv.expand.conv."),
+    (r"\.expand_norm/", ".conv.norm1."),
+    (r"\.depthwise_conv/", ".conv.dw."),
+    (r"\.depthwise_norm/", ".conv.norm2."),
+    (r"\.se/reduce_conv2d/", ".conv.se.fc1."),
+    (r"\.se/expand_conv2d/", ".conv.se.fc2."),
+    (r"\.shrink_conv/", ".conv.shrink."),
+    (r"\.shortcut_conv/", ".conv.shortcut."),
+    (r"\.attention_norm/", ".norm."),
+    (r"\.attention/relative_position_embedding$", ".attn.table"),
+    (r"\.attention/o/", ".attn.proj."),
+    (r"^moat/final_layer_norm/", "head.norm."),
+    (r"^moat/logits_head/", "head.fc."),
+    (r"(?:depthwise_)?kernel$", "weight"),
+    (r"gamma$", "weight"),
+    (r"beta$", "bias"),
+    (r"moving_mean$", "running_mean"),
+    (r"moving_variance$", "running_var"),
 )
 
 
@@ -218,11 +202,11 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
             continue
         if joined := re.search(r"/attention/q/(weight|bias)$", key):
             parts = [state_dict[key.replace("/q/", f"/{part}/")] for part in "qkv"]
-            name = f"{_rename(key.removesuffix(joined[0]))}attn.qkv.conv.{joined[1]}"
+            name = f"{_RENAMES(key.removesuffix(joined[0]))}attn.qkv.conv.{joined[1]}"
             # [in, h, d] → [h·d, in]
             renamed[name] = torch.cat([_rows(part) if joined[1] == "weight" else part.flatten() for part in parts])
             continue
-        new = _rename(key)
+        new = _RENAMES(key)
         if new.endswith(".attn.proj.weight"):
             value = value.reshape(value.shape[0], -1)[:, :, None, None]
         elif new == "head.fc.weight":
@@ -233,9 +217,3 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
 
 def _rows(weight: Tensor) -> Tensor:
     return weight.flatten(1).t()[:, :, None, None]
-
-
-def _rename(key: str) -> str:
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key

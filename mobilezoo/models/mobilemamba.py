@@ -12,20 +12,19 @@ Where it differs from the official code, and why:
   [b, 1, d, l]), so reference outputs made on a CPU are made image by image.
 """
 
-import copy
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 from timm.layers import DropPath, SqueezeExcite
 from torch import Tensor, nn
 
-from mobilezoo.layers.foldable import ConvNorm, affine_of
-from mobilezoo.layers.head import NormHead
+from mobilezoo.layers.foldable import ConvNorm
+from mobilezoo.layers.head import PoolNormHead
 from mobilezoo.layers.selective_scan import SelectiveScan2d
 from mobilezoo.layers.size import check_input_size
 from mobilezoo.layers.wavelet import WaveletConv
-from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.base import ModelConfig, one_per_stage
 from mobilezoo.models.mobilemamba_official import from_official
 from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
 
@@ -52,12 +51,7 @@ class Config(ModelConfig):
         default=0.0, ge=0, lt=1, description="stochastic depth of the last block, if not given"
     )
 
-    @field_validator("widths", "kernels", "global_ratios", "local_ratios")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("depths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['depths'])} as in depths")
-        return value
+    _one_per_stage = one_per_stage("widths", "kernels", "global_ratios", "local_ratios", like="depths")
 
     @field_validator("widths")
     @classmethod
@@ -220,34 +214,6 @@ class Downsample(nn.Module):
         return self.ffn1(self.dw1(self.merge(self.ffn0(self.dw0(x)))))
 
 
-class PooledNormHead(NormHead):
-    """Pool → BatchNorm → dropout → classifier: in training, the norm sees pooled features, not the map."""
-
-    def forward(self, x: Tensor, pre_logits: bool = False) -> Tensor:
-        """Feature map → logits [B, num_classes].
-
-        Args:
-            x: [B, num_features, H, W].
-            pre_logits: return the classifier's input [B, num_features] instead.
-        """
-        x = self.pool(x)
-        if not isinstance(self.norm, nn.Identity):
-            x = self.norm(x) if x.ndim == 4 else self.norm(x[:, :, None, None]).flatten(1)
-        x = self.drop(x)
-        return x if pre_logits else self.fc(x)
-
-    def fuse(self) -> "PooledNormHead":
-        """The norm folded into the classifier, whatever the pool."""
-        fused = copy.deepcopy(self)
-        if isinstance(fused.fc, nn.Linear) and isinstance(self.norm, nn.BatchNorm2d):
-            scale, shift = affine_of(self.norm)
-            weight = fused.fc.weight.detach().double()
-            fused.fc.bias.data.copy_(fused.fc.bias.detach().double() + weight @ shift)
-            fused.fc.weight.data.copy_(weight * scale)
-            fused.norm = nn.Identity()
-        return fused
-
-
 class MobileMamba(StagedNet):
     """MobileMamba for classification; `feature_info` lists the stages' outputs at strides 16, 32, 64.
 
@@ -274,7 +240,7 @@ class MobileMamba(StagedNet):
         super().__init__(
             Stem(in_chans, cfg.widths[0], cfg.norm_eps, min_size=STEM_STRIDE << (len(cfg.depths) - 1)),
             stages,
-            PooledNormHead(width_in, num_classes, norm, global_pool, drop_rate),
+            PoolNormHead(width_in, num_classes, norm, global_pool, drop_rate),
             widths=cfg.widths,
             stride=STEM_STRIDE,
         )

@@ -12,35 +12,33 @@ from torch import Tensor, nn
 
 from mobilezoo.errors import CheckpointError
 from mobilezoo.layers.wavelet import BANDS, haar_filters
+from mobilezoo.models.renames import Renames
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^patch_embed\.0\.", "stem.conv1."),
-        (r"^patch_embed\.2\.", "stem.conv2."),
-        (r"^patch_embed\.4\.", "stem.conv3."),
-        (r"^patch_embed\.6\.", "stem.conv4."),
-        (r"^head\.bn\.", "head.norm."),
-        (r"^head\.l\.", "head.fc."),
-        (r"\.(dw|ffn)([01])\.m\.", r".\1\2.body."),
-        (r"\.mixer\.m\.attn\.", ".mixer.body."),
-        (r"\.merge\.conv1\.", ".merge.pw1."),
-        (r"\.merge\.conv2\.", ".merge.dw."),
-        (r"\.merge\.conv3\.", ".merge.pw2."),
-        (r"\.local_op\.dwconv3x3\.", ".parts.local.dw.conv."),
-        (r"\.local_op\.bn1\.", ".parts.local.dw.norm."),
-        (r"\.local_op\.dwconv1x1\.", ".parts.local.pw.conv."),
-        (r"\.local_op\.bn2\.", ".parts.local.pw.norm."),
-        (r"\.body\.proj\.1\.", ".body.proj."),
-        (r"\.global_op\.base_scale\.weight$", ".parts.wide.scale"),
-        (r"\.global_op\.global_atten\.", ".parts.wide.scan."),
-        (r"\.global_op\.", ".parts.wide.wavelet."),
-        (r"\.scan\.conv2d\.", ".scan.conv."),
-        (r"\.scan\.out_norm\.", ".scan.norm."),
-        (r"\.scan\.out_proj\.", ".scan.proj_out."),
-        (r"\.c\.weight$", ".conv.weight"),
-        (r"\.bn\.", ".norm."),
-    )
+_RENAMES = Renames(
+    (r"^patch_embed\.0\.", "stem.conv1."),
+    (r"^patch_embed\.2\.", "stem.conv2."),
+    (r"^patch_embed\.4\.", "stem.conv3."),
+    (r"^patch_embed\.6\.", "stem.conv4."),
+    (r"^head\.bn\.", "head.norm."),
+    (r"^head\.l\.", "head.fc."),
+    (r"\.(dw|ffn)([01])\.m\.", r".\1\2.body."),
+    (r"\.mixer\.m\.attn\.", ".mixer.body."),
+    (r"\.merge\.conv1\.", ".merge.pw1."),
+    (r"\.merge\.conv2\.", ".merge.dw."),
+    (r"\.merge\.conv3\.", ".merge.pw2."),
+    (r"\.local_op\.dwconv3x3\.", ".parts.local.dw.conv."),
+    (r"\.local_op\.bn1\.", ".parts.local.dw.norm."),
+    (r"\.local_op\.dwconv1x1\.", ".parts.local.pw.conv."),
+    (r"\.local_op\.bn2\.", ".parts.local.pw.norm."),
+    (r"\.body\.proj\.1\.", ".body.proj."),
+    (r"\.global_op\.base_scale\.weight$", ".parts.wide.scale"),
+    (r"\.global_op\.global_atten\.", ".parts.wide.scan."),
+    (r"\.global_op\.", ".parts.wide.wavelet."),
+    (r"\.scan\.conv2d\.", ".scan.conv."),
+    (r"\.scan\.out_norm\.", ".scan.norm."),
+    (r"\.scan\.out_proj\.", ".scan.proj_out."),
+    (r"\.c\.weight$", ".conv.weight"),
+    (r"\.bn\.", ".norm."),
 )
 _DOWNSAMPLE = ("dw0.m", "ffn0.m", "merge", "dw1.m", "ffn1.m")
 """Names of what official stages hold before their blocks: 0.0, 0.1, 1, 2.0, 2.1."""
@@ -82,9 +80,7 @@ def _rename(key: str) -> str:
         key = f"stages.{int(match[1]) - 1}.downsample.merge.{match[2]}"
     elif match := re.match(r"blocks(\d)\.(\d+)\.(.*)", key):
         key = f"stages.{int(match[1]) - 1}.blocks.{int(match[2]) - 3}.{match[3]}"
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
+    return _RENAMES(key)
 
 
 def _bands(name: str) -> Callable[[Tensor], dict[str, Tensor]]:

@@ -14,16 +14,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
-from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.head_gates import AggregatedAttention, GlobalAttention
 from mobilezoo.layers.tokens import Grid
-from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.favit import NORM_EPS, STEM_STRIDE, Embed
-from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.favit import NORM_EPS, STEM_STRIDE, Embed, embed_between
+from mobilezoo.models.renames import Renames, pvt_stage
+from mobilezoo.models.staged import Pyramid, Stage, build_staged
 
 
 class Config(ModelConfig):
@@ -42,12 +42,7 @@ class Config(ModelConfig):
     shared: tuple[int, ...] = Field(description="heads that always count, per stage")
     routed: tuple[int, ...] = Field(description="how many of the other heads a position takes, per stage")
 
-    @field_validator("depths", "heads", "mlp_ratios", "reductions", "shared", "routed")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "heads", "mlp_ratios", "reductions", "shared", "routed")
 
     @model_validator(mode="after")
     def _heads_are_shared_or_routed(self) -> Self:
@@ -96,31 +91,21 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class Moh(StagedNet):
+class Moh(Pyramid):
     """MoH-TransNeXt for classification; `feature_info` lists the stages' outputs at strides 4, 8, 16, 32."""
 
-    def __init__(
-        self,
-        cfg: Config,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        stages, width = [], cfg.widths[-1]
-        for i, rates in enumerate(drop_path_rates(drop_path_rate, cfg.depths)):
-            down = None
-            if i > 0:
-                down = Embed(cfg.widths[i - 1], cfg.widths[i], 3, 2, LayerNorm2d(cfg.widths[i - 1], eps=NORM_EPS))
-            stages.append(Stage([Block(i, cfg, rate) for rate in rates], down))
-        super().__init__(
-            Embed(in_chans, cfg.widths[0], 7, STEM_STRIDE),
-            stages,
-            NormHead(width, num_classes, LayerNorm2d(width, eps=NORM_EPS), global_pool, drop_rate),
-            widths=cfg.widths,
-            stride=STEM_STRIDE,
-        )
+    @staticmethod
+    def make_stem(cfg: Config, in_chans: int) -> nn.Module:
+        return Embed(in_chans, cfg.widths[0], 7, STEM_STRIDE)
+
+    @staticmethod
+    def make_stage(cfg: Config, stage: int, rates: list[float]) -> Stage:
+        down = embed_between(cfg.widths, stage)
+        return Stage([Block(stage, cfg, rate) for rate in rates], down)
+
+    @staticmethod
+    def make_norm(cfg: Config) -> nn.Module:
+        return LayerNorm2d(cfg.widths[-1], eps=NORM_EPS)
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
@@ -134,14 +119,11 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(Moh, config, len(config.depths), first_conv="stem.conv", **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^patch_embed1\.proj\.", "stem.conv."),
-        (r"^patch_embed1\.norm\.", "stem.norm."),
-        (r"\.mlp\.dwconv\.dwconv\.", ".mlp.dw."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-    )
+_RENAMES = Renames(
+    (r"^patch_embed1\.proj\.", "stem.conv."),
+    (r"^patch_embed1\.norm\.", "stem.norm."),
+    (r"\.mlp\.dwconv\.dwconv\.", ".mlp.dw."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
 )
 _ATTENTION = {
     "query_embedding": "embedding",
@@ -171,7 +153,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     stages = len(list(model.get_submodule("stages").children()))
     renamed: dict[str, Tensor] = {}
     for key, value in state_dict.items():
-        owner, attn, name = _rename(key, stages).partition(".attn.")
+        owner, attn, name = _RENAMES(pvt_stage(key, stages)).partition(".attn.")
         if attn:
             renamed |= {f"{owner}.attn.{new}": part for new, part in attention_parts(name, value)}
         else:
@@ -211,18 +193,3 @@ def _cut(name: str, value: Tensor) -> list[tuple[str, Tensor]]:
         return [(name, value)]
     names = [".".join(filter(None, (place, new, kind))) for new in _CUT[part]]
     return list(zip(names, value.chunk(len(names)), strict=True))
-
-
-def _rename(key: str, stages: int) -> str:
-    """Our key; the norm after a stage belongs to the next stage's downsampling, the last one to the head."""
-    if match := re.match(r"norm(\d)\.(.*)", key):
-        after = int(match[1])
-        return f"head.norm.{match[2]}" if after == stages else f"stages.{after}.downsample.before.{match[2]}"
-    if match := re.match(r"patch_embed([2-9])\.(proj|norm)\.(.*)", key):
-        part = {"proj": "conv", "norm": "norm"}[match[2]]
-        return f"stages.{int(match[1]) - 1}.downsample.{part}.{match[3]}"
-    if match := re.match(r"block(\d)\.(.*)", key):
-        key = f"stages.{int(match[1]) - 1}.blocks.{match[2]}"
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key

@@ -12,16 +12,16 @@ import re
 from collections.abc import Mapping
 from typing import Any, Literal
 
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field, field_validator
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
-from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.mlp import MapMlp
 from mobilezoo.layers.neighborhood_attention import NeighborhoodAttention
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames, as_kernel
+from mobilezoo.models.staged import Pyramid, Stage, build_staged
 
 NORM_EPS = 1e-5
 
@@ -37,12 +37,7 @@ class Config(ModelConfig):
     kernel: int = Field(default=7, gt=1, description="odd side of the neighbourhood")
     mlp_ratio: float = Field(default=3.0, gt=0, description="hidden width of MLPs over the block's")
 
-    @field_validator("depths", "heads", "dilations")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "heads", "dilations")
 
     @field_validator("dilations")
     @classmethod
@@ -102,30 +97,22 @@ class Block(nn.Module):
         return x + self.drop_path(self.mlp(self.norm2(x)))
 
 
-class Nat(StagedNet):
+class Nat(Pyramid):
     """NAT for classification; `feature_info` lists the stages' outputs at strides 4, 8, 16, 32."""
 
-    def __init__(
-        self,
-        cfg: Config,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        stages, width = [], cfg.widths[-1]
-        for i, rates in enumerate(drop_path_rates(drop_path_rate, cfg.depths)):
-            steps = cfg.dilations[i]
-            blocks: list[nn.Module] = [Block(i, steps[j % len(steps)], cfg, rate) for j, rate in enumerate(rates)]
-            stages.append(Stage(blocks, Downsample(cfg.widths[i - 1], cfg.widths[i]) if i > 0 else None))
-        super().__init__(
-            Stem(in_chans, cfg.widths[0]),
-            stages,
-            NormHead(width, num_classes, LayerNorm2d(width, eps=NORM_EPS), global_pool, drop_rate),
-            widths=cfg.widths,
-            stride=4,
-        )
+    @staticmethod
+    def make_stem(cfg: Config, in_chans: int) -> nn.Module:
+        return Stem(in_chans, cfg.widths[0])
+
+    @staticmethod
+    def make_stage(cfg: Config, stage: int, rates: list[float]) -> Stage:
+        steps = cfg.dilations[stage]
+        blocks: list[nn.Module] = [Block(stage, steps[j % len(steps)], cfg, rate) for j, rate in enumerate(rates)]
+        return Stage(blocks, Downsample(cfg.widths[stage - 1], cfg.widths[stage]) if stage > 0 else None)
+
+    @staticmethod
+    def make_norm(cfg: Config) -> nn.Module:
+        return LayerNorm2d(cfg.widths[-1], eps=NORM_EPS)
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:
@@ -139,18 +126,15 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(Nat, config, len(config.depths), first_conv="stem.conv1", **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^patch_embed\.proj\.0\.", "stem.conv1."),
-        (r"^patch_embed\.proj\.1\.", "stem.conv2."),
-        (r"^patch_embed\.norm\.", "stem.norm."),
-        (r"^levels\.(\d+)\.blocks\.", r"stages.\1.blocks."),
-        (r"\.attn\.rpb$", ".attn.table"),
-        (r"\.attn\.qkv\.", ".attn.qkv.conv."),
-        (r"^norm\.", "head.norm."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-    )
+_RENAMES = Renames(
+    (r"^patch_embed\.proj\.0\.", "stem.conv1."),
+    (r"^patch_embed\.proj\.1\.", "stem.conv2."),
+    (r"^patch_embed\.norm\.", "stem.norm."),
+    (r"^levels\.(\d+)\.blocks\.", r"stages.\1.blocks."),
+    (r"\.attn\.rpb$", ".attn.table"),
+    (r"\.attn\.qkv\.", ".attn.qkv.conv."),
+    (r"^norm\.", "head.norm."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
 )
 
 
@@ -166,7 +150,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
     renamed = {}
     for key, value in state_dict.items():
         new = _rename(key)
-        renamed[new] = value[:, :, None, None] if value.ndim == 2 and not new.startswith("head.") else value
+        renamed[new] = as_kernel(value, new)
     return renamed
 
 
@@ -174,6 +158,4 @@ def _rename(key: str) -> str:
     """Our key; officially a stage ends with the downsampling to the next."""
     if match := re.match(r"levels\.(\d+)\.downsample\.(?:reduction|(norm))\.(.*)", key):
         return f"stages.{int(match[1]) + 1}.downsample.{match[2] or 'conv'}.{match[3]}"
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
+    return _RENAMES(key)

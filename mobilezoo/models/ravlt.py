@@ -13,7 +13,7 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from timm.layers import DropPath, LayerNorm2d, LayerScale2d
 from torch import Tensor, nn
 
@@ -22,7 +22,8 @@ from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.map_attention import from_heads, to_heads
 from mobilezoo.layers.rotary import pairs_to_halves, rotary_tables, rotate
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames
 from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
 
 STEM_STRIDE = 4
@@ -40,12 +41,7 @@ class Config(ModelConfig):
     layer_scales: tuple[float, ...] = Field(description="initial LayerScale per stage")
     head_width: int = Field(default=1024, gt=0, description="channels before the classifier")
 
-    @field_validator("depths", "heads", "attention", "mlp_ratios", "layer_scales")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "heads", "attention", "mlp_ratios", "layer_scales")
 
 
 class Stem(nn.Module):
@@ -204,21 +200,18 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
 
 _STEM = {"0": "conv1.conv", "1": "conv1.norm", "3": "conv2.conv", "4": "conv2.norm"}
 _STEM |= {"6": "conv3.conv", "7": "conv3.norm", "9": "conv4.conv", "10": "conv4.norm"}
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^layers\.", "stages."),
-        (r"\.downsample\.reduction\.", ".downsample.conv."),
-        (r"\.gamma_([12])$", r".scale\1.gamma"),
-        (r"\.norm([12])\.norm\.", r".norm\1."),
-        (r"\.attn\.qkvo\.", ".attn.qkvo.conv."),
-        (r"\.attn\.lepe\.", ".attn.local."),
-        (r"\.ffn\.dwconv\.", ".mlp.dw."),
-        (r"\.ffn\.", ".mlp."),
-        (r"^proj\.", "head.norm.0.conv."),
-        (r"^norm\.", "head.norm.0.norm."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-    )
+_RENAMES = Renames(
+    (r"^layers\.", "stages."),
+    (r"\.downsample\.reduction\.", ".downsample.conv."),
+    (r"\.gamma_([12])$", r".scale\1.gamma"),
+    (r"\.norm([12])\.norm\.", r".norm\1."),
+    (r"\.attn\.qkvo\.", ".attn.qkvo.conv."),
+    (r"\.attn\.lepe\.", ".attn.local."),
+    (r"\.ffn\.dwconv\.", ".mlp.dw."),
+    (r"\.ffn\.", ".mlp."),
+    (r"^proj\.", "head.norm.0.conv."),
+    (r"^norm\.", "head.norm.0.norm."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
 )
 
 
@@ -261,6 +254,4 @@ def _rename(key: str) -> str:
         return f"stem.{_STEM[match[1]]}.{match[2]}"
     if match := re.match(r"layers\.(\d+)\.downsample\.(.*)", key):
         key = f"layers.{int(match[1]) + 1}.downsample.{match[2]}"
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
+    return _RENAMES(key)

@@ -15,17 +15,17 @@ from collections.abc import Mapping
 from typing import Any, Literal
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator
+from pydantic import Field
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
 from mobilezoo.layers.foldable import ConvNorm, with_weights
-from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.map_attention import MapAttention
 from mobilezoo.layers.size import check_input_size
-from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import Stage, StagedNet, build_staged, drop_path_rates
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.renames import Renames, as_kernel
+from mobilezoo.models.staged import Pyramid, Stage, build_staged
 
 STEM_STRIDE = 4
 SCALES = (3, 5, 7, 9)
@@ -46,12 +46,7 @@ class Config(ModelConfig):
     )
     heads: tuple[int, ...] = Field(description="attention heads per stage; unused without attention")
 
-    @field_validator("depths", "mlp_ratios", "mixers", "heads")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "mlp_ratios", "mixers", "heads")
 
 
 class Stem(nn.Module):
@@ -171,35 +166,27 @@ def attention(dim: int, heads: int) -> MapAttention:
     return MapAttention(dim, heads, qkv_bias=True, local=nn.Conv2d(dim, dim, 3, padding=1, groups=dim))
 
 
-class Smt(StagedNet):
+class Smt(Pyramid):
     """SMT for classification; `feature_info` lists the stages' outputs at strides 4, 8, 16, 32.
 
     Every stage but the last ends with a norm, which its features include; the last one's belongs to the head.
     """
 
-    def __init__(
-        self,
-        cfg: Config,
-        num_classes: int = 1000,
-        in_chans: int = 3,
-        global_pool: str = "avg",
-        drop_rate: float = 0.0,
-        drop_path_rate: float = 0.0,
-    ) -> None:
-        stages, count = [], len(cfg.widths)
-        for i, rates in enumerate(drop_path_rates(drop_path_rate, cfg.depths)):
-            blocks: list[nn.Module] = [Block(i, cfg, _attends(cfg.mixers[i], j), rate) for j, rate in enumerate(rates)]
-            if i < count - 1:
-                blocks.append(LayerNorm2d(cfg.widths[i], eps=1e-6))
-            stages.append(Stage(blocks, Downsample(cfg.widths[i - 1], cfg.widths[i]) if i > 0 else None))
-        width = cfg.widths[-1]
-        super().__init__(
-            Stem(in_chans, cfg.widths[0], min_size=STEM_STRIDE - 1),
-            stages,
-            NormHead(width, num_classes, LayerNorm2d(width, eps=1e-6), global_pool, drop_rate),
-            widths=cfg.widths,
-            stride=STEM_STRIDE,
-        )
+    @staticmethod
+    def make_stem(cfg: Config, in_chans: int) -> nn.Module:
+        return Stem(in_chans, cfg.widths[0], min_size=STEM_STRIDE - 1)
+
+    @staticmethod
+    def make_stage(cfg: Config, stage: int, rates: list[float]) -> Stage:
+        width, mixer = cfg.widths[stage], cfg.mixers[stage]
+        blocks: list[nn.Module] = [Block(stage, cfg, _attends(mixer, j), rate) for j, rate in enumerate(rates)]
+        if stage < len(cfg.widths) - 1:
+            blocks.append(LayerNorm2d(width, eps=1e-6))
+        return Stage(blocks, Downsample(cfg.widths[stage - 1], width) if stage > 0 else None)
+
+    @staticmethod
+    def make_norm(cfg: Config) -> nn.Module:
+        return LayerNorm2d(cfg.widths[-1], eps=1e-6)
 
 
 def _attends(mixer: str, index: int) -> bool:
@@ -217,24 +204,21 @@ def build(config: Config, **kwargs: Any) -> nn.Module:
     return build_staged(Smt, config, len(config.depths), **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^patch_embed1\.conv\.0\.", "stem.conv1.conv."),
-        (r"^patch_embed1\.conv\.1\.", "stem.conv1.norm."),
-        (r"^patch_embed1\.conv\.3\.", "stem.conv2."),
-        (r"^patch_embed1\.norm\.", "stem.norm."),
-        (r"\.attn\.v\.", ".mix.value."),
-        (r"\.attn\.s\.", ".mix.scales.pw."),
-        (r"\.attn\.proj0\.", ".mix.group.conv."),
-        (r"\.attn\.bn\.", ".mix.group.norm."),
-        (r"\.attn\.proj1\.", ".mix.merge."),
-        (r"\.attn\.proj\.", ".mix.proj."),
-        (r"\.attn\.local_conv\.", ".mix.local."),
-        (r"\.attn\.qkv\.", ".mix.qkv.conv."),
-        (r"\.mlp\.dwconv\.dwconv\.", ".mlp.dw."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-    )
+_RENAMES = Renames(
+    (r"^patch_embed1\.conv\.0\.", "stem.conv1.conv."),
+    (r"^patch_embed1\.conv\.1\.", "stem.conv1.norm."),
+    (r"^patch_embed1\.conv\.3\.", "stem.conv2."),
+    (r"^patch_embed1\.norm\.", "stem.norm."),
+    (r"\.attn\.v\.", ".mix.value."),
+    (r"\.attn\.s\.", ".mix.scales.pw."),
+    (r"\.attn\.proj0\.", ".mix.group.conv."),
+    (r"\.attn\.bn\.", ".mix.group.norm."),
+    (r"\.attn\.proj1\.", ".mix.merge."),
+    (r"\.attn\.proj\.", ".mix.proj."),
+    (r"\.attn\.local_conv\.", ".mix.local."),
+    (r"\.attn\.qkv\.", ".mix.qkv.conv."),
+    (r"\.mlp\.dwconv\.dwconv\.", ".mlp.dw."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
 )
 
 
@@ -256,7 +240,7 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
         if joined != key:
             value = torch.cat([value, state_dict[key.replace(".attn.q.", ".attn.kv.")]])
         new = _rename(joined, counts)
-        renamed[new] = value[:, :, None, None] if value.ndim == 2 and not new.startswith("head.") else value
+        renamed[new] = as_kernel(value, new)
     return renamed
 
 
@@ -271,6 +255,4 @@ def _rename(key: str, counts: list[int]) -> str:
         last = stage == len(counts) - 1 or stage >= len(counts)
         key = f"head.norm.{match[2]}" if last else f"stages.{stage}.blocks.{counts[stage] - 1}.{match[2]}"
     key = re.sub(r"\.attn\.local_conv_(\d)\.", lambda m: f".mix.scales.convs.{int(m[1]) - 1}.", key)
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
+    return _RENAMES(key)

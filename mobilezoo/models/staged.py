@@ -8,6 +8,7 @@ from torch import Tensor, nn
 
 from mobilezoo.layers.head import NormHead
 from mobilezoo.models.base import ModelConfig
+from mobilezoo.models.headed import HeadedNet
 
 
 class Stage(nn.Module):
@@ -25,99 +26,6 @@ class Stage(nn.Module):
             out: Tensor = checkpoint_seq(self.blocks, x)
             return out
         return self.blocks(x)
-
-
-class HeadedNet(nn.Module):
-    """What timm expects of a classifier, for networks of levels (stages or blocks) and a head of ours.
-
-    Subclasses set `head`, `in_chans`, `num_features` and `feature_info`, and `levels`, the name of the submodule that
-    holds the levels.
-    """
-
-    levels: ClassVar[str] = "stages"
-    head: NormHead
-    num_classes: int
-
-    @property
-    def global_pool(self) -> str:
-        return str(self.head.pool.pool_type)
-
-    def get_classifier(self) -> nn.Module | tuple[nn.Module, nn.Module]:
-        return self.head.fc if self.head.fc_dist is None else (self.head.fc, self.head.fc_dist)
-
-    def reset_classifier(self, num_classes: int, global_pool: str | None = None) -> None:
-        """Replace the classifiers by fresh ones, and the pool if one is named.
-
-        Args:
-            num_classes: outputs of each classifier; 0 leaves pooled features.
-            global_pool: as in `NormHead.reset`; None keeps the pool.
-        """
-        self.num_classes = num_classes
-        self.head.reset(num_classes, global_pool)
-
-    def forward_features(self, x: Tensor) -> Tensor:
-        """Images [b, in_chans, H, W] → what the head takes, before its norm."""
-        raise NotImplementedError
-
-    def forward_head(self, x: Tensor, pre_logits: bool = False) -> Tensor | tuple[Tensor, Tensor]:
-        """Result of `forward_features` → logits [b, num_classes], or a pair of them as in `NormHead.forward`.
-
-        Args:
-            x: what `forward_features` returns.
-            pre_logits: return the classifiers' input instead.
-        """
-        out: Tensor | tuple[Tensor, Tensor] = self.head(x, pre_logits=pre_logits)
-        return out
-
-    def forward(self, x: Tensor) -> Tensor | tuple[Tensor, Tensor]:
-        return self.forward_head(self.forward_features(x))
-
-    def forward_intermediates(
-        self,
-        x: Tensor,
-        indices: int | list[int] | None = None,
-        norm: bool = False,
-        stop_early: bool = False,
-        output_fmt: str = "NCHW",
-        intermediates_only: bool = False,
-    ) -> list[Tensor] | tuple[Tensor, list[Tensor]]:
-        """Run the network without its head and keep the outputs of some levels (timm's contract).
-
-        Args:
-            x: images [b, in_chans, H, W].
-            indices: levels to keep: their indices, a number for as many last ones, None for all.
-            norm: apply the head's norm, where a level is one that the head may follow.
-            stop_early: leave out the levels behind the last one kept.
-            output_fmt: NCHW; there is no other.
-            intermediates_only: return the kept maps alone.
-
-        Returns:
-            (output of the last level that ran, kept maps [b, c, h, w]), or the kept maps.
-        """
-        raise NotImplementedError
-
-    def prune_intermediate_layers(
-        self, indices: int | list[int] = 1, prune_norm: bool = False, prune_head: bool = True
-    ) -> list[int]:
-        """Drop the levels that `forward_intermediates` does not need (timm's contract).
-
-        Args:
-            indices: levels to keep: their indices, or a number for as many last ones; those behind them are dropped.
-            prune_norm: replace the head's norm by the identity.
-            prune_head: drop the classifier and the pool.
-
-        Returns:
-            The indices of the levels kept.
-        """
-        every = getattr(self, self.levels)
-        take, last = feature_take_indices(len(every), indices)
-        setattr(self, self.levels, every[: last + 1])
-        if prune_norm:
-            self.head.norm = nn.Identity()
-        if prune_head:
-            self.reset_classifier(0, "")
-        kept: list[int] = take
-        return kept
 
 
 class StagedNet(HeadedNet):
@@ -186,6 +94,64 @@ class StagedNet(HeadedNet):
             if i in take:
                 kept.append(self.head.norm(x) if norm and i == len(self.stages) - 1 else x)
         return kept if intermediates_only else (x, kept)
+
+
+class Pyramid(StagedNet):
+    """A staged network of a config that has `widths` and `depths`; a subclass makes the parts of its family.
+
+    Parts are functions of the config alone. They are made in the order stages, stem, head, which the random initial
+    weights depend on.
+    """
+
+    head_class: ClassVar[type[NormHead]] = NormHead
+    stem_stride: ClassVar[int] = 4
+
+    def __init__(
+        self,
+        cfg: Any,
+        num_classes: int = 1000,
+        in_chans: int = 3,
+        global_pool: str = "avg",
+        drop_rate: float = 0.0,
+        drop_path_rate: float = 0.0,
+    ) -> None:
+        rates = drop_path_rates(drop_path_rate, self.depths(cfg))
+        stages = [self.make_stage(cfg, i, rates[i]) for i in range(len(cfg.widths))]
+        stem = self.make_stem(cfg, in_chans)
+        head = self.head_class(cfg.widths[-1], num_classes, self.make_norm(cfg), global_pool, drop_rate)
+        super().__init__(stem, stages, head, widths=cfg.widths, stride=self.stem_stride)
+
+    @staticmethod
+    def depths(cfg: Any) -> tuple[int, ...]:
+        """Blocks per stage that stochastic depth counts."""
+        depths: tuple[int, ...] = cfg.depths
+        return depths
+
+    @staticmethod
+    def make_stem(cfg: Any, in_chans: int) -> nn.Module:
+        """Everything in front of the first stage: [b, in_chans, H, W] → [b, stem channels, H / stride, W / stride].
+
+        Args:
+            cfg: the architecture.
+            in_chans: channels of the images.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def make_stage(cfg: Any, stage: int, rates: list[float]) -> Stage:
+        """Downsampling and blocks of one stage.
+
+        Args:
+            cfg: the architecture.
+            stage: its index, from 0.
+            rates: stochastic-depth probability of each block.
+        """
+        raise NotImplementedError
+
+    @staticmethod
+    def make_norm(cfg: Any) -> nn.Module:
+        """The norm behind the last stage, which belongs to the head."""
+        raise NotImplementedError
 
 
 def drop_path_rates(rate: float, depths: tuple[int, ...]) -> list[list[float]]:

@@ -9,7 +9,7 @@ from collections.abc import Callable, Iterable, Mapping
 from typing import Any, Self
 
 import torch
-from pydantic import Field, ValidationInfo, field_validator, model_validator
+from pydantic import Field, model_validator
 from timm.layers import DropPath, LayerNorm2d
 from timm.models._features import feature_take_indices
 from torch import Tensor, nn
@@ -19,8 +19,10 @@ from mobilezoo.layers.head import NormHead
 from mobilezoo.layers.mlp import MapMlp
 from mobilezoo.layers.size import check_input_size
 from mobilezoo.layers.tokens import Grid, TokenHead, TokenStem, learned, patches_of, resized
-from mobilezoo.models.base import ModelConfig
-from mobilezoo.models.staged import HeadedNet, Stage, StagedNet, build_network, build_staged, drop_path_rates
+from mobilezoo.models.base import ModelConfig, one_per_stage
+from mobilezoo.models.headed import HeadedNet
+from mobilezoo.models.renames import Renames, as_kernel
+from mobilezoo.models.staged import Stage, StagedNet, build_network, build_staged, drop_path_rates
 
 NORM_EPS = 1e-6
 
@@ -35,12 +37,7 @@ class TransformerConfig(ModelConfig):
     patch: int = Field(gt=0, description="side in pixels of the stem's patches")
     class_token: bool = Field(description="a token that gathers what the classifier reads")
 
-    @field_validator("depths", "heads", "mlp_ratios")
-    @classmethod
-    def _one_per_stage(cls, value: tuple[Any, ...], info: ValidationInfo) -> tuple[Any, ...]:
-        if len(value) != len(info.data.get("widths", value)):
-            raise ValueError(f"one value per stage, {len(info.data['widths'])} as in widths")
-        return value
+    _one_per_stage = one_per_stage("depths", "heads", "mlp_ratios")
 
     @model_validator(mode="after")
     def _one_stage_with_a_token(self) -> Self:
@@ -225,14 +222,11 @@ def build_transformer(config: TransformerConfig, attend: Attend, **kwargs: Any) 
     return build_staged(Pvt, config, len(config.depths), first_conv="stem.conv", attend=attend, **kwargs)
 
 
-_RENAMES = tuple(
-    (re.compile(pattern), new)
-    for pattern, new in (
-        (r"^patch_embed1?\.proj\.", "stem.conv."),
-        (r"^patch_embed1\.norm\.", "stem.norm."),
-        (r"^norm\.", "head.norm."),
-        (r"^head\.(?=weight|bias)", "head.fc."),
-    )
+_RENAMES = Renames(
+    (r"^patch_embed1?\.proj\.", "stem.conv."),
+    (r"^patch_embed1\.norm\.", "stem.norm."),
+    (r"^norm\.", "head.norm."),
+    (r"^head\.(?=weight|bias)", "head.fc."),
 )
 
 
@@ -259,7 +253,7 @@ def rename_official(state_dict: Mapping[str, Tensor]) -> dict[str, Tensor] | Non
             renamed[_rename(key).replace(".q.", ".qkv.conv.")] = as_kernel(joined)
         else:
             new = _rename(key).replace(".attn.qkv.", ".attn.qkv.conv.")
-            renamed[new] = value if new.startswith("head.") else as_kernel(value)
+            renamed[new] = as_kernel(value, new)
     return renamed
 
 
@@ -286,17 +280,10 @@ def as_map(positions: Tensor) -> Tensor:
     return positions.transpose(1, 2).reshape(1, -1, side, side)
 
 
-def as_kernel(value: Tensor) -> Tensor:
-    """A matrix as a 1×1 kernel."""
-    return value[:, :, None, None] if value.ndim == 2 else value
-
-
 def _rename(key: str) -> str:
     if match := re.match(r"(patch_embed|block)([2-9]|1(?=\.\d))\.(.*)", key):
         kind, stage, rest = match[1], int(match[2]) - 1, match[3]
         if kind == "block":
             return f"stages.{stage}.blocks.{rest}"
         return f"stages.{stage}.downsample.{rest.replace('proj.', 'conv.')}"
-    for pattern, new in _RENAMES:
-        key = pattern.sub(new, key)
-    return key
+    return _RENAMES(key)
