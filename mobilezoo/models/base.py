@@ -13,6 +13,7 @@ from typing import Any, Self
 from pydantic import Field, ValidationInfo, field_validator, model_validator
 
 from mobilezoo.config import Record
+from mobilezoo.models.weight_file import Tag, WeightFile
 from mobilezoo.preprocessing import (
     ChannelValues,
     CropMode,
@@ -26,6 +27,8 @@ from mobilezoo.resolution import Resolution, Size
 
 TIMM = "timm:"
 """Prefix of the names of timm's own networks."""
+FREE = ("aliases", "published", "weights")
+"""Keys of a model YAML that say nothing about the network."""
 IMAGENET_MEAN = (0.485, 0.456, 0.406)
 IMAGENET_STD = (0.229, 0.224, 0.225)
 
@@ -101,6 +104,9 @@ class ModelConfig(Record):
     crop_pct: CropShare = Field(default=0.875, description="cut-out over resized image, as lengths")
     crop_mode: CropMode = Field(default="center", description="how an image of another aspect ratio is fitted")
     published: Published | None = None
+    weights: dict[Tag, WeightFile] = Field(
+        default={}, description="files of trained weights by tag; the first one is what pretrained=True takes"
+    )
 
     @model_validator(mode="after")
     def _normalizes(self) -> Self:
@@ -117,7 +123,7 @@ class ModelConfig(Record):
 
     def plain(self) -> dict[str, Any]:
         """The data of its YAML, without what is published of its weights."""
-        return self.model_dump(mode="json", exclude={"name", "aliases", "published"}, exclude_defaults=True)
+        return self.model_dump(mode="json", exclude={"name", *FREE}, exclude_defaults=True)
 
     def pretrained_cfg(self, **extra: Any) -> dict[str, Any]:
         """timm's pretrained_cfg for this network; families add `first_conv` and `classifier`."""

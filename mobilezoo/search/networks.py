@@ -5,7 +5,7 @@ from typing import Any
 
 from mobilezoo.config import apply_overrides, find_config, read_yaml
 from mobilezoo.errors import ConfigError
-from mobilezoo.models.base import ModelConfig, family_module
+from mobilezoo.models.base import FREE, ModelConfig, family_module
 from mobilezoo.models.notation import stage_string
 from mobilezoo.search.records import SearchConfig
 from mobilezoo.search.space import MIXERS, Point, Space, Stage
@@ -13,8 +13,6 @@ from mobilezoo.search.space import MIXERS, Point, Space, Stage
 FAMILY = "mbconv"
 OWN = ("family", "name", "resolution", "stem", "head", "stages")
 """Keys of a model config that the point or the space sets."""
-FREE = ("aliases", "published")
-"""Keys without an effect on the network."""
 RECIPE_KEYS = ("data", "train", "model_args")
 """Groups that only a training config has: overrides of their keys apply to the recipe."""
 

@@ -16,6 +16,7 @@ from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError
 from mobilezoo.files import sha256_of
 from mobilezoo.models import create_model
+from mobilezoo.models.base import FREE
 from mobilezoo.resolution import Size, as_size, written
 from mobilezoo.search.space import Point
 from mobilezoo.search.storage import writing_in
@@ -89,7 +90,7 @@ class SupernetAccuracy:
     def recipe(self) -> TrainConfig:
         """Training config of the supernet; its first use writes `supernet.yaml`."""
         path = self.folder / "supernet.yaml"
-        data = self.model.model_dump(mode="json", exclude={"name", "aliases", "published"})
+        data = self.model.model_dump(mode="json", exclude={"name", *FREE})
         write_yaml(path, data, [f"the supernet of {self.config.name or 'a search'}"])
         overrides = (*self.config.recipe_overrides, f"model={path}")
         return load_record(TrainConfig, find_config("train", self.config.recipe), overrides)
