@@ -6,8 +6,6 @@ data: its architecture is then `mobilezoo`, and its config an argument of that.
 """
 
 import os
-from collections.abc import Iterator
-from contextlib import contextmanager
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
@@ -17,6 +15,7 @@ from mobilezoo.artifacts import Checkpoint, load_record_of, write_with_record
 from mobilezoo.config import config_names, write_yaml
 from mobilezoo.errors import CheckpointError, MobilezooError, first_line
 from mobilezoo.files import atomic_write, sha256_of
+from mobilezoo.hub_client import hub_errors
 from mobilezoo.hub_config import CONFIG, HubError, Shared, read_shared
 from mobilezoo.models.base import TIMM
 from mobilezoo.models.registry import AS_DATA, timm_has_another
@@ -53,7 +52,7 @@ def push(checkpoint: Path, repo: str, *, private: bool = False) -> str:
 
     with temporary_folder("hub") as place:
         folder = write_folder(checkpoint, place / "files")
-        with _one_line(f"cannot push to {repo!r}"):
+        with hub_errors(f"cannot push to {repo!r}"):
             api = HfApi()
             address = api.create_repo(repo, private=private, exist_ok=True)
             message = f"{load_record_of(Checkpoint, checkpoint).model} by mobilezoo"
@@ -235,29 +234,12 @@ def _files(repo: str) -> tuple[Path, Path]:
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 
-    with _one_line(f"cannot pull {repo!r}"):
+    with hub_errors(f"cannot pull {repo!r}"):
         config = Path(hf_hub_download(repo, CONFIG))
         try:
             return config, Path(hf_hub_download(repo, WEIGHTS[0]))
         except EntryNotFoundError:
             return config, Path(hf_hub_download(repo, WEIGHTS[1]))
-
-
-@contextmanager
-def _one_line(what: str) -> Iterator[None]:
-    """Turns errors of the hub's client, of HTTP and of the system into a HubError of one line."""
-    from huggingface_hub.errors import HfHubHTTPError, HFValidationError
-
-    try:
-        yield
-    except HFValidationError:
-        raise HubError(f"{what}: a repository is named OWNER/NAME") from None
-    except HfHubHTTPError as error:
-        status: Any = getattr(error.response, "status_code", "?")
-        hint = {401: "log in with `hf auth login`", 403: "your token may not write there", 404: "no such repository"}
-        raise HubError(f"{what}: the hub answered {status}: {hint.get(status, 'try again later')}") from None
-    except (OSError, ValueError, RuntimeError) as error:
-        raise HubError(f"{what}: {first_line(error, 200)}") from None
 
 
 def _card(record: Checkpoint, name: str) -> str:

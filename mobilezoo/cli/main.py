@@ -27,6 +27,7 @@ from mobilezoo.cli import (
     schema,
     search,
     train,
+    weights,
 )
 from mobilezoo.cli.options import SETTINGS, command
 from mobilezoo.errors import MobilezooError, printable
@@ -85,7 +86,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
 )
 for name, function in COMMANDS:
     command(app, name)(function)
-for group in (data, device, latency, search):
+for group in (data, device, latency, search, weights):
     app.add_typer(group.app)
 
 

@@ -32,4 +32,6 @@ def shown(quiet: bool = False, *, lines: bool = True) -> Iterator[Hooks]:
         def on_progress(what: str, done: int, total: int) -> None:
             bar.update(task, description=printable(what), completed=done, total=total or None)
 
-        yield Hooks(on_message, on_progress, show_progress=not quiet, on_warning=on_warning)
+        hooks = Hooks(on_message, on_progress, show_progress=not quiet, on_warning=on_warning)
+        with hooks.listening():
+            yield hooks

@@ -23,6 +23,7 @@ from torch import nn
 from mobilezoo.config import Record
 from mobilezoo.errors import CheckpointError
 from mobilezoo.layers.attention import create_attention, known_attention
+from mobilezoo.models import mnasnet_official
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.mixers import MIXERS, create_mixers
 from mobilezoo.models.notation import SE_RATIO, stage_string
@@ -159,10 +160,10 @@ def parse_stage(text: str) -> Stage:
 
 
 def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict[str, torch.Tensor]:
-    """Rename MobileNetV2+CA's (`features.0.0.weight`) and torchvision MnasNet's (`layers.0.weight`) keys.
+    """Rename the keys of MobileNetV2+CA (`features.0.0.weight`), torchvision's MnasNet (`layers.0.weight`) and MnasNet.
 
-    Both register layers in the order they run, as timm does, so keys correspond by position; shapes are compared when
-    the result is loaded.
+    The first two register layers in the order they run, as timm does, so keys correspond by position; shapes are
+    compared when the result is loaded. MnasNet's own are variables of TensorFlow (see `mnasnet_official`).
 
     Args:
         state_dict: tensors by official, torchvision's or the network's own names.
@@ -171,6 +172,8 @@ def from_official(state_dict: dict[str, torch.Tensor], model: nn.Module) -> dict
     Raises:
         CheckpointError: a torchvision MnasNet for a network with TensorFlow's padding.
     """
+    if mnasnet_official.is_mnasnet(state_dict):
+        return mnasnet_official.rename(state_dict, model)
     first = next(iter(state_dict), "")
     if not first.startswith(("features.", "layers.")):
         return state_dict

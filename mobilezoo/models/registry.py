@@ -41,13 +41,18 @@ def load_model_config(model: str | Path, overrides: tuple[str, ...] = ()) -> Mod
         from mobilezoo.models.timm_network import config_data
 
         return parse_model_config(apply_overrides(config_data(str(model)), overrides), str(model), str(model))
+    path = model_file(model)
+    return parse_model_config(apply_overrides(read_yaml(path), overrides), path.stem, str(path))
+
+
+def model_file(model: str | Path) -> Path:
+    """Find the YAML behind a name, an official alias, or its own path. Raises ConfigError, UnknownNameError."""
     try:
-        path = find_config("models", model)
+        return find_config("models", model)
     except UnknownNameError:
         if Path(model).expanduser().exists():
             raise ConfigError(_no_network(Path(model).expanduser())) from None
-        path = _find_alias(str(model))
-    return parse_model_config(apply_overrides(read_yaml(path), overrides), path.stem, str(path))
+        return _find_alias(str(model))
 
 
 def _no_network(path: Path) -> str:

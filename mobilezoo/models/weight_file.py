@@ -91,7 +91,7 @@ class WeightFile(Record):
         return self.url or f"https://huggingface.co/{self.hub}/resolve/main/{self.file}"
 
     def file_name(self, default: str) -> str:
-        """What the file is called; `default` where nobody says it before it is there."""
+        """What the file is called; `default` where its address does not hold it."""
         if self.file is not None:
             return self.file
         last = unquote(urlsplit(self.url or "").path).rpartition("/")[2]

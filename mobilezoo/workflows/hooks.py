@@ -1,6 +1,7 @@
 """Callbacks of a workflow. The command line prints lines and draws bars; by default nothing is shown."""
 
 from collections.abc import Callable, Iterable, Iterator
+from contextlib import AbstractContextManager
 from dataclasses import dataclass
 from typing import TypeVar
 
@@ -23,6 +24,12 @@ class Hooks:
     """Whether the trainer may draw its bars on standard error."""
     on_warning: Callable[[str], None] = _ignore
     """A line on what the result may suffer from; also shown where messages are not."""
+
+    def listening(self) -> AbstractContextManager[None]:
+        """Messages and progress of published weights that are fetched meanwhile come here."""
+        from mobilezoo.models.published.reports import listening
+
+        return listening(self.on_message, self.on_progress)
 
     def on_status(self, what: str) -> None:
         """Report a step of unknown length."""

@@ -24,6 +24,7 @@ READERS = {
     "mobilezoo/reading.py": {"json.loads", "YAML", "yaml.load"},
     "mobilezoo/models/tensor_file.py": {"load_file", "zipfile.ZipFile"},
     "mobilezoo/data/tars.py": {"tarfile.open"},
+    "mobilezoo/models/published/tensorflow.py": {"tarfile.open"},
     "mobilezoo/data/pixels.py": {"Image.open"},
     "mobilezoo/data/jpeg.py": {"Image.open"},
     "mobilezoo/data/cache.py": {"Image.open"},
