@@ -148,7 +148,7 @@ def latency_ms(file: Path) -> float:
     """Median on this host, one thread, measured now."""
     from mobilezoo_latency import profile
 
-    return estimate_of(profile(file, "host", use_cache=False)).ms
+    return estimate_of(profile(file, "host", reuse="none")).ms
 
 
 def scaled(data: Network, ours: Network, ratio: Callable[[Network, Network], float]) -> Network:

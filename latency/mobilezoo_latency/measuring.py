@@ -1,9 +1,11 @@
-"""The two things people do: `profile` one artifact, `compare` two; and `summarize` what came out."""
+"""The main functions: `profile` measures one artifact, `compare` times two in turns, `summarize` gives statistics."""
 
+from collections.abc import Sequence
 from pathlib import Path
+from typing import Literal, get_args
 
 from mobilezoo.config import Record
-from mobilezoo.errors import DeviceError
+from mobilezoo.errors import DeviceError, UnknownNameError
 from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo_latency import stats
 from mobilezoo_latency.contract import ArtifactFile, Device, load_artifact, refuse_folded, unproven
@@ -11,18 +13,20 @@ from mobilezoo_latency.protocol import load_protocol, until_quiet
 from mobilezoo_latency.registry import load_device
 from mobilezoo_latency.store import Store
 
+Reuse = Literal["quiet", "any", "none"]
+"""Stored results that `profile` returns instead of measuring."""
+
 
 def profile(
     artifact: str | Path,
     device: str | Path | Device = "host",
     protocol: str | Protocol = "screen",
-    use_cache: bool = True,
+    reuse: Reuse = "quiet",
     store: Store | None = None,
     allow_folded: bool = False,
     threads: int | None = None,
-    reuse_noisy: bool = False,
 ) -> LatencyReport:
-    """Measure the latency of one exported file on one device, or return the kept quiet result of equal keys.
+    """Measures the latency of one exported file on one device, or returns the stored result of equal keys.
 
     A noisy measurement is repeated up to `protocol.max_repeats` times and then marked.
 
@@ -30,42 +34,39 @@ def profile(
         artifact: the exported file.
         device: a device, its name, or its YAML.
         protocol: a protocol or its name.
-        use_cache: return a kept result of this file, device and protocol, marked `cached`.
+        reuse: stored results of this file, device and protocol that are returned instead, marked `cached`: `quiet`
+            ones, `any` (noisy ones too, so that a long series ends on a busy machine), or `none`.
         store: database of results; by default the user's.
         allow_folded: also measure files whose zero norms let converters drop branches.
         threads: replaces the protocol's threads.
-        reuse_noisy: return kept noisy results too, so that a long series ends on a busy machine.
 
     Raises:
         MobilezooError: the file, device or protocol cannot be used, or the measurement failed.
     """
+    if reuse not in get_args(Reuse):
+        raise UnknownNameError("choice of results to reuse", reuse, get_args(Reuse))
     file = load_artifact(artifact)
     if not allow_folded:
         refuse_folded(file)
     opened = load_device(device)
     try:
-        return _profile(
-            file, opened.for_artifact(file), load_protocol(protocol, threads=threads), use_cache, store, reuse_noisy
-        )
+        chosen = opened.for_artifact(file)
+        return _profile(file, chosen, load_protocol(protocol, threads=threads), reuse, store)
     finally:
         if opened is not device:
             opened.close()
 
 
 def _profile(
-    file: ArtifactFile,
-    chosen: Device,
-    protocol: Protocol,
-    use_cache: bool,
-    store: Store | None,
-    reuse_noisy: bool,
+    file: ArtifactFile, chosen: Device, protocol: Protocol, reuse: Reuse, store: Store | None
 ) -> LatencyReport:
     protocol = chosen.protocol_for(protocol)
     chosen.check()
-    store = store or Store()
+    store = store or Store()  # not before: a device that cannot measure leaves no new database behind
     info = chosen.describe().model_copy(update={"threads": protocol.threads})
     doubt = {"unproven": unproven(file.record)}
-    if use_cache and (known := store.find(file.record.sha256, info, protocol, reuse_noisy)) is not None:
+    known = None if reuse == "none" else store.find(file.record.sha256, info, protocol, noisy=reuse == "any")
+    if known is not None:
         return chosen.refresh(known).model_copy(update=doubt)
     report = until_quiet(lambda: chosen.measure(file, protocol), protocol.max_repeats).model_copy(update=doubt)
     store.add(report)
@@ -89,7 +90,7 @@ class Comparison(Record):
     ratios: tuple[float, ...]
     """One per turn (A B B A)."""
     unproven_a: str | None = None
-    """Why nobody compared A with PyTorch; None where somebody did."""
+    """Reason why A was not compared with PyTorch; None if it was."""
     unproven_b: str | None = None
 
 
@@ -101,7 +102,7 @@ def compare(
     turns: int = 15,
     allow_folded: bool = False,
 ) -> Comparison:
-    """Time two artifacts in turns (A B B A, so that a steady drift cancels), each in a process of its own.
+    """Times two artifacts in turns (A B B A, so that a steady drift cancels), each in a process of its own.
 
     Args:
         a: an exported file.
@@ -114,26 +115,13 @@ def compare(
     Raises:
         DeviceError: the device cannot interleave two files.
     """
-    from mobilezoo_latency.host import HostDevice
-    from mobilezoo_latency.session import WorkerSession
-
     files = [load_artifact(path) for path in (a, b)]
     if not allow_folded:
         for file in files:
             refuse_folded(file)
     protocol = load_protocol(protocol)
-    devices = [load_device(device).for_artifact(file) for file in files]
-    for chosen in devices:
-        if not isinstance(chosen, HostDevice):
-            raise DeviceError(f"device {chosen.config.name!r} cannot interleave two artifacts: profile each by itself")
-        chosen.check()
-    per_slice = max(4, -(-protocol.min_runs // (2 * turns))), protocol.min_s / (2 * turns)
-    ratios = []
-    with WorkerSession(files[0].path, protocol) as first, WorkerSession(files[1].path, protocol) as second:
-        for _ in range(turns):
-            times = [session.sample(*per_slice) for session in (first, second, second, first)]
-            ratios.append(stats.median(times[1] + times[2]) / stats.median(times[0] + times[3]))
-        medians = [stats.median(session.samples_ms) for session in (first, second)]
+    devices = [_interleaving(load_device(device).for_artifact(file)) for file in files]
+    ratios, medians = _in_turns(files, protocol, turns)
     ratio, low, high = stats.ratio_interval(ratios)
     infos = [chosen.describe().model_copy(update={"threads": protocol.threads}) for chosen in devices]
     return Comparison(
@@ -152,12 +140,34 @@ def compare(
     )
 
 
-def summarize(report: LatencyReport) -> dict[str, float]:
-    """median_ms, p90_ms, p99_ms, mad_ms, ci_low_ms, ci_high_ms of the raw samples.
+def _interleaving(chosen: Device) -> Device:
+    """The device, checked. Raises DeviceError unless it can hold two files at once."""
+    from mobilezoo_latency.host import HostDevice
 
-    Where a device counts instead of timing there are no samples and so no spread: the estimate's value and interval
-    stand as median_ms, ci_low_ms and ci_high_ms, and the other keys are absent. Raises DeviceError for counts without
-    calibration.
+    if not isinstance(chosen, HostDevice):
+        raise DeviceError(f"device {chosen.config.name!r} cannot interleave two artifacts: profile each by itself")
+    chosen.check()
+    return chosen
+
+
+def _in_turns(files: Sequence[ArtifactFile], protocol: Protocol, turns: int) -> tuple[list[float], list[float]]:
+    """Returns (ratio B over A of each turn, medians of A and of B in ms over all turns)."""
+    from mobilezoo_latency.session import WorkerSession
+
+    per_slice = max(4, -(-protocol.min_runs // (2 * turns))), protocol.min_s / (2 * turns)
+    ratios = []
+    with WorkerSession(files[0].path, protocol) as first, WorkerSession(files[1].path, protocol) as second:
+        for _ in range(turns):
+            times = [session.sample(*per_slice) for session in (first, second, second, first)]
+            ratios.append(stats.median(times[1] + times[2]) / stats.median(times[0] + times[3]))
+        return ratios, [stats.median(session.samples_ms) for session in (first, second)]
+
+
+def summarize(report: LatencyReport) -> dict[str, float]:
+    """Returns median_ms, p90_ms, p99_ms, mad_ms, ci_low_ms and ci_high_ms of the raw samples.
+
+    A device that counts instead of timing has no samples and so no spread: median_ms, ci_low_ms and ci_high_ms are the
+    estimate's value and interval, and the other keys are absent. Raises DeviceError for counts without calibration.
     """
     if report.samples_ms:
         return stats.summary(report.samples_ms)

@@ -4,31 +4,15 @@ SQLite by default, PostgreSQL by URL (SQLAlchemy). Rows are added and deleted wh
 that run at the same time lose nothing. A row that is no valid result is reported once and left out of everything.
 """
 
-import hashlib
-import json
 import os
 import sys
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Any
 
-from sqlalchemy import (
-    Boolean,
-    Column,
-    Index,
-    Integer,
-    MetaData,
-    Select,
-    String,
-    Table,
-    Text,
-    create_engine,
-    event,
-    func,
-    select,
-)
+from sqlalchemy import Select, create_engine, event, func, select
 from sqlalchemy.engine import URL, Connection, make_url
 from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchModuleError
 from sqlalchemy.schema import CreateIndex, CreateTable
@@ -36,6 +20,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from mobilezoo.errors import MobilezooError, first_line, printable
 from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.reading import parse_json
+from mobilezoo_latency.store_table import REPORTS, cell, columns_of, key_of, where
 
 ENVIRONMENT = "MOBILEZOO_LATENCY_DB"
 LOCK_WAIT_S = 60
@@ -48,27 +33,6 @@ REMEDIES = {
     "locked": ": another program holds it: end that, or wait",
 }
 """Remedy by words of SQLite's message."""
-METADATA = MetaData()
-REPORTS = Table(
-    "latency_reports",
-    METADATA,
-    Column("id", Integer, primary_key=True),
-    Column("artifact_sha256", String(64), nullable=False),
-    Column("device_key", String(64), nullable=False),
-    Column("protocol_key", String(64), nullable=False),
-    Column("content_key", String(64), nullable=False, unique=True),
-    Column("kind", String(16), nullable=False),
-    Column("device", String(200), nullable=False),
-    Column("runtime", String(200), nullable=False),
-    Column("model", String(500), nullable=False),
-    Column("target", String(32), nullable=False),
-    Column("precision", String(64), nullable=False),
-    Column("protocol", String(64), nullable=False),
-    Column("noisy", Boolean, nullable=False),
-    Column("measured_at", String(40), nullable=False),
-    Column("report", Text, nullable=False),
-    Index("latency_key", "artifact_sha256", "device_key", "protocol_key"),
-)
 
 
 def default_url() -> str:
@@ -78,13 +42,6 @@ def default_url() -> str:
         return given
     data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
     return str(data / "mobilezoo" / "latency.db")
-
-
-def key_of(record: DeviceInfo | Protocol | LatencyReport) -> str:
-    """SHA-256 of a record's content; a device's free-form details do not count."""
-    skip = {"details"} if isinstance(record, DeviceInfo) else {"cached"} if isinstance(record, LatencyReport) else None
-    plain = json.dumps(record.model_dump(mode="json", exclude=skip), sort_keys=True)
-    return hashlib.sha256(plain.encode()).hexdigest()
 
 
 class Store:
@@ -126,7 +83,7 @@ class Store:
             "protocol_key": key_of(report.protocol),
             "content_key": content,
             "noisy": bool(report.noisy),
-            **{name: _cell(name, text) for name, text in columns_of(report).items()},
+            **{name: cell(name, text) for name, text in columns_of(report).items()},
             "report": report.model_dump_json(exclude={"cached"}),
         }
         with suppress(IntegrityError), self._connect() as connection:  # another writer may be adding the same one now
@@ -172,7 +129,7 @@ class Store:
         Args:
             **equals: keeps rows whose column (`model`, `kind`, `device`, ...) has this value.
         """
-        return list(self._valid(_where(select(REPORTS.c.id, REPORTS.c.report), equals).order_by(REPORTS.c.id)))
+        return list(self._valid(where(select(REPORTS.c.id, REPORTS.c.report), equals).order_by(REPORTS.c.id)))
 
     def get(self, number: int) -> LatencyReport:
         """One report by its number. Raises MobilezooError."""
@@ -204,7 +161,7 @@ class Store:
         with self._connect() as connection:
             chosen = set(numbers)
             if equals:
-                chosen |= set(connection.execute(_where(select(REPORTS.c.id), equals)).scalars())
+                chosen |= set(connection.execute(where(select(REPORTS.c.id), equals)).scalars())
             there = set(connection.execute(select(REPORTS.c.id).where(REPORTS.c.id.in_(chosen))).scalars())
             if unknown := sorted(chosen - there):
                 raise MobilezooError(
@@ -249,32 +206,6 @@ class Store:
         aside = self.file.with_name(f"{self.file.name}.damaged-{stamp}")
         self.file.rename(aside)
         return f"results database {str(self.file)!r} is damaged ({reason}): kept aside as {aside.name!r}; run again"
-
-
-def columns_of(report: LatencyReport) -> dict[str, str]:
-    """Values of the columns that results are found and listed by."""
-    return {
-        "kind": report.device.kind,
-        "device": report.device.name,
-        "runtime": report.device.runtime,
-        "model": report.model,
-        "target": report.target,
-        "precision": report.precision,
-        "protocol": report.protocol.name,
-        "measured_at": report.measured_at,
-    }
-
-
-def _cell(name: str, text: str) -> str:
-    """Cuts a text to the length of its column; the report itself is kept whole."""
-    length = REPORTS.c[name].type.length  # type: ignore[attr-defined]
-    return text.replace("\x00", "")[:length]
-
-
-def _where(query: Select[Any], equals: Mapping[str, str | bool]) -> Select[Any]:
-    for name, value in equals.items():
-        query = query.where(REPORTS.c[name] == value)
-    return query
 
 
 def _report(text: str, source: str) -> LatencyReport:

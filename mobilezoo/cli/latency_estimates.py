@@ -114,7 +114,7 @@ def fit(
         reports = []
         for number, one in enumerate(sampled, 1):
             hooks.on_status(f"measuring {number} of {len(sampled)}: {one.path.name}")
-            reports.append(profile(one.path, chosen, reuse_noisy=True))
+            reports.append(profile(one.path, chosen, reuse="any"))
         chosen.close()
         hooks.on_status("training")
         times = at_one_speed(reports)

@@ -133,7 +133,7 @@ class CandidateEvaluator:
         patience, again = time.monotonic() + 60 * self.settings.device_wait_min, False
         while True:
             try:
-                return profile(file, device, use_cache=not anew)
+                return profile(file, device, reuse="none" if anew else "quiet")
             except DeviceError as error:
                 if not _gone(device):
                     if again:

@@ -63,10 +63,15 @@ def profile(
     device = load_device(config.device, config.device_overrides)
     protocol = load_protocol(config.tier, threads=config.threads)
     files = files_to_time(models, config, options, hooks)
-    cached, folded = config.use_cache, config.allow_folded
     try:
         return [
-            measure(file, device, protocol, use_cache=cached, allow_folded=folded)
+            measure(
+                file,
+                device,
+                protocol,
+                reuse="quiet" if config.use_cache else "none",
+                allow_folded=config.allow_folded,
+            )
             for file in hooks.track(files, "measuring", len(files))
         ]
     finally:

@@ -12,7 +12,8 @@ from mobilezoo.errors import DeviceError
 from mobilezoo.latency_report import Protocol
 from mobilezoo_latency import Store, load_artifact, load_device, profile
 from mobilezoo_latency.apple import device as apple
-from mobilezoo_latency.apple.device import AppleDevice, Toolkit
+from mobilezoo_latency.apple.device import AppleDevice
+from mobilezoo_latency.apple.toolkit import Toolkit
 
 pytest.importorskip("coremltools")
 QUICK = Protocol(name="quick", warmup_runs=2, warmup_s=0.0, min_runs=5, min_s=0.0, restarts=2, max_repeats=1)
@@ -93,7 +94,7 @@ def mac(monkeypatch, tmp_path, record_beside):
         AppSigningCredentials=lambda **given: SimpleNamespace(**given),
     )
     Benchmarker.placed, Benchmarker.seen = MLNeuralEngineComputeDevice, []
-    monkeypatch.setattr(apple, "toolkit", lambda: Toolkit(load, Benchmarker, devices))
+    monkeypatch.setattr(apple, "load_toolkit", lambda: Toolkit(load, Benchmarker, devices))
     monkeypatch.setattr(apple, "write_sentinel", lambda path: path)
     monkeypatch.setattr(platform, "system", lambda: "Darwin")
     monkeypatch.setattr(platform, "mac_ver", lambda: ("15.1", ("", "", ""), "arm64"))
@@ -169,7 +170,7 @@ def test_off_macos_the_device_says_what_can_be_done_instead():
 
 
 def test_the_stand_in_has_coremltools_own_signatures():
-    real = apple.toolkit()
+    real = apple.load_toolkit()
     for name in ("__init__", "benchmark_load", "benchmark_predict", "benchmark_operation_execution"):
         theirs = inspect.signature(getattr(real.benchmarker, name)).parameters
         ours = inspect.signature(getattr(Benchmarker, name)).parameters

@@ -173,7 +173,7 @@ def test_a_profile_holds_counts_and_says_it_is_emulated(emulator, tiny_tflite, t
     store = Store(tmp_path / "latency.db")
     report = profile(tiny_tflite, "cortex_a76", store=store)
     again = profile(tiny_tflite, "cortex_a76", store=store)
-    fresh = profile(tiny_tflite, "cortex_a76", store=store, use_cache=False)
+    fresh = profile(tiny_tflite, "cortex_a76", store=store, reuse="none")
     assert (report.device.kind, report.protocol.name, report.samples_ms) == ("emulated", "count", ())
     assert report.counts == again.counts == fresh.counts
     assert (report.cached, again.cached, fresh.cached) == (False, True, False)

@@ -75,7 +75,7 @@ def test_a_file_without_a_record_says_not_proven_here_in_table_and_json_and_when
         update={"sentinel_tolerance": 100.0, "drift_tolerance": None, "max_other_load": 1.0, "stable_tolerance": 100.0}
     )
     store.add(profile(tiny_tflite, protocol=calm, store=store).model_copy(update={"noisy": ()}))  # the same bytes
-    for report in (profile(path, protocol=calm, store=store, use_cache=cached) for cached in (True, False)):
+    for report in (profile(path, protocol=calm, store=store, reuse=reuse) for reuse in ("quiet", "none")):
         assert report_dict(report)["unproven"] == "not proven here"
         print_reports([report])
         assert "not proven here" in capsys.readouterr().out
@@ -93,10 +93,19 @@ def test_a_quiet_result_answers_the_next_question(tiny_onnx, store):
     )
     first = profile(tiny_onnx, protocol=calm, store=store)
     again = profile(tiny_onnx, protocol=calm, store=store)
-    fresh = profile(tiny_onnx, protocol=calm, store=store, use_cache=False)
+    fresh = profile(tiny_onnx, protocol=calm, store=store, reuse="none")
     assert (first.cached, fresh.cached) == (False, False)
     assert again.cached or first.noisy
     assert fresh.samples_ms != first.samples_ms
+
+
+def test_a_noisy_result_answers_only_where_any_is_reused(tiny_onnx, store, tmp_path):
+    other = Store(tmp_path / "other.db")
+    other.add(profile(tiny_onnx, protocol=QUICK, store=store).model_copy(update={"noisy": ("drift",)}))
+    assert profile(tiny_onnx, protocol=QUICK, store=other, reuse="any").cached
+    assert not profile(tiny_onnx, protocol=QUICK, store=other).cached
+    with pytest.raises(MobilezooError, match="unknown choice of results to reuse 'noisy'"):
+        profile(tiny_onnx, protocol=QUICK, store=other, reuse="noisy")
 
 
 def test_samples_come_from_as_many_fresh_processes_as_asked(tiny_onnx, store):
@@ -229,11 +238,11 @@ def test_importing_the_package_loads_no_runtime():
 def test_with_a_core_loaded_on_purpose_two_runs_agree_or_say_they_are_noisy(bigger_onnx, store):
     """The protocol's promise, with as many burners as cores, so that the measurement must share one."""
     how = Protocol(name="loaded", min_s=0.5, max_repeats=1)
-    calm = profile(bigger_onnx, protocol=how, store=store, use_cache=False)
+    calm = profile(bigger_onnx, protocol=how, store=store, reuse="none")
     burn = [sys.executable, "-c", "while True: pass"]
     burners = [subprocess.Popen(burn) for _ in range(os.cpu_count() or 1)]
     try:
-        loaded = profile(bigger_onnx, protocol=how, store=store, use_cache=False)
+        loaded = profile(bigger_onnx, protocol=how, store=store, reuse="none")
     finally:
         for burner in burners:
             burner.kill()

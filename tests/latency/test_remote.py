@@ -23,14 +23,14 @@ from mobilezoo_latency import Store, load_artifact, load_device, profile
 from mobilezoo_latency.emulator.layout import find_emulator, home
 from mobilezoo_latency.emulator.probe import verify
 from mobilezoo_latency.remote import follow as following
-from mobilezoo_latency.remote.device import RemoteDevice, pick_cores
+from mobilezoo_latency.remote.device import RemoteDevice
 from mobilezoo_latency.remote.follow import follow
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
 from mobilezoo_latency.remote.options import harmful_options
 from mobilezoo_latency.remote.parsing import exit_status, parse_times
 from mobilezoo_latency.remote.runners import RUNNERS, RunnerConfig
 from mobilezoo_latency.remote.sending import send
-from mobilezoo_latency.remote.state import CoreClass, parse_classes, parse_state
+from mobilezoo_latency.remote.state import CoreClass, parse_classes, parse_state, pick_cores
 
 QUICK = Protocol(name="quick", warmup_runs=2, warmup_s=0.0, min_runs=5, min_s=0.0, max_repeats=1)
 STAT = "cpu  100 0 100 700 100 0 0 0 0 0\ntemp 41500\ntemp \ntemp -127000\nfreq 1800000\nfreq 2841600\n"
@@ -600,7 +600,7 @@ def test_a_phone_is_measured_over_adb_and_the_second_time_nothing_is_pushed(adb,
     assert (report.device.kind, len(report.samples_ms)) == ("phone", 5)
     assert report.device.os == "Android made up ro.build.version.release"
     adb.full = True  # a push would fail now
-    assert len(profile(tiny_tflite, phone(adb, launcher), QUICK, store=store, use_cache=False).samples_ms) == 5
+    assert len(profile(tiny_tflite, phone(adb, launcher), QUICK, store=store, reuse="none").samples_ms) == 5
 
 
 @pytest.mark.slow

@@ -111,7 +111,6 @@ def test_a_circle_is_found() -> None:
 
 MANY_PARAMETERS = {
     "export/mobilezoo_export/pipeline.py:export_model",
-    "latency/mobilezoo_latency/measuring.py:profile",
     "mobilezoo/api.py:export",
 }
 """Functions that still take more than seven; the list may only become shorter."""

@@ -10,7 +10,7 @@ import time
 from collections import Counter
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, ClassVar, Literal, NamedTuple
+from typing import Any, ClassVar, Literal
 
 from pydantic import Field
 
@@ -20,6 +20,7 @@ from mobilezoo.latency_report import DeviceInfo, LatencyReport, ProcessRun, Prot
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency import machine
 from mobilezoo_latency.apple.sentinel import SENTINEL_SHAPE, write_sentinel
+from mobilezoo_latency.apple.toolkit import Toolkit, load_toolkit, plan_text, processor_name, seeded_noise
 from mobilezoo_latency.contract import NAME, ArtifactFile, Device, DeviceConfig, name_of
 from mobilezoo_latency.protocol import sample, slices_of, warm_up
 from mobilezoo_latency.reports import Measurement, build_report
@@ -51,16 +52,6 @@ class AppleConfig(DeviceConfig):
         pattern=r"^[A-Z0-9]{0,20}$",
         description="Apple development team that signs the runner app; phones only",
     )
-
-
-class Toolkit(NamedTuple):
-    """The classes of coremltools that measure; tests replace them by stand-ins of the same signatures."""
-
-    load: Callable[[str, str], Any]
-    """(path, compute units) → MLModel."""
-    benchmarker: Any
-    devices: Any
-    """The `remote_device` module."""
 
 
 class AppleDevice(Device):
@@ -114,7 +105,7 @@ class AppleDevice(Device):
 
     def connected(self) -> Any:
         """Returns the one connected device of the configured type. Raises DeviceError for none or several."""
-        kit = toolkit()
+        kit = load_toolkit()
         wanted = self.config.where
         try:
             found = kit.devices.Device.get_connected_devices(kit.devices.DeviceType(wanted))
@@ -153,7 +144,7 @@ class AppleDevice(Device):
         beyond = sorted(set(planned) - ALLOWED[units])
         if beyond:
             raise DeviceError(f"{artifact.path.name}: requested {units}, and Core ML plans for {', '.join(beyond)}")
-        runtime_info = {"compute_units": units, "planned": _plan_text(planned)}
+        runtime_info = {"compute_units": units, "planned": plan_text(planned)}
         return build_report(
             artifact, info, protocol, Measurement({"compute_units": units}, runtime_info, runs, samples)
         )
@@ -173,14 +164,14 @@ class AppleDevice(Device):
             Per operation: `operator` (type), `processor` (planned, empty without a plan) and `ms` (None if not timed).
         """
         bench = self._benchmarker(artifact.path, self.config.compute_units)
-        found = self._wait(bench.benchmark_operation_execution(_noise(bench.model), iterations, True))
+        found = self._wait(bench.benchmark_operation_execution(seeded_noise(bench.model), iterations, True))
         rows = []
         for info in found:
             usage, statistics = info.compute_device_usage, info.measurement.statistics
             rows.append(
                 {
                     "operator": info.spec.type,
-                    "processor": _processor(usage.preferred_compute_device) if usage is not None else "",
+                    "processor": processor_name(usage.preferred_compute_device) if usage is not None else "",
                     "ms": statistics.median if statistics is not None else None,
                 }
             )
@@ -197,7 +188,7 @@ class AppleDevice(Device):
         before = self._sentinel_ms(check)  # first, so that loading the network cannot warm the device before it
         bench = self._benchmarker(artifact.path, self.config.compute_units)
         load_ms = self._wait(bench.benchmark_load(1)).samples[0]
-        pixels = _noise(bench.model)
+        pixels = seeded_noise(bench.model)
 
         def time_runs(runs: int) -> float:
             return float(sum(self._wait(bench.benchmark_predict(pixels, runs)).samples)) / 1e3
@@ -225,7 +216,7 @@ class AppleDevice(Device):
 
     def _timer(self, path: Path, units: str) -> Callable[[int], list[float]]:
         bench = self._benchmarker(path, units)
-        pixels = _noise(bench.model, SENTINEL_SHAPE)
+        pixels = seeded_noise(bench.model, SENTINEL_SHAPE)
         return lambda runs: list(self._wait(bench.benchmark_predict(pixels, runs, True)).samples)
 
     @staticmethod
@@ -233,7 +224,7 @@ class AppleDevice(Device):
         return median(check(SENTINEL_RUNS))
 
     def _benchmarker(self, path: Path, units: str) -> Any:
-        kit = toolkit()
+        kit = load_toolkit()
         return kit.benchmarker(kit.load(str(path), UNITS[units]), self._prepared_phone(kit))
 
     def _prepared_phone(self, kit: Toolkit) -> Any:
@@ -256,33 +247,3 @@ class AppleDevice(Device):
         """Runs one of the benchmarker's coroutines to its end; all of them share one event loop."""
         self._runner = self._runner or asyncio.Runner()
         return self._runner.run(task)
-
-
-def toolkit() -> Toolkit:
-    """The classes of the installed coremltools."""
-    import coremltools
-    from coremltools.models.ml_program.experimental import perf_utils, remote_device
-
-    def load(path: str, units: str) -> Any:
-        return coremltools.models.MLModel(path, compute_units=coremltools.ComputeUnit[units], skip_model_load=True)
-
-    return Toolkit(load, perf_utils.MLModelBenchmarker, remote_device)
-
-
-def _noise(model: Any, shape: tuple[int, ...] | None = None) -> dict[str, Any]:
-    """Seeded normal noise for the model's only input."""
-    import numpy as np
-
-    described = model.get_spec().description.input[0]
-    shape = shape or tuple(int(size) for size in described.type.multiArrayType.shape)
-    return {described.name: np.random.default_rng(0).standard_normal(shape, dtype=np.float32)}
-
-
-def _processor(device: Any) -> str:
-    """CPU, GPU or Neural Engine, from the class that coremltools gives it."""
-    name = type(device).__name__
-    return "Neural Engine" if "NeuralEngine" in name else "GPU" if "GPU" in name else "CPU" if "CPU" in name else ""
-
-
-def _plan_text(planned: dict[str, int]) -> str:
-    return ", ".join(f"{name} {count}" for name, count in sorted(planned.items())) or "unknown"

@@ -144,7 +144,7 @@ def measure_table(
     reports = []
     for number, file in enumerate(files, 1):
         on_message(f"measuring {number} of {len(files)}: {Path(file).name}")
-        reports.append(profile(file, chosen, protocol, store=store, reuse_noisy=True))
+        reports.append(profile(file, chosen, protocol, reuse="any", store=store))
     runtimes = {report.device.runtime for report in reports}
     if len(runtimes) > 1:
         raise DeviceError(f"blocks of one table need one runtime, not {', '.join(sorted(runtimes))}")

@@ -5,11 +5,19 @@ included, whatever C library the system has.
 """
 
 import hashlib
+import shlex
 from pathlib import Path
 from typing import NamedTuple
 
-from mobilezoo_latency.emulator.layout import Emulator
+from mobilezoo.errors import DeviceError
+from mobilezoo.scratch import temporary_folder
+from mobilezoo_latency.contract import name_of
+from mobilezoo_latency.emulator.layout import Emulator, find_emulator
+from mobilezoo_latency.emulator.probe import write_probe
+from mobilezoo_latency.remote.link import Link
+from mobilezoo_latency.remote.sending import send
 
+SENTINEL = {"side": 32, "in_channels": 64, "out_channels": 64}
 LOADER = "ld-linux-aarch64.so.1"
 LIBRARIES = ("libc.so.6", "libm.so.6", "libdl.so.2", "libpthread.so.0", "librt.so.1", "libgcc_s.so.1", "libstdc++.so.6")
 
@@ -36,3 +44,37 @@ def runner_bundle(emulator: Emulator) -> Bundle:
 def runner_command(folder: str) -> list[str]:
     """First words of a command line that calls the runner in `folder` on the device."""
     return [f"{folder}/{LOADER}", "--library-path", folder, f"{folder}/litert_run"]
+
+
+def install_runner(link: Link, folder: str) -> str:
+    """Copies the runner to the device unless it is there.
+
+    Args:
+        link: the connection.
+        folder: folder on the device; the files go to one of their own below it.
+
+    Returns:
+        The folder of the runner.
+
+    Raises:
+        DeviceError: no prepared emulator, a file did not arrive whole, or it cannot be made executable.
+    """
+    bundle = runner_bundle(find_emulator())
+    place = f"{folder}/runner-{bundle.key}"
+    for name, local in bundle.files.items():
+        send(link, local, name, place)
+    made = link.shell(f"chmod 755 {shlex.join(f'{place}/{name}' for name in ('litert_run', LOADER))}")
+    if made.status != 0:
+        raise DeviceError(f"{link.name}: {place}: {name_of(made.text)}")
+    return place
+
+
+def send_sentinel(link: Link, folder: str) -> str:
+    """Copies a small network of fixed cost, timed between slices; returns its path on the device. Raises DeviceError.
+
+    Args:
+        link: the connection.
+        folder: folder of the runner on the device.
+    """
+    with temporary_folder("sentinel") as local:
+        return send(link, write_probe(local / "sentinel.tflite", **SENTINEL), "sentinel.tflite", folder)

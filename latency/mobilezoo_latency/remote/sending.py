@@ -1,11 +1,13 @@
 """Copies files to a device: each arrives under a temporary name and is renamed when complete."""
 
+import hashlib
 import shlex
 from pathlib import Path
 
 from mobilezoo.errors import DeviceError, printable
 from mobilezoo.files import sha256_of
 from mobilezoo_latency.remote.link import Link
+from mobilezoo_latency.remote.runners import Runner
 
 
 def send(link: Link, local: Path, name: str, folder: str) -> str:
@@ -39,3 +41,34 @@ def send(link: Link, local: Path, name: str, folder: str) -> str:
     if moved.status != 0:
         raise DeviceError(f"{link.name}: cannot name {printable(name)!r}: {printable(moved.text.strip())}")
     return remote
+
+
+def send_runner(link: Link, runner: Runner, folder: str) -> str:
+    """Copies the user's benchmark tool and its libraries.
+
+    Args:
+        link: the connection.
+        runner: the tool.
+        folder: folder on the device; the files go to one of their own below it.
+
+    Returns:
+        The tool's path on the device.
+
+    Raises:
+        DeviceError: a file did not arrive whole, or the connection is lost for good.
+    """
+    files = [Path(name).expanduser() for name in (runner.config.path, *runner.config.libraries)]
+    place = f"{folder}/{runner.config.kind}-{_key_of(files)}"
+    for library in files[1:]:
+        send(link, library, library.name, place)  # the loader looks for it by this name
+    binary = send(link, files[0], runner.config.kind, place)
+    link.shell(f"chmod 755 {shlex.quote(binary)}")
+    return binary
+
+
+def _key_of(files: list[Path]) -> str:
+    """Hash of the contents and names of files."""
+    digest = hashlib.sha256()
+    for file in files:
+        digest.update(f"{sha256_of(file)} {file.name}\n".encode(errors="surrogateescape"))
+    return digest.hexdigest()[:16]

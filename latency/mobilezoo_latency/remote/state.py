@@ -1,8 +1,9 @@
 """State of a device: cores, load, temperature and clock, read through one shell command."""
 
 import re
-from typing import NamedTuple
+from typing import Literal, NamedTuple
 
+from mobilezoo.errors import DeviceError
 from mobilezoo_latency.remote.link import Link
 
 QUERY = (
@@ -19,6 +20,8 @@ NUMBER = re.compile(r"-?\d{1,15}(\.\d{1,9})?", re.ASCII)
 COUNT = re.compile(r"\d{1,15}", re.ASCII)
 CORE = re.compile(r"cpu(\d{1,4})", re.ASCII)
 PLAUSIBLE_C = (0.0, 150.0)
+Cores = Literal["any", "big", "mid", "little"]
+"""Classes by maximum clock; `any` leaves the choice to the system."""
 
 
 class DeviceState(NamedTuple):
@@ -96,3 +99,29 @@ def parse_classes(text: str) -> list[CoreClass]:
         if (core := CORE.fullmatch(name)) and (known := COUNT.fullmatch(speed.strip())):
             by_speed.setdefault(int(known[0]), []).append(int(core[1]))
     return [CoreClass(speed, tuple(sorted(cpus))) for speed, cpus in sorted(by_speed.items())]
+
+
+def pick_cores(classes: list[CoreClass], wanted: Cores, threads: int, name: str) -> CoreClass:
+    """Returns the core class to pin to.
+
+    Args:
+        classes: classes of the device, slowest first.
+        wanted: `little`, `mid` or `big`.
+        threads: cores that are needed.
+        name: the device, for messages.
+
+    Raises:
+        DeviceError: no such class, or it has fewer cores than threads.
+    """
+    by_name: dict[str, CoreClass] = {}
+    if classes:
+        by_name = {"little": classes[0], "big": classes[-1]}
+        if len(classes) > 2:
+            by_name["mid"] = classes[len(classes) // 2]
+    if wanted not in by_name:
+        known = ", ".join(by_name) or "no core classes"
+        raise DeviceError(f"{name} reports {known}: cores={wanted} cannot be chosen")
+    chosen = by_name[wanted]
+    if len(chosen.cpus) < threads:
+        raise DeviceError(f"{name} has {len(chosen.cpus)} {wanted} core(s), and {threads} threads were requested")
+    return chosen

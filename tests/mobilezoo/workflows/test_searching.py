@@ -68,7 +68,7 @@ class Phone:
         monkeypatch.setattr(candidate_evaluator.time, "sleep", self.sleep)
         monkeypatch.setattr(CandidateEvaluator, "_file", lambda self, candidate: Path(__file__))
 
-    def profile(self, file: Path, device: str, use_cache: bool) -> LatencyReport:
+    def profile(self, file: Path, device: str, reuse: str) -> LatencyReport:
         state = self.script.pop(0)
         if state != "there":
             raise DeviceError(f"adb: {state}")
