@@ -131,7 +131,7 @@ def export(name: str, out: Path) -> Path:
     import torchvision
 
     from mobilezoo.models.randomize import randomize_norms
-    from mobilezoo_export import ExportSpec, export_model
+    from mobilezoo_export import ExportConfig, ModelSpec, export_model
 
     torch.set_num_threads(1)
     torch.manual_seed(0)
@@ -141,8 +141,8 @@ def export(name: str, out: Path) -> Path:
         network = timm.create_model(name, pretrained=False)
     network = randomize_norms(network.eval(), torch.Generator().manual_seed(0))
     plain = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
-    spec = ExportSpec(model=name.removeprefix("tv:"), resolution=(224, 224), preprocessing=plain)
-    (result,) = export_model(network, spec, ["litert"], ["fp32"], out)
+    spec = ModelSpec(model=name.removeprefix("tv:"), resolution=(224, 224), preprocessing=plain)
+    (result,) = export_model(network, spec, ExportConfig(targets=("litert",), precisions=("fp32",)), out)
     if result.path is None:
         raise SystemExit(f"{name}: {result.reason}")
     return Path(result.path)

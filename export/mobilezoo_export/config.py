@@ -3,7 +3,7 @@
 from pydantic import Field, field_validator
 
 from mobilezoo.config import Words, listed
-from mobilezoo_export.records import ExportOptions
+from mobilezoo_export.records import ExportOptions, ExportSpec, ModelSpec
 from mobilezoo_export.registry import TARGETS
 
 PARITY_IMAGES = 64
@@ -37,6 +37,16 @@ class ExportConfig(ExportOptions):
     @classmethod
     def _known_targets(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         return tuple(TARGETS.known(name) for name in value)
+
+    def spec(self, model: ModelSpec, precision: str) -> ExportSpec:
+        """Combine a network with this config's batch size and options.
+
+        Args:
+            model: the network's name, input and labels.
+            precision: precision of the file.
+        """
+        of_model = {name: getattr(model, name) for name in ModelSpec.model_fields}
+        return ExportSpec(**of_model, batch=self.batch, precision=precision, options=self.options)
 
     @property
     def options(self) -> ExportOptions:

@@ -2,14 +2,14 @@
 
 import numpy as np
 
-from mobilezoo_export.records import ExportSpec
+from mobilezoo_export.records import ModelSpec
 
 LUMA = (0.299, 0.587, 0.114)
 """Weights of red, green and blue in grey (ITU-R BT.601)."""
 SAMPLE_NAME = "crops of scikit-learn's sample photographs"
 
 
-def sample_images(spec: ExportSpec, count: int = 64, seed: int = 0) -> np.ndarray:
+def sample_images(spec: ModelSpec, count: int = 64, seed: int = 0) -> np.ndarray:
     """Crop and preprocess sample photographs.
 
     Args:
@@ -35,7 +35,7 @@ def sample_images(spec: ExportSpec, count: int = 64, seed: int = 0) -> np.ndarra
     return normalize(np.stack(crops), spec)
 
 
-def normalize(images_nhwc: np.ndarray, spec: ExportSpec) -> np.ndarray:
+def normalize(images_nhwc: np.ndarray, spec: ModelSpec) -> np.ndarray:
     """Preprocess RGB images; 2 or more than 4 channels are copies of grey, the fourth channel of 4 is opaque alpha.
 
     Args:

@@ -1,13 +1,17 @@
 """Records that exporters and runners take and return."""
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Literal, NamedTuple
+from collections.abc import Callable, Sequence
+from dataclasses import dataclass
+from typing import TYPE_CHECKING, Literal, NamedTuple
 
 from pydantic import Field, field_validator
 
 from mobilezoo.artifacts import Artifact, Output, Preprocessing, Quantization
 from mobilezoo.config import Record, listed
+
+if TYPE_CHECKING:
+    import numpy as np
 
 
 class ExportOptions(Record):
@@ -50,26 +54,31 @@ class ExportOptions(Record):
         return tuple(PASSES.known(name) for name in value)
 
 
-class ExportSpec(Record):
-    """One file to be made: model, input, precision and options."""
+class ModelSpec(Record):
+    """The network that is exported: name, input, class names, origin of its weights."""
 
     model: str
-    """Name of the model, from which the file is named."""
+    """Name of the model, from which files are named."""
     resolution: tuple[int, int]
     """(height, width) in pixels."""
     preprocessing: Preprocessing
     in_chans: int = 3
+    labels: tuple[str, ...] = ()
+    checkpoint: str | None = None
+    """Path of the checkpoint with the weights, for the record."""
+    checkpoint_key: str | None = None
+    """Key of the weights in that file, if one was given."""
+
+
+class ExportSpec(ModelSpec):
+    """One file to be made: model, input, precision and options."""
+
     batch: int = Field(default=1, gt=0, description="fixed batch size of the file")
     precision: str = "fp32"
     float_segments: tuple[int, ...] = ()
     """Segments of an int8 file that stay float, see `quantize.mixed`."""
     beyond_half: tuple[str, ...] = ()
     """Layers whose values half precision cannot hold, see `half_precision`; found while the file is made."""
-    labels: tuple[str, ...] = ()
-    checkpoint: str | None = None
-    """Path of the checkpoint with the weights, for the record."""
-    checkpoint_key: str | None = None
-    """Key of the weights in that file, if one was given."""
     options: ExportOptions = ExportOptions()
 
     @property
@@ -81,6 +90,18 @@ class ExportSpec(Record):
     def shape(self) -> tuple[int, int, int, int]:
         """Shape of an input batch, NCHW."""
         return self.batch, self.in_chans, *self.resolution
+
+
+@dataclass(frozen=True)
+class ProofImages:
+    """Preprocessed float32 NCHW images that files are compared with PyTorch on, and calibrated on."""
+
+    parity: "np.ndarray | None" = None
+    """Images (N, C, height, width); None: crops of sample photographs."""
+    parity_name: str = "given images"
+    """Source of the parity images, for the record."""
+    calibration: "np.ndarray | None" = None
+    """Images (N, C, height, width) for precisions that need them; None or empty: there are none."""
 
 
 class MixedPrecision(Record):
@@ -122,6 +143,16 @@ class ExportResult(Record):
     def ok(self) -> bool:
         """Whether there is a file."""
         return self.status in ("exported", "kept")
+
+
+@dataclass(frozen=True)
+class ExportHooks:
+    """Callbacks of an export."""
+
+    on_start: Callable[[str, str], None] | None = None
+    """Called with (target, precision) before each file."""
+    on_result: Callable[[ExportResult], None] | None = None
+    """Called with each result as soon as it is known."""
 
 
 class TensorSpec(Record):

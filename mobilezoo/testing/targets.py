@@ -1,5 +1,6 @@
 """Conformance suite of export targets: their fp32 files."""
 
+from collections.abc import Sequence
 from pathlib import Path
 from typing import ClassVar
 
@@ -10,7 +11,16 @@ from torch import nn
 
 from mobilezoo.artifacts import Artifact, Preprocessing, load_record_of
 from mobilezoo.files import sha256_of
-from mobilezoo_export import ExportResult, ExportSpec, export_model, load_exporter, load_runner
+from mobilezoo_export import (
+    ExportConfig,
+    ExportResult,
+    ExportSpec,
+    ModelSpec,
+    ProofImages,
+    export_model,
+    load_exporter,
+    load_runner,
+)
 
 SIDE = 14
 
@@ -35,6 +45,37 @@ class SmallNet(nn.Module):
         return logits
 
 
+def export_files(
+    network: nn.Module,
+    spec: ExportSpec,
+    targets: Sequence[str],
+    precisions: Sequence[str],
+    folder: Path,
+    *,
+    calibration: Sequence[np.ndarray] = (),
+    overwrite: bool = False,
+) -> list[ExportResult]:
+    """Exports a network as a spec describes it, in this process.
+
+    Args:
+        network: takes float32 NCHW images, returns logits (N, classes).
+        spec: name, input, batch size and options of the files.
+        targets: names or places.
+        precisions: fp32, fp16, int8, ...
+        folder: folder of the files.
+        calibration: float32 NCHW batches.
+        overwrite: replace files that exist.
+
+    Returns:
+        One result per target and precision, in order.
+    """
+    model = ModelSpec(**{name: getattr(spec, name) for name in ModelSpec.model_fields})
+    chosen = {"targets": targets, "precisions": precisions, "batch": spec.batch, "overwrite": overwrite}
+    config = ExportConfig.parse(spec.options.model_dump() | chosen, "a test")
+    images = ProofImages(calibration=np.concatenate(list(calibration)) if calibration else None)
+    return export_model(network, model, config, folder, images=images, isolate=False)
+
+
 def export_small(target: str, folder: Path) -> ExportResult:
     """Exports `SmallNet` as the fp32 file `tiny` of a target.
 
@@ -44,8 +85,9 @@ def export_small(target: str, folder: Path) -> ExportResult:
     """
     preprocessing = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
     labels = tuple("abcdefghij")
-    spec = ExportSpec(model="tiny", resolution=(SIDE, SIDE), preprocessing=preprocessing, labels=labels)
-    (result,) = export_model(SmallNet(), spec, [target], ["fp32"], folder, isolate=False)
+    spec = ModelSpec(model="tiny", resolution=(SIDE, SIDE), preprocessing=preprocessing, labels=labels)
+    config = ExportConfig(targets=(target,), precisions=("fp32",))
+    (result,) = export_model(SmallNet(), spec, config, folder, isolate=False)
     assert result.status == "exported", result.reason
     return result
 

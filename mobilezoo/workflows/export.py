@@ -1,7 +1,7 @@
 """Files of a network for every target and precision, each compared with PyTorch; or the layer where a file diverges."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 from mobilezoo.workflows.export_images import ExportImages, export_images
 from mobilezoo.workflows.hooks import SILENT, Hooks
@@ -12,7 +12,7 @@ from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 if TYPE_CHECKING:
     import numpy as np
 
-    from mobilezoo_export import ExportConfig, ExportResult, ExportSpec
+    from mobilezoo_export import ExportConfig, ExportResult, ModelSpec
     from mobilezoo_export.bisect import Finding
 
 
@@ -74,13 +74,13 @@ def export_network(
         isolate: convert in processes of their own, so that a crash costs one file.
         hooks: receives messages and progress.
     """
-    from mobilezoo_export import export_model
+    from mobilezoo_export import ExportHooks, export_model
 
-    spec = spec_of(loaded, batch=config.batch, options=config.options)
-    images = export_images(loaded, spec, config, hooks)
+    model = spec_of(loaded)
+    images = export_images(loaded, model, config, hooks)
     _settle(loaded, images.parity)
     if config.max_drop is not None:
-        return export_mixed(loaded, spec, config, images, out, hooks=hooks)
+        return export_mixed(loaded, model, config, images, out, hooks=hooks)
     total = len(config.targets) * len(config.precisions)
     done = iter(range(total))
 
@@ -88,19 +88,8 @@ def export_network(
         number = next(done)
         hooks.on_progress(f"{loaded.name}: {number + 1} of {total}, {target} {precision}", number, total)
 
-    return export_model(
-        loaded.network,
-        spec,
-        config.targets,
-        config.precisions,
-        out,
-        images=[images.parity],
-        images_name=images.parity_name,
-        calibration=[images.calibration],
-        overwrite=config.overwrite,
-        isolate=isolate,
-        progress=starting,
-    )
+    callbacks = ExportHooks(on_start=starting)
+    return export_model(loaded.network, model, config, out, images=images.proof, isolate=isolate, hooks=callbacks)
 
 
 def bisect_model(
@@ -117,13 +106,13 @@ def bisect_model(
     from mobilezoo_export.bisect import bisect
 
     loaded = load_model(model, options)
-    spec = spec_of(loaded, options=config.options)
-    images: ExportImages = export_images(loaded, spec, config, hooks)
+    model_spec, single = spec_of(loaded), config.model_copy(update={"batch": 1})
+    images: ExportImages = export_images(loaded, model_spec, config, hooks)
     _settle(loaded, images.parity)
     return [
         bisect(
             loaded.network,
-            spec.model_copy(update={"precision": precision}),
+            single.spec(model_spec, precision),
             target,
             images.parity,
             [images.calibration],
@@ -144,16 +133,11 @@ def _settle(loaded: LoadedModel, images: "np.ndarray") -> None:
         as_if_trained(loaded.network, torch.from_numpy(images[:16]))
 
 
-def spec_of(loaded: LoadedModel, **more: Any) -> "ExportSpec":
-    """The description of the files to make of a loaded network.
+def spec_of(loaded: LoadedModel) -> "ModelSpec":
+    """The description of a loaded network: name, input, labels and the origin of its weights."""
+    from mobilezoo_export import ModelSpec
 
-    Args:
-        loaded: gives name, input, labels and the origin of its weights.
-        more: other fields of ExportSpec.
-    """
-    from mobilezoo_export import ExportSpec
-
-    return ExportSpec(
+    return ModelSpec(
         model=loaded.name,
         resolution=loaded.resolution,
         in_chans=loaded.in_chans,
@@ -161,5 +145,4 @@ def spec_of(loaded: LoadedModel, **more: Any) -> "ExportSpec":
         labels=loaded.labels,
         checkpoint=str(loaded.checkpoint) if loaded.checkpoint else None,
         checkpoint_key=loaded.checkpoint_key,
-        **more,
     )

@@ -16,7 +16,7 @@ from mobilezoo.workflows.load_model import LoadedModel
 if TYPE_CHECKING:
     import numpy as np
 
-    from mobilezoo_export import ExportConfig, ExportSpec
+    from mobilezoo_export import ExportConfig, ModelSpec, ProofImages
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,15 @@ class ExportImages:
     labelled: DataConfig | None
     """What top-1 can be measured on."""
 
+    @property
+    def proof(self) -> "ProofImages":
+        """The images in the form that an export takes."""
+        from mobilezoo_export import ProofImages
 
-def export_images(loaded: LoadedModel, spec: "ExportSpec", config: "ExportConfig", hooks: Hooks) -> ExportImages:
+        return ProofImages(self.parity, self.parity_name, self.calibration)
+
+
+def export_images(loaded: LoadedModel, spec: "ModelSpec", config: "ExportConfig", hooks: Hooks) -> ExportImages:
     """At most `config.parity_images` images for each purpose.
 
     Args:
@@ -66,7 +73,7 @@ def _no_data(error: MobilezooError) -> str:
     return f"its training data cannot be read ({error}): files are compared on photographs; --data names its new place"
 
 
-def _photographs(spec: "ExportSpec", count: int) -> "tuple[np.ndarray, str]":
+def _photographs(spec: "ModelSpec", count: int) -> "tuple[np.ndarray, str]":
     from mobilezoo_export.images import SAMPLE_NAME, sample_images
 
     return sample_images(spec, count), f"{count} {SAMPLE_NAME}"

@@ -12,7 +12,15 @@ from mobilezoo.errors import MobilezooError, UnknownNameError
 from mobilezoo.files import write_text
 from mobilezoo.reading import read_json
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo_export import ExportResult, export_model, list_targets, load_exporter
+from mobilezoo_export import (
+    ExportConfig,
+    ExportHooks,
+    ExportResult,
+    ProofImages,
+    export_model,
+    list_targets,
+    load_exporter,
+)
 from mobilezoo_export.convert import Converters
 from mobilezoo_export.images import sample_images
 
@@ -71,7 +79,8 @@ def run_matrix(
                     done += 1
 
                 begin = partial(_start_cell, starting, name)
-                _export(name, wanted_targets, wanted, out / "files", converters, begin, finished)
+                config = ExportConfig(targets=tuple(wanted_targets), precisions=tuple(wanted), overwrite=True)
+                _export(name, config, out / "files", converters, ExportHooks(begin, finished))
                 if not keep_files:
                     shutil.rmtree(out / "files", ignore_errors=True)
     return [
@@ -107,15 +116,7 @@ def _blocks(cells: Sequence[tuple[str, str]]) -> list[tuple[list[str], list[str]
     return [(targets, list(precisions)) for precisions, targets in blocks.items()]
 
 
-def _export(
-    name: str,
-    targets: list[str],
-    precisions: list[str],
-    files: Path,
-    converters: Converters,
-    starting: Callable[[str, str], None],
-    finished: Callable[[ExportResult], None],
-) -> None:
+def _export(name: str, config: ExportConfig, files: Path, converters: Converters, hooks: ExportHooks) -> None:
     """The cells of one model: what cannot be done is a result too."""
     import torch
 
@@ -128,23 +129,14 @@ def _export(
     spec = spec_of(loaded)
     calibration = sample_images(spec, seed=CALIBRATION_SEED)
     as_if_trained(loaded.network, torch.from_numpy(calibration[:16]))
+    images = ProofImages(calibration=calibration)
     try:
-        export_model(
-            loaded.network,
-            spec,
-            targets,
-            precisions,
-            files,
-            calibration=[calibration],
-            overwrite=True,
-            progress=starting,
-            finished=finished,
-            converters=converters,
-        )
+        export_model(loaded.network, spec, config, files, images=images, isolate=converters, hooks=hooks)
     except MobilezooError as error:  # before any target: the network cannot be traced
-        for target in targets:
-            for p in precisions:
-                finished(ExportResult(target=target, precision=p, status="failed", reason=str(error)))
+        assert hooks.on_result is not None
+        for target in config.targets:
+            for p in config.precisions:
+                hooks.on_result(ExportResult(target=target, precision=p, status="failed", reason=str(error)))
 
 
 def _record(out: Path, name: str, target: str, precision: str) -> Path:

@@ -168,11 +168,12 @@ def _export(network: "nn.Module", name: str, channels: int, side: int, folder: P
     """A LiteRT file with its record, or a note why there is none."""
     import numpy as np
 
-    from mobilezoo_export import ExportSpec, export_model
+    from mobilezoo_export import ExportConfig, ModelSpec, ProofImages, export_model
 
     plain = Preprocessing(mean=(0.5,) * channels, std=(0.5,) * channels)
-    spec = ExportSpec(model=name, resolution=(side, side), in_chans=channels, preprocessing=plain)
+    spec = ModelSpec(model=name, resolution=(side, side), in_chans=channels, preprocessing=plain)
     image = np.random.default_rng(0).standard_normal((1, channels, side, side), dtype=np.float32)
-    (result,) = export_model(network, spec, ["litert"], ["fp32"], folder, images=[image], isolate=False)
+    config, images = ExportConfig(targets=("litert",), precisions=("fp32",)), ProofImages(parity=image)
+    (result,) = export_model(network, spec, config, folder, images=images, isolate=False)
     if result.path is None:
         write_text(folder / (name + REFUSED), result.reason + "\n")

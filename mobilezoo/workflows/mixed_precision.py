@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mobilezoo.artifacts import file_stem
 from mobilezoo.data.config import DataConfig
 from mobilezoo.errors import ConfigError, ExportError
 from mobilezoo.workflows.export_images import ExportImages
@@ -10,17 +11,17 @@ from mobilezoo.workflows.hooks import Hooks
 from mobilezoo.workflows.load_model import LoadedModel
 
 if TYPE_CHECKING:
-    from mobilezoo_export import ExportConfig, ExportResult, ExportSpec
+    from mobilezoo_export import ExportConfig, ExportResult, ModelSpec
 
 
 def export_mixed(
-    loaded: LoadedModel, spec: "ExportSpec", config: "ExportConfig", images: ExportImages, out: Path, *, hooks: Hooks
+    loaded: LoadedModel, model: "ModelSpec", config: "ExportConfig", images: ExportImages, out: Path, *, hooks: Hooks
 ) -> "list[ExportResult]":
     """One file for each target, with the fewest segments in float that hold top-1 on `images.labelled`.
 
     Args:
         loaded: a network with trained weights.
-        spec: description of the files.
+        model: name, input and labels of the files.
         config: `max_drop` in points of top-1 and one precision, int8 or w8a8, must be set.
         images: compared, calibrated and scored on.
         out: folder of the files.
@@ -29,26 +30,22 @@ def export_mixed(
     Raises:
         ConfigError: precision, weights or labelled images do not allow the search.
     """
-    from mobilezoo_export import ExportResult, export_model
+    from mobilezoo_export import ExportResult, ExportSession, load_exporter
     from mobilezoo_export.quantize.mixed_search import search
 
     assert config.max_drop is not None
     source, max_drop = _labelled(loaded, config.precisions, images), config.max_drop
     top1_float = _float_top1(loaded, source, config.classes)
 
-    def one(target: str) -> "ExportResult":
+    (precision,) = config.precisions
+    spec = config.spec(model, precision)
+
+    def one(target: str, session: ExportSession) -> "ExportResult":
+        name = f"{file_stem(model.model)}.{precision}{load_exporter(target).suffix}"
+
         def make(segments: tuple[int, ...], folder: Path) -> "ExportResult":
-            return export_model(
-                loaded.network,
-                spec.model_copy(update={"float_segments": segments}),
-                [target],
-                config.precisions,
-                folder,
-                images=[images.parity],
-                images_name=images.parity_name,
-                calibration=[images.calibration],
-                overwrite=config.overwrite,
-            )[0]
+            mixed = spec.model_copy(update={"float_segments": segments})
+            return session.export(target, mixed, folder / name, overwrite=config.overwrite)
 
         try:
             found = search(
@@ -59,10 +56,11 @@ def export_mixed(
                 lambda text: hooks.on_status(f"{target}: {text}"),
             )
         except ExportError as error:
-            return ExportResult(target=target, precision=config.precisions[0], status="failed", reason=str(error))
+            return ExportResult(target=target, precision=precision, status="failed", reason=str(error))
         return make(found.float_segments, out).model_copy(update={"mixed": found})
 
-    return [one(target) for target in config.targets]
+    with ExportSession(loaded.network, spec, images.proof) as session:
+        return [one(target, session) for target in config.targets]
 
 
 def _labelled(loaded: LoadedModel, precisions: tuple[str, ...], images: ExportImages) -> DataConfig:

@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from mobilezoo.artifacts import Preprocessing
-from mobilezoo_export import ExportResult, ExportSpec, export_model
+from mobilezoo.testing.targets import export_files
+from mobilezoo_export import ExportResult, ExportSpec
 
 
 class Tiny(nn.Module):
@@ -53,7 +54,7 @@ def tiny_file(
 
     @cache
     def made(target: str) -> ExportResult:
-        (only,) = export_model(tiny, tiny_spec, [target], ["fp32"], tmp_path_factory.mktemp(target), isolate=False)
+        (only,) = export_files(tiny, tiny_spec, [target], ["fp32"], tmp_path_factory.mktemp(target))
         assert only.status == "exported", only.reason
         return only
 

@@ -8,7 +8,8 @@ import pytest
 import torch
 from torch import nn
 
-from mobilezoo_export import ExportResult, ExportSpec, export_model
+from mobilezoo.testing.targets import export_files
+from mobilezoo_export import ExportResult, ExportSpec
 from mobilezoo_export.coverage import LITERT, _inside, _warnings
 from mobilezoo_export.records import Reading
 
@@ -58,7 +59,7 @@ def test_an_operator_outside_the_delegate_is_counted(
     op: str,
 ) -> None:
     plain = tiny_file(target)
-    (gathers,) = export_model(Gathers(tiny).eval(), tiny_spec, [target], ["fp32"], tmp_path, isolate=False)
+    (gathers,) = export_files(Gathers(tiny).eval(), tiny_spec, [target], ["fp32"], tmp_path)
     assert plain.artifact is not None
     assert plain.artifact.coverage is not None
     assert gathers.artifact is not None

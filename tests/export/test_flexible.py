@@ -9,7 +9,8 @@ import torch.nn.functional as F
 from torch import nn
 
 from mobilezoo.errors import ExportError
-from mobilezoo_export import ExportOptions, ExportSpec, export_model, load_runner
+from mobilezoo.testing.targets import export_files
+from mobilezoo_export import ExportOptions, ExportSpec, load_runner
 from mobilezoo_export.flexible import bounds, other_specs
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.prepare import prepare
@@ -92,7 +93,7 @@ def test_resolutions_go_from_half_to_double_in_steps_that_stages_halve(
 def test_flexible_files_may_be_int8(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     spec = flexible(tiny_spec, "both")
     images = [sample_images(spec, 32, seed=5)]
-    (result,) = export_model(Convolutions(), spec, [target], ["int8"], tmp_path, calibration=images, isolate=False)
+    (result,) = export_files(Convolutions(), spec, [target], ["int8"], tmp_path, calibration=images)
     assert result.ok, result.reason
 
 
@@ -100,7 +101,7 @@ def test_flexible_files_may_be_int8(target: str, tiny_spec: ExportSpec, tmp_path
 @pytest.mark.parametrize("target", ["onnx", "litert", *SLOW])
 def test_flexible_files_agree_at_other_sizes(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     network, spec = Convolutions(), flexible(tiny_spec, "both")
-    (result,) = export_model(network, spec, [target], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(network, spec, [target], ["fp32"], tmp_path)
     assert result.path is not None, result.reason
     runner = load_runner(result.path)
     assert runner.input.shape[0] == 1
@@ -126,19 +127,19 @@ def test_graphs_hold_no_sizes(tiny_spec: ExportSpec) -> None:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["coreml", "executorch"])
 def test_coordinate_attention_follows_the_resolution(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
-    (result,) = export_model(Coordinates(), flexible(tiny_spec, "both"), [target], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(Coordinates(), flexible(tiny_spec, "both"), [target], ["fp32"], tmp_path)
     assert result.ok, result.reason
 
 
 @pytest.mark.parametrize("target", ["onnx", *SLOW])
 def test_attention_follows_the_resolution(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
-    (result,) = export_model(Attention(), flexible(tiny_spec, "both"), [target], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(Attention(), flexible(tiny_spec, "both"), [target], ["fp32"], tmp_path)
     assert result.ok, result.reason
 
 
 def test_a_litert_file_that_fails_at_other_sizes_is_not_kept(tiny_spec: ExportSpec, tmp_path: Path) -> None:
     spec = flexible(tiny_spec, "resolution")
-    (result,) = export_model(Attention(), spec, ["litert"], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(Attention(), spec, ["litert"], ["fp32"], tmp_path)
     assert result.status == "failed"
     assert "export one file per size" in result.reason
     assert not list(tmp_path.iterdir())
@@ -152,9 +153,7 @@ def test_a_table_of_positions_is_refused_in_one_line(tiny_spec: ExportSpec) -> N
 
 def test_core_ml_refuses_what_it_cannot_leave_open(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     for kind, options, reason in (("resolution", {}, "nearest upsampling"), ("batch", {"image": True}, "one by one")):
-        (result,) = export_model(
-            tiny, flexible(tiny_spec, kind, **options), ["coreml"], ["fp32"], tmp_path, isolate=False
-        )
+        (result,) = export_files(tiny, flexible(tiny_spec, kind, **options), ["coreml"], ["fp32"], tmp_path)
         assert result.status == "refused"
         assert reason in result.reason
 
@@ -164,7 +163,7 @@ def test_core_ml_images_may_have_other_resolutions(tiny_spec: ExportSpec, tmp_pa
     import coremltools as ct
 
     spec = flexible(tiny_spec, "resolution", image=True)
-    (result,) = export_model(Convolutions(), spec, ["coreml"], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(Convolutions(), spec, ["coreml"], ["fp32"], tmp_path)
     assert result.path is not None, result.reason
     kind = ct.utils.load_spec(result.path).description.input[0].type.imageType
     assert (kind.width, kind.imageSizeRange.widthRange.lowerBound, kind.imageSizeRange.heightRange.upperBound) == (

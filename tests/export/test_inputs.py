@@ -7,7 +7,8 @@ import pytest
 import torch
 from torch import nn
 
-from mobilezoo_export import ExportOptions, ExportSpec, export_model, load_runner
+from mobilezoo.testing.targets import export_files
+from mobilezoo_export import ExportOptions, ExportSpec, load_runner
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.metadata import read_metadata
 from mobilezoo_export.targets.coreml import _drop_strays
@@ -58,7 +59,7 @@ def test_oblong_files_of_any_channels_compute_what_pytorch_does(
 ) -> None:
     network, spec = Net(channels), spec_for(tiny_spec, channels)
     images = [sample_images(spec, 16, seed=1)]
-    (result,) = export_model(network, spec, [target], [precision], tmp_path, calibration=images, isolate=False)
+    (result,) = export_files(network, spec, [target], [precision], tmp_path, calibration=images)
     assert result.artifact is not None, result.reason
     assert result.artifact.parity is not None
     assert result.artifact.parity.snr_db > (80 if precision == "fp32" else 20)
@@ -72,7 +73,7 @@ def test_oblong_files_of_any_channels_compute_what_pytorch_does(
 @pytest.mark.parametrize("target", TARGETS)
 def test_grey_pixels_go_in(tiny_spec: ExportSpec, tmp_path: Path, target: str) -> None:
     network, spec = Net(1), spec_for(tiny_spec, 1, image=True)
-    (result,) = export_model(network, spec, [target], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(network, spec, [target], ["fp32"], tmp_path)
     assert result.path is not None, result.reason
     images = sample_images(spec, 3, seed=3)
     with torch.no_grad():
@@ -82,7 +83,7 @@ def test_grey_pixels_go_in(tiny_spec: ExportSpec, tmp_path: Path, target: str) -
 
 def test_core_ml_has_no_images_of_four_channels(tiny_spec: ExportSpec, tmp_path: Path) -> None:
     spec = spec_for(tiny_spec, 4, image=True)
-    (result,) = export_model(Net(4), spec, ["coreml"], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(Net(4), spec, ["coreml"], ["fp32"], tmp_path)
     assert (result.status, result.reason) == (
         "refused",
         "Core ML images are grey or RGB, not of 4 channels: leave image out",
@@ -97,7 +98,7 @@ def test_litert_names_its_ends_as_onnx_does(
 
     spec = spec_for(tiny_spec, 1, **options)
     images = [sample_images(spec, 16)]
-    (result,) = export_model(Net(1), spec, ["litert"], [precision], tmp_path, calibration=images, isolate=False)
+    (result,) = export_files(Net(1), spec, ["litert"], [precision], tmp_path, calibration=images)
     assert result.path is not None, result.reason
     file = Interpreter(model_path=result.path)
     assert file.get_signature_list() == {"serving_default": {"inputs": ["image"], "outputs": ["logits"]}}

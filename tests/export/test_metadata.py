@@ -10,7 +10,8 @@ from torch import nn
 
 from mobilezoo.artifacts import Quantization
 from mobilezoo.files import sha256_of
-from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, export_model, load_runner, packs
+from mobilezoo.testing.targets import export_files
+from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, load_runner, packs
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.metadata import build_metadata, metadata_text, read_metadata
 from mobilezoo_export.pixels import to_normalized, to_pixels
@@ -34,7 +35,7 @@ def test_pixels_go_in_and_probabilities_come_out(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, target: str
 ) -> None:
     spec = tiny_spec.model_copy(update={"options": ExportOptions(image=True, softmax=True)})
-    (result,) = export_model(tiny, spec, [target], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(tiny, spec, [target], ["fp32"], tmp_path)
     assert result.path is not None, result.reason
     assert result.artifact is not None
     assert result.artifact.input.dtype == "uint8"
@@ -58,7 +59,7 @@ def test_the_same_network_gives_the_same_bytes(
     target: str,
 ) -> None:
     hashes = set()
-    for result in (tiny_file(target), *export_model(tiny, tiny_spec, [target], ["fp32"], tmp_path, isolate=False)):
+    for result in (tiny_file(target), *export_files(tiny, tiny_spec, [target], ["fp32"], tmp_path)):
         assert result.path is not None, result.reason
         assert read_metadata(Path(result.path))["output"] == "logits"
         hashes.add(sha256_of(Path(result.path)))
@@ -71,7 +72,7 @@ def test_int8_files_may_take_and_give_int8(
 ) -> None:
     spec = tiny_spec.model_copy(update={"options": ExportOptions(int8_io=int8_io)})
     images = [sample_images(spec, 16, seed=1)]
-    (result,) = export_model(tiny, spec, ["litert"], ["int8"], tmp_path, calibration=images, isolate=False)
+    (result,) = export_files(tiny, spec, ["litert"], ["int8"], tmp_path, calibration=images)
     assert result.path is not None, result.reason
     assert result.artifact is not None
     kind = "int8" if int8_io else "float32"
@@ -93,7 +94,7 @@ def test_an_app_that_follows_the_metadata_of_an_int8_file_gets_the_files_own_ans
 
     spec = tiny_spec.model_copy(update={"options": ExportOptions(int8_io=True, softmax=softmax)})
     images = sample_images(spec, 16, seed=1)
-    (result,) = export_model(tiny, spec, ["litert"], ["int8"], tmp_path, calibration=[images], isolate=False)
+    (result,) = export_files(tiny, spec, ["litert"], ["int8"], tmp_path, calibration=[images])
     assert result.path is not None, result.reason
     told, record = read_metadata(Path(result.path)), result.artifact
     assert record is not None
@@ -154,7 +155,7 @@ def test_core_ml_classifiers_answer_with_names(tiny: nn.Module, tiny_spec: Expor
 
     options = ExportOptions(image=True, softmax=True, classifier=True)
     spec = tiny_spec.model_copy(update={"options": options})
-    (result,) = export_model(tiny, spec, ["coreml"], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(tiny, spec, ["coreml"], ["fp32"], tmp_path)
     assert result.path is not None, result.reason
     described = ct.utils.load_spec(result.path).description
     assert described.predictedFeatureName == "classLabel"
@@ -175,6 +176,6 @@ def test_core_ml_classifiers_without_names_or_probabilities_are_refused(
 ) -> None:
     options = ExportOptions(softmax=bool(changed), classifier=True)
     spec = tiny_spec.model_copy(update={"options": options, **changed})
-    (result,) = export_model(tiny, spec, ["coreml"], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(tiny, spec, ["coreml"], ["fp32"], tmp_path)
     assert result.status == "refused"
     assert reason in result.reason

@@ -9,7 +9,7 @@ from torch import nn
 
 from mobilezoo.artifacts import Artifact, InputSpec, Parity
 from mobilezoo.errors import ExportError
-from mobilezoo_export import ExportResult, ExportSpec, export_model
+from mobilezoo_export import ExportResult, ExportSession, ExportSpec, ProofImages, load_exporter
 from mobilezoo_export.quantize.mixed import SEGMENTS, float_positions
 from mobilezoo_export.quantize.mixed_search import search
 
@@ -75,12 +75,13 @@ def wide() -> nn.Module:
 @pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", "litert", "executorch", "coreml"])
 def test_segments_really_stay_float(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
-    images = [np.random.default_rng(0).normal(size=(16, 3, 14, 14)).astype(np.float32)]
+    images = np.random.default_rng(0).normal(size=(16, 3, 14, 14)).astype(np.float32)
     files = []
     for kept_float in ((), tuple(range(SEGMENTS // 2)), tuple(range(SEGMENTS - 1))):
-        spec = tiny_spec.model_copy(update={"float_segments": kept_float})
+        spec = tiny_spec.model_copy(update={"precision": "int8", "float_segments": kept_float})
         folder = tmp_path / str(len(kept_float))
-        (result,) = export_model(wide(), spec, [target], ["int8"], folder, images=images, calibration=images)
+        with ExportSession(wide(), spec, ProofImages(images, calibration=images)) as session:
+            result = session.export(target, spec, folder / f"wide{load_exporter(target).suffix}")
         assert result.artifact is not None, result.reason
         assert result.artifact.float_segments == kept_float
         assert result.artifact.parity is not None

@@ -12,15 +12,20 @@ from torch import nn
 
 from mobilezoo.artifacts import InputSpec
 from mobilezoo.errors import ExportError, MobilezooError, UnknownNameError
+from mobilezoo.testing.targets import export_files
 from mobilezoo_export import (
+    ExportConfig,
     Exporter,
+    ExportHooks,
     ExportOptions,
     ExportResult,
     ExportSpec,
+    ModelSpec,
+    ProofImages,
     Runner,
     convert,
     export_model,
-    pipeline,
+    reference,
     registry,
 )
 from mobilezoo_export.prepare import prepare
@@ -72,6 +77,10 @@ def _fake(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setitem(registry.TARGETS.builtin, "fake", "fake_target:FakeExporter")
 
 
+def model_of(spec: ExportSpec) -> ModelSpec:
+    return ModelSpec(**{name: getattr(spec, name) for name in ModelSpec.model_fields})
+
+
 def with_opset(spec: ExportSpec, opset: int) -> ExportSpec:
     return spec.model_copy(update={"options": ExportOptions(opset=opset)})
 
@@ -80,7 +89,7 @@ def with_opset(spec: ExportSpec, opset: int) -> ExportSpec:
 def test_a_good_file_gets_its_name_its_record_and_the_warnings(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
 ) -> None:
-    (result,) = export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path)
     assert result.status == "exported", result.reason
     assert result.warnings == ("a warning",)
     assert sorted(p.name for p in tmp_path.iterdir()) == ["tiny.fp32.fake", "tiny.fp32.fake.json"]
@@ -88,7 +97,7 @@ def test_a_good_file_gets_its_name_its_record_and_the_warnings(
 
 @pytest.mark.usefixtures("_fake")
 def test_a_file_over_tolerance_is_not_left_behind(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
-    (result,) = export_model(tiny, with_opset(tiny_spec, 19), ["fake"], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(tiny, with_opset(tiny_spec, 19), ["fake"], ["fp32"], tmp_path)
     assert result.status == "failed"
     assert "differs from PyTorch by" in result.reason
     assert list(tmp_path.iterdir()) == []
@@ -98,7 +107,7 @@ def test_a_file_over_tolerance_is_not_left_behind(tiny: nn.Module, tiny_spec: Ex
 def test_a_converter_that_fails_is_one_line_and_leaves_nothing(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
 ) -> None:
-    (result,) = export_model(tiny, with_opset(tiny_spec, 22), ["fake"], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(tiny, with_opset(tiny_spec, 22), ["fake"], ["fp32"], tmp_path)
     assert result.reason == "the fake converter refused tiny: ValueError: unsupported op"
     assert list(tmp_path.iterdir()) == []
 
@@ -108,7 +117,7 @@ def test_a_file_is_kept_only_where_it_is_what_would_be_made(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
 ) -> None:
     def export(spec: ExportSpec = tiny_spec, **more: bool) -> ExportResult:
-        return export_model(tiny, spec, ["fake"], ["fp32"], tmp_path, isolate=False, **more)[0]
+        return export_files(tiny, spec, ["fake"], ["fp32"], tmp_path, **more)[0]
 
     assert export().status == "exported"
     kept = export()
@@ -125,16 +134,16 @@ def test_a_file_that_is_not_ours_any_more_is_neither_kept_nor_replaced(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, record: bool
 ) -> None:
     file = tmp_path / "tiny.fp32.fake"
-    export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    export_files(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path)
     file.write_text("mine")
     if not record:
         (tmp_path / "tiny.fp32.fake.json").unlink()
-    (refused,) = export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    (refused,) = export_files(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path)
     assert (refused.status, refused.ok, refused.artifact) == ("refused", False, None)
     assert ("changed since" if record else "has no record") in refused.reason
     assert "--overwrite" in refused.reason
     assert file.read_text() == "mine"
-    (made,) = export_model(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False, overwrite=True)
+    (made,) = export_files(tiny, tiny_spec, ["fake"], ["fp32"], tmp_path, overwrite=True)
     assert made.status == "exported"
 
 
@@ -145,7 +154,7 @@ def test_a_file_of_other_weights_is_made_again(tiny: nn.Module, tiny_spec: Expor
     statuses = []
     for content in ("epoch 1", "epoch 1", "epoch 2"):
         weights.write_text(content)
-        (result,) = export_model(tiny, spec, ["fake"], ["fp32"], tmp_path / "export", isolate=False)
+        (result,) = export_files(tiny, spec, ["fake"], ["fp32"], tmp_path / "export")
         statuses.append(result.status)
     assert statuses == ["exported", "kept", "exported"]
 
@@ -154,7 +163,7 @@ def test_a_file_of_other_weights_is_made_again(tiny: nn.Module, tiny_spec: Expor
 def test_an_unknown_precision_is_refused_with_the_known_ones(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
 ) -> None:
-    (result,) = export_model(tiny, tiny_spec, ["fake"], ["fp8"], tmp_path, isolate=False)
+    (result,) = export_files(tiny, tiny_spec, ["fake"], ["fp8"], tmp_path)
     assert result.status == "refused"
     assert "choose from fp32" in result.reason
 
@@ -165,7 +174,7 @@ def test_zero_gammas_are_found_and_warned_about(tiny: nn.Module, tiny_spec: Expo
 
     network = copy.deepcopy(tiny)
     network.norm.weight.data.zero_()  # type: ignore[union-attr]
-    (result,) = export_model(network, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(network, tiny_spec, ["fake"], ["fp32"], tmp_path)
     assert result.artifact is not None
     assert result.artifact.zero_gammas == ("norm.weight",)
     assert "converters fold their branches away" in result.warnings[0]
@@ -177,7 +186,7 @@ def test_the_network_is_left_as_it_was(tiny: nn.Module, tiny_spec: ExportSpec, t
 
     network = copy.deepcopy(tiny).train()
     before = {key: value.clone() for key, value in network.state_dict().items()}
-    export_model(network, tiny_spec, ["fake"], ["fp32"], tmp_path, isolate=False)
+    export_files(network, tiny_spec, ["fake"], ["fp32"], tmp_path)
     assert network.training
     for key, value in network.state_dict().items():
         assert torch.equal(value, before[key]), key
@@ -187,11 +196,11 @@ def test_an_unknown_target_and_wrong_images_are_one_line(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
 ) -> None:
     with pytest.raises(UnknownNameError):
-        export_model(tiny, tiny_spec, ["tensorrt"], ["fp32"], tmp_path)
-    with pytest.raises(ExportError, match="parity images have shape"):
-        export_model(tiny, tiny_spec, ["onnx"], ["fp32"], tmp_path, images=[np.zeros((1, 3, 8, 8), np.float32)])
-    with pytest.raises(ExportError, match="no images"):
-        export_model(tiny, tiny_spec, ["onnx"], ["fp32"], tmp_path, images=[])
+        export_files(tiny, tiny_spec, ["tensorrt"], ["fp32"], tmp_path)
+    for side, count, reason in ((8, 1, "parity images have shape"), (14, 0, "no images")):
+        images = ProofImages(np.zeros((count, 3, side, side), np.float32))
+        with pytest.raises(ExportError, match=reason):
+            export_model(tiny, model_of(tiny_spec), ExportConfig(targets=("onnx",)), tmp_path, images=images)
 
 
 @pytest.mark.slow
@@ -217,9 +226,9 @@ def test_a_process_of_its_own_gives_the_same_result_and_survives_a_crash(
     monkeypatch.syspath_prepend(str(tmp_path))
     monkeypatch.setitem(registry.TARGETS.builtin, "crash", "crashing_target:Crashing")
     heard: list[ExportResult] = []
-    results = export_model(
-        tiny, tiny_spec, ["onnx", "crash"], ["fp32", "fp16"], tmp_path / "out", finished=heard.append
-    )
+    config = ExportConfig(targets=("onnx", "crash"), precisions=("fp32", "fp16"))
+    hooks = ExportHooks(on_result=heard.append)
+    results = export_model(tiny, model_of(tiny_spec), config, tmp_path / "out", hooks=hooks)
     assert [r.status for r in results] == ["exported", "exported", "failed", "exported"], results
     assert "the crash converter ended with SIGSEGV; other targets are unaffected" in results[2].reason
     assert heard == results
@@ -232,7 +241,8 @@ def test_a_converter_that_has_grown_is_replaced_before_the_next_network(
     with convert.Converters() as converters:
         processes = []
         for name, limit in (("first", 0), ("second", 1e6), ("third", 0)):
-            (result,) = export_model(tiny, tiny_spec, ["onnx"], ["fp32"], tmp_path / name, converters=converters)
+            config = ExportConfig(targets=("onnx",))
+            (result,) = export_model(tiny, model_of(tiny_spec), config, tmp_path / name, isolate=converters)
             assert result.status == "exported", result.reason
             child = converters._running["onnx"]
             assert child.peak_mb > 50
@@ -258,7 +268,7 @@ def test_hidden_output_comes_back_as_a_note_when_something_fails(capfd: pytest.C
 def test_pipeline_reference_is_batched_without_effect(tiny: nn.Module) -> None:
     images = np.random.default_rng(0).standard_normal((5, 3, 14, 14)).astype(np.float32)
     np.testing.assert_allclose(
-        pipeline.torch_logits(tiny, images, batch=2), pipeline.torch_logits(tiny, images, batch=5), atol=1e-5
+        reference.torch_logits(tiny, images, batch=2), reference.torch_logits(tiny, images, batch=5), atol=1e-5
     )
 
 
@@ -294,7 +304,7 @@ def test_a_target_given_by_its_place_is_exported_and_found_again(
 ) -> None:
     monkeypatch.setitem(sys.modules, "fake_target", sys.modules[__name__])
     place = "fake_target:FakeExporter"
-    (result,) = export_model(tiny, tiny_spec, [place], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(tiny, tiny_spec, [place], ["fp32"], tmp_path)
     assert result.status == "exported", result.reason
     assert result.path is not None
     assert isinstance(registry.load_runner(result.path), FakeRunner)

@@ -9,7 +9,8 @@ import torch
 from torch import nn
 
 from mobilezoo.testing import TargetConformance
-from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, export_model, load_exporter, load_runner
+from mobilezoo.testing.targets import export_files
+from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, load_exporter, load_runner
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.tolerances import TOLERANCES
 
@@ -79,7 +80,7 @@ def test_reduced_precision_is_within_its_tolerance(
 ) -> None:
     spec = tiny_spec.model_copy(update={"options": ExportOptions(coreml_target="iOS17")})
     calibration = [sample_images(spec)]
-    (result,) = export_model(tiny, spec, [target], [precision], tmp_path, calibration=calibration, isolate=False)
+    (result,) = export_files(tiny, spec, [target], [precision], tmp_path, calibration=calibration)
     assert result.status == "exported", result.reason
     assert result.artifact is not None
     assert result.artifact.parity is not None
@@ -89,7 +90,7 @@ def test_reduced_precision_is_within_its_tolerance(
 def test_too_few_calibration_images_are_refused_in_one_line(
     target: str, tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
 ) -> None:
-    (result,) = export_model(tiny, tiny_spec, [target], ["int8"], tmp_path, isolate=False)
+    (result,) = export_files(tiny, tiny_spec, [target], ["int8"], tmp_path)
     assert result.status == "refused"
     assert "at least 8 calibration images, got 0" in result.reason
     assert list(tmp_path.iterdir()) == []
@@ -151,9 +152,7 @@ class Padded(nn.Module):
 def test_a_pad_keeps_its_scale_in_an_int8_program(tiny_spec: ExportSpec, tmp_path: Path) -> None:
     torch.manual_seed(0)
     network, calibration = Padded().eval(), [sample_images(tiny_spec)]
-    (result,) = export_model(
-        network, tiny_spec, ["executorch"], ["int8"], tmp_path, calibration=calibration, isolate=False
-    )
+    (result,) = export_files(network, tiny_spec, ["executorch"], ["int8"], tmp_path, calibration=calibration)
     assert result.status == "exported", result.reason
     assert result.artifact is not None
     assert result.artifact.parity is not None
@@ -165,7 +164,7 @@ def test_a_softmax_behind_a_convolution_keeps_its_axis(tiny_spec: ExportSpec, tm
     """XNNPACK's passes would take it over the channels: `mobilezoo_export.passes.softmax`."""
     torch.manual_seed(0)
     network = nn.Sequential(nn.Conv2d(3, 10, 3), nn.Softmax(-1), nn.AvgPool2d((12, 3)), nn.Flatten(), nn.Linear(40, 10))
-    (result,) = export_model(network.eval(), tiny_spec, ["executorch"], ["fp32"], tmp_path, isolate=False)
+    (result,) = export_files(network.eval(), tiny_spec, ["executorch"], ["fp32"], tmp_path)
     assert result.status == "exported", result.reason
 
 
@@ -189,8 +188,8 @@ def test_what_xnnpack_takes_in_float_only_stays_float_unless_the_file_is_for_acc
 ) -> None:
     torch.manual_seed(0)
     spec = tiny_spec.model_copy(update={"options": ExportOptions(int8_io=int8_io)})
-    (result,) = export_model(
-        _FloatOnCpus().eval(), spec, ["litert"], ["int8"], tmp_path, calibration=[sample_images(spec)], isolate=False
+    (result,) = export_files(
+        _FloatOnCpus().eval(), spec, ["litert"], ["int8"], tmp_path, calibration=[sample_images(spec)]
     )
     assert result.status == "exported", result.reason
     assert result.artifact is not None

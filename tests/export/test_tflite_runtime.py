@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 import torch
 
-from mobilezoo_export import ExportSpec, export_model, load_runner
+from mobilezoo.testing.targets import export_files
+from mobilezoo_export import ExportSpec, load_runner
 from mobilezoo_export.images import sample_images
 
 pytestmark = pytest.mark.slow
@@ -60,7 +61,7 @@ def test_the_last_tflite_runtime_computes_what_litert_computes(
     network = randomize_norms(create_model(name), torch.Generator().manual_seed(0))
     spec = ExportSpec(model=name, resolution=(96, 96), preprocessing=load_model_config(name).preprocessing())
     images = sample_images(spec, 32, seed=1)
-    (result,) = export_model(network, spec, ["litert"], [precision], tmp_path, calibration=[images], isolate=False)
+    (result,) = export_files(network, spec, ["litert"], [precision], tmp_path, calibration=[images])
     assert result.path is not None, result.reason
     np.save(tmp_path / "images.npy", images.transpose(0, 2, 3, 1))
     command = [str(old_python), "-c", SCRIPT, result.path, str(tmp_path / "images.npy"), str(tmp_path / "out.npy")]
