@@ -12,9 +12,9 @@ printed: pass `hooks` to receive progress. A user's mistake raises a subclass of
 text of the command line.
 """
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypeVar, cast
+from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast
 
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.config import Record, apply_overrides, listed
@@ -34,6 +34,33 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Record)
 Named = str | Path
+
+
+class ModelKeywords(TypedDict, total=False):
+    """Keywords that describe a network, as the command line's options of the same names do."""
+
+    checkpoint: Named
+    key: str
+    """Dotted path of the weights inside the checkpoint."""
+    labels: Named | Sequence[str]
+    """Class names, or a file of them."""
+    resolution: int | str | Sequence[int]
+    """Pixels: 224, "224x320", (height, width)."""
+    num_classes: int
+    in_chans: int
+    mean: float | Sequence[float]
+    std: float | Sequence[float]
+    preprocess: str
+    """Preprocessing of an exported file that does not declare it."""
+
+
+class ExportKeywords(ModelKeywords, total=False):
+    """Keywords of `export`: those of a network, and replacements of the config's lists."""
+
+    to: str | Sequence[str]
+    """Targets: "onnx", "litert", "coreml", "executorch"."""
+    precision: str | Sequence[str]
+    """Precisions: "fp32", "fp16", "int8"."""
 
 
 def train(
@@ -73,7 +100,7 @@ def evaluate(
     batch_size: int = 64,
     workers: int = 2,
     hooks: Hooks = SILENT,
-    **options: Any,
+    **options: Unpack[ModelKeywords],
 ) -> "Scores":
     """Top-1, top-5 and loss of a network, a checkpoint, or an exported file run in its own runtime.
 
@@ -100,7 +127,12 @@ def evaluate(
 
 
 def predict(
-    model: Named, images: Named | Sequence[Named], *, top: int = 5, hooks: Hooks = SILENT, **options: Any
+    model: Named,
+    images: Named | Sequence[Named],
+    *,
+    top: int = 5,
+    hooks: Hooks = SILENT,
+    **options: Unpack[ModelKeywords],
 ) -> "Records[Prediction]":
     """Predict the most likely classes of single images, or of all images in folders.
 
@@ -127,11 +159,9 @@ def export(
     model: Named,
     config: "Named | ExportConfig" = "default",
     *overrides: str,
-    to: str | Sequence[str] | None = None,
-    precision: str | Sequence[str] | None = None,
     out: Named | None = None,
     hooks: Hooks = SILENT,
-    **options: Any,
+    **options: Unpack[ExportKeywords],
 ) -> "Records[ExportResult]":
     """Write files for phones; each is run in its own runtime and compared with PyTorch before it gets its name.
 
@@ -139,11 +169,10 @@ def export(
         model: zoo name, model YAML, checkpoint, or `timm:NAME`.
         config: a YAML, a bare name in configs/export/, or a record.
         overrides: dotted changes: "softmax=true".
-        to: targets, in place of the config's: "onnx", "litert", "coreml", "executorch".
-        precision: precisions, in place of the config's: "fp32", "fp16", "int8".
         out: folder; `export/` beside the checkpoint where it is left out.
         hooks: what hears of progress.
-        options: as in `evaluate`.
+        options: `to` (targets) and `precision`, each a name or several, in place of the config's; the others as in
+            `evaluate`.
 
     Returns:
         A result per target and precision; what a target cannot do has its `reason`.
@@ -154,10 +183,12 @@ def export(
     from mobilezoo.workflows.export import export as workflow
     from mobilezoo.workflows.export import load_export_config
 
-    changes = (*overrides, *_listed("targets", to), *_listed("precisions", precision))
+    of_model: dict[str, Any] = dict(options)
+    targets, precisions = of_model.pop("to", None), of_model.pop("precision", None)
+    changes = (*overrides, *_listed("targets", targets), *_listed("precisions", precisions))
     named = isinstance(config, str | Path)
     files = load_export_config(str(config), changes) if named else _changed(cast("ExportConfig", config), changes)
-    return Records(workflow(str(model), files, model_options(options), out=_path(out), hooks=hooks))
+    return Records(workflow(str(model), files, model_options(of_model), out=_path(out), hooks=hooks))
 
 
 def profile(
@@ -167,7 +198,7 @@ def profile(
     device: str | None = None,
     to: str | Sequence[str] | None = None,
     hooks: Hooks = SILENT,
-    **options: Any,
+    **options: Unpack[ModelKeywords],
 ) -> "LatencyReport | Records[LatencyReport]":
     """Measure latency by a fixed protocol; raw samples are kept, noisy runs are marked.
 
@@ -240,7 +271,7 @@ def report(runs: Named | Sequence[Named], out: Named = "report.html") -> Path:
     return write_report([Path(folder) for folder in folders], Path(out))
 
 
-def load_model(model: Named, **options: Any) -> "LoadedModel":
+def load_model(model: Named, **options: Unpack[ModelKeywords]) -> "LoadedModel":
     """Load a network with its weights, in eval mode, and the metadata that its exported files carry.
 
     Args:
@@ -255,11 +286,11 @@ def load_model(model: Named, **options: Any) -> "LoadedModel":
     return workflow(str(model), model_options(options))
 
 
-def model_options(options: dict[str, Any]) -> ModelOptions:
+def model_options(options: Mapping[str, object]) -> ModelOptions:
     """Parses keyword arguments into typed options; `labels` may be a file. Raises ConfigError."""
     plain = {key: str(value) if isinstance(value, Path) else value for key, value in options.items()}
-    if isinstance(plain.get("labels"), str):
-        plain["labels"] = read_labels(plain["labels"])
+    if isinstance(labels := plain.get("labels"), str):
+        plain["labels"] = read_labels(labels)
     return ModelOptions.parse(plain, "options")
 
 

@@ -8,7 +8,8 @@ import torch
 from torch import nn
 
 from mobilezoo.artifacts import Preprocessing
-from mobilezoo_export import ExportSpec, export_model
+from mobilezoo.testing.targets import export_files
+from mobilezoo_export import ExportSpec
 from mobilezoo_export.half_precision import beyond_half
 from mobilezoo_export.passes.graph import trace
 
@@ -55,7 +56,7 @@ def test_fp16_files_compute_in_half_and_weights_alone_are_a_precision_of_their_o
     pytest.importorskip("litert_torch")
     from mobilezoo_export.litert_file import computes_in_half
 
-    half, weights = export_model(network(1.0), spec(), ["litert"], ["fp16", "fp16-weights"], tmp_path, isolate=False)
+    half, weights = export_files(network(1.0), spec(), ["litert"], ["fp16", "fp16-weights"], tmp_path)
     assert half.ok
     assert weights.ok
     assert not half.warnings
@@ -68,7 +69,7 @@ def test_a_file_whose_values_do_not_fit_computes_in_float32_and_names_the_layer(
     pytest.importorskip("litert_torch")
     from mobilezoo_export.litert_file import computes_in_half
 
-    (done,) = export_model(network(1.5e5), spec(), ["litert"], ["fp16"], tmp_path, isolate=False)
+    (done,) = export_files(network(1.5e5), spec(), ["litert"], ["fp16"], tmp_path)
     assert done.ok, done.reason
     assert any("peak (conv2d) reaches" in warning and "float32" in warning for warning in done.warnings)
     assert not computes_in_half(tmp_path / "peaky.fp16.tflite")
