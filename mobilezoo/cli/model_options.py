@@ -1,4 +1,4 @@
-"""Options of the commands that take a network: what is said of it beside its name."""
+"""Options of the commands that take a network: its weights, labels, input and preprocessing."""
 
 import math
 from dataclasses import dataclass
@@ -31,7 +31,7 @@ PreprocessArg = Annotated[
 
 @dataclass(frozen=True)
 class NetworkFlags:
-    """The command line's words for them, but for the checkpoint."""
+    """Options that change what a network's record or config has."""
 
     key: Annotated[
         str | None, typer.Option("--key", help="Where in the checkpoint the weights are: state_dict_ema, model, …")
@@ -69,7 +69,7 @@ class NetworkFlags:
 
 @dataclass(frozen=True)
 class ModelFlags(NetworkFlags):
-    """The same for commands that take a network by name."""
+    """The same with --checkpoint, for commands that take a network by name."""
 
     checkpoint: Annotated[
         Path | None, typer.Option("--checkpoint", help="Official or own weights for a name; any packing.")

@@ -75,7 +75,9 @@ class DataConfig(Record):
     root: str | None = Field(default=None, description="cache or data folder of hfds/wds/tfds/torch sources")
     train_split: str = Field(default="train", description="split or subfolder that is learned from")
     val_split: str = Field(default="validation", description="split or subfolder that is scored")
-    num_classes: int | None = Field(default=None, gt=0, le=1 << 20, description="needed where the reader cannot tell")
+    num_classes: int | None = Field(
+        default=None, gt=0, le=1 << 20, description="needed where the source has no class names"
+    )
     batch_size: int = Field(default=128, gt=0, le=1 << 16, description="images per step and process")
     workers: int = Field(default=2, ge=0, le=1024, description="loader processes; 0 loads in the training process")
     decoder: Literal["pil", "wheels", "region"] = Field(

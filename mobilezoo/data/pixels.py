@@ -54,7 +54,7 @@ class Pixels(NamedTuple):
         if has_alpha(image):
             image = image.convert("RGBA")
             image = image if self.channels == 4 else self._on_background(image)
-        for mode in ("RGB", CHANNELS[self.channels]):  # PIL knows a way from every mode to RGB, not to grey
+        for mode in ("RGB", CHANNELS[self.channels]):  # PIL converts every mode to RGB, not to grey
             image = image if image.mode in (mode, CHANNELS[self.channels]) else image.convert(mode)
         return image if turn is None else image.transpose(turn)
 

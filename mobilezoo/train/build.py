@@ -62,7 +62,7 @@ def build_network(config: TrainConfig, num_classes: int) -> nn.Module:
         )
     except ClassCountError as error:
         raise error.remedied("add reset_head=true for a new classifier") from None
-    except (TypeError, AssertionError) as error:  # timm asserts what it does not know
+    except (TypeError, AssertionError) as error:  # timm asserts arguments that it does not support
         raise ConfigError(f"model_args of {config.model!r}: {error}") from error
 
 

@@ -98,9 +98,7 @@ def train(
                         row |= export_if_due(folder, config, state, row, bar, hooks)
                     _end_epoch(folder, config, state, progress, row, loggers)
                     # A quiet run shows no line of the epoch, but the number of images it skipped.
-                    bar.lines(
-                        _epoch_lines(row, config, state, clock.left(progress)), [] if show_progress else _skipped(row)
-                    )
+                    bar.lines(_summary(row, config, state, clock.left(progress)), [] if show_progress else _skips(row))
                     # The caller may end the run here, with the epoch saved (a search prunes its trials so).
                     if on_epoch is not None:
                         on_epoch(progress.epoch, row["val_top1"])
@@ -161,7 +159,7 @@ def train_epoch(
             loss = train_step(state, config, taken, update, bar.warn)
         except NotFiniteError as error:
             raise MobilezooError(nan_message(state.network, error.x, progress.epoch, step, lr)) from None
-        # One exchange: the mean loss, and whether any process was asked to stop.
+        # One exchange: the mean loss, and whether any process received a signal to stop.
         loss_sum, stops = total([loss, float(stop.requested)], state.device, distributed)
         progress.losses.append(loss_sum / distributed.world)
         images += distributed.world * sum(len(x) for x, _ in taken)
@@ -278,7 +276,7 @@ def _set_lr(state: TrainState, update: int) -> float:
     return float(state.optimizer.param_groups[0]["lr"])
 
 
-def _epoch_lines(row: dict[str, float], config: TrainConfig, state: TrainState, left: str) -> list[str]:
+def _summary(row: dict[str, float], config: TrainConfig, state: TrainState, left: str) -> list[str]:
     """The line of a finished epoch, and after the first one the size of the cache of small copies."""
     epoch, epochs = int(row["epoch"]), config.train.epochs
     columns = (
@@ -288,7 +286,7 @@ def _epoch_lines(row: dict[str, float], config: TrainConfig, state: TrainState, 
         f"top-1 {row['val_top1']:.2f}%",
         f"{row['images_per_s']:,.0f} images/s",
         left,
-        *_skipped(row),
+        *_skips(row),
     )
     lines = ["  ".join(part for part in columns if part)]
     if state.cache is not None and epoch == 1:
@@ -297,6 +295,6 @@ def _epoch_lines(row: dict[str, float], config: TrainConfig, state: TrainState, 
     return lines
 
 
-def _skipped(row: dict[str, float]) -> list[str]:
+def _skips(row: dict[str, float]) -> list[str]:
     """A line on the images of an epoch that could not be read; none where all could."""
     return [f"{int(row['bad_images'])} unreadable images skipped"] if row["bad_images"] else []

@@ -196,7 +196,7 @@ def _evaluate_file(
     with FileApart(path, record) as opened:
         size, prep = record.input.resolution, record.preprocessing
         empty = opened.run(np.zeros((1, prep.channels, *size), np.float32))
-        outputs = Answers.of_file(path, record).read(empty, 1).shape[1]  # tells how many outputs there are
+        outputs = Answers.of_file(path, record).read(empty, 1).shape[1]  # a blank image gives the number of outputs
         check_labels(record.labels, outputs)
         places = _placed(outputs, record.labels, split, classes, path, hooks)
         loader = eval_loader(source, split, size, prep, torch.device("cpu"))

@@ -59,7 +59,7 @@ def run_matrix(
         UnknownNameError: a model or target is unknown.
     """
     for target in targets:
-        load_exporter(target)  # an unknown one is told before hours of work
+        load_exporter(target)  # an unknown one is an error now, not after hours of work
     names = chosen(models)
     cells = [(name, target, precision) for name in names for target in targets for precision in precisions]
     done = 0

@@ -33,7 +33,7 @@ def finetune_candidate(
     from mobilezoo_export import ExportConfig, load_exporter
     from mobilezoo_latency import profile
 
-    load_exporter(settings.target).require()  # told before hours of training
+    load_exporter(settings.target).require()  # a missing toolchain is an error before hours of training
     run = out / "train"
     record = train(recipe, run, resume=run.exists(), show_progress=hooks.show_progress)
     files = ExportConfig(targets=(settings.target,), overwrite=True)

@@ -18,7 +18,7 @@ if TYPE_CHECKING:
 
 CLASSES = 10
 REFUSED = ".refused"
-"""Beside where a file would be: the exporter would not make it; the text says why."""
+"""Ending of the file that is written in place of an export that failed; it holds the reason."""
 OnMessage = Callable[[str], None]
 
 

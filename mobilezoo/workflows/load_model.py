@@ -19,7 +19,7 @@ if TYPE_CHECKING:
     from mobilezoo.models.base import ModelConfig
 
 WEIGHTS = (".pth", ".pt", ".tar", ".ckpt", ".bin")
-"""Endings of foreign checkpoints, which say less than ours."""
+"""Endings of other projects' checkpoints, which have no record."""
 
 
 @dataclass
@@ -33,7 +33,7 @@ class LoadedModel:
     preprocessing: Preprocessing
     labels: tuple[str, ...]
     data: DataConfig | None
-    """What it was trained on; None where nobody knows."""
+    """What it was trained on; None where that is not recorded."""
     random_weights: bool
     """True where the weights are random: fine for latency, meaningless for accuracy."""
     checkpoint: Path | None

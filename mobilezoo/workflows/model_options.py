@@ -21,7 +21,7 @@ class ModelOptions(Record):
     mean: tuple[float, ...] | None = None
     std: tuple[float, ...] | None = None
     preprocess: str | None = None
-    """Of an exported file that does not tell how images become its input, see `workflows.open_file`."""
+    """How images become the input of an exported file without a record, see `workflows.open_file`."""
 
     def preprocessing(self, known: Preprocessing, channels: int) -> Preprocessing:
         """`known` with the mean and deviation of these options.

@@ -24,7 +24,7 @@ class Guess(Record):
 
     index: int
     label: str | None
-    """None where the network knows no names."""
+    """None where the network has no class names."""
     probability: float
 
 

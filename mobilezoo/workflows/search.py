@@ -79,7 +79,7 @@ def _work(settings: SearchConfig, folder: Path, hooks: Hooks) -> SearchResult:
     from mobilezoo.workflows.estimate_latency import is_table
     from mobilezoo_latency import load_device
 
-    # What is missing or unknown is told before anything is exported or trained.
+    # What is missing or unknown is an error before anything is exported or trained.
     load_record(TrainConfig, find_config("train", settings.recipe), settings.recipe_overrides)
     if settings.final_recipe is not None:
         load_record(TrainConfig, find_config("train", settings.final_recipe))
