@@ -158,6 +158,7 @@ def _in_turns(files: Sequence[ArtifactFile], protocol: Protocol, turns: int) -> 
     ratios = []
     with WorkerSession(files[0].path, protocol) as first, WorkerSession(files[1].path, protocol) as second:
         for _ in range(turns):
+            # A B B A: a steady drift slows both sides of the ratio alike
             times = [session.sample(*per_slice) for session in (first, second, second, first)]
             ratios.append(stats.median(times[1] + times[2]) / stats.median(times[0] + times[3]))
         return ratios, [stats.median(session.samples_ms) for session in (first, second)]

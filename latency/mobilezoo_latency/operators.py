@@ -1,4 +1,4 @@
-"""Where the milliseconds go: the time of every operator of a file, in the runtime that the file is for.
+"""Time of every operator of a file, in the runtime that the file is for.
 
 The target's own profiler (`Exporter.profile_operators`) runs in a worker process, so that a runtime that crashes is one
 line here.

@@ -1,4 +1,4 @@
-"""Kept results as tables and files: what `mobilezoo latency list | show | export | import` does.
+"""Stored results as tables and files, for `mobilezoo latency list | show | export | import`.
 
 Export and import use JSON Lines, one whole report per line with its raw samples, so that results travel between
 machines without loss. CSV holds the summaries only and cannot be imported.
@@ -155,7 +155,7 @@ def to_csv(rows: list[dict[str, Any]]) -> str:
 
 
 def _plain(value: Any) -> Any:
-    """A cell of a table that other programs open: one line of text that is text."""
+    """Returns a CSV cell: one line, and text that a spreadsheet does not evaluate."""
     if not isinstance(value, str):
         return value
     return printable(f"'{value}" if value.startswith(FORMULA) else value)

@@ -11,7 +11,7 @@ from mobilezoo.workers import Worker, WorkerEndedError
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 COMMAND = [sys.executable, "-m", "mobilezoo_latency.worker"]
 ANSWER_LIMIT_S = 900.0
-"""Beyond a request's own duration."""
+"""Seconds for an answer, beyond the request's own duration."""
 
 
 class WorkerSession:

@@ -69,6 +69,7 @@ def _block_medians(values: "np.ndarray", resamples: int) -> "list[np.ndarray]":
     import numpy as np
 
     n = len(values)
+    # the block length that balances bias and variance grows with n^(1/3) (Künsch, 1989)
     block = max(1, round(n ** (1 / 3)))
     blocks = math.ceil(n / block)
     resamples = min(resamples, max(200, CELLS // n))
@@ -78,7 +79,7 @@ def _block_medians(values: "np.ndarray", resamples: int) -> "list[np.ndarray]":
     for start in range(0, resamples, chunk):
         rows = min(chunk, resamples - start)
         first = rng.integers(0, n, size=(rows, blocks, 1))
-        index = (first + np.arange(block)) % n
+        index = (first + np.arange(block)) % n  # blocks wrap around, so that every sample is drawn equally often
         medians.append(np.median(values[index.reshape(rows, -1)[:, :n]], axis=1))
     return medians
 

@@ -64,15 +64,15 @@ static int make_filter(Filter *f, int pixels, double begin, double length, int s
     if (!f->first || !f->count || !f->weight || !exact) { free(exact); return NO_MEMORY; }
     for (int place = 0; place < size; place++) {
         int out = flip ? size - 1 - place : place;
-        double centre = begin + (place + 0.5) * scale, sum = 0;
+        double center = begin + (place + 0.5) * scale, sum = 0;
         /* PIL crops first: pixels beside the crop have no weight. */
-        int low = (int)fmax(fmax(centre - support + 0.5, ceil(begin - 0.01)), 0);
-        int high = (int)fmin(fmin(centre + support + 0.5, floor(begin + length + 0.01)), pixels);
+        int low = (int)fmax(fmax(center - support + 0.5, ceil(begin - 0.01)), 0);
+        int high = (int)fmin(fmin(center + support + 0.5, floor(begin + length + 0.01)), pixels);
         if (low >= pixels) low = pixels - 1;
         if (high <= low) high = low + 1;
         if (high - low > f->taps) high = low + f->taps;
         for (int j = 0; j < high - low; j++) {
-            double x = fabs(low + j - centre + 0.5) / spread;
+            double x = fabs(low + j - center + 0.5) / spread;
             exact[j] = bicubic ? cubic(x) : triangle(x);
             sum += exact[j];
         }

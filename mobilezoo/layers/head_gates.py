@@ -223,7 +223,7 @@ class AggregatedAttention(CosineAttention):
         grid = whole_size(x)
         small = (max(1, grid[0] // self.reduction), max(1, grid[1] // self.reduction))
         count, pooled = grid[0] * grid[1], small[0] * small[1]
-        seen = neighbours_inside(grid, x.device)  # n t
+        seen = neighbors_inside(grid, x.device)  # n t
         q = unit(self.rows(self.query(x)))
         scaled = self.scaled(q, seen.sum(dim=1)[:, None, None] + float(pooled))
         near = self._near(scaled, unit(self.rows(self.key(x))), seen, grid)
@@ -263,7 +263,7 @@ class AggregatedAttention(CosineAttention):
         return [padded.narrow(1, y, grid[0]).narrow(2, x, grid[1]).reshape(rows.shape) for y, x in places]
 
 
-def neighbours_inside(grid: Grid, device: torch.device) -> Tensor:
+def neighbors_inside(grid: Grid, device: torch.device) -> Tensor:
     """Mask [n, t]: 1 where a position's neighbour lies on the map.
 
     Args:

@@ -46,7 +46,7 @@ HANDLES = {
 }
 
 
-def analyse(network: nn.Module, resolution: int | Size) -> FlopCountAnalysis:
+def analyze(network: nn.Module, resolution: int | Size) -> FlopCountAnalysis:
     """fvcore's analysis of one image.
 
     Args:
@@ -72,7 +72,7 @@ def count(network: nn.Module, resolution: int | Size) -> dict[str, int]:
         resolution: side in pixels, or (height, width).
     """
     params = sum(p.numel() for p in network.parameters())
-    return {"params": params, "macs": _counted(analyse(network, resolution).by_operator())}
+    return {"params": params, "macs": _counted(analyze(network, resolution).by_operator())}
 
 
 def count_stages(network: nn.Module, resolution: int | Size) -> list[dict[str, Any]]:
@@ -97,7 +97,7 @@ def count_stages(network: nn.Module, resolution: int | Size) -> list[dict[str, A
         return hook
 
     hooks = [network.get_submodule(name).register_forward_hook(watch(name)) for name in names]
-    by_module = analyse(network, resolution).by_module_and_operator()
+    by_module = analyze(network, resolution).by_module_and_operator()
     for hook in hooks:
         hook.remove()
     rows = [_row(network.get_submodule(name), name, shapes.get(name, ()), by_module) for name in names]

@@ -1,4 +1,4 @@
-"""A flame-like picture of per-operator times: network, operator types and operators, each as wide as it is slow.
+"""A flame graph of per-operator times: network, operator types and operators, widths proportional to time.
 
 Plain SVG without scripts; hovering shows the figures (title elements).
 """
@@ -78,7 +78,7 @@ def _row(boxes: Sequence[Box], number: int) -> str:
 
 
 def _text(label: str, x: float, y: float, width: float) -> str:
-    """The label as far as it fits; nothing where not even its start does."""
+    """The label, cut to the width; empty if fewer than 3 characters fit."""
     fits = int((width - 8) / LETTER_PX)
     if fits < 3:
         return ""

@@ -1,4 +1,4 @@
-"""Which choices of a search mattered: the share of the variance that each explains."""
+"""Importance of the choices of a search: the share of the variance that each explains."""
 
 import math
 from collections.abc import Callable, Mapping, Sequence

@@ -59,7 +59,7 @@ def _stage_row(number: int, stage: Stage, pixels: int, scale: float) -> str:
 
 
 def _caption(stage: Stage, width: float) -> str:
-    """As much as fits: kernel, and the expansion or the block type; of a mixer its name."""
+    """Caption as long as fits: kernel, and the expansion or the block type; for a mixer its name."""
     if stage.block in MIXERS:
         return next((name for name in (stage.block, stage.block[:4]) if 5.6 * len(name) <= width - 2), "")
     kernel = f"{stage.kernel}×{stage.kernel}"
@@ -75,7 +75,7 @@ def _text(x: float, y: float, text: str, css: str) -> str:
 
 
 def _box_width(stage: Stage) -> float:
-    """Grows with the logarithm of the channels: 8 channels are 30 units, 320 are 83."""
+    """Width of a block's box, by the logarithm of its channels: 30 units for 8 channels, 83 for 320."""
     return 30 + 10 * math.log2(max(stage.width, 8) / 8)
 
 
@@ -84,7 +84,7 @@ def _row_width(stage: Stage) -> float:
 
 
 def describe(stage: Stage) -> str:
-    """A stage in words."""
+    """Describes a stage in words."""
     kinds = {
         "cn": "convolution",
         "ds": "depthwise separable",

@@ -39,7 +39,7 @@ OLDEST_MACOS = (14, 4)
 
 
 class AppleConfig(DeviceConfig):
-    """Which device, and which of its processors."""
+    """Selects the device, and the processors that Core ML may use."""
 
     type: Literal["apple"] = "apple"
     where: Literal["mac", "iphone", "ipad"] = Field(default="mac", description="this Mac, or what is connected to it")

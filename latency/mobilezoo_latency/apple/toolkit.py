@@ -1,4 +1,4 @@
-"""The parts of coremltools that measure, and what its objects mean."""
+"""The classes of coremltools that measure, and helpers for their objects."""
 
 from collections.abc import Callable
 from typing import Any, NamedTuple

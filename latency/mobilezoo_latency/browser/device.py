@@ -1,4 +1,4 @@
-"""The browser device: the user opens a link on a phone, the page times WebAssembly, the samples come back.
+"""The browser device: the user opens a link on a phone, the page times WebAssembly and sends the samples back.
 
 Kind `browser`: relative numbers. No NPU, no half-precision arithmetic, another clock: never deployment latency.
 """
@@ -42,7 +42,7 @@ TYPES = {
 
 
 class BrowserConfig(DeviceConfig):
-    """How the page is reached."""
+    """How the page is reached and opened."""
 
     type: Literal["browser"] = "browser"
     reach: Literal["lan", "localhost"] = Field(default="lan", description="who can open the page")

@@ -63,7 +63,7 @@ class Progress(Record):
 
 
 class PageSlice(Record):
-    """An unbroken stretch of samples."""
+    """A slice: samples taken without a break, then the sentinel."""
 
     start_s: float = Field(ge=0, le=1e6)
     samples: int = Field(ge=0, le=MAX_SAMPLES)
@@ -71,7 +71,7 @@ class PageSlice(Record):
 
 
 class Result(Record):
-    """One restart of one job, or why there is none."""
+    """Samples of one restart of a job, or the error that prevented it."""
 
     client: Client
     job: int

@@ -134,6 +134,7 @@ class PriceList:
         missing = [code for code in dict.fromkeys(codes) if code not in self.known]
         if not missing:
             return
+        # one disassembler call for all blocks: starting it costs more than its work
         words = (code[i : i + 8] for code in missing for i in range(0, len(code), 8))
         texts = disassemble(self.emulator, self.core, words)
         for start in range(0, len(missing), BATCH):

@@ -1,1 +1,1 @@
-"""Latency without measuring: tables of blocks and learned predictors, each with its error on networks it never saw."""
+"""Latency without measuring: tables of blocks and learned predictors, each with its error on held-out networks."""

@@ -236,6 +236,7 @@ def held_out(record: PredictorRecord) -> tuple[np.ndarray, np.ndarray]:
     x, ms = np.asarray(record.inputs), np.asarray(record.latencies_ms)
     for k in range(fold.max() + 1):
         rest = fold != k
+        # rates are fitted anew: those of all networks have seen the held-out ones
         update = {
             "inputs": tuple(map(tuple, x[rest].tolist())),
             "latencies_ms": tuple(ms[rest].tolist()),

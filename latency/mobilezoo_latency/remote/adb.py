@@ -16,11 +16,11 @@ from mobilezoo_latency.remote.device import FOLDER, RemoteConfig, RemoteDevice
 from mobilezoo_latency.remote.link import Answer, Link, LinkLostError
 
 STEP_S = 30.0
-"""For the adb server or the phone to go one step on."""
+"""Seconds for one step of the adb server or the phone."""
 
 
 class AdbConfig(RemoteConfig):
-    """Which phone."""
+    """Selects the phone."""
 
     type: Literal["adb"] = "adb"
     serial: str = Field(

@@ -29,7 +29,7 @@ Line = Annotated[str, Field(pattern=r"^[^\x00-\x1f\x7f]{1,500}$")]
 
 
 class SshConfig(RemoteConfig):
-    """Where the device is."""
+    """Selects the machine, and how it is reached."""
 
     type: Literal["ssh"] = "ssh"
     host: str = Field(

@@ -113,9 +113,9 @@ def _kernel_of(conv: nn.Module) -> _Kernel | None:
     assert isinstance(conv, nn.Conv2d)
     half = tuple(k // 2 for k in conv.kernel_size)
     is_same = type(conv) is Conv2dSame or conv.padding == "same"
-    centred = conv.stride == (1, 1) if is_same else conv.padding == half
+    centered = conv.stride == (1, 1) if is_same else conv.padding == half
     odd = all(k % 2 for k in conv.kernel_size)
-    if not (centred and odd and conv.dilation == (1, 1) and conv.padding_mode == "zeros"):
+    if not (centered and odd and conv.dilation == (1, 1) and conv.padding_mode == "zeros"):
         return None
     weight = conv.weight.detach().double().cpu()
     bias = weight.new_zeros(len(weight)) if conv.bias is None else conv.bias.detach().double().cpu()

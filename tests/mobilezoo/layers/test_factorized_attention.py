@@ -34,7 +34,7 @@ def test_edges_are_reflected_as_often_as_it_takes() -> None:
     assert places(8, 1) == [0, 1, 2, 3, 4, 5, 6, 7, 6, 5, 4, 3, 2, 1]
 
 
-def test_runs_of_neighbours_are_one_slice() -> None:
+def test_runs_of_neighbors_are_one_slice() -> None:
     x = torch.arange(10.0).reshape(1, 1, 10, 1)
     assert take(x, 2, list(range(10))) is x
     assert take(x, 2, [3, 4, 5, 0, 9, 8]).flatten().tolist() == [3, 4, 5, 0, 9, 8]

@@ -4,7 +4,7 @@ import pytest
 import torch
 from torch.nn import functional as F
 
-from mobilezoo.layers.head_gates import HeadGates, OffsetBias, neighbours_inside, offsets, strongest
+from mobilezoo.layers.head_gates import HeadGates, OffsetBias, neighbors_inside, offsets, strongest
 
 
 @pytest.mark.parametrize(("heads", "count"), [(6, 4), (20, 12), (3, 3), (5, 1)])
@@ -45,6 +45,6 @@ def test_a_bias_depends_on_the_offset_alone() -> None:
     assert not torch.allclose(bias[:, 0, 0, 1, 0], bias[:, 0, 0, 0, 1])
 
 
-def test_neighbours_outside_the_map_are_known() -> None:
-    inside = neighbours_inside((3, 4), torch.device("cpu")).sum(dim=1).reshape(3, 4)
+def test_neighbors_outside_the_map_are_known() -> None:
+    inside = neighbors_inside((3, 4), torch.device("cpu")).sum(dim=1).reshape(3, 4)
     assert inside.tolist() == [[4, 6, 6, 4], [6, 9, 9, 6], [4, 6, 6, 4]]

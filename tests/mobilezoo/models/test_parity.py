@@ -12,7 +12,7 @@ from mobilezoo.config import config_names
 from mobilezoo.errors import CheckpointError
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.fuse import fuse
-from mobilezoo.models.macs import analyse, count
+from mobilezoo.models.macs import analyze, count
 from mobilezoo.resolution import as_size
 from mobilezoo.testing.references import Reference, reference_names
 
@@ -108,7 +108,7 @@ def test_parameters_and_operations_are_those_of_the_official_network(
     model = create_model(config).eval()
     assert sum(p.numel() for p in model.parameters()) == facts["params"]
     if facts["macs"]:
-        operations = analyse(model, config.resolution).total()
+        operations = analyze(model, config.resolution).total()
         # the reference counts norms; it counts no Fourier transforms, which are products here
         assert operations == pytest.approx(facts["macs"], rel=0.04 if name.startswith("affnet") else 0.01)
 

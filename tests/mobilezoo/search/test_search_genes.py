@@ -76,7 +76,7 @@ def test_neighbors_are_all_points_one_choice_away(genome: Genome) -> None:
 
 
 @given(st.integers(0, len(ALL) - 1), st.integers(0, 2**32))
-def test_a_mutation_is_a_neighbour(index: int, seed: int) -> None:
+def test_a_mutation_is_a_neighbor(index: int, seed: int) -> None:
     child = SPACE.mutate(ALL[index], np.random.default_rng(seed))
     assert key(child) in KEYS
     assert differing(ALL[index], child) == 1
@@ -84,7 +84,7 @@ def test_a_mutation_is_a_neighbour(index: int, seed: int) -> None:
 
 @settings(max_examples=20)
 @given(st.integers(0, len(ALL) - 1))
-def test_mutation_reaches_every_neighbour(index: int) -> None:
+def test_mutation_reaches_every_neighbor(index: int) -> None:
     rng = np.random.default_rng(1)
     reached = {key(SPACE.mutate(ALL[index], rng)) for _ in range(600)}
     assert reached == {key(other) for other in SPACE.neighbors(ALL[index])}
