@@ -146,10 +146,15 @@ def test_the_command_prints_bars_and_json(bigger_onnx, capsys):
     assert data["unproven"] == "a test file"
 
 
-def test_two_files_of_one_name_are_both_told(monkeypatch):
+def test_two_files_of_one_name_are_both_told(monkeypatch, tmp_path):
     from mobilezoo.workflows.profile_operators import profile_operators
     from mobilezoo_latency import operators
 
+    for name in ("a/x.onnx", "b/x.onnx", "b/y.onnx"):
+        (tmp_path / name).parent.mkdir(exist_ok=True)
+        (tmp_path / name).touch()
+        (tmp_path / f"{name}.json").touch()
+    monkeypatch.chdir(tmp_path)
     monkeypatch.setattr(operators, "profile_operators", lambda file, threads: str(file))
     assert profile_operators(["a/x.onnx", "b/x.onnx"]) == {n: n for n in ("a/x.onnx", "b/x.onnx")}
     assert list(profile_operators(["a/x.onnx", "b/y.onnx"])) == ["x.onnx", "y.onnx"]
