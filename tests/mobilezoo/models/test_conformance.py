@@ -32,15 +32,18 @@ STRIDES = {
     "fastvit_t8": (4, 8, 16, 32),
     "davit_3m": (4, 8, 16, 32),
     "iformer_t": (4, 8, 16, 32),
+    "dsm_3m": (4, 8, 16, 32),
+    "lightnet_deit_t": (16, 16, 16),
+    "loope_deit_t": (16, 16, 16),
 }
 """Smallest variant of every family (and plan) → strides of its features."""
 SMALLEST = {"ghostnetv2_100": 33, "cas_vit_xs": 32, "emo2_1m": 32, "mobilemamba_t2": 64, "mobilenext_035": 32}
 SMALLEST |= {"care_s0": 32, "smt_t": 3, "focalnet_3m": 32}
 SMALLEST |= {"agent_deit_t": 16, "agent_pvt_t": 32, "inline_deit_t": 16, "illama_t": 16}
-SMALLEST |= {"favit_b0": 29}
+SMALLEST |= {"favit_b0": 29, "lightnet_deit_t": 16, "loope_deit_t": 16}
 """Least side in pixels; the others pad and take any."""
 PATCHES = {"care_s0": 4, "smt_t": 1, "focalnet_3m": 4, "agent_deit_t": 1, "agent_pvt_t": 4, "inline_deit_t": 1}
-PATCHES |= {"illama_t": 1}
+PATCHES |= {"illama_t": 1, "lightnet_deit_t": 1, "loope_deit_t": 1}
 """How many of the stages, from the first, cut maps into unpadded patches: an odd row or column is left out there."""
 WITHOUT_DROP_PATH = ("ghostnetv2_100",)
 

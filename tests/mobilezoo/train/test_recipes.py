@@ -33,6 +33,9 @@ OFFICIAL = {
     "ravlt": (300, 1024, 1e-3),
     "davit": (300, 1024, 5e-4),
     "iformer": (300, 4096, 4e-3),
+    "dsm": (300, 1024, 1e-3),
+    "lightnet": (300, 1024, 1e-3),
+    "loope": (300, 1024, 1e-3),
 }
 """Recipe → epochs, images per optimizer step, peak learning rate."""
 
