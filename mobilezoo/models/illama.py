@@ -164,9 +164,9 @@ def from_official(state_dict: Mapping[str, Tensor], model: nn.Module) -> dict[st
         state_dict: tensors by official names, or by the network's own.
         model: network that the weights are for.
     """
-    if "blocks.0.mlp.fc3.weight" not in state_dict:
+    renamed = rename_official(state_dict)
+    if renamed is None or "blocks.0.mlp.fc3.weight" not in state_dict:
         return dict(state_dict)
-    renamed = rename_official(state_dict) or {}
     renamed |= token_positions(state_dict["pos_embed"], last=True) if "pos_embed" in state_dict else {}
     heads = {name: module.num_heads for name, module in model.named_modules() if isinstance(module, CausalAttention)}
     for key, value in renamed.items():

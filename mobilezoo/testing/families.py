@@ -1,5 +1,6 @@
 """Conformance suite of network families: timm's interface, small inputs and half precision."""
 
+import re
 from pathlib import Path
 from typing import Any, ClassVar
 
@@ -10,7 +11,11 @@ from torch import nn
 
 import mobilezoo
 from mobilezoo.errors import ConfigError, InputSizeError
+from mobilezoo.layers.foldable import ConvNorm
+from mobilezoo.models.base import family_module
 from mobilezoo.models.randomize import randomize_norms
+from mobilezoo.models.registry import load_model_config
+from mobilezoo.models.staged import StagedNet
 
 
 class FamilyConformance:
@@ -26,6 +31,8 @@ class FamilyConformance:
     """Number of leading stages that cut maps into patches without padding, dropping an odd row; None: all pad."""
     drop_path: ClassVar[bool] = True
     """Whether the family takes `drop_path_rate`."""
+    without_gradient: ClassVar[str] = r"(?!)"
+    """Regular expression of the parameters that no logit depends on."""
     sizes: ClassVar[tuple[tuple[int, int], ...]] = ((224, 224), (193, 161))
     """(height, width) of the inputs that features are taken of."""
 
@@ -40,6 +47,19 @@ class FamilyConformance:
                 maps = model(torch.randn(1, 3, *size))
             assert [m.shape[1] for m in maps] == model.feature_info.channels()
             assert [tuple(m.shape[2:]) for m in maps] == self.map_sizes(*size)
+
+    def test_stages_run_without_the_head_end_as_the_features_do(self) -> None:
+        model = randomize_norms(self.create(num_classes=0)).eval()
+        if not isinstance(model, StagedNet):
+            pytest.skip("timm's own network or a sequence of tokens, whose last intermediate is none of the features")
+        x, last = torch.randn(1, 3, 96, 64), len(self.strides) - 1
+        with torch.no_grad():
+            end, kept = model.forward_intermediates(x, indices=[0, last])
+            assert [m.shape[1] for m in kept] == [model.feature_info[i]["num_chs"] for i in (0, last)]
+            assert torch.equal(kept[1], end)
+            assert torch.equal(model.forward_features(x), end)
+            normed = model.forward_intermediates(x, indices=[last], norm=True, intermediates_only=True)
+            assert torch.equal(normed[0], model.head.norm(end))
 
     def map_sizes(self, *size: int) -> list[tuple[int, ...]]:
         """Returns the expected sizes of the feature maps of an input of (height, width) pixels."""
@@ -58,7 +78,9 @@ class FamilyConformance:
         with torch.no_grad():
             assert model(torch.randn(2, 1, 96, 96)).shape == (2, 5)
         pyramid: Any = create(name, features_only=True, out_indices=(0, 2), in_chans=4)
-        assert [m.shape[0] for m in pyramid.eval()(torch.randn(1, 4, 96, 96))] == [1, 1]
+        channels = pyramid.feature_info.channels()
+        assert [m.shape[:2] for m in pyramid.eval()(torch.randn(1, 4, 96, 96))] == [(1, width) for width in channels]
+        assert len(channels) == 2
 
     def test_stochastic_depth_acts_in_training_only(self) -> None:
         if not self.drop_path:
@@ -87,7 +109,28 @@ class FamilyConformance:
             assert torch.equal(model.forward_head(features), pooled)
             model.reset_classifier(7)
             assert model(x).shape == (2, 7)
-            assert pooled.shape == model.forward_head(features, pre_logits=True).shape == (2, model.head_hidden_size)
+            assert pooled.shape == (2, model.head_hidden_size)
+            assert torch.equal(model.forward_head(features, pre_logits=True), pooled)
+        classifiers = model.get_classifier()
+        both = classifiers if isinstance(classifiers, tuple | list) else (classifiers,)
+        assert all(isinstance(c, nn.Linear) and c.out_features == 7 for c in both)
+
+    def test_pooling_can_be_left_out_with_the_classifier_only(self) -> None:
+        model = self.create(num_classes=0, global_pool="").eval()
+        if not isinstance(model, StagedNet):
+            pytest.skip("pooling of timm's own networks and of tokens has rules of its own")
+        x = torch.randn(1, 3, 128, 96)
+        with torch.no_grad():
+            assert model(x).shape[2:] == model.forward_features(x).shape[2:]
+        with pytest.raises(ConfigError, match="num_classes=0"):
+            self.create(num_classes=5, global_pool="")
+
+    def test_an_own_state_dict_passes_unchanged(self) -> None:
+        model = self.create()
+        own = model.state_dict()
+        passed = family_module(load_model_config(self.model).family).from_official(own, model)
+        assert passed.keys() == own.keys()
+        assert all(torch.equal(passed[key], own[key]) for key in own)
 
     def test_layer_groups_cover_every_parameter_once(self) -> None:
         from timm.models import group_parameters
@@ -104,14 +147,22 @@ class FamilyConformance:
         model: Any = randomize_norms(self.create(num_classes=3, **rates)).train()
         x = torch.randn(4, 3, 96, 96)
 
-        def gradient() -> torch.Tensor:
+        def gradients() -> dict[str, torch.Tensor]:
             model.zero_grad()
             model(x).square().mean().backward()
-            return torch.cat([p.grad.flatten() for p in model.parameters() if p.grad is not None])
+            return {name: p.grad.clone() for name, p in model.named_parameters() if p.requires_grad}
 
-        plain = gradient()
+        plain = gradients()
+        # a norm takes off whatever a bias in front of it adds
+        silent = {f"{name}.conv.bias" for name, module in model.named_modules() if isinstance(module, ConvNorm)}
+        for name, grad in plain.items():
+            assert name in silent or re.search(self.without_gradient, name) or grad.abs().sum() > 0, name
         model.set_grad_checkpointing(True)
-        torch.testing.assert_close(gradient(), plain, rtol=1e-4, atol=1e-5 * float(plain.abs().max()))
+        again = gradients()
+        largest = max(float(grad.abs().max()) for grad in plain.values())
+        for name, grad in plain.items():
+            torch.testing.assert_close(again[name], grad, rtol=1e-4, atol=1e-5 * largest)
+            assert (again[name] - grad).norm() <= 1e-3 * grad.norm() + 1e-4, name
 
     def test_small_inputs_are_right_or_refused(self) -> None:
         model, side = randomize_norms(self.create()).eval(), self.smallest - 1
@@ -121,6 +172,12 @@ class FamilyConformance:
                 told = f"input of {side}×{side} pixels is too small .*{self.smallest}×"
                 with pytest.raises(InputSizeError, match=told):
                     model(torch.randn(1, 3, side, side))
+                told = f"{side}×{side + 9} pixels .* at least {self.smallest}×{self.smallest}"
+                # GhostNet V2 checks in forward_features, which a features_only network never calls
+                networks = [model, self.create(features_only=True)] if isinstance(model, StagedNet) else [model]
+                for network in networks:
+                    with pytest.raises(InputSizeError, match=told):
+                        network(torch.randn(1, 3, side, side + 9))
 
     def test_half_precision_on_a_cpu_is_close(self) -> None:
         torch.manual_seed(0)

@@ -2,6 +2,9 @@
 
 from typing import Any
 
+import pytest
+
+from mobilezoo.models import create_model
 from mobilezoo.testing import FamilyConformance
 
 STRIDES = {
@@ -47,6 +50,11 @@ PATCHES |= {"illama_t": 1, "lightnet_deit_t": 1, "loope_deit_t": 1}
 """How many of the stages, from the first, cut maps into unpadded patches: an odd row or column is left out there."""
 WITHOUT_DROP_PATH = ("ghostnetv2_100",)
 
+WITHOUT_GRADIENT = {"agent_deit_t": r"^blocks\.11\.attn\.", "inline_deit_t": r"^blocks\.11\.attn\.local\."}
+"""What the last block computes for the patches alone, of which the class token reads nothing any more."""
+CHANNELS = {"cas_vit_xs": [48, 56, 112, 220], "emo2_1m": [32, 48, 80, 180], "mobilemamba_t2": [144, 272, 368]}
+"""Widths of the official networks' features."""
+
 
 def conformance(name: str) -> type[FamilyConformance]:
     """The suite of one network."""
@@ -56,9 +64,15 @@ def conformance(name: str) -> type[FamilyConformance]:
         "smallest": SMALLEST.get(name, 1),
         "patches": PATCHES.get(name),
         "drop_path": name not in WITHOUT_DROP_PATH,
+        "without_gradient": WITHOUT_GRADIENT.get(name, r"(?!)"),
         "sizes": ((224, 224), (256, 256), (320, 240), (193, 161)),
     }
     return type(f"Test_{name}", (FamilyConformance,), attributes)
 
 
 globals().update({f"Test_{name}": conformance(name) for name in STRIDES})
+
+
+@pytest.mark.parametrize(("name", "channels"), CHANNELS.items())
+def test_features_are_as_wide_as_the_official_ones(name: str, channels: list[int]) -> None:
+    assert create_model(name, features_only=True).feature_info.channels() == channels

@@ -1,11 +1,13 @@
 """fuse() returns an equal network with nothing left to fold, and leaves the original alone."""
 
 import copy
+from collections.abc import Callable
 
 import pytest
 import timm
 import torch
 from timm.layers import BatchNormAct2d, Conv2dSame, LayerScale, LayerScale2d
+from timm.utils import reparameterize_model
 from torch import Tensor, nn
 
 import mobilezoo
@@ -194,6 +196,28 @@ def test_every_network_of_the_zoo_loses_all_its_norms(name: str) -> None:
     fused = assert_fuses(model, images(model, batch=1), left)
     if name in FUSED_PARAMS:
         assert size_of(fused) == FUSED_PARAMS[name]
+
+
+OTHER_SIZES = [("cas_vit_xs_dist", (96, 96), reparameterize_model)]
+OTHER_SIZES += [("emo2_1m", size, reparameterize_model) for size in ((224, 224), (193, 161), (64, 64))]
+OTHER_SIZES += [("mobilemamba_t2", size, fuse) for size in ((192, 192), (193, 161), (64, 64))]
+"""Network, size of its images, and what folds it: timm's function calls our blocks' `fuse` alone."""
+
+
+@pytest.mark.parametrize(("name", "size", "fold"), OTHER_SIZES)
+@torch.no_grad()
+def test_our_blocks_fold_at_other_sizes_also_twice(
+    name: str, size: tuple[int, int], fold: Callable[[nn.Module], nn.Module]
+) -> None:
+    torch.manual_seed(0)
+    model = randomize_norms(mobilezoo.create_model(name), torch.Generator().manual_seed(1)).eval()
+    x = images(model, *size)
+    before = model(x)
+    fused = fold(fold(model))
+    assert relative_difference(fused(x), before) <= 1e-4
+    assert torch.equal(model(x), before)
+    assert not batch_norms(fused)
+    assert not any("gamma" in key for key, _ in fused.named_parameters())
 
 
 # ---- single patterns -------------------------------------------------------------------------------------------------

@@ -9,15 +9,13 @@ from timm.layers import DropPath
 from torch import Tensor, nn
 
 from mobilezoo.config import config_names
-from mobilezoo.errors import CheckpointError, ConfigError, InputSizeError
+from mobilezoo.errors import CheckpointError, ConfigError
 from mobilezoo.models import mobilemamba
 from mobilezoo.models.fuse import fuse
 from mobilezoo.models.randomize import randomize_norms
 from mobilezoo.models.registry import create_model, load_model_config
 
 VARIANTS = [name for name in config_names("models") if name.startswith("mobilemamba_")]
-REFERENCES = ["MobileMamba_T2", "MobileMamba_B1"]
-SIZES = [(224, 224), (256, 256), (320, 240), (193, 161)]
 
 
 @pytest.fixture(scope="module")
@@ -59,50 +57,6 @@ def test_an_images_logits_do_not_depend_on_its_batch(network: nn.Module) -> None
         assert _relative(network(x), torch.cat([network(image) for image in x.split(1)])) <= 1e-5
 
 
-@pytest.mark.parametrize("size", SIZES)
-def test_features_have_the_declared_strides_and_channels(size: tuple[int, int]) -> None:
-    model = create_model("mobilemamba_t2", features_only=True).eval()
-    assert model.feature_info.reduction() == [16, 32, 64]
-    assert model.feature_info.channels() == [144, 272, 368]
-    with torch.no_grad():
-        maps = model(torch.randn(1, 3, *size))
-    for x, stride, channels in zip(maps, model.feature_info.reduction(), model.feature_info.channels(), strict=True):
-        assert x.shape == (1, channels, -(-size[0] // stride), -(-size[1] // stride))
-
-
-def test_features_can_be_chosen_and_equal_the_intermediates(network: nn.Module) -> None:
-    x = torch.randn(1, 3, 96, 64)
-    chosen = create_model("mobilemamba_t2", features_only=True, out_indices=(0, 2)).eval()
-    assert [f.shape[1] for f in chosen(x)] == [144, 368]
-    with torch.no_grad():
-        last, kept = network.forward_intermediates(x, indices=[0, 2])
-        assert torch.equal(kept[1], last)
-        assert torch.equal(network.forward_features(x), last)
-        normed = network.forward_intermediates(x, indices=[2], norm=True, intermediates_only=True)
-        assert torch.equal(normed[0], network.head.norm(last))
-
-
-def test_heads_classes_and_channels_follow_the_arguments() -> None:
-    x = torch.randn(2, 1, 64, 64)
-    model = create_model("mobilemamba_t2", num_classes=0, in_chans=1).eval()
-    assert model(x).shape == (2, 368)
-    model.reset_classifier(7)
-    assert model(x).shape == (2, 7)
-    assert model.get_classifier().out_features == 7
-    unpooled = create_model("mobilemamba_t2", num_classes=0, in_chans=1, global_pool="").eval()
-    assert unpooled(torch.randn(1, 1, 128, 64)).shape == (1, 368, 2, 1)
-    with pytest.raises(ConfigError, match="num_classes=0"):
-        create_model("mobilemamba_t2", num_classes=5, global_pool="")
-
-
-def test_features_before_the_classifier_are_the_headless_networks(network: nn.Module) -> None:
-    x = torch.randn(1, 3, 64, 64)
-    headless = create_model("mobilemamba_t2", num_classes=0).eval()
-    headless.load_state_dict({k: v for k, v in network.state_dict().items() if not k.startswith("head.fc")})
-    with torch.no_grad():
-        assert torch.equal(network.forward_head(network.forward_features(x), pre_logits=True), headless(x))
-
-
 def test_the_heads_norm_sees_pooled_features_in_training() -> None:
     head = create_model("mobilemamba_t2", num_classes=5).head.train()
     x = torch.randn(4, 368, 2, 3)
@@ -121,18 +75,6 @@ def test_the_fused_head_is_one_classifier_for_every_pool(pool: str) -> None:
     torch.testing.assert_close(fused(x), model.head(x), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.parametrize("size", [(192, 192), (193, 161), (64, 64)])
-def test_fusing_leaves_no_batch_norm_keeps_the_output_and_the_original(size: tuple[int, int]) -> None:
-    model = _lively(create_model("mobilemamba_t2", num_classes=20))
-    x = torch.randn(1, 3, *size)
-    with torch.no_grad():
-        before = model(x)
-        fused = fuse(fuse(model))
-        assert _relative(fused(x), before) <= 1e-4
-        assert torch.equal(model(x), before)
-    assert not any(isinstance(m, nn.BatchNorm2d) for m in fused.modules())
-
-
 def test_stochastic_depth_comes_from_the_config_unless_given() -> None:
     def rates(name: str, **kwargs: float) -> list[float]:
         return [m.drop_prob for m in create_model(name, **kwargs).modules() if isinstance(m, DropPath)]
@@ -143,22 +85,10 @@ def test_stochastic_depth_comes_from_the_config_unless_given() -> None:
     assert rates("mobilemamba_b1", drop_path_rate=0.0) == []
 
 
-def test_every_trained_parameter_gets_a_gradient_also_with_checkpointing() -> None:
-    torch.manual_seed(0)
-    model = _lively(create_model("mobilemamba_t2", num_classes=5)).train()
-    trained = {name: p for name, p in model.named_parameters() if p.requires_grad}
-    frozen = [name for name, p in model.named_parameters() if not p.requires_grad]
+def test_the_wavelet_filters_alone_are_frozen() -> None:
+    frozen = [n for n, p in create_model("mobilemamba_t2", num_classes=5).named_parameters() if not p.requires_grad]
     assert frozen
     assert all(name.endswith((".analysis.weight", ".synthesis")) for name in frozen)
-    x = torch.randn(2, 3, 128, 96)
-    model(x).square().sum().backward()
-    plain = {name: p.grad.clone() for name, p in trained.items()}
-    assert all(grad.abs().sum() > 0 for grad in plain.values())
-    model.zero_grad()
-    model.set_grad_checkpointing()
-    model(x).square().sum().backward()
-    for name, p in trained.items():
-        assert float((p.grad - plain[name]).norm()) <= 1e-3 * float(plain[name].norm()) + 1e-4, name
 
 
 @pytest.mark.parametrize("size", [(192, 192), (193, 161)])
@@ -211,18 +141,9 @@ def test_onnx_and_litert_files_compute_the_same_as_pytorch(tmp_path: Path) -> No
     assert len(delegates) == 1, "XNNPACK takes the whole graph"
 
 
-def test_groups_cover_every_parameter(network: nn.Module) -> None:
-    from timm.models._manipulate import group_parameters
-
+def test_weight_decay_spares_the_scans_skip(network: nn.Module) -> None:
     names = {name for name, _ in network.named_parameters()}
-    groups = group_parameters(network, network.group_matcher())
-    assert {name for members in groups.values() for name in members} == names
     assert network.no_weight_decay() == {name for name in names if name.endswith("scan.skip")}
-
-
-def test_an_input_below_the_stride_is_one_clear_error(network: nn.Module) -> None:
-    with pytest.raises(InputSizeError, match=r"63×80 pixels .* at least 64×64"):
-        network(torch.randn(1, 3, 63, 80))
 
 
 @pytest.mark.parametrize(
@@ -247,11 +168,6 @@ def test_other_networks_need_no_code(change: str) -> None:
     model = _lively(create_model(load_model_config("mobilemamba_t2", (change,)), num_classes=3))
     with torch.no_grad():
         assert bool(torch.isfinite(model(torch.randn(1, 3, 80, 72))).all())
-
-
-def test_our_own_state_dict_passes_unchanged(network: nn.Module) -> None:
-    state = network.state_dict()
-    assert mobilemamba.from_official(state, network) == dict(state)
 
 
 def test_other_wavelets_than_haar_are_refused(network: nn.Module) -> None:
