@@ -128,6 +128,22 @@ class Coverage(Record):
     """Operators known to be slow or unsupported on phones, each with the source of that."""
 
 
+class UnitCheck(Record):
+    """How a file computes on one unit of a phone, as far as an emulated or software unit shows; never a time."""
+
+    unit: str
+    """cpu (an ARM core), gpu or npu."""
+    status: Literal["passed", "failed", "refused", "unavailable"]
+    """failed: out of tolerance; refused: the unit does not take the file; unavailable: the unit is not set up here."""
+    reason: str = ""
+    """Why it did not pass."""
+    parity: Parity | None = None
+    partitions: int | None = None
+    """Parts of the graph that the unit takes; None where its runtime does not report them."""
+    outside: dict[str, int] | None = None
+    """Operator → number of occurrences that fall back to the CPU; None where that is not reported."""
+
+
 class Artifact(Described):
     """One exported file (or `.mlpackage` folder) and its comparison with PyTorch."""
 
@@ -146,6 +162,8 @@ class Artifact(Described):
     parity: Parity | None
     """None where the file was not run; `why_not_runnable` then holds the reason."""
     why_not_runnable: str | None = None
+    checks: tuple[UnitCheck, ...] = ()
+    """Units of a phone that the file was also run on."""
     zero_gammas: tuple[str, ...] = ()
     """Norm or LayerScale tensors that are all zero: converters fold their branches away, so latency is too low."""
     coverage: Coverage | None = None

@@ -1,5 +1,7 @@
 """Configuration of `mobilezoo export`: which files to make of a network, and how they are compared with it."""
 
+from typing import Literal
+
 from pydantic import Field, field_validator
 
 from mobilezoo.config import Words, listed
@@ -26,9 +28,12 @@ class ExportConfig(ExportOptions):
         default=None, ge=0, description="int8 keeps so much in float that top-1 falls by at most this"
     )
     overwrite: bool = Field(default=False, description="replace files that exist")
+    check: tuple[Literal["cpu", "gpu", "npu"], ...] = Field(
+        default=(), description="units of a phone that files are also run on: cpu (an emulated core), gpu, npu"
+    )
     parity_images: int = Field(default=PARITY_IMAGES, gt=0, description="images that files are compared on")
 
-    @field_validator("targets", "precisions", mode="before", json_schema_input_type=Words)
+    @field_validator("targets", "precisions", "check", mode="before", json_schema_input_type=Words)
     @classmethod
     def _listed_names(cls, value: object) -> object:
         return listed(value)

@@ -75,6 +75,10 @@ class Runner(ABC):
         """Report what the runtime uses, as far as it is known: `delegate`, `partitions`, ..., for latency records."""
         return {}
 
+    def reading(self) -> Reading | None:
+        """Report which operators the runtime's unit takes; None where it does not report them."""
+        return None
+
     def run(self, batch: "np.ndarray") -> "np.ndarray":
         """Logits (n, classes) of any number of float32 NCHW images."""
         import numpy as np

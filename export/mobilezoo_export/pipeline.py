@@ -51,7 +51,8 @@ def export_model(
                 if hooks.on_start:
                     hooks.on_start(target, precision)
                 path = Path(out_dir) / f"{file_stem(model.model)}.{precision}{exporter.suffix}"
-                results.append(session.export(target, config.spec(model, precision), path, overwrite=config.overwrite))
+                spec = config.spec(model, precision)
+                results.append(session.export(target, spec, path, overwrite=config.overwrite, check=hooks.check))
                 if hooks.on_result:
                     hooks.on_result(results[-1])
     return results

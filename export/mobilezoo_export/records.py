@@ -3,11 +3,12 @@
 from collections import Counter
 from collections.abc import Callable, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal, NamedTuple
+from pathlib import Path
+from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from pydantic import Field, field_validator
 
-from mobilezoo.artifacts import Artifact, Output, Preprocessing, Quantization
+from mobilezoo.artifacts import Artifact, Output, Preprocessing, Quantization, UnitCheck
 from mobilezoo.config import Record, listed
 
 if TYPE_CHECKING:
@@ -104,6 +105,28 @@ class ProofImages:
     """Images (N, C, height, width) for precisions that need them; None or empty: there are none."""
 
 
+class UnitChecker(Protocol):
+    """Runs a file on units of a phone."""
+
+    units: tuple[str, ...]
+    """Units that every file is run on."""
+
+    def __call__(
+        self, path: Path, record: Artifact, images: "np.ndarray", reference: "np.ndarray"
+    ) -> tuple[UnitCheck, ...]:
+        """Run one file.
+
+        Args:
+            path: the file, not yet under its own name.
+            record: its record.
+            images: (N, C, H, W) float32, preprocessed.
+            reference: (N, classes) PyTorch's logits of `images`.
+
+        Raises:
+            ExportError: the file must not be kept.
+        """
+
+
 class MixedPrecision(Record):
     """Result of a search for a mixed int8 file."""
 
@@ -153,6 +176,8 @@ class ExportHooks:
     """Called with (target, precision) before each file."""
     on_result: Callable[[ExportResult], None] | None = None
     """Called with each result as soon as it is known."""
+    check: UnitChecker | None = None
+    """Called with each file before it gets its name."""
 
 
 class TensorSpec(Record):

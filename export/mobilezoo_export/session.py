@@ -25,7 +25,7 @@ from mobilezoo_export.parity import measure_parity
 from mobilezoo_export.pixels import to_normalized, to_pixels
 from mobilezoo_export.prepare import Prepared, prepare
 from mobilezoo_export.quantize.calibration import too_few
-from mobilezoo_export.records import ExportResult, ExportSpec, ProofImages
+from mobilezoo_export.records import ExportResult, ExportSpec, ProofImages, UnitChecker
 from mobilezoo_export.reference import parity_images, torch_logits
 from mobilezoo_export.registry import load_exporter
 from mobilezoo_export.tolerances import verdict
@@ -79,7 +79,15 @@ class ExportSession:
     def __exit__(self, *_: object) -> None:
         self._held.close()
 
-    def export(self, target: str, spec: ExportSpec, path: Path, *, overwrite: bool = False) -> ExportResult:
+    def export(
+        self,
+        target: str,
+        spec: ExportSpec,
+        path: Path,
+        *,
+        overwrite: bool = False,
+        check: UnitChecker | None = None,
+    ) -> ExportResult:
         """Make one file, unless it exists already, made of the same weights and options.
 
         Args:
@@ -87,6 +95,7 @@ class ExportSession:
             spec: the session's spec with this file's precision and float segments.
             path: file to write.
             overwrite: replace a file that exists, whoever made it.
+            check: runs the file on further units before it gets its name.
 
         Returns:
             The file's record, or the reason why there is none.
@@ -94,10 +103,10 @@ class ExportSession:
         Raises:
             ExportError: the network cannot be traced.
         """
-        kept = None if overwrite else self._kept(target, spec, path)
-        return kept or self._made(target, spec, path)
+        kept = None if overwrite else self._kept(target, spec, path, check)
+        return kept or self._made(target, spec, path, check)
 
-    def _made(self, target: str, spec: ExportSpec, path: Path) -> ExportResult:
+    def _made(self, target: str, spec: ExportSpec, path: Path, check: UnitChecker | None) -> ExportResult:
         started = time.perf_counter()
 
         def result(status: str, **fields: object) -> ExportResult:
@@ -114,7 +123,10 @@ class ExportSession:
             found.append((outcome, self._checked(target, spec, outcome, logits)))
 
         def describe(written: Path) -> Artifact:
-            return self._record(target, spec, path, written, *found[0])
+            record = self._record(target, spec, path, written, *found[0])
+            record = record.model_copy(update={"recipe_sha256": self._recipe(spec, check)})
+            checks = check(written, record, self._images, self._reference) if check else ()
+            return record.model_copy(update={"checks": checks})
 
         try:
             artifact = write_with_record(path, write, describe)
@@ -123,6 +135,8 @@ class ExportSession:
         outcome, _parity = found[0]
         coverage_warnings = outcome.coverage.warnings if outcome.coverage else ()
         found_in_file = [f"{target} {spec.precision}: {text}" for text in coverage_warnings]
+        missed = [one for one in artifact.checks if one.reason]
+        found_in_file += [f"{target} {spec.precision} on {one.unit}: {one.status}: {one.reason}" for one in missed]
         warnings = (*_zero_warning(prepared.zero_gammas), *outcome.warnings, *found_in_file)
         return result("exported", path=str(path), artifact=artifact, warnings=warnings)
 
@@ -170,10 +184,13 @@ class ExportSession:
             raise ExportError(f"{spec.model}: the {target} {spec.precision} file {reason}; it was not kept")
         return parity
 
-    def _recipe(self, spec: ExportSpec) -> str:
-        """Return the SHA-256 over everything that determines a file: weights, spec, and the name of the images."""
+    def _recipe(self, spec: ExportSpec, check: UnitChecker | None) -> str:
+        """Return the SHA-256 over everything that determines a file and its record: weights, spec, images, units."""
         chosen = spec.model_dump(mode="json", exclude={"checkpoint"})
-        text = json.dumps({"weights": self._weights, "images": self._source, "spec": chosen}, sort_keys=True)
+        decides = {"weights": self._weights, "images": self._source, "spec": chosen}
+        if check and check.units:
+            decides["units"] = list(check.units)
+        text = json.dumps(decides, sort_keys=True)
         return hashlib.sha256(text.encode()).hexdigest()
 
     def _record(
@@ -201,11 +218,10 @@ class ExportSession:
             coverage=outcome.coverage,
             checkpoint=os.path.relpath(spec.checkpoint, path.parent) if spec.checkpoint else None,
             checkpoint_key=spec.checkpoint_key,
-            recipe_sha256=self._recipe(spec),
             tools=versions(["mobilezoo", *exporter.packages]),
         )
 
-    def _kept(self, target: str, spec: ExportSpec, path: Path) -> ExportResult | None:
+    def _kept(self, target: str, spec: ExportSpec, path: Path, check: UnitChecker | None) -> ExportResult | None:
         """Return a result for an existing file: kept if it has the same recipe, refused if it has no valid record.
 
         None if there is no file, or one of other weights, options or images, which is made again.
@@ -218,7 +234,7 @@ class ExportSession:
         except MobilezooError as error:
             reason = f"{error}; --overwrite replaces it"
             return ExportResult(target=target, precision=spec.precision, status="refused", reason=reason)
-        if artifact.recipe_sha256 != self._recipe(spec):
+        if artifact.recipe_sha256 != self._recipe(spec, check):
             return None
         reason = f"{path.name} exists, made of the same weights and options: --overwrite makes it again"
         return ExportResult(

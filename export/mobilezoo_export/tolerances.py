@@ -22,6 +22,9 @@ TOLERANCES = {
     # Half arithmetic in PyTorch itself: 36 dB on MobileNetV2 with random norms, 49 to 65 dB on MnasNet, SHViT and
     # GhostNetV2.
     "fp16": Tolerance(relative=0.4, snr_db=25.0),
+    # Half arithmetic of ARM kernels, which also add up in half: 34 dB on trained EfficientNet-Lite0, 21 dB on
+    # MobileNetV2 with random norms.
+    "half arithmetic": Tolerance(relative=1.0, snr_db=15.0),
     # Half-precision weights that float32 kernels multiply.
     "fp16-weights": Tolerance(relative=0.4, snr_db=25.0),
     # Eight bits of activations and weights keep about 14 dB through a network with random norms (measured: 13.7 to

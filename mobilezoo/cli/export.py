@@ -61,6 +61,10 @@ def export(
         bool, typer.Option("--matrix", help="Every variant, target and precision; goes on where it stopped.")
     ] = False,
     table: Annotated[Path | None, typer.Option("--table", help="With --matrix: write the table as Markdown.")] = None,
+    check: Annotated[
+        str | None,
+        typer.Option("--check", help="Units of a phone that files are also run on: cpu, gpu, npu (docs/export.md)."),
+    ] = None,
     flags: ModelConfigFlags,
 ) -> None:
     """Phone formats, each run in its own runtime and compared with PyTorch before it gets its name.
@@ -85,6 +89,7 @@ def export(
         "data": data,
         "calib": calib,
         "classes": classes,
+        "check": separated(check),
         "batch": batch,
         "max_drop": max_drop,
         "overwrite": overwrite or None,
@@ -95,6 +100,7 @@ def export(
             raise MobilezooError("--matrix exports networks as they are defined: leave --checkpoint and its like out")
         ignored = {"KEY=VALUE": overrides, "--config": config != "default", "--data": data, "--calib": calib}
         ignored |= {"--batch": batch, "--max-drop": max_drop is not None, "--classes": classes, "--bisect": bisect}
+        ignored["--check"] = check
         if given := [name for name, value in {**ignored, "--keys": flags.keys}.items() if value]:
             raise MobilezooError(f"--matrix exports every network the same way: leave {', '.join(given)} out")
         _export_matrix(models, to, precision, out, overwrite, table, flags.as_json, flags.quiet)
@@ -115,7 +121,8 @@ def export(
         print_json([f.model_dump() for f in found]) if flags.as_json else print_findings(found)
         return
     print_json([r.model_dump() for r in results]) if flags.as_json else print_exports(results)
-    if not all(r.ok for r in results):
+    asked = [one for r in results if r.artifact for one in r.artifact.checks if one.unit in files.check]
+    if not all(r.ok for r in results) or any(one.status != "passed" for one in asked):
         raise typer.Exit(2)
 
 
@@ -162,9 +169,47 @@ def print_exports(results: "list[ExportResult]") -> None:
         )
     columns = ("target", "precision", "status", "MB", "max diff / std", "SNR dB", "top-1 agreement %", "run by", "file")
     print_table("difference from PyTorch on real images", columns, rows, paths_last=True)
+    print_checks(results)
     print_mixed(results)
     for warning in dict.fromkeys(w for r in results for w in r.warnings):
         print(f"warning: {warning}")
+
+
+def print_checks(results: "list[ExportResult]") -> None:
+    """Print what further units of a phone computed, for files that were run on any."""
+    rows = []
+    for r in results:
+        for one in r.artifact.checks if r.artifact else ():
+            p = one.parity
+            fell_back = ", ".join(f"{count} {op}" for op, count in (one.outside or {}).items())
+            rows.append(
+                (
+                    r.target,
+                    r.precision,
+                    one.unit,
+                    one.status,
+                    f"{p.relative:.1e}" if p else "",
+                    f"{p.snr_db:.0f}" if p else "",
+                    f"{100 * p.top1_agreement:.0f}" if p else "",
+                    "" if one.partitions is None else one.partitions,
+                    fell_back or ("none" if one.outside is not None else ""),
+                    p.ran_in if p else one.reason,
+                )
+            )
+    columns = (
+        "target",
+        "precision",
+        "unit",
+        "status",
+        "max diff / std",
+        "SNR dB",
+        "top-1 agreement %",
+        "partitions",
+        "on the CPU",
+        "run by",
+    )
+    if rows:
+        print_table("units of a phone, emulated or in software: answers, never times", columns, rows)
 
 
 def print_findings(found: "list[Finding]") -> None:

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mobilezoo.workflows.check_units import UnitChecks
 from mobilezoo.workflows.export_images import ExportImages, export_images
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.load_model import LoadedModel, load_model
@@ -88,7 +89,7 @@ def export_network(
         number = next(done)
         hooks.on_progress(f"{loaded.name}: {number + 1} of {total}, {target} {precision}", number, total)
 
-    callbacks = ExportHooks(on_start=starting)
+    callbacks = ExportHooks(on_start=starting, check=UnitChecks(config.check, hooks))
     return export_model(loaded.network, model, config, out, images=images.proof, isolate=isolate, hooks=callbacks)
 
 

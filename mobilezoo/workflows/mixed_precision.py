@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING
 from mobilezoo.artifacts import file_stem
 from mobilezoo.data.config import DataConfig
 from mobilezoo.errors import ConfigError, ExportError
+from mobilezoo.workflows.check_units import UnitChecks
 from mobilezoo.workflows.export_images import ExportImages
 from mobilezoo.workflows.hooks import Hooks
 from mobilezoo.workflows.load_model import LoadedModel
@@ -43,9 +44,9 @@ def export_mixed(
     def one(target: str, session: ExportSession) -> "ExportResult":
         name = f"{file_stem(model.model)}.{precision}{load_exporter(target).suffix}"
 
-        def make(segments: tuple[int, ...], folder: Path) -> "ExportResult":
+        def make(segments: tuple[int, ...], folder: Path, check: UnitChecks | None = None) -> "ExportResult":
             mixed = spec.model_copy(update={"float_segments": segments})
-            return session.export(target, mixed, folder / name, overwrite=config.overwrite)
+            return session.export(target, mixed, folder / name, overwrite=config.overwrite, check=check)
 
         try:
             found = search(
@@ -57,7 +58,8 @@ def export_mixed(
             )
         except ExportError as error:
             return ExportResult(target=target, precision=precision, status="failed", reason=str(error))
-        return make(found.float_segments, out).model_copy(update={"mixed": found})
+        checks = UnitChecks(config.check, hooks)
+        return make(found.float_segments, out, checks).model_copy(update={"mixed": found})
 
     with ExportSession(loaded.network, spec, images.proof) as session:
         return [one(target, session) for target in config.targets]

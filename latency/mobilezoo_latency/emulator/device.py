@@ -65,7 +65,7 @@ class EmulatedDevice(Device):
     def open_runner(self, artifact: ArtifactFile) -> Runner:
         """The file on this core; every `run` is one process. Raises DeviceError, ExportError."""
         self.for_artifact(artifact)
-        return EmulatedRunner(find_emulator(), self.config, artifact.path)
+        return EmulatedRunner(find_emulator(), self.config, artifact)
 
     def refresh(self, report: LatencyReport) -> LatencyReport:
         """Returns a cached report with the estimate of the present calibration."""

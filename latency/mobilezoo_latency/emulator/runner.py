@@ -5,7 +5,6 @@ the answers are of interest here; nothing is counted or timed.
 """
 
 from collections.abc import Sequence
-from pathlib import Path
 
 import numpy as np
 
@@ -13,7 +12,8 @@ from mobilezoo.errors import DeviceError
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_export import Runner
 from mobilezoo_export.feeding import dequantized, pieces, rows
-from mobilezoo_export.registry import load_runner
+from mobilezoo_export.registry import start_runner
+from mobilezoo_latency.contract import ArtifactFile
 from mobilezoo_latency.emulator.cores import EmulatedConfig
 from mobilezoo_latency.emulator.counting import run_on
 from mobilezoo_latency.emulator.layout import Emulator
@@ -25,7 +25,7 @@ class EmulatedRunner(Runner):
     Args:
         emulator: the prepared emulator.
         core: which core.
-        path: the file, with its record beside it where there is one.
+        artifact: the file and its record.
 
     Raises:
         DeviceError: the file takes several inputs.
@@ -33,8 +33,9 @@ class EmulatedRunner(Runner):
 
     measurable = False
 
-    def __init__(self, emulator: Emulator, core: EmulatedConfig, path: Path) -> None:
-        here = load_runner(path)
+    def __init__(self, emulator: Emulator, core: EmulatedConfig, artifact: ArtifactFile) -> None:
+        path = artifact.path
+        here = start_runner(path, artifact.record)
         if len(here.inputs) != 1:
             raise DeviceError(f"{path.name} takes {len(here.inputs)} inputs: the emulated {core.name} feeds one")
         self.inputs, self.outputs, self.output_index = here.inputs, here.outputs, here.output_index

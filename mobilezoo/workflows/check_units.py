@@ -1,0 +1,115 @@
+"""Files on the units of a phone before they get their name: an emulated ARM core, a GPU and an NPU in software.
+
+What these show is whether a unit computes the file rightly, and which operators it leaves to the CPU. They are no
+phones: their times mean nothing and are not kept.
+"""
+
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+from mobilezoo.artifacts import Artifact, Parity, UnitCheck
+from mobilezoo.errors import DeviceError, ExportError, MissingToolError, UnknownNameError
+from mobilezoo.workflows.hooks import SILENT, Hooks
+
+if TYPE_CHECKING:
+    import numpy as np
+
+UNITS = {"cpu": "cortex_a76"}
+"""Unit → the device of configs/devices/ that stands for it."""
+IMAGES = 4
+"""Images that a unit computes; an emulated core takes seconds for each."""
+
+
+class UnitChecks:
+    """Runs files on units of a phone; a `UnitChecker` of an export.
+
+    Files whose arithmetic this machine cannot show (LiteRT fp16, whose kernels exist on ARM only) are always run on
+    the emulated core where it is set up, and are refused where its answers are wrong.
+    """
+
+    def __init__(self, units: tuple[str, ...], hooks: Hooks = SILENT) -> None:
+        """Take the units.
+
+        Args:
+            units: keys of UNITS that every file is run on.
+            hooks: receives the unit under way.
+
+        Raises:
+            UnknownNameError: no such unit.
+        """
+        for unit in units:
+            if unit not in UNITS:
+                raise UnknownNameError("unit", unit, UNITS)
+        self.units, self._hooks = units, hooks
+
+    def __call__(
+        self, path: Path, record: Artifact, images: "np.ndarray", reference: "np.ndarray"
+    ) -> tuple[UnitCheck, ...]:
+        """Run one file, see `UnitChecker`."""
+        needed = ("cpu",) if _only_shown_on_arm(record) and "cpu" not in self.units else ()
+        checks = []
+        for unit in (*self.units, *needed):
+            self._hooks.on_status(f"{record.model}: {record.target} {record.precision} on {unit}")
+            checks.append(check_file(path, record, unit, images, reference))
+        _refuse_wrong(record, checks)
+        return tuple(checks)
+
+
+def check_file(path: Path, record: Artifact, unit: str, images: "np.ndarray", reference: "np.ndarray") -> UnitCheck:
+    """Run a file on one unit and compare it with PyTorch.
+
+    Args:
+        path: the file.
+        record: its record, which need not lie beside it yet.
+        unit: a key of UNITS.
+        images: (N, C, H, W) float32, preprocessed; the first IMAGES are computed.
+        reference: (N, classes) PyTorch's logits of `images`.
+    """
+    from mobilezoo_export.parity import measure_parity
+    from mobilezoo_export.tolerances import verdict
+    from mobilezoo_latency.contract import ArtifactFile
+    from mobilezoo_latency.registry import load_device
+
+    device = load_device(UNITS[unit])
+    try:
+        device.check()
+    except (DeviceError, MissingToolError) as error:
+        return UnitCheck(unit=unit, status="unavailable", reason=str(error))
+    artifact = ArtifactFile(path.resolve(), record)
+    try:
+        runner = device.for_artifact(artifact).open_runner(artifact)
+        logits = runner.run(images[:IMAGES])
+        reading = runner.reading()
+    except (DeviceError, ExportError) as error:
+        return UnitCheck(unit=unit, status="refused", reason=str(error))
+    finally:
+        device.close()
+    rule = "half arithmetic" if _only_shown_on_arm(record) else record.precision
+    source = record.parity.inputs if record.parity else "given images"
+    parity: Parity = measure_parity(reference[:IMAGES], logits, precision=rule, inputs=source, ran_in=runner.runtime)
+    reason = verdict(parity, rule)
+    return UnitCheck(
+        unit=unit,
+        status="failed" if reason else "passed",
+        reason=reason or "",
+        parity=parity,
+        partitions=reading.partitions if reading else None,
+        outside=dict(reading.outside) if reading and reading.outside is not None else None,
+    )
+
+
+def _only_shown_on_arm(record: Artifact) -> bool:
+    """Whether the file computes in half precision on ARM cores and in float32 on this machine."""
+    from mobilezoo_export.registry import load_exporter
+
+    return record.precision in load_exporter(record.target).half_arithmetic
+
+
+def _refuse_wrong(record: Artifact, checks: list[UnitCheck]) -> None:
+    """Raise ExportError for a half-precision file that is wrong on ARM: nothing here would show it."""
+    wrong = next((c for c in checks if c.unit == "cpu" and c.status == "failed" and _only_shown_on_arm(record)), None)
+    if wrong is not None:
+        raise ExportError(
+            f"{record.model}: the {record.target} {record.precision} file, in half arithmetic on an emulated core, "
+            f"{wrong.reason}; it was not kept: fp16-weights computes in float32"
+        )
