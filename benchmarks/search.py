@@ -27,11 +27,11 @@ import optuna
 import torch
 
 from mobilezoo.files import write_text
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.engines import engines_for, make_sampler
 from mobilezoo.search.engines.base import GenomeSampler, Seen, trial_rng
 from mobilezoo.search.genes import Gene, GeneSpace, Genome
 from mobilezoo.search.objective import hypervolume
-from mobilezoo.search.records import SearchConfig
 
 OPERATIONS = ("none", "skip_connect", "nor_conv_1x1", "nor_conv_3x3", "avg_pool_3x3")
 GENES = GeneSpace([Gene(name=f"edge{i}", choices=OPERATIONS) for i in range(6)])

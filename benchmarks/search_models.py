@@ -29,8 +29,9 @@ from mobilezoo.config import find_config, load_record, read_yaml, write_yaml
 from mobilezoo.errors import ExportError
 from mobilezoo.files import write_text
 from mobilezoo.models import create_model, load_model_config
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.networks import load_search_config, yaml_data
-from mobilezoo.search.records import SearchConfig, SearchResult
+from mobilezoo.search.records import SearchResult
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.trainer import train
 from mobilezoo.workflows.candidate_evaluator import estimate_of

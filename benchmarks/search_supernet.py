@@ -26,9 +26,9 @@ from scipy.stats import kendalltau, spearmanr
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.files import write_text
 from mobilezoo.models import create_model
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.genes import Genome
 from mobilezoo.search.networks import arch_strings, load_search_config, model_config, yaml_data
-from mobilezoo.search.records import SearchConfig
 from mobilezoo.search.space import Space
 from mobilezoo.search.supernet.accuracy import SupernetAccuracy
 from mobilezoo.search.supernet.predictor import PredictedAccuracy

@@ -24,7 +24,8 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.model_options import ModelOptions, read_labels
 
 if TYPE_CHECKING:
-    from mobilezoo.search.records import SearchConfig, SearchResult
+    from mobilezoo.search.config import SearchConfig
+    from mobilezoo.search.records import SearchResult
     from mobilezoo.train.config import TrainConfig
     from mobilezoo.workflows.evaluate import Scores
     from mobilezoo.workflows.load_model import LoadedModel
@@ -245,7 +246,7 @@ def search(
     Raises:
         MobilezooError: for whatever a user can mend.
     """
-    from mobilezoo.search.records import SearchConfig
+    from mobilezoo.search.config import SearchConfig
     from mobilezoo.workflows.search import search as workflow
 
     named = _changed(config, overrides) if isinstance(config, SearchConfig) else str(config)

@@ -3,7 +3,8 @@
 import math
 from html import escape
 
-from mobilezoo.search.space import EXPANDING, MIXERS, Point, Stage
+from mobilezoo.search.space import Point
+from mobilezoo.search.stages import EXPANDING, MIXERS, Stage
 
 WIDTH, ROW, LEFT, RIGHT = 360, 30, 44, 292
 GAP, BOX = 4, 20

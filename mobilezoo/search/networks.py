@@ -7,8 +7,9 @@ from mobilezoo.config import apply_overrides, find_config, read_yaml
 from mobilezoo.errors import ConfigError
 from mobilezoo.models.base import FREE, ModelConfig, family_module
 from mobilezoo.models.notation import stage_string
-from mobilezoo.search.records import SearchConfig
-from mobilezoo.search.space import MIXERS, Point, Space, Stage
+from mobilezoo.search.config import SearchConfig
+from mobilezoo.search.space import Point, Space
+from mobilezoo.search.stages import MIXERS, Stage
 
 FAMILY = "mbconv"
 OWN = ("family", "name", "resolution", "stem", "head", "stages")

@@ -12,11 +12,13 @@ from optuna.trial import FrozenTrial, TrialState
 from mobilezoo.config import Record, write_yaml
 from mobilezoo.files import write_text
 from mobilezoo.search.candidates import Candidates, all_trials
+from mobilezoo.search.config import SearchConfig
+from mobilezoo.search.database import database_errors
 from mobilezoo.search.engines.base import genome_of
 from mobilezoo.search.networks import arch_strings, yaml_data
 from mobilezoo.search.objective import undominated
-from mobilezoo.search.records import RESULT_NAME, Figures, SearchConfig, SearchResult, TrialRecord
-from mobilezoo.search.storage import check_folder, database_errors, place_of, read_study, writing_in
+from mobilezoo.search.records import RESULT_NAME, Figures, SearchResult, TrialRecord
+from mobilezoo.search.storage import check_folder, place_of, read_study, writing_in
 
 STATES = {TrialState.COMPLETE: "complete", TrialState.PRUNED: "pruned", TrialState.FAIL: "failed"}
 

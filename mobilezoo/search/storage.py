@@ -11,12 +11,20 @@ from optuna.storages import RDBStorage
 from optuna.study import Study
 from optuna.trial import TrialState
 
-from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError, UnknownNameError, first_line
+from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError
 from mobilezoo.locks import locked
+from mobilezoo.search.database import (
+    check_file,
+    connect,
+    creation_lock,
+    database_errors,
+    open_storage,
+    without_password,
+)
 from mobilezoo.search.engines import make_sampler
 
 if TYPE_CHECKING:
-    from mobilezoo.search.records import SearchConfig
+    from mobilezoo.search.config import SearchConfig
 
 STUDY_NAME = "search"
 """Name of the study of a search without a name."""
@@ -26,12 +34,6 @@ CONFIG = "config"
 """Study attribute: the whole config, for workers that have only the database."""
 SMALLEST = "smallest"
 """Origin of the first network, which shows whether the target can be met at all."""
-SILENT_BEATS = 3
-"""A worker that missed this many heartbeats counts as dead."""
-TURN = 0x6D6F62696C657A6F
-"""Key of the advisory lock under which tables and studies are created in a PostgreSQL database."""
-TURN_S = 60
-"""Timeout of that lock in seconds; creating takes about one."""
 
 
 @contextlib.contextmanager
@@ -53,29 +55,6 @@ def writing_in(folder: Path) -> contextlib.AbstractContextManager[None]:
     return locked(folder / "write.lock", wait=True)
 
 
-@contextlib.contextmanager
-def database_errors(where: str) -> Iterator[None]:
-    """Turns errors of the database `where` into a MobilezooError of one line."""
-    import sqlalchemy.exc
-
-    try:
-        yield
-    except (optuna.exceptions.StorageInternalError, sqlalchemy.exc.SQLAlchemyError) as error:
-        cause = error.__cause__ if isinstance(error, optuna.exceptions.StorageInternalError) else error
-        reason = first_line(str(getattr(cause, "orig", None) or cause or error))
-        raise MobilezooError(
-            f"study database {where!r}: {reason}; finished trials are kept: run the same command again to go on"
-        ) from error
-
-
-class _Storage(RDBStorage):
-    """Optuna's storage, whose heartbeats ignore a lost database: the trial itself then fails when it writes."""
-
-    def record_heartbeat(self, trial_id: int) -> None:
-        with contextlib.suppress(MobilezooError), database_errors(""):
-            super().record_heartbeat(trial_id)
-
-
 def place_of(config: "SearchConfig", folder: Path) -> str:
     """Names the study's database for messages, without a password.
 
@@ -83,89 +62,7 @@ def place_of(config: "SearchConfig", folder: Path) -> str:
         config: the search.
         folder: run folder, which holds the database where `config.storage` is None.
     """
-    return shown(config.storage) if config.storage else str(folder / DATABASE)
-
-
-def shown(url: str) -> str:
-    """Hides the password of a database URL. Raises ConfigError for no URL, or an unknown kind of database."""
-    from sqlalchemy.engine import make_url
-    from sqlalchemy.exc import ArgumentError
-
-    try:
-        parsed = make_url(url)
-        parsed.get_dialect()
-        return parsed.render_as_string(hide_password=True)
-    except (ArgumentError, ValueError):
-        raise ConfigError(
-            f"storage = {url!r}: expected a database URL such as postgresql+psycopg://USER@HOST/DATABASE"
-        ) from None
-
-
-@contextlib.contextmanager
-def _usable(url: str) -> Iterator[None]:
-    """Turns errors of connecting into one line: a missing driver, tables of another version of Optuna."""
-    where = shown(url)
-    try:
-        yield
-    except ImportError as error:
-        if url.startswith("postgresql+psycopg:"):
-            raise MissingToolError("psycopg", "postgres") from None
-        module = getattr(error.__cause__ or error.__context__ or error, "name", None)
-        raise ConfigError(
-            f"storage = {where!r}: its driver {module or ''} is not installed; "
-            "for PostgreSQL write postgresql+psycopg://…"
-        ) from None
-    except RuntimeError as error:
-        raise ConfigError(f"{where!r} was written by another optuna: {first_line(error)}") from None
-
-
-@contextlib.contextmanager
-def _in_turns(url: str) -> Iterator[None]:
-    """Holds an advisory lock of a PostgreSQL database, so that one process at a time creates tables and studies.
-
-    The lock ends with its connection. An SQLite file needs none: its writer holds the folder's lock.
-    """
-    from sqlalchemy import create_engine, text
-    from sqlalchemy.pool import NullPool
-
-    if not url.startswith("postgresql"):
-        yield
-        return
-    with _usable(url):
-        engine = create_engine(url, poolclass=NullPool, connect_args=_connect_args(url), isolation_level="AUTOCOMMIT")
-    with engine.connect() as connection:
-        connection.execute(text(f"SET lock_timeout = '{TURN_S}s'"))
-        connection.execute(text(f"SELECT pg_advisory_lock({TURN})"))
-        yield
-
-
-def open_storage(url: str) -> RDBStorage:
-    """Connects to a database and creates Optuna's tables where there are none.
-
-    Raises:
-        MobilezooError: the database cannot be reached or is none.
-        MissingToolError: its driver is not installed.
-    """
-    with database_errors(shown(url)), _in_turns(url):
-        return _connected(url)
-
-
-def _connected(url: str, heartbeat_s: int | None = None, lock_timeout_s: float = 30.0) -> RDBStorage:
-    alive = {} if url.startswith("sqlite:") else {"pool_pre_ping": True}
-    with warnings.catch_warnings(), _usable(url):
-        warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
-        return _Storage(
-            url,
-            engine_kwargs={"connect_args": _connect_args(url, lock_timeout_s), **alive},
-            heartbeat_interval=heartbeat_s,
-            grace_period=heartbeat_s * SILENT_BEATS if heartbeat_s else None,
-        )
-
-
-def _connect_args(url: str, lock_timeout_s: float = 30.0) -> dict[str, Any]:
-    if url.startswith("sqlite:"):
-        return {"timeout": lock_timeout_s}
-    return {"connect_timeout": 10} if url.startswith("postgresql") else {}
+    return without_password(config.storage) if config.storage else str(folder / DATABASE)
 
 
 def check_folder(config: "SearchConfig", folder: Path) -> None:
@@ -180,8 +77,8 @@ def check_folder(config: "SearchConfig", folder: Path) -> None:
     """
     if config.storage and (folder / DATABASE).exists():
         raise ConfigError(
-            f"{str(folder)!r} holds a search of its own ({DATABASE}), not that in {shown(config.storage)!r}: use "
-            "name=OTHER, --out FOLDER or another working folder"
+            f"{str(folder)!r} holds a search of its own ({DATABASE}), not that in "
+            f"{without_password(config.storage)!r}: use name=OTHER, --out FOLDER or another working folder"
         )
 
 
@@ -200,8 +97,8 @@ def open_study(config: "SearchConfig", folder: Path, *, lock_timeout_s: float = 
     where = place_of(config, folder)
     check_folder(config, folder)
     url = _url(config, folder)
-    with database_errors(where), _in_turns(url):
-        storage = _connected(url, _heartbeat_s(config), lock_timeout_s)
+    with database_errors(where), creation_lock(url):
+        storage = connect(url, _heartbeat_s(config), lock_timeout_s)
         study = _existing(config, storage, where) or _created(config, storage)
         study.set_user_attr(CONFIG, config.model_dump(mode="json", exclude={"storage"}))
         return study
@@ -219,7 +116,7 @@ def read_study(config: "SearchConfig", folder: Path) -> Study:
         MobilezooError: the database cannot be used.
     """
     where = place_of(config, folder)
-    _check_file(_url(config, folder))
+    check_file(_url(config, folder))
     with database_errors(where):
         storage = open_storage(_url(config, folder))
         name = _name(config, optuna.get_all_study_names(storage))
@@ -231,13 +128,6 @@ def read_study(config: "SearchConfig", folder: Path) -> Study:
 
 def _url(config: "SearchConfig", folder: Path) -> str:
     return config.storage or f"sqlite:///{folder / DATABASE}"
-
-
-def _check_file(url: str) -> None:
-    """Raises ConfigError for a missing SQLite file, which connecting would create."""
-    file = url.removeprefix("sqlite:///")
-    if file != url and not Path(file).is_file():
-        raise ConfigError(f"study database {file!r} not found: begin with `mobilezoo search run`")
 
 
 def _name(config: "SearchConfig", names: list[str]) -> str:
@@ -323,8 +213,8 @@ def stored_config(url: str, name: str | None) -> tuple[str, dict[str, Any]]:
         UnknownNameError: it holds no search of that name.
         MobilezooError: the database cannot be used.
     """
-    where = shown(url)
-    _check_file(url)
+    where = without_password(url)
+    check_file(url)
     storage = open_storage(url)
     with database_errors(where):
         found = {

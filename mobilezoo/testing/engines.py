@@ -5,8 +5,9 @@ from typing import Any, ClassVar
 
 import pytest
 
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.engines import ENGINES
-from mobilezoo.search.records import Candidate, Figures, LatencyEstimate, SearchConfig, SearchResult
+from mobilezoo.search.records import Candidate, Figures, LatencyEstimate, SearchResult
 from mobilezoo.search.study import search
 
 STAGE = {"kernel": [3, 5], "expansion": [2, 3], "attention": ["none", "se"], "depth": [1, 2]}

@@ -8,8 +8,9 @@ from typing import TYPE_CHECKING
 
 from mobilezoo.config import find_config, load_record, read_yaml, write_yaml
 from mobilezoo.errors import DeviceError, ExportError
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.networks import yaml_data
-from mobilezoo.search.records import Candidate, DeviceLostError, Figures, LatencyEstimate, SearchConfig
+from mobilezoo.search.records import Candidate, DeviceLostError, Figures, LatencyEstimate
 from mobilezoo.workflows.load_model import with_random_weights
 
 if TYPE_CHECKING:

@@ -4,8 +4,9 @@ from pathlib import Path
 
 from mobilezoo.artifacts import save_json
 from mobilezoo.errors import ExportError
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.finetune_result import FINETUNE_NAME, FinetuneResult
-from mobilezoo.search.records import SearchConfig, TrialRecord
+from mobilezoo.search.records import TrialRecord
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.candidate_evaluator import estimate_of
 from mobilezoo.workflows.hooks import SILENT, Hooks

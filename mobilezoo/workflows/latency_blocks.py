@@ -71,7 +71,7 @@ def block_keys(space: "Space", point: "Point") -> list[str]:
         space: gives stem, head and activation.
         point: one network of the space.
     """
-    from mobilezoo.search.space import MIXERS
+    from mobilezoo.search.stages import MIXERS
 
     side, width = _halved(point.resolution, 2), space.stem
     activation = space.network.get("activation", "relu")

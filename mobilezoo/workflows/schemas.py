@@ -56,7 +56,7 @@ def config_of(kind: str) -> type[Record]:
         from mobilezoo_latency.config import ProfileConfig
 
         return ProfileConfig
-    from mobilezoo.search.records import SearchConfig
+    from mobilezoo.search.config import SearchConfig
 
     return SearchConfig
 

@@ -4,9 +4,10 @@ from pathlib import Path
 
 from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError, MobilezooError, existing_path, require
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.finetune_result import FinetuneResult
 from mobilezoo.search.networks import load_search_config, yaml_data
-from mobilezoo.search.records import SearchConfig, SearchResult, TrialRecord
+from mobilezoo.search.records import SearchResult, TrialRecord
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.candidate_evaluator import CandidateEvaluator
 from mobilezoo.workflows.finetune import finetune_candidate

@@ -17,7 +17,7 @@ from mobilezoo.config import (
 )
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.models import load_model_config
-from mobilezoo.search.records import SearchConfig
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.schemas import KINDS as SCHEMAS
 

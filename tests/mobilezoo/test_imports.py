@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from mobilezoo.search.records import Figures, LatencyEstimate, SearchConfig
+from mobilezoo.search.config import SearchConfig
+from mobilezoo.search.records import Figures, LatencyEstimate
 from mobilezoo.search.study import search
 
 ROOT = Path(__file__).resolve().parents[2]

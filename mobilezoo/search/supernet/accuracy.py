@@ -28,7 +28,8 @@ from mobilezoo.train.evaluate import evaluate
 from mobilezoo.train.trainer import train
 
 if TYPE_CHECKING:
-    from mobilezoo.search.records import Candidate, SearchConfig, SearchResult
+    from mobilezoo.search.config import SearchConfig
+    from mobilezoo.search.records import Candidate, SearchResult
 
 OnMessage = Callable[[str], None]
 

@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from mobilezoo.search.records import SearchConfig
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.supernet.accuracy import OnMessage, SupernetAccuracy
 from mobilezoo.search.supernet.predictor import PredictedAccuracy
 

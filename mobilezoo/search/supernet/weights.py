@@ -16,7 +16,8 @@ from torch import Tensor, nn
 from mobilezoo.models import create_model
 from mobilezoo.search.genes import Value
 from mobilezoo.search.networks import model_config
-from mobilezoo.search.space import ATTENDING, MIXERS, Point, Space, Stage
+from mobilezoo.search.space import Point, Space
+from mobilezoo.search.stages import ATTENDING, MIXERS, Stage
 from mobilezoo.search.supernet.sandwich import bound
 
 

@@ -13,7 +13,8 @@ from mobilezoo.errors import ConfigError
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.report.picture import architecture_svg, describe
 from mobilezoo.search.networks import arch_strings, model_config, point_of, timm_strings, yaml_data
-from mobilezoo.search.space import MIXERS, PLAIN, Point, Space, Stage
+from mobilezoo.search.space import Point, Space
+from mobilezoo.search.stages import MIXERS, PLAIN, Stage
 from mobilezoo.workflows.latency_blocks import _pieces, block_keys
 
 DATA: dict[str, Any] = {

@@ -10,6 +10,7 @@ import torch
 from mobilezoo.config import config_names, find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.models import create_model, load_model_config
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.networks import (
     arch_strings,
     load_search_config,
@@ -19,7 +20,6 @@ from mobilezoo.search.networks import (
     timm_strings,
     yaml_data,
 )
-from mobilezoo.search.records import SearchConfig
 from mobilezoo.search.space import Point, Space
 from mobilezoo.train.config import TrainConfig
 

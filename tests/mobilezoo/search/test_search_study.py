@@ -17,6 +17,7 @@ import pytest
 
 from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError, RunStoppedError
 from mobilezoo.models import load_model_config
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.engines import engines_for
 from mobilezoo.search.networks import point_of
 from mobilezoo.search.objective import pareto_front
@@ -25,7 +26,6 @@ from mobilezoo.search.records import (
     DeviceLostError,
     Figures,
     LatencyEstimate,
-    SearchConfig,
     SearchResult,
     load_search_result,
 )

@@ -14,8 +14,10 @@ from mobilezoo.data import eval_loader, open_data
 from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import CheckpointError, ConfigError, MobilezooError
 from mobilezoo.models import create_model, load_model_config
-from mobilezoo.search.records import Figures, LatencyEstimate, SearchConfig
-from mobilezoo.search.space import MIXERS, Space
+from mobilezoo.search.config import SearchConfig
+from mobilezoo.search.records import Figures, LatencyEstimate
+from mobilezoo.search.space import Space
+from mobilezoo.search.stages import MIXERS
 from mobilezoo.search.study import search
 from mobilezoo.search.supernet.accuracy import SupernetAccuracy
 from mobilezoo.search.supernet.calibrate import recalibrate

@@ -15,7 +15,8 @@ import pytest
 
 from mobilezoo.cli.main import main
 from mobilezoo.errors import ConfigError, MobilezooError
-from mobilezoo.search.records import Candidate, Figures, LatencyEstimate, SearchConfig, SearchResult
+from mobilezoo.search.config import SearchConfig
+from mobilezoo.search.records import Candidate, Figures, LatencyEstimate, SearchResult
 from mobilezoo.search.results import search_status
 from mobilezoo.search.storage import open_study
 from mobilezoo.search.study import search

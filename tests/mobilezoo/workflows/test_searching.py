@@ -9,8 +9,9 @@ import pytest
 import mobilezoo_latency
 from mobilezoo.errors import DeviceError, MobilezooError, UnknownNameError
 from mobilezoo.latency_report import DeviceInfo, LatencyReport
+from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.networks import load_search_config, model_config
-from mobilezoo.search.records import Candidate, DeviceLostError, SearchConfig
+from mobilezoo.search.records import Candidate, DeviceLostError
 from mobilezoo.workflows import candidate_evaluator
 from mobilezoo.workflows.candidate_evaluator import CandidateEvaluator
 from mobilezoo.workflows.latency_blocks import block_keys
