@@ -107,6 +107,17 @@ def open_storage(url: str) -> RDBStorage:
 
 
 def connect(url: str, heartbeat_s: int | None = None, lock_timeout_s: float = 30.0) -> RDBStorage:
+    """Connect Optuna to a database.
+
+    Args:
+        url: SQLAlchemy address of the database.
+        heartbeat_s: interval at which a running worker records that it is alive; None for no heartbeat.
+        lock_timeout_s: longest wait for another process's lock on a SQLite file.
+
+    Raises:
+        ConfigError: the database was written by another version of Optuna, or by an unknown driver.
+        MissingToolError: PostgreSQL's driver is not installed.
+    """
     alive = {} if url.startswith("sqlite:") else {"pool_pre_ping": True}
     with warnings.catch_warnings(), _usable(url):
         warnings.simplefilter("ignore", optuna.exceptions.ExperimentalWarning)
