@@ -1,4 +1,4 @@
-"""Mixture-of-head attention (Jin et al., arXiv:2410.11842, section 3.2): heads weighed per token, weak ones left out.
+"""Attention of TransNeXt with mixture-of-head gates (see `layers/head_choice.py`).
 
 Cosine attention of TransNeXt (Shi, CVPR 2024, arXiv:2311.17132, sections 3.2, 3.3): queries and keys of unit length, a
 learned temperature times the logarithm of how many keys there are, positions by a small network of log-spaced offsets.
@@ -13,6 +13,7 @@ from timm.layers import LayerNorm2d
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mobilezoo.layers.head_choice import HeadGates
 from mobilezoo.layers.map_attention import from_heads, to_heads
 from mobilezoo.layers.size import whole_size
 from mobilezoo.layers.tokens import Grid, learned
@@ -23,53 +24,6 @@ MASK = -100.0
 """Added to the logits of neighbours outside the map."""
 HIDDEN = 512
 """Of the network that makes position biases."""
-STEEP = 1e4
-
-
-class HeadGates(nn.Module):
-    """A weight per head and position from the input map: [b, dim, H, W] → [b, h, H, W].
-
-    The first `shared` heads always count; of the others each position takes its `routed` strongest (0: there are no
-    others). The official code adds a load-balancing loss in training, which is no part of the network.
-    """
-
-    def __init__(self, dim: int, num_heads: int, shared: int, routed: int) -> None:
-        super().__init__()
-        rest = num_heads - shared
-        if shared < 2 or not (0 < routed <= rest or routed == rest == 0):
-            raise ValueError(f"{num_heads} heads need 2 shared ones or more, and routed ones up to the rest")
-        self.shared, self.routed = shared, routed
-        self.within = nn.Conv2d(dim, shared, 1, bias=False)
-        self.choice = nn.Conv2d(dim, rest, 1, bias=False) if routed else None
-        self.balance = nn.Conv2d(dim, 2, 1, bias=False) if routed else None
-
-    def forward(self, x: Tensor) -> Tensor:
-        shared = self.within(x).softmax(dim=1) * float(self.shared)
-        if self.choice is None or self.balance is None:
-            return shared
-        gates = self.choice(x).softmax(dim=1)
-        kept = gates * strongest(gates.detach(), self.routed)
-        total = kept.mean(dim=1, keepdim=True) * (gates.shape[1] / self.routed)
-        balance = self.balance(x).softmax(dim=1) * 2.0
-        routed = kept / total.clamp(min=torch.finfo(total.dtype).eps)
-        return torch.cat([shared * balance.narrow(1, 0, 1), routed * balance.narrow(1, 1, 1)], dim=1)
-
-
-def strongest(gates: Tensor, count: int) -> Tensor:
-    """Mask [b, c, H, W]: 1 where a channel is among the `count` largest of its position, else 0.
-
-    By how many others are larger, counted in steep ramps: phones have no sorting, and no comparisons in int8.
-
-    Args:
-        gates: positive weights [b, c, H, W].
-        count: channels kept per position, from 1 to c.
-    """
-    _, channels, height, width = gates.shape
-    rows = gates.permute(0, 2, 3, 1).reshape(-1, height * width, channels)
-    larger = rows.reshape(-1, height * width, 1, channels) - rows.reshape(-1, height * width, channels, 1)
-    larger = ((larger * STEEP).clamp(-1, 1) * STEEP).relu().clamp(-1, 1).mean(dim=-1) * float(channels)
-    kept = (float(count) - larger).relu().clamp(-1, 1)  # XNNPACK knows -1 to 1, not 0 to 1
-    return kept.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
 
 
 class OffsetBias(nn.Module):

@@ -41,15 +41,14 @@ class PatchOrder(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         height, width = (int(side) // self.patch for side in x.shape[2:])
-        context = self._context(x, height, width)
-        order = curve((height, width), x)
         speeds = 10000.0 ** (-torch.arange(0, self.dim, 2, device=x.device) / self.dim)
-        steady = order * speeds.reshape(1, -1, 1, 1)
+        steady = curve((height, width), x).reshape(-1, 1) * speeds  # n c/2
         # sin and cos of a sum, because the order's part is constant
-        turn = context * speeds.reshape(1, -1, 1, 1).to(x.dtype)
         fixed_sin, fixed_cos = steady.sin().to(x.dtype), steady.cos().to(x.dtype)
+        turn = self._context(x, height, width).reshape(-1, height * width, 1) * speeds.to(x.dtype)  # b n c/2
         sin, cos = turn.sin(), turn.cos()
-        return torch.cat([fixed_sin * cos + fixed_cos * sin, fixed_cos * cos - fixed_sin * sin], dim=1)
+        out = torch.cat([fixed_sin * cos + fixed_cos * sin, fixed_cos * cos - fixed_sin * sin], dim=2)
+        return out.reshape(-1, height, width, self.dim).permute(0, 3, 1, 2)
 
     def _context(self, x: Tensor, height: int, width: int) -> Tensor:
         """The bias of every patch's place, [b, 1, H, W]."""
@@ -57,8 +56,8 @@ class PatchOrder(nn.Module):
         for conv in self.convs:
             bias = conv(self.act(bias))
         bias = resized(self.norm(bias), self.grid)
-        bias = self.mix(bias.reshape(-1, self.mix.in_features)).reshape(-1, 1, *self.grid)
-        return resized(bias.tanh(), (height, width))
+        bias = self.mix(bias.reshape(-1, self.mix.in_features)).tanh()
+        return resized(bias.reshape(-1, 1, *self.grid), (height, width))
 
 
 def planes(height: int, width: int, like: Tensor) -> Tensor:

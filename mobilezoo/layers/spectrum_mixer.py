@@ -14,6 +14,8 @@ from torch import Tensor, nn
 
 REDUCTION = 4
 """Channels over those inside the generator of weights."""
+PARTS = 2
+"""Groups of channels in a transform. LiteRT would turn a single map for a product with a constant matrix."""
 
 
 class SpectrumMixer(nn.Module):
@@ -37,16 +39,23 @@ def transformed(x: Tensor, inverse: bool = False) -> Tensor:
     """Transform a map along both sides; the output has the shape of `x`.
 
     Args:
-        x: map or spectrum [b, c, H, W].
+        x: map or spectrum [b, c, H, W], c an even number.
         inverse: from a spectrum back to a map.
     """
     channels, height, width = (int(side) for side in x.shape[1:])
     tall, wide = cosines(height, x), cosines(width, x)
     if inverse:
         tall, wide = tall.t(), wide.t()
-    rows = x.permute(0, 2, 3, 1).reshape(-1, height, width * channels)
-    rows = torch.matmul(tall.contiguous()[None], rows).reshape(-1, width, channels)
-    return torch.matmul(wide.contiguous()[None], rows).reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+    part = channels // PARTS
+    rows = x.permute(0, 2, 3, 1).reshape(-1, PARTS, part).transpose(0, 1).reshape(-1, height, width * part)
+    rows = _product(tall, rows).reshape(-1, width, part)
+    rows = _product(wide, rows).reshape(PARTS, -1, part).transpose(0, 1)
+    return rows.reshape(-1, height, width, channels).permute(0, 3, 1, 2)
+
+
+def _product(table: Tensor, rows: Tensor) -> Tensor:
+    """[n, n] times every matrix of [m, n, k]."""
+    return torch.bmm(table.contiguous().expand(rows.shape[0], -1, -1), rows)
 
 
 def cosines(size: int, like: Tensor) -> Tensor:

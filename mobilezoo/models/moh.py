@@ -6,24 +6,28 @@ its PyTorch-native path), Apache-2.0.
 
 Where it differs from the official code, and why: maps stay [b, c, h, w] with linear layers as 1×1 convolutions;
 neighbours are shifted maps instead of unfolded ones; the strongest heads are found by counting larger ones instead of
-sorting; biases are made for the map at hand. All heads are computed, as officially: routing saves no time. The
-load-balancing loss of the official training is left out.
+sorting; biases are made for the map at hand. All heads are computed, as officially: routing saves no time.
 """
 
 import re
 from collections.abc import Mapping
 from typing import Any, Literal, Self
 
+import torch
 from pydantic import Field, model_validator
 from timm.layers import DropPath, LayerNorm2d
 from torch import Tensor, nn
 
+from mobilezoo.layers.head_choice import HeadGates
 from mobilezoo.layers.head_gates import AggregatedAttention, GlobalAttention
 from mobilezoo.layers.tokens import Grid
 from mobilezoo.models.base import ModelConfig, one_per_stage
 from mobilezoo.models.favit import NORM_EPS, STEM_STRIDE, Embed, embed_between
 from mobilezoo.models.renames import Renames, pvt_stage
 from mobilezoo.models.staged import Pyramid, Stage, build_staged
+
+BALANCE_WEIGHT = 0.01
+"""Of the load-balancing loss, as in the official engine.py."""
 
 
 class Config(ModelConfig):
@@ -106,6 +110,14 @@ class Moh(Pyramid):
     @staticmethod
     def make_norm(cfg: Config) -> nn.Module:
         return LayerNorm2d(cfg.widths[-1], eps=NORM_EPS)
+
+    def auxiliary_loss(self) -> Tensor | None:
+        """Load-balancing loss of the last batch in training: the layers' mean, weighed; None where none routes."""
+        found = [module for module in self.modules() if isinstance(module, HeadGates)]
+        values = [gates.unbalance for gates in found if gates.unbalance is not None]
+        for gates in found:
+            gates.unbalance = None
+        return BALANCE_WEIGHT * torch.stack(values).mean() if values else None
 
 
 def build(config: Config, **kwargs: Any) -> nn.Module:

@@ -174,7 +174,21 @@ def _losses(state: TrainState, x: torch.Tensor, y: torch.Tensor) -> Iterator[tor
     if isinstance(state.network, SharedWeights):
         yield from state.network.losses(x, lambda logits: _score(state, x, logits, y))
     else:
-        yield _score(state, x, state.forward(x), y)
+        yield with_auxiliary(state.forward, _score(state, x, state.forward(x), y))
+
+
+def with_auxiliary(network: Any, loss: torch.Tensor) -> torch.Tensor:
+    """Add losses that parts of a network have of their own, such as the balance of its routing.
+
+    Args:
+        network: module, wrapped or not, that has just run; any part of it may have an `auxiliary_loss()`, which
+            gives a number or None.
+        loss: the score.
+    """
+    for module in network.modules():
+        if callable(own := getattr(type(module), "auxiliary_loss", None)) and (value := own(module)) is not None:
+            loss = loss + value
+    return loss
 
 
 def _score(state: TrainState, x: torch.Tensor, output: Any, y: torch.Tensor) -> torch.Tensor:

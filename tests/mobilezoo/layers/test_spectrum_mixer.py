@@ -11,7 +11,7 @@ from mobilezoo.layers.spectrum_mixer import SpectrumMixer, transformed
 
 @pytest.mark.parametrize("size", [(7, 7), (6, 9), (1, 4)])
 def test_the_transform_is_the_orthonormal_dct_and_back(size: tuple[int, int]) -> None:
-    x = torch.randn(2, 3, *size)
+    x = torch.randn(2, 4, *size)
     spectrum = transformed(x)
     expected = dctn(x.numpy(), axes=(2, 3), norm="ortho")
     np.testing.assert_allclose(spectrum.numpy(), expected, atol=1e-5)

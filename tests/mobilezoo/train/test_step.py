@@ -252,3 +252,26 @@ def test_the_quicker_relu6_changes_no_bit() -> None:
         logits.square().mean().backward()
         found.append([logits, *(p.grad for p in network.parameters())])
     assert all(torch.equal(a, b) for a, b in zip(*found, strict=True) if a is not None)
+
+
+class Routed(nn.Sequential):
+    """A part with a loss of its own."""
+
+    def auxiliary_loss(self) -> torch.Tensor | None:
+        return 0.5 * self[0].weight.square().sum() if self.training else None
+
+
+def test_a_part_s_own_loss_is_added(tmp_path: Path) -> None:
+    config = recipe(tmp_path)
+    state = trainer.assemble(config)
+    plain(state)
+    batch = next(state.train_batches.epoch(0))
+    without = gradients(state, config, [batch])
+    weight = state.network[0].weight.detach().flatten()  # type: ignore[index,union-attr,operator]
+    state.network = state.forward = Routed(*state.network)  # type: ignore[arg-type]
+    state.network.zero_grad()
+    added = gradients(state, config, [batch]) - without
+    torch.testing.assert_close(added[: weight.numel()], weight, atol=1e-5, rtol=1e-4)
+    assert float(added[weight.numel() :].abs().max()) < 1e-5
+    score = torch.tensor(1.0)
+    assert step.with_auxiliary(state.network.eval(), score) is score
