@@ -35,6 +35,21 @@ if TYPE_CHECKING:
 
 R = TypeVar("R", bound=Record)
 Named = str | Path
+P = ParamSpec("P")
+T = TypeVar("T")
+
+
+def _heard(function: Callable[P, T]) -> Callable[P, T]:
+    """The function, with `hooks` hearing of published weights that are fetched meanwhile."""
+
+    @functools.wraps(function)
+    def called(*args: P.args, **kwargs: P.kwargs) -> T:
+        hooks = kwargs.get("hooks", SILENT)
+        assert isinstance(hooks, Hooks)
+        with hooks.listening():
+            return function(*args, **kwargs)
+
+    return called
 
 
 class ModelKeywords(TypedDict, total=False):
@@ -64,6 +79,7 @@ class ExportKeywords(ModelKeywords, total=False):
     """Precisions: "fp32", "fp16", "int8"."""
 
 
+@_heard
 def train(
     config: "Named | TrainConfig",
     *overrides: str,
@@ -93,6 +109,7 @@ def train(
     return workflow.train(named, overrides, out=_path(out), resume=resume, hooks=hooks)
 
 
+@_heard
 def evaluate(
     model: Named,
     data: str | None = None,
@@ -112,8 +129,8 @@ def evaluate(
         batch_size: images per batch.
         workers: processes that load images.
         hooks: callbacks for progress.
-        options: the command line's options of a network: checkpoint, key, labels, resolution, num_classes, in_chans,
-            mean, std, preprocess.
+        options: the command line's options of a network: checkpoint, key, pretrained, labels, resolution, num_classes,
+            in_chans, mean, std, preprocess.
 
     Returns:
         The scores; for an exported file, `pytorch` holds those of the weights it was made of.
@@ -127,6 +144,7 @@ def evaluate(
     return workflow(str(model), data, model_options(options), **cast("dict[str, Any]", how))
 
 
+@_heard
 def predict(
     model: Named,
     images: Named | Sequence[Named],
@@ -156,6 +174,7 @@ def predict(
     return Records(workflow(str(model), paths, model_options(options), top=top, hooks=hooks))
 
 
+@_heard
 def export(
     model: Named,
     config: "Named | ExportConfig" = "default",
@@ -192,6 +211,7 @@ def export(
     return Records(workflow(str(model), files, model_options(of_model), out=_path(out), hooks=hooks))
 
 
+@_heard
 def profile(
     model: Named | Sequence[Named],
     config: "Named | ProfileConfig" = "default",
@@ -272,6 +292,7 @@ def report(runs: Named | Sequence[Named], out: Named = "report.html") -> Path:
     return write_report([Path(folder) for folder in folders], Path(out))
 
 
+@_heard
 def load_model(model: Named, **options: Unpack[ModelKeywords]) -> "LoadedModel":
     """Load a network with its weights, in eval mode, and the metadata that its exported files carry.
 

@@ -84,6 +84,18 @@ class Described(Record):
     """Of the file, or of a folder's names and contents."""
 
 
+class Origin(Record):
+    """Weights of others that a file was made of."""
+
+    name: str
+    """Network and tag: shvit_s1.in1k."""
+    address: str
+    sha256: str | None
+    """Of the published file."""
+    licence: str
+    """Of the published weights; "none stated" where there is none."""
+
+
 class Checkpoint(Described):
     """Trained weights (`path`, safetensors) and the network they belong to."""
 
@@ -102,6 +114,8 @@ class Checkpoint(Described):
     """Validation top-1 in percent, of these very weights."""
     probe_queries: int = 0
     """Queries of an efficient-probing head in place of the network's own; 0 where it has its own."""
+    origin: Origin | None = None
+    """Published weights that these are, or were trained from."""
     model_args: dict[str, Any] = {}
     """timm arguments that shaped the network, besides classes and channels."""
 
@@ -171,6 +185,8 @@ class Artifact(Described):
     """The PyTorch weights it was made of, relative to the record's folder; None for random ones."""
     checkpoint_key: str | None = None
     """Key of the weights within that file, where one was given."""
+    origin: Origin | None = None
+    """Published weights that it was made of, or that those were trained from."""
     recipe_sha256: str = ""
     """Hash of the weights, options and images the file was made from; a file with another hash is exported again."""
     tools: dict[str, str]

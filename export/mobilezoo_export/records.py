@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from pydantic import Field, field_validator
 
-from mobilezoo.artifacts import Artifact, Output, Preprocessing, Quantization, UnitCheck
+from mobilezoo.artifacts import Artifact, Origin, Output, Preprocessing, Quantization, UnitCheck
 from mobilezoo.config import Record, listed
 
 if TYPE_CHECKING:
@@ -69,6 +69,8 @@ class ModelSpec(Record):
     """Path of the checkpoint with the weights, for the record."""
     checkpoint_key: str | None = None
     """Key of the weights in that file, if one was given."""
+    origin: Origin | None = None
+    """Published weights behind these, for the record."""
 
 
 class ExportSpec(ModelSpec):

@@ -186,7 +186,7 @@ class ExportSession:
 
     def _recipe(self, spec: ExportSpec, check: UnitChecker | None) -> str:
         """Return the SHA-256 over everything that determines a file and its record: weights, spec, images, units."""
-        chosen = spec.model_dump(mode="json", exclude={"checkpoint"})
+        chosen = spec.model_dump(mode="json", exclude={"checkpoint", "origin"})
         decides = {"weights": self._weights, "images": self._source, "spec": chosen}
         if check and check.units:
             decides["units"] = list(check.units)
@@ -218,6 +218,7 @@ class ExportSession:
             coverage=outcome.coverage,
             checkpoint=os.path.relpath(spec.checkpoint, path.parent) if spec.checkpoint else None,
             checkpoint_key=spec.checkpoint_key,
+            origin=spec.origin,
             tools=versions(["mobilezoo", *exporter.packages]),
         )
 

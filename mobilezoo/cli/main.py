@@ -29,6 +29,7 @@ from mobilezoo.cli import (
     train,
     weights,
 )
+from mobilezoo.cli.model_options import with_tags
 from mobilezoo.cli.options import SETTINGS, command
 from mobilezoo.errors import MobilezooError, printable
 
@@ -106,7 +107,7 @@ def main(args: list[str] | None = None) -> None:
 def _run(args: list[str] | None) -> int:
     """The exit code of a command; a failure of standard output, and what is no user's mistake, is raised."""
     try:
-        app(args=args, prog_name="mobilezoo")
+        app(args=with_tags(sys.argv[1:] if args is None else args), prog_name="mobilezoo")
     except SystemExit as done:
         code = done.code if isinstance(done.code, int) else int(done.code is not None)
         return _said("interrupted", AGAIN, code) if code == faults.INTERRUPTED else code

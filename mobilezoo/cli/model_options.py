@@ -1,6 +1,7 @@
 """Options of the commands that take a network: its weights, labels, input and preprocessing."""
 
 import math
+import re
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Annotated
@@ -27,6 +28,28 @@ PreprocessArg = Annotated[
     str | None,
     typer.Option("--preprocess", help="Of files of others: raw, unit, inception, imagenet; crop=0.9, size=192x256, …"),
 ]
+
+
+PRETRAINED = "--pretrained"
+PretrainedArg = Annotated[
+    str | None,
+    typer.Option(PRETRAINED, metavar="[TAG]", help="Published weights: a network's first, or those of a tag."),
+]
+TAG = re.compile(r"(\w+_)?in\d+k(_\w+)?")
+"""What a word behind --pretrained is; any other is the next argument (--pretrained=TAG takes every word)."""
+
+
+def with_tags(args: list[str]) -> list[str]:
+    """Arguments of the command line in which every --pretrained has a value: empty where no tag follows it."""
+    followed = [*args[1:], ""]
+    joined = [f"{PRETRAINED}={after if TAG.fullmatch(after) else ''}" for after in followed]
+    taken = {n + 1 for n, word in enumerate(args) if word == PRETRAINED and TAG.fullmatch(followed[n])}
+    return [joined[n] if word == PRETRAINED else word for n, word in enumerate(args) if n not in taken]
+
+
+def chosen_weights(given: str | None) -> bool | str:
+    """What --pretrained stands for: False without it, True without a tag."""
+    return False if given is None else given or True
 
 
 @dataclass(frozen=True)
@@ -75,8 +98,11 @@ class ModelFlags(NetworkFlags):
         Path | None, typer.Option("--checkpoint", help="Official or own weights for a name; any packing.")
     ] = None
 
+    pretrained: PretrainedArg = None
+
     def parsed(self, checkpoint: Path | None = None) -> ModelOptions:
-        return super().parsed(checkpoint or self.checkpoint)
+        options = super().parsed(checkpoint or self.checkpoint)
+        return options.model_copy(update={"pretrained": chosen_weights(self.pretrained)})
 
 
 def resolution_override(given: str | None) -> tuple[str, ...]:

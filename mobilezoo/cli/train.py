@@ -6,8 +6,8 @@ from typing import Annotated
 
 import typer
 
-from mobilezoo.cli.model_options import resolution_override
-from mobilezoo.cli.options import ConfigFlags, config_completion, print_json
+from mobilezoo.cli.model_options import PretrainedArg, chosen_weights, resolution_override
+from mobilezoo.cli.options import ConfigFlags, config_completion, print_json, short_forms
 from mobilezoo.workflows.hooks import Hooks
 
 
@@ -24,6 +24,7 @@ def train(
     resolution: Annotated[
         str | None, typer.Option("--resolution", help="Short for train.resolution: 224, or 192x256 (height x width).")
     ] = None,
+    pretrained: PretrainedArg = None,
     out: Annotated[Path | None, typer.Option("--out", help="Run folder; default runs/NAME.")] = None,
     *,
     flags: ConfigFlags,
@@ -41,6 +42,8 @@ def train(
         mobilezoo train digits data.source=folder:~/my_photos model_args.drop_path_rate=0.1
     """
     changes = (*(overrides or ()), *resolution_override(resolution))
+    if weights := chosen_weights(pretrained):
+        changes = (*changes, *short_forms({"pretrained": weights}))
     if flags.keys:
         from mobilezoo.config import load_record
         from mobilezoo.train.config import TrainConfig

@@ -18,12 +18,16 @@ from torch import nn
 
 from mobilezoo.errors import ConfigError, MobilezooError, first_line
 from mobilezoo.models.base import ModelConfig, family_module
+from mobilezoo.models.published.choose import Published, choose
+from mobilezoo.models.published.load import load_published
 from mobilezoo.models.scale import is_allocation, within_memory
 from mobilezoo.models.weights import channels_of, classes_of, official_to_ours
 
 SOURCES = ("url", "file", "state_dict", "hf_hub_id")
 LAYER_SETTINGS = ("scriptable", "exportable", "no_jit")
 PLACEMENT = ("device", "dtype")
+LABELS = 1000
+"""Classes of published weights: ImageNet-1k's."""
 FEATURES = ("features_only", "out_indices", "feature_cls")
 
 Given: TypeAlias = "str | Mapping[str, Any] | PretrainedCfg | None"
@@ -48,7 +52,7 @@ def build(config: ModelConfig, **kwargs: Any) -> nn.Module:
 def _built(
     config: ModelConfig,
     *,
-    pretrained: bool = False,
+    pretrained: bool | str = False,
     pretrained_cfg: Given = None,
     pretrained_cfg_overlay: Mapping[str, Any] | None = None,
     pretrained_model_args: Mapping[str, Any] | None = None,
@@ -57,10 +61,12 @@ def _built(
 ) -> nn.Module:
     family = family_module(config.family)
     if config.family == "timm":
-        weights = {"pretrained": pretrained, "pretrained_cfg": pretrained_cfg, "cache_dir": cache_dir}
+        tag = pretrained if isinstance(pretrained, str) else pretrained_cfg
+        weights = {"pretrained": bool(pretrained), "pretrained_cfg": tag, "cache_dir": cache_dir}
         timms: nn.Module = family.build(config, pretrained_cfg_overlay=pretrained_cfg_overlay, **weights, **kwargs)
         return timms
-    given, overlay = _given(config, pretrained_cfg), dict(pretrained_cfg_overlay or {})
+    one = published_for(config, pretrained, pretrained_cfg, pretrained_cfg_overlay)
+    given, overlay = _given(one, pretrained_cfg), dict(pretrained_cfg_overlay or {})
     placement = {key: kwargs.pop(key) for key in PLACEMENT if key in kwargs}
     settings = {key: kwargs.pop(key, None) for key in LAYER_SETTINGS}
     kwargs = {**_sizes({**given, **overlay}), **{k: v for k, v in kwargs.items() if v is not None}}
@@ -68,11 +74,16 @@ def _built(
         network = _network(family, config, kwargs)
         features = bool(kwargs.get("features_only"))
         plain = {k: v for k, v in kwargs.items() if k not in FEATURES}
-        whole = _network(family, config, plain) if features and pretrained else network
+        if one is not None and pretrained and plain.get("num_classes") == 0:
+            plain["num_classes"] = LABELS  # official names are matched with all of the network
+        whole = _network(family, config, plain) if pretrained and (features or plain != kwargs) else network
     cfg = _resolved(config, whole, given, overlay)
     if pretrained:
-        _load(whole, config, cfg, 0 if features else classes_of(whole), cache_dir)
-        if features:
+        if one is not None:
+            load_published(whole, one)
+        else:
+            _load(whole, config, cfg, 0 if features else classes_of(whole), cache_dir)
+        if whole is not network:
             load_features(network, whole)
     described: Any = network
     described.pretrained_cfg = described.default_cfg = pretrained_cfg_for_features(cfg) if features else cfg
@@ -104,9 +115,36 @@ def load_features(features: nn.Module, whole: nn.Module) -> None:
     features.load_state_dict({key: weights[_flat(key)] for key in features.state_dict()})
 
 
-def _given(config: ModelConfig, given: Given) -> dict[str, Any]:
-    if isinstance(given, str) and given:
-        raise ConfigError(f"{config.name} has no pretrained tag {given!r}: the zoo hosts no weights, leave the tag out")
+def published_for(
+    config: ModelConfig, pretrained: bool | str, given: Given, overlay: Mapping[str, Any] | None = None
+) -> Published | None:
+    """Choose the published weights that timm's arguments ask for.
+
+    Args:
+        config: the network.
+        pretrained: whether weights are loaded, or the tag of those that are.
+        given: timm's `pretrained_cfg`: a tag, or the description of other weights.
+        overlay: timm's `pretrained_cfg_overlay`.
+
+    Returns:
+        None where they ask for none, or for a file or address that they name themselves.
+
+    Raises:
+        WeightsError: there are none, or none of this tag.
+    """
+    if isinstance(pretrained, str) or (isinstance(given, str) and given):
+        return choose(config, pretrained if isinstance(pretrained, str) else str(given))
+    described = dataclasses.asdict(given) if isinstance(given, PretrainedCfg) else dict(given or {})
+    named = any({**described, **(overlay or {})}.get(key) for key in SOURCES)
+    return choose(config) if pretrained and not named else None
+
+
+def _given(one: Published | None, given: Given) -> dict[str, Any]:
+    """What is described of the weights: by the caller, or by the record of published ones."""
+    if one is not None:
+        size = (3, *one.resolution)
+        about = {"tag": one.tag, "origin_url": one.file.address, "license": one.file.licence, "input_size": size}
+        return {**one.config.pretrained_cfg(), **one.preprocessing().to_timm(), **about}
     if isinstance(given, PretrainedCfg):
         return dataclasses.asdict(given)
     return dict(given) if isinstance(given, Mapping) else {}
@@ -136,8 +174,6 @@ def _resolved(
 
 def _load(network: nn.Module, config: ModelConfig, cfg: dict[str, Any], classes: int, cache_dir: str | None) -> None:
     """As timm loads its own, official names of tensors included."""
-    if not any(cfg.get(key) for key in SOURCES):
-        raise ConfigError(f"{config.name}: the zoo hosts no weights: pass checkpoint=PATH with an official file")
     load_pretrained(
         network,
         pretrained_cfg=cfg,

@@ -110,14 +110,15 @@ def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None 
         model: zoo name, official alias, YAML path, `timm:NAME` or config.
         checkpoint: official or own file (see `mobilezoo.models.checkpoint.load_checkpoint`).
         kwargs: `num_classes`, `in_chans`, `drop_rate`, `drop_path_rate`, `global_pool`, `features_only`, `out_indices`,
-            `pretrained`, `pretrained_cfg` and all else that timm's factory takes (see `mobilezoo.models.factory`).
+            `pretrained` (True, or the tag of a published file), `pretrained_cfg` and all else that timm's factory
+            takes (see `mobilezoo.models.factory`).
 
     Raises:
         UnknownNameError: no network has this name.
         ConfigError: config or arguments are wrong, or no network can be made of them.
         CheckpointError: the file cannot be read or does not fit.
     """
-    config = model if isinstance(model, ModelConfig) else load_model_config(model)
+    config = model if isinstance(model, ModelConfig) else _built_as_published(load_model_config(model), kwargs)
     reset_head, key = bool(kwargs.pop("reset_head", False)), kwargs.pop("checkpoint_key", None)
     if checkpoint is not None and kwargs.get("pretrained"):
         raise ConfigError(f"{config.name}: weights come from {str(checkpoint)!r} or are pretrained: choose one")
@@ -138,6 +139,14 @@ def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None 
     if features:
         load_features(network, whole)
     return network
+
+
+def _built_as_published(config: ModelConfig, kwargs: Mapping[str, Any]) -> ModelConfig:
+    """The config at the resolution of the published weights that the arguments ask for."""
+    given = kwargs.get("pretrained_cfg")
+    tag = kwargs.get("pretrained") if isinstance(kwargs.get("pretrained"), str) else given
+    found = config.weights.get(tag) if isinstance(tag, str) else None
+    return config.built_for(found.resolution) if found is not None and found.resolution is not None else config
 
 
 def register_with_timm() -> None:

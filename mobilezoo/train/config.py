@@ -166,7 +166,9 @@ class TrainConfig(Record):
     model_args: dict[str, Any] = Field(default={}, description="timm arguments: drop_rate, drop_path_rate, ...")
     checkpoint: str | None = Field(default=None, description="start from these weights instead of random ones")
     checkpoint_key: str | None = Field(default=None, description="where in that file they are, if several would fit")
-    pretrained: bool = Field(default=False, description="start from timm's weights; timm:NAME with or without a tag")
+    pretrained: bool | str = Field(
+        default=False, description="start from published weights: true for a network's first, or their tag"
+    )
     reset_head: bool = Field(default=False, description="new classifier where the checkpoint's classes differ")
     data: DataConfig
     train: TrainSettings = TrainSettings()

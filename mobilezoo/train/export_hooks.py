@@ -11,6 +11,8 @@ from torch import nn
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import ConfigError, first_line
+from mobilezoo.models import load_model_config
+from mobilezoo.models.published.origin import origin_of_start
 from mobilezoo.resolution import Size
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.progress import EpochBar
@@ -51,6 +53,7 @@ def record_of(config: TrainConfig, state: TrainState, row: dict[str, float]) -> 
         "labels": state.labels,
         "data": config.data.located().model_dump(mode="json"),
         "epoch": int(row["epoch"]),
+        "origin": origin_of_start(load_model_config(config.model), config.pretrained, config.checkpoint),
         "top1": row["val_top1"],
         "probe_queries": config.probe_queries if config.tune == "probe" else 0,
         "model_args": {k: v for k, v in config.model_args.items() if k not in NOT_SHAPING},

@@ -48,6 +48,7 @@ def convert_checkpoint(model: str, options: ModelOptions, out: Path | None = Non
             resolution=loaded.resolution,
             preprocessing=loaded.preprocessing,
             labels=loaded.labels,
+            origin=loaded.origin,
         )
 
     write_with_record(out, lambda temporary: save_file(tensors, temporary, metadata=metadata), describe)

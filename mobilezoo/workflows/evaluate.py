@@ -140,7 +140,7 @@ def _evaluate_network(
 
     device = pick_device("auto")
     if loaded.random_weights:
-        raise ConfigError(f"{model!r} has random weights here: pass --checkpoint PATH")
+        raise ConfigError(f"{model!r} has random weights here: pass --pretrained, or --checkpoint PATH")
     scores = _score_loaded(loaded, source, split, device, hooks, classes)
     runs_in = f"PyTorch ({device.type})"
     return Scores(model=model, data=source.source, runs_in=runs_in, **scores.model_dump())

@@ -146,4 +146,5 @@ def spec_of(loaded: LoadedModel) -> "ModelSpec":
         labels=loaded.labels,
         checkpoint=str(loaded.checkpoint) if loaded.checkpoint else None,
         checkpoint_key=loaded.checkpoint_key,
+        origin=loaded.origin,
     )

@@ -3,9 +3,9 @@
 import os
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
-from mobilezoo.artifacts import Artifact, Checkpoint, has_record, load_record_of, read_record_of
+from mobilezoo.artifacts import Artifact, Checkpoint, Origin, has_record, load_record_of, read_record_of
 from mobilezoo.config import is_yaml
 from mobilezoo.data.config import DataConfig, recorded_data
 from mobilezoo.errors import CheckpointError, ConfigError
@@ -40,11 +40,15 @@ class LoadedModel:
     """Where the weights came from."""
     checkpoint_key: str | None = None
     """Dotted path of the weights in it, where one was named."""
+    origin: Origin | None = None
+    """Published weights that these are, or were trained from."""
+    fetched: bool = False
+    """Whether the checkpoint lies in the cache of published weights."""
 
     @property
     def folder(self) -> Path | None:
-        """Where the checkpoint lies."""
-        return self.checkpoint.parent if self.checkpoint else None
+        """Where the checkpoint lies, as far as files may be written beside it."""
+        return self.checkpoint.parent if self.checkpoint and not self.fetched else None
 
 
 def with_random_weights(config: "ModelConfig", resolution: int | Size, classes: int = 1000) -> LoadedModel:
@@ -87,14 +91,36 @@ def load_model(what: str, options: ModelOptions | None = None) -> LoadedModel:
     options = options or ModelOptions()
     if what.endswith(".safetensors"):
         weights, record = Path(what), load_record_of(Checkpoint, what)
-        if options.checkpoint is not None:
-            raise ConfigError(f"{what!r} is a checkpoint itself: leave --checkpoint out")
+        if options.checkpoint is not None or options.pretrained:
+            given = "--pretrained" if options.pretrained else "--checkpoint"
+            raise ConfigError(f"{what!r} is a checkpoint itself: leave {given} out")
         return _assembled(recorded_config(record, weights), weights, record, options)
     if Path(what).suffix in WEIGHTS:
         raise ConfigError(f"{what!r} does not say which network it is of: name that, and add --checkpoint {what}")
     refuse_exported(what)
     config, path = load_model_config(what), options.checkpoint
+    if options.pretrained:
+        return _pretrained(config, options)
     return _assembled(config, path, _own_record(config, path) if path else None, options)
+
+
+def _pretrained(config: "ModelConfig", options: ModelOptions) -> LoadedModel:
+    """A network with published weights: ours of the authors' file, timm's of timm's own."""
+    if options.checkpoint is not None:
+        raise ConfigError(f"{config.name}: --checkpoint PATH or --pretrained, not both")
+    if config.family == "timm":
+        return _assembled(config, None, None, options)
+    from mobilezoo.models.published.choose import choose
+    from mobilezoo.models.published.fetch import fetch
+    from mobilezoo.models.published.origin import origin
+
+    one = choose(config, options.pretrained)
+    found = fetch(one)
+    at = options.model_copy(update={"key": found.key, "resolution": options.resolution or one.resolution})
+    own = config.model_copy(update=one.preprocessing().model_dump())
+    loaded = _assembled(own, found.path, None, at)
+    loaded.origin, loaded.fetched = origin(one), True
+    return loaded
 
 
 def refuse_exported(what: str) -> None:
@@ -138,7 +164,6 @@ def _assembled(
     config: "ModelConfig", path: Path | None, record: Checkpoint | None, options: ModelOptions
 ) -> LoadedModel:
     """The network in its size, with its files' metadata: from the options, else the record, else the config."""
-    from mobilezoo.models import create_model
     from mobilezoo.models.convert import network_of_file
     from mobilezoo.models.fits import check_input
     from mobilezoo.models.scale import check_activations
@@ -148,7 +173,7 @@ def _assembled(
     config = config.built_for(resolution)
     args = record.network_args() if record else {}
     args |= {"num_classes": options.num_classes, "in_chans": options.in_chans}
-    network = network_of_file(config, path, key=options.key, **args) if path else create_model(config, **args)
+    network = network_of_file(config, path, key=options.key, **args) if path else _created(config, options, args)
     channels, known = channels_of(network), record.preprocessing if record else config.preprocessing()
     check_activations(network, config.name, (channels, *resolution))
     if options.resolution or options.in_chans:
@@ -164,7 +189,16 @@ def _assembled(
         preprocessing=options.preprocessing(known, channels),
         labels=labels,
         data=recorded_data(record) if record else None,
-        random_weights=path is None,
+        random_weights=path is None and not options.pretrained,
         checkpoint=path,
         checkpoint_key=options.key,
+        origin=record.origin if record else None,
     )
+
+
+def _created(config: "ModelConfig", options: ModelOptions, args: dict[str, Any]) -> "nn.Module":
+    """A network without a file: with random weights, or one of timm's with timm's."""
+    from mobilezoo.models import create_model
+
+    weights: dict[str, Any] = {"pretrained": options.pretrained} if options.pretrained else {}
+    return create_model(config, **weights, **args)

@@ -12,6 +12,8 @@ class ModelOptions(Record):
     """Changes to a network; a field left out comes from the checkpoint's record, its tensors or the config."""
 
     checkpoint: Path | None = None
+    pretrained: bool | str = False
+    """Take published weights: True for a network's first, or their tag."""
     key: str | None = None
     """Dotted path of the weights inside the checkpoint."""
     labels: tuple[str, ...] = ()

@@ -116,7 +116,7 @@ def _pinned(one: Published, path: Path, sha256: str) -> Pin:
         made = converted_place(one)
         atomic_write(made, lambda temporary: convert(one, path, temporary))
         return write_pin(one, sha256, path.stat().st_size, None, sha256_of(made))
-    from mobilezoo.models.published.load import key_of
+    from mobilezoo.models.published.keys import key_of
 
     return write_pin(one, sha256, path.stat().st_size, key_of(one, path))
 

@@ -1,33 +1,35 @@
 """Published weights → a network: under the key that their record names, by the zoo's one reader of checkpoints."""
 
-from pathlib import Path
+import warnings
 
-from mobilezoo.errors import CheckpointError
+from timm.models._manipulate import adapt_input_conv
+from torch import nn
+
+from mobilezoo.models.checkpoint import load_state, read_state
 from mobilezoo.models.published.choose import Published
-from mobilezoo.models.weights import names, tensors_of
+from mobilezoo.models.published.fetch import fetch
+from mobilezoo.models.weights import channels_of, stem_keys
 
 
-def key_of(one: Published, path: Path) -> str | None:
-    """Find the key of a record that a file has.
+def load_published(network: nn.Module, one: Published) -> None:
+    """Fetch published weights and copy them into a network, as timm does with its own.
+
+    A classifier of another number of classes keeps its fresh weights; a stem of other input channels gets the sums or
+    repeats of the published one's.
 
     Args:
-        one: the published weights, with the keys to look for.
-        path: their file.
-
-    Returns:
-        Dotted path of the weights in the file; None for the file itself.
+        network: a network of `one.config`, with a classifier.
+        one: what to load.
 
     Raises:
-        CheckpointError: the file has none of the keys.
+        WeightsError: the file cannot be fetched or was replaced.
+        CheckpointError: it is damaged or does not fit.
     """
-    tensors = tensors_of(path)
-    if not one.file.key:
-        return None
-    for key in one.file.key:
-        if any(name.startswith(f"{key}.") for name in tensors):
-            return key
-    if "" in one.file.key:
-        return None
-    there = list(dict.fromkeys(name.partition(".")[0] for name in tensors))
-    keys = " or ".join(map(repr, one.file.key))
-    raise CheckpointError(f"{one.name}: no weights under {keys} in {str(path)!r}: there are {names(there)}")
+    found = fetch(one)
+    state = dict(read_state(network, one.config, found.path, found.key))
+    own = network.state_dict()
+    for key in stem_keys(network):
+        if key in state and key in own and state[key].shape != own[key].shape:
+            state[key] = adapt_input_conv(channels_of(network), state[key])
+    with warnings.catch_warnings(action="ignore"):  # a new classifier is what other classes were asked for
+        load_state(network, one.config, state, found.path, reset_head=True)

@@ -125,10 +125,10 @@ def test_weights_come_from_wherever_the_description_says(tmp_path: Path) -> None
 
 def test_a_description_without_a_source_and_a_tag_are_one_line() -> None:
     name = ZOO[0]
-    with pytest.raises(ConfigError, match="the zoo hosts no weights"):
-        timm.create_model(name, pretrained=True)
-    with pytest.raises(ConfigError, match="has no pretrained tag 'in1k'"):
-        timm.create_model(f"{name}.in1k", pretrained=True)
+    with pytest.raises(ConfigError, match="its weights were never published; there are some of "):
+        timm.create_model("emo2_20m", pretrained=True)
+    with pytest.raises(ConfigError, match="has no weights tagged 'in22k'"):
+        timm.create_model(f"{name}.in22k", pretrained=True)
     with pytest.raises(ConfigError, match=r"pretrained_cfg: .*nonsense"):
         timm.create_model(name, pretrained_cfg={"nonsense": 3})
     plain = timm.create_model(name)

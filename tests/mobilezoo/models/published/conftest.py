@@ -111,7 +111,9 @@ def waits(monkeypatch: pytest.MonkeyPatch) -> list[float]:
 
 def trained(seed: int = 0) -> nn.Module:
     """A network whose weights are not what a fresh one has."""
-    return randomize_norms(mobilezoo.create_model(MODEL), torch.Generator().manual_seed(seed))
+    with torch.random.fork_rng():
+        torch.manual_seed(seed)
+        return randomize_norms(mobilezoo.create_model(MODEL), torch.Generator().manual_seed(seed))
 
 
 @pytest.fixture(scope="session")
