@@ -12,9 +12,10 @@ printed: pass `hooks` to receive progress. A user's mistake raises a subclass of
 text of the command line.
 """
 
-from collections.abc import Mapping, Sequence
+import functools
+from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.config import Record, apply_overrides, listed
@@ -56,6 +57,8 @@ class ModelKeywords(TypedDict, total=False):
     """Keywords that describe a network, as the command line's options of the same names do."""
 
     checkpoint: Named
+    pretrained: bool | str
+    """True, or the tag of a published file."""
     key: str
     """Dotted path of the weights inside the checkpoint."""
     labels: Named | Sequence[str]
