@@ -118,7 +118,7 @@ def load_features(features: nn.Module, whole: nn.Module) -> None:
 def published_for(
     config: ModelConfig, pretrained: bool | str, given: Given, overlay: Mapping[str, Any] | None = None
 ) -> Published | None:
-    """Choose the published weights that timm's arguments ask for.
+    """Choose the published weights that arguments of timm stand for.
 
     Args:
         config: the network.
@@ -127,7 +127,7 @@ def published_for(
         overlay: timm's `pretrained_cfg_overlay`.
 
     Returns:
-        None where they ask for none, or for a file or address that they name themselves.
+        None where they stand for none, or name a file or an address themselves.
 
     Raises:
         WeightsError: there are none, or none of this tag.

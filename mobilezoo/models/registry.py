@@ -6,10 +6,11 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 from mobilezoo.artifacts import Checkpoint
-from mobilezoo.config import apply_overrides, config_names, config_path, find_config, is_yaml, read_yaml
-from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo.config import apply_overrides, config_names, is_yaml, read_yaml
+from mobilezoo.errors import ConfigError
 from mobilezoo.models.base import TIMM, ModelConfig, family_module
 from mobilezoo.models.bounds import check_numbers
+from mobilezoo.models.yaml_files import model_file
 from mobilezoo.resolution import Size
 from mobilezoo.trust import require_no_places
 
@@ -43,24 +44,6 @@ def load_model_config(model: str | Path, overrides: tuple[str, ...] = ()) -> Mod
         return parse_model_config(apply_overrides(config_data(str(model)), overrides), str(model), str(model))
     path = model_file(model)
     return parse_model_config(apply_overrides(read_yaml(path), overrides), path.stem, str(path))
-
-
-def model_file(model: str | Path) -> Path:
-    """Find the YAML behind a name, an official alias, or its own path. Raises ConfigError, UnknownNameError."""
-    try:
-        return find_config("models", model)
-    except UnknownNameError:
-        if Path(model).expanduser().exists():
-            raise ConfigError(_no_network(Path(model).expanduser())) from None
-        return _find_alias(str(model))
-
-
-def _no_network(path: Path) -> str:
-    what = "folder" if path.is_dir() else "file"
-    return (
-        f"{str(path)!r} is a {what}, and no network's YAML: name a network (see `mobilezoo list`), its YAML or "
-        "timm:NAME; exported files go to eval, predict and profile, checkpoints to --checkpoint"
-    )
 
 
 def parse_model_config(data: Mapping[str, Any], name: str, source: str) -> ModelConfig:
@@ -142,7 +125,7 @@ def create_model(model: str | Path | ModelConfig, checkpoint: str | Path | None 
 
 
 def _built_as_published(config: ModelConfig, kwargs: Mapping[str, Any]) -> ModelConfig:
-    """The config at the resolution of the published weights that the arguments ask for."""
+    """The config at the resolution of the published weights that the arguments name."""
     given = kwargs.get("pretrained_cfg")
     tag = kwargs.get("pretrained") if isinstance(kwargs.get("pretrained"), str) else given
     found = config.weights.get(tag) if isinstance(tag, str) else None
@@ -210,16 +193,3 @@ def _entrypoint(name: str) -> Any:
     entrypoint.__name__ = entrypoint.__qualname__ = name
     entrypoint.__doc__ = f"The zoo's `{name}`, defined by configs/models/{name}.yaml."
     return entrypoint
-
-
-def _find_alias(alias: str) -> Path:
-    known = {}
-    for name in config_names("models"):
-        path = config_path("models", name)
-        assert path is not None
-        known[name] = path
-        for other in read_yaml(path).get("aliases", ()):
-            known[other] = path
-    if alias in known:
-        return known[alias]
-    raise UnknownNameError("model", alias, known)

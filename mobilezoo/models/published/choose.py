@@ -10,6 +10,7 @@ from mobilezoo.config import config_names, config_path, read_yaml
 from mobilezoo.errors import ConfigError, near_names
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.weight_file import WeightFile
+from mobilezoo.models.yaml_files import model_file
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
 
@@ -71,8 +72,6 @@ class _Described(ModelConfig):
 
 def described(model: str | Path) -> ModelConfig:
     """What every family's config has of a model by its name, an alias or its YAML. Raises ConfigError."""
-    from mobilezoo.models.registry import model_file
-
     path = model_file(model)
     return _Described.parse({**read_yaml(path), "name": path.stem}, str(path))
 

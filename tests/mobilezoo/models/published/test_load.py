@@ -99,6 +99,7 @@ def test_what_is_not_there_is_one_line(zoo: Host) -> None:
             load_model(what, options)
 
 
+@pytest.mark.slow
 def test_records_name_whose_weights_they_are_made_of(
     zoo: Host, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
