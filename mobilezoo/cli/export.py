@@ -145,7 +145,9 @@ def _export_matrix(
     with shown(quiet) as hooks:
         results = workflow.run_matrix(models, targets, precisions, folder, overwrite=overwrite, hooks=hooks)
     if table:
-        workflow.write_matrix(workflow.read_records(folder), table)
+        from mobilezoo.workflows.matrix_table import write_matrix
+
+        write_matrix(workflow.read_records(folder), table)
     print_json([{"model": n, **r.model_dump()} for n, r in results]) if as_json else print_matrix(results)
 
 

@@ -9,7 +9,6 @@ from pathlib import Path
 from mobilezoo.artifacts import save_json
 from mobilezoo.config import config_names
 from mobilezoo.errors import MobilezooError, UnknownNameError
-from mobilezoo.files import write_text
 from mobilezoo.reading import read_json
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo_export import (
@@ -18,7 +17,6 @@ from mobilezoo_export import (
     ExportResult,
     ProofImages,
     export_model,
-    list_targets,
     load_exporter,
 )
 from mobilezoo_export.convert import Converters
@@ -149,56 +147,3 @@ def read_records(out: Path) -> list[tuple[str, ExportResult]]:
     for path in sorted((out / "records").glob("*/*.json")):
         found.append((path.parent.name, ExportResult.parse(read_json(path), str(path))))
     return found
-
-
-def write_matrix(results: Sequence[tuple[str, ExportResult]], path: Path) -> Path:
-    """The table as Markdown: a row per model and target, a cell per precision; models not run are listed below.
-
-    Args:
-        results: (model, result) pairs.
-        path: file to write.
-    """
-    names = dict.fromkeys([*config_names("models"), *(name for name, _ in results)])
-    by_cell = {(name, r.target, r.precision): r for name, r in results}
-    targets = [target for target in list_targets() if any(r.target == target for _, r in results)]
-    precisions = sorted({r.precision for _, r in results}, key=lambda p: (*PRECISIONS, p).index(p))
-    done = [name for name in names if any(key[0] == name for key in by_cell)]
-    missing = [name for name in names if name not in done]
-    lines = [
-        "# Export matrix\n",
-        "Written by `mobilezoo export --matrix --table docs/export-matrix.md`. Weights are random, with random norms "
-        "whose variances fit the calibration images. A cell gives the file's size, its largest difference from "
-        "PyTorch over the deviation of the logits and the signal-to-error ratio, on 64 crops of real photographs, run "
-        "in the file's own runtime (Core ML: program check). Random networks lose more in int8 than trained ones. The "
-        "last columns are of the fp32 file.\n",
-        f"| model | target | {' | '.join(precisions)} | operators | transposes | XNNPACK partitions | outside |",
-        "|---|---|" + "---|" * len(precisions) + "--:|--:|--:|--:|",
-    ]
-    for name in done:
-        for target in targets:
-            cells = [_cell(by_cell.get((name, target, p))) for p in precisions]
-            lines.append(
-                f"| {name} | {target} | {' | '.join(cells)} | {_counts(by_cell.get((name, target, 'fp32')))} |"
-            )
-    if missing:
-        lines.append(f"\nNot run yet: {', '.join(missing)}.")
-    return write_text(path, "\n".join(lines) + "\n")
-
-
-def _cell(result: ExportResult | None) -> str:
-    if result is None:
-        return "not run"
-    if result.artifact is None:
-        return f"**{result.status}**: {result.reason}".replace("|", "/")
-    size, parity = f"{result.artifact.size_bytes / 1e6:.1f} MB", result.artifact.parity
-    return f"{size}, {parity.relative:.1e}, {parity.snr_db:.0f} dB" if parity else f"{size}, not run here"
-
-
-def _counts(result: ExportResult | None) -> str:
-    found = result.artifact.coverage if result and result.artifact else None
-    if found is None:
-        return " | | | "
-    transposes = sum(count for op, count in found.ops.items() if op.lower() == "transpose")
-    outside = "" if found.outside is None else str(sum(found.outside.values()))
-    partitions = "" if found.partitions is None else str(found.partitions)
-    return f"{sum(found.ops.values())} | {transposes} | {partitions} | {outside}"

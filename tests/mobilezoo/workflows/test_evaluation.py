@@ -14,10 +14,11 @@ from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.randomize import randomize_norms
 from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.export import export_network
-from mobilezoo.workflows.export_matrix import chosen, read_records, run_matrix, write_matrix
+from mobilezoo.workflows.export_matrix import chosen, read_records, run_matrix
 from mobilezoo.workflows.load_model import load_model
+from mobilezoo.workflows.matrix_table import write_matrix
 from mobilezoo.workflows.model_options import ModelOptions
-from mobilezoo_export import ExportConfig
+from mobilezoo_export import ExportConfig, ExportResult
 
 MODEL = "mnasnet_small"
 
@@ -80,6 +81,20 @@ def test_the_matrix_keeps_what_is_done_and_tells_what_is_not(tmp_path: Path) -> 
     table = write_matrix(read_records(tmp_path), tmp_path / "table.md").read_text()
     assert f"| {MODEL} | onnx |" in table
     assert "cas_vit_m," in table.partition("Not run yet: ")[2]
+
+
+def test_a_matrix_table_keeps_the_cells_that_nothing_replaces(tmp_path: Path) -> None:
+    def failed(target: str, precision: str, reason: str) -> ExportResult:
+        return ExportResult(target=target, precision=precision, status="failed", reason=reason)
+
+    table = tmp_path / "table.md"
+    write_matrix([(MODEL, failed("onnx", p, f"first {p}")) for p in ("fp32", "int8")], table)
+    again = [(MODEL, failed("onnx", "int8", "second\nline")), (MODEL, failed("litert", "fp16", "a | b"))]
+    rows = [line for line in write_matrix(again, table).read_text().splitlines() if line.startswith(f"| {MODEL}")]
+    assert rows == [
+        f"| {MODEL} | onnx | **failed**: first fp32 | not run | **failed**: second line |  |  |  |  |",
+        f"| {MODEL} | litert | not run | **failed**: a / b | not run |  |  |  |  |",
+    ]
 
 
 def test_matrix_models_are_names_patterns_and_timm_models() -> None:

@@ -1,0 +1,96 @@
+"""The table of `mobilezoo export --matrix`: a row per model and target, a cell per precision."""
+
+from collections.abc import Sequence
+from pathlib import Path
+
+from mobilezoo.config import config_names
+from mobilezoo.files import write_text
+from mobilezoo.reading import read_text
+from mobilezoo.workflows.export_matrix import PRECISIONS
+from mobilezoo_export import ExportResult, list_targets
+
+NOT_RUN = "not run"
+MAX_TABLE_BYTES = 1 << 24
+COUNTS = ("operators", "transposes", "XNNPACK partitions", "outside")
+INTRODUCTION = (
+    "Written by `mobilezoo export --matrix --table docs/export-matrix.md`. Weights are random, with random norms "
+    "whose variances fit the calibration images. A cell gives the file's size, its largest difference from "
+    "PyTorch over the deviation of the logits and the signal-to-error ratio, on 64 crops of real photographs, run "
+    "in the file's own runtime (Core ML: program check). Random networks lose more in int8 than trained ones. The "
+    "last columns are of the fp32 file.\n"
+)
+Row = dict[str, str]
+"""Column → text of one row."""
+
+
+def write_matrix(results: Sequence[tuple[str, ExportResult]], path: Path) -> Path:
+    """Write the table as Markdown; cells of an earlier table stay where no result replaces them.
+
+    Models that are in neither are listed below the table.
+
+    Args:
+        results: (model, result) pairs.
+        path: file to write.
+    """
+    rows = _earlier_rows(path)
+    for name, result in results:
+        row = rows.setdefault((name, result.target), {})
+        row[result.precision] = _cell(result)
+        if result.precision == "fp32":
+            row.update(zip(COUNTS, _counts(result), strict=True))
+    zoo = config_names("models")
+    names = dict.fromkeys([*zoo, *(name for name, _ in rows)])
+    targets = [target for target in list_targets() if any(target == other for _, other in rows)]
+    found = {column for row in rows.values() for column in row} - set(COUNTS)
+    precisions = sorted(found, key=lambda p: (*PRECISIONS, p).index(p))
+    columns = (*precisions, *COUNTS)
+    lines = [
+        "# Export matrix\n",
+        INTRODUCTION,
+        f"| model | target | {' | '.join(columns)} |",
+        "|---|---|" + "---|" * len(precisions) + "--:|" * len(COUNTS),
+    ]
+    done = dict.fromkeys(name for name in names if any(name == other for other, _ in rows))
+    for name in done:
+        for target in targets:
+            row = rows.get((name, target), {})
+            cells = [row.get(column, NOT_RUN if column in precisions else "") for column in columns]
+            lines.append(f"| {name} | {target} | {' | '.join(cells)} |")
+    if missing := [name for name in zoo if name not in done]:
+        lines.append(f"\nNot run yet: {', '.join(missing)}.")
+    return write_text(path, "\n".join(lines) + "\n")
+
+
+def _earlier_rows(path: Path) -> dict[tuple[str, str], Row]:
+    """(model, target) → cells of a table that was written before, without those that were not run."""
+    if not path.is_file():
+        return {}
+    lines = [_fields(line) for line in read_text(path, MAX_TABLE_BYTES).splitlines() if line.startswith("| ")]
+    if not lines or lines[0][:2] != ["model", "target"]:
+        return {}
+    columns, rows = lines[0], {}
+    for fields in lines[1:]:
+        cells = dict(zip(columns[2:], fields[2:], strict=True))
+        rows[fields[0], fields[1]] = {column: text for column, text in cells.items() if text != NOT_RUN}
+    return rows
+
+
+def _fields(line: str) -> list[str]:
+    return [field.strip() for field in line.strip().removeprefix("|").removesuffix("|").split("|")]
+
+
+def _cell(result: ExportResult) -> str:
+    if result.artifact is None:
+        return f"**{result.status}**: {result.reason}".replace("|", "/").replace("\n", " ")
+    size, parity = f"{result.artifact.size_bytes / 1e6:.1f} MB", result.artifact.parity
+    return f"{size}, {parity.relative:.1e}, {parity.snr_db:.0f} dB" if parity else f"{size}, not run here"
+
+
+def _counts(result: ExportResult) -> tuple[str, str, str, str]:
+    found = result.artifact.coverage if result.artifact else None
+    if found is None:
+        return "", "", "", ""
+    transposes = sum(count for op, count in found.ops.items() if op.lower() == "transpose")
+    outside = "" if found.outside is None else str(sum(found.outside.values()))
+    partitions = "" if found.partitions is None else str(found.partitions)
+    return str(sum(found.ops.values())), str(transposes), partitions, outside
