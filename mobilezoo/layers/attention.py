@@ -1,5 +1,6 @@
 """Attention modules by name, for any block that keeps its input's shape (between a depthwise convolution and its
-projection). timm's modules, with each paper's own settings where timm's defaults differ.
+projection). timm's modules, with each paper's own settings where timm's defaults differ, modules of the zoo, and the
+token mixers of its families.
 """
 
 from collections.abc import Callable
@@ -48,10 +49,26 @@ def _ela(kernel: int, per_group: int, norm_groups: int) -> Callable[[int], nn.Mo
     return partial(EfficientLocalAttention, kernel=kernel, per_group=per_group, norm_groups=norm_groups)
 
 
-OF_TIMM = ("se", "ese", "eca", "ceca", "ge", "gc", "gca", "cbam", "lcbam", "scoord", "strip")
+OF_TIMM = ("se", "ese", "eca", "ceca", "gc", "gca", "cbam", "lcbam", "scoord", "strip")
 
 ELA = {"ela_t": (5, 1, 32), "ela_b": (7, 1, 16), "ela_s": (5, 8, 16), "ela_l": (7, 8, 16)}
 """Variant of ELA → kernel, channels per group of the convolution, groups of the norm."""
+
+MIXING = (
+    "halo",
+    "na_k7",
+    "na_k7_d2",
+    "focal",
+    "rala",
+    "agent",
+    "inline",
+    "moh",
+    "care",
+    "care_stripes",
+    "smt_sam",
+    "aff",
+)
+"""Token mixers of families, each added to its input; their modules lie above this one, so their places stand here."""
 
 ATTENTION: Registry[Callable[[int], nn.Module]] = Registry(
     "attention",
@@ -65,6 +82,7 @@ ATTENTION: Registry[Callable[[int], nn.Module]] = Registry(
         "ulsam_g8": partial(SubspaceAttention, groups=8),
         "gaam": _gaussian,
         "gaam_block": _gaussian_block,
+        **{name: f"mobilezoo.models.attention_parts:{name}" for name in MIXING},
     },
     callable,
     "a callable that makes a module for a number of channels",

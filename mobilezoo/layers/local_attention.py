@@ -11,12 +11,15 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional as F
 
+from mobilezoo.errors import InputSizeError
+
 
 class EfficientLocalAttention(nn.Module):
     """ELA as in the paper: row and column means pass one shared 1-D convolution and GroupNorm, then gate the map.
 
     `per_group` is the number of channels per group of the convolution (1: depthwise). Groups that do not divide the
-    channels give way to the largest number that does.
+    channels give way to the largest number that does. Raises InputSizeError where the norm would see single values:
+    maps of one row or column, where every channel is a group of its own.
     """
 
     def __init__(self, channels: int, kernel: int, per_group: int, norm_groups: int) -> None:
@@ -27,6 +30,8 @@ class EfficientLocalAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         channels, width = x.shape[1], x.shape[3]
+        if min(x.shape[2:]) < 2 and self.norm.num_groups == channels:
+            raise InputSizeError(f"ela with a norm per channel needs maps of 2×2 pixels or more, got {_size(x)}")
         rows = torch.sigmoid(self.norm(self.conv(x.mean(3, keepdim=True))))
         # a row of means is the same memory as a column of them
         columns = torch.sigmoid(self.norm(self.conv(x.mean(2, keepdim=True).reshape(-1, channels, width, 1))))
@@ -65,6 +70,7 @@ class GaussianAttention(nn.Module):
     """Weights along one axis from a product of Gaussians around the mean of each head's slice; they add up to 1.
 
     The product of the densities, divided by its sum, is a softmax of the summed exponents: no density underflows.
+    Raises InputSizeError where a slice has one value, which has no variance.
     """
 
     def __init__(self, axis: int, heads: int, gaussians: int) -> None:
@@ -75,6 +81,11 @@ class GaussianAttention(nn.Module):
 
     def forward(self, x: Tensor) -> Tensor:
         size = x.shape[self.axis] // self.heads
+        if size < 2:
+            raise InputSizeError(
+                f"gaussian attention of {self.heads} heads along axis {self.axis} needs {2 * self.heads} values there, "
+                f"got {x.shape[self.axis]} in a map of {_size(x)}"
+            )
         starts = [head * size for head in range(self.heads)]
         ends = [*starts[1:], x.shape[self.axis]]
         slices = [x.narrow(self.axis, a, b - a) for a, b in zip(starts, ends, strict=True)]
@@ -88,6 +99,10 @@ class GaussianAttention(nn.Module):
         for offset, width in zip(self.offsets[head], self.widths[head], strict=True):
             exponent = exponent - ((centered - offset) * scale).square() / (2.0 * width.square())
         return x * exponent.softmax(dim=self.axis)
+
+
+def _size(x: Tensor) -> str:
+    return f"{x.shape[2]}×{x.shape[3]} pixels"
 
 
 class GaussianBlock(nn.Module):

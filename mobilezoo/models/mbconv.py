@@ -24,6 +24,7 @@ from mobilezoo.config import Record
 from mobilezoo.errors import CheckpointError
 from mobilezoo.layers.attention import create_attention, known_attention
 from mobilezoo.models import mnasnet_official
+from mobilezoo.models.attention_parts import MemoryMixer, Residual
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.mixers import MIXERS, create_mixers
 from mobilezoo.models.notation import SE_RATIO, stage_string
@@ -44,7 +45,9 @@ class Stage(Record):
     stride: Literal[1, 2] = 1
     expansion: float = Field(default=1, gt=0, description="hidden channels over input channels; ir and er")
     width: int = Field(gt=0, description="output channels before the width multiplier")
-    attention: str = Field(default="none", description="none, se, coord, eca, ela_b, ulsam_g4, gaam, ...")
+    attention: str = Field(
+        default="none", description="none, se, coord, eca, ela_b, ulsam_g4, gaam, halo, na_k7, agent, ..."
+    )
     attention_after: Literal["depthwise", "projection"] = Field(
         default="depthwise", description="where attention stands in the block; projection: before the residual is added"
     )
@@ -220,12 +223,12 @@ def _add_attention(block: nn.Module, stage: Stage) -> None:
         norm = block.get_submodule(last)
         attention = create_attention(stage.attention, norm.num_features)  # type: ignore[arg-type]
         setattr(block, last, nn.Sequential(norm, attention))
-        _init(attention)
+        _init_attention(attention)
         return
     depthwise = getattr(block, "conv_dw", None) or getattr(block, "conv_exp", None)
     if isinstance(depthwise, nn.Conv2d):
         block.se = create_attention(stage.attention, depthwise.out_channels)
-        _init(block.se)
+        _init_attention(block.se)
 
 
 def _add_mixers(blocks: nn.Module, stage: Stage, side: int) -> None:
@@ -235,6 +238,12 @@ def _add_mixers(blocks: nn.Module, stage: Stage, side: int) -> None:
     width = getattr(entry, "conv_pwl").out_channels  # noqa: B009  after the width multiplier
     for number, mixer in enumerate(create_mixers(stage.block, width, stage.depth, side, rate), start=1):
         blocks.add_module(str(number), mixer)
+
+
+def _init_attention(module: nn.Module) -> None:
+    """As the rest of the network, but for token mixers, which begin as in their own networks."""
+    if not isinstance(module, Residual | MemoryMixer):
+        _init(module)
 
 
 def _init(module: nn.Module) -> None:

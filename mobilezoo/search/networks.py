@@ -1,10 +1,11 @@
 """Converts points of a search space to and from model configs (family mbconv) and timm's architecture strings."""
 
+import itertools
 from collections.abc import Sequence
 from typing import Any
 
 from mobilezoo.config import apply_overrides, find_config, read_yaml
-from mobilezoo.errors import ConfigError
+from mobilezoo.errors import ConfigError, first_line
 from mobilezoo.models.base import FREE, ModelConfig, family_module
 from mobilezoo.models.notation import stage_string
 from mobilezoo.search.config import SearchConfig
@@ -62,6 +63,31 @@ def check_space(space: Space, source: str) -> None:
                 )
                 point = smallest.model_copy(update={"stages": (stage,)})
                 model_config(space, point, "attention", f"{source}: stage {number}")
+    _check_channels(space, source)
+
+
+def _check_channels(space: Space, source: str) -> None:
+    """Checks that every attention takes the channels of every block that it may stand in. Raises ConfigError."""
+    if space.network.get("width_multiplier", 1) != 1:
+        return  # widths are the network's to round; it refuses what does not fit
+    import torch
+    from timm.layers import make_divisible
+
+    from mobilezoo.layers.attention import create_attention
+
+    before: tuple[int, ...] = (space.stem,)
+    for number, choices in enumerate(space.stages):
+        inputs = {*before, *(choices.width if max(choices.depth) > 1 else ())}
+        wide = {chs * e for chs in inputs for e in choices.expansion}
+        channels = {"ds": inputs, "ir": {int(chs) for chs in wide}, "er": {make_divisible(chs) for chs in wide}}
+        met = sorted({count for block in choices.block for count in channels.get(block, ())})
+        for attention, count in itertools.product(choices.attention, met):
+            try:
+                with torch.device("meta"):
+                    create_attention(attention, count)
+            except (ConfigError, ValueError) as error:
+                raise ConfigError(f"{source}: stage {number}: {first_line(error)}") from None
+        before = choices.width
 
 
 def model_config(space: Space, point: Point, name: str, source: str | None = None) -> ModelConfig:

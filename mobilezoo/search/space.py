@@ -49,7 +49,7 @@ class StageSpace(Record):
     kernel: tuple[int, ...] = Field(default=(3, 5), description="1, 3, 5, 7 or 9; not of mixers")
     expansion: tuple[float, ...] = Field(default=(), description="hidden over input channels of er and ir blocks")
     attention: tuple[str, ...] = Field(
-        default=("none",), description="none, se, coord, ...: any the zoo knows; not in cn"
+        default=("none",), description="none, se, coord, halo, agent, ...: any the zoo knows; not in cn"
     )
     skip: tuple[bool, ...] = Field(default=(True,), description="residual where shapes allow one; mixers have theirs")
     width: tuple[int, ...] = Field(description="output channels; of mixers multiples of 8")

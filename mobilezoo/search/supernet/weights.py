@@ -8,17 +8,30 @@ each attention has its own beside a shared block, and whole-stage mixers have th
 are split by role.
 """
 
+import re
 from collections.abc import Iterator, Mapping
 
 import torch
 from torch import Tensor, nn
 
 from mobilezoo.models import create_model
+from mobilezoo.models.affnet import FILTER_GROUPS
+from mobilezoo.models.smt import SCALES
 from mobilezoo.search.genes import Value
 from mobilezoo.search.networks import model_config
 from mobilezoo.search.space import Point, Space
 from mobilezoo.search.stages import ATTENDING, MIXERS, Stage
 from mobilezoo.search.supernet.sandwich import bound
+
+ROLES = {
+    r"\.qkvo\.conv\.": 4,
+    r"\.qkv\.conv\.": 3,
+    r"\.qk\.conv\.": 2,
+    r"\.scales\.pw\.": len(SCALES),
+    r"\.layer[12]\.(real|imag|bias_real|bias_imag)\b": FILTER_GROUPS,
+}
+"""Parameters of attention that join several layers: joint projections, a quarter of the channels per kernel size, and
+blocks of a frequency filter."""
 
 
 class SharedBank(nn.Module):
@@ -42,7 +55,7 @@ class SharedBank(nn.Module):
             stages: stages of the network.
             shape: shape of the parameter.
         """
-        return crop(self.tensors[bank_name(name, stages)], shape)
+        return crop(self.tensors[bank_name(name, stages)], shape, roles_of(name))
 
 
 def bank_name(name: str, stages: tuple[Stage, ...]) -> str:
@@ -62,16 +75,29 @@ def bank_name(name: str, stages: tuple[Stage, ...]) -> str:
     return "/".join(parts)
 
 
-def crop(whole: Tensor, shape: torch.Size) -> Tensor:
-    """Crops a weight to its first channels and the center of its kernel.
+def roles_of(name: str) -> int:
+    """Counts the equal parts of a parameter's output channels that have roles of their own, such as queries and keys.
+
+    Args:
+        name: the parameter's name in the network.
+    """
+    return next((parts for pattern, parts in ROLES.items() if re.search(pattern, name)), 1)
+
+
+def crop(whole: Tensor, shape: torch.Size, roles: int = 1) -> Tensor:
+    """Crops a weight to its first channels, of each role, and the center of its kernel.
 
     Args:
         whole: [out, in, *kernel], or any prefix of these axes.
         shape: shape of the result, no larger on any axis.
+        roles: equal parts of the output channels, each cropped alone.
 
     Returns:
-        A view.
+        A view; with roles that are cropped a copy through which gradients flow.
     """
+    if roles > 1 and whole.shape[0] > shape[0]:
+        part = torch.Size([shape[0] // roles, *shape[1:]])
+        return torch.cat([crop(role, part) for role in whole.chunk(roles)])
     assert whole.ndim == len(shape)
     for axis, (have, want) in enumerate(zip(whole.shape, shape, strict=True)):
         assert have >= want, "the covering networks hold every tensor at its largest"

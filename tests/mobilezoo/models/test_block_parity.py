@@ -9,9 +9,9 @@ from timm.layers import EcaModule
 from torch import Tensor, nn
 
 from mobilezoo.layers.attention import create_attention
-from mobilezoo.layers.head_gates import GlobalAttention
+from mobilezoo.layers.halo_attention import HaloAttention
 from mobilezoo.layers.neighborhood_attention import NeighborhoodAttention
-from mobilezoo.models import care, focalnet, moh, ravlt, smt
+from mobilezoo.models import focalnet, moh, ravlt, smt
 from mobilezoo.models.probe import EfficientProbe
 from mobilezoo.testing.references import Reference
 
@@ -48,12 +48,18 @@ def rala(state: Mapping[str, Tensor], kind: type[ravlt.GatedAttention]) -> tuple
     return kind(DIM, HEADS), joint
 
 
+def halo(stride: int, state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
+    part = create_attention("halo", DIM).get_submodule("mix")
+    return part if stride == 1 else HaloAttention(DIM, stride=2, num_heads=8, block_size=7, halo_size=3), dict(state)
+
+
 class CareMixer(nn.Module):
     """Memory and mixed features, joined."""
 
-    def __init__(self, head_dim: int) -> None:
+    def __init__(self, name: str) -> None:
         super().__init__()
-        self.mix = care.TokenMixer(DIM - DIM // 4, head_dim)
+        part = create_attention(name, DIM)
+        self.mix = part.get_submodule("mix")
 
     def forward(self, x: Tensor) -> Tensor:
         memory, features = x.split([DIM // 4, DIM - DIM // 4], dim=1)
@@ -72,7 +78,7 @@ CARE_NAMES = {
 def smt_modulation(state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
     names = {"v": "value", "s": "scales.pw", "proj0": "group.conv", "bn": "group.norm", "proj1": "merge"}
     names |= {f"local_conv_{i + 1}": f"scales.convs.{i}" for i in range(4)}
-    return smt.Modulation(DIM), _renamed(state, names)
+    return create_attention("smt_sam", DIM).get_submodule("mix"), _renamed(state, names)
 
 
 def smt_attention(state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
@@ -144,7 +150,7 @@ class Tokens(nn.Module):
 
 
 def mixture_of_heads(state: Mapping[str, Tensor]) -> tuple[nn.Module, dict[str, Tensor]]:
-    block = Tokens(GlobalAttention(DIM, 2 * HEADS, (14, 14), shared=2, routed=4))
+    block = Tokens(create_attention("moh", DIM).get_submodule("mix"))
     parts = [part for key, value in state.items() for part in moh.attention_parts(key, value)]
     return block, {f"block.{name}": value for name, value in parts}
 
@@ -154,10 +160,12 @@ BLOCKS: dict[str, Callable[[Mapping[str, Tensor]], Built]] = {
     "mod_focal_modulation_64x14x14": focal_modulation,
     "mod_rala_linear_64x14x14": lambda state: rala(state, ravlt.RankAugmentedAttention),
     "mod_rala_softmax_64x14x14": lambda state: rala(state, ravlt.SoftmaxAttention),
-    "mod_care_mixer_att_64x14x14": lambda state: (CareMixer(4), _renamed(state, CARE_NAMES)),
-    "mod_care_mixer_conv_64x14x14": lambda state: (CareMixer(0), _renamed(state, CARE_NAMES)),
+    "mod_care_mixer_att_64x14x14": lambda state: (CareMixer("care"), _renamed(state, CARE_NAMES)),
+    "mod_care_mixer_conv_64x14x14": lambda state: (CareMixer("care_stripes"), _renamed(state, CARE_NAMES)),
     "mod_na_k7_d1_64x14x14": partial(neighborhood, 1),
     "mod_na_k7_d2_64x14x14": partial(neighborhood, 2),
+    "mod_halo_64x14x14": partial(halo, 1),
+    "mod_halo_s2_64x14x14": partial(halo, 2),
     "mod_moh_attention_64x14x14": mixture_of_heads,
     "mod_smt_sam_64x14x14": smt_modulation,
     "mod_smt_mhsa_64x14x14": smt_attention,

@@ -177,13 +177,19 @@ def test_empty_and_contradictory_spaces_are_refused(changes: dict[str, Any], mes
             "space.stages=[{stride: 1, block: [ds], attention: [sea], width: [8], depth: [1]}]",
             "unknown attention 'sea': did you",
         ),
+        (
+            "space.stages=[{stride: 1, block: [ds], attention: [halo], width: [8], depth: [1]}]",
+            "stage 0: attention halo needs a multiple of 8 channels, got 12",
+        ),
         ("engine=evolutoin", "unknown engine 'evolutoin': did you mean evolution"),
         ("goal=front", "an engine that seeks a front"),
     ],
 )
 def test_a_search_config_that_builds_no_network_is_refused(override: str, message: str) -> None:
+    more = {"goal=front": ["engine=ppo"], "halo": ["space.stem=12"]}
+    extra = next((values for part, values in more.items() if part in override), [])
     with pytest.raises(MobilezooError, match=message):
-        load_search_config("digits", [override, *(["engine=ppo"] if override == "goal=front" else [])])
+        load_search_config("digits", [override, *extra])
 
 
 def test_spaces_differ_by_their_hash() -> None:

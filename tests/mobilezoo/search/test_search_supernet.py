@@ -13,6 +13,7 @@ from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.data import eval_loader, open_data
 from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import CheckpointError, ConfigError, MobilezooError
+from mobilezoo.layers.attention import MIXING
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.records import Figures, LatencyEstimate
@@ -25,6 +26,7 @@ from mobilezoo.search.supernet.create import create_accuracy
 from mobilezoo.search.supernet.model import Supernet, supernet_config
 from mobilezoo.search.supernet.predictor import PredictedAccuracy, prediction_report
 from mobilezoo.search.supernet.sandwich import bound, sandwich
+from mobilezoo.search.supernet.weights import crop, roles_of
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.evaluate import evaluate
 from mobilezoo.train.trainer import train
@@ -69,7 +71,18 @@ def supernet_of(space: Space, **settings: Any) -> Supernet:
     return network.train()
 
 
-@pytest.mark.parametrize(("data", "count"), [(TINY, 32), (EVERYTHING, 40)])
+MIXED: dict[str, Any] = {
+    "resolution": [16],
+    "stem": 16,
+    "head": 16,
+    "stages": [
+        {"stride": 2, "block": ["ir"], "expansion": [2, 4], "attention": list(MIXING), "width": [16, 24],
+         "depth": [1, 2]},
+    ],
+}  # fmt: skip
+
+
+@pytest.mark.parametrize(("data", "count"), [(TINY, 32), (EVERYTHING, 40), (MIXED, 40)])
 def test_a_network_taken_out_computes_what_the_supernet_computes(data: dict[str, Any], count: int) -> None:
     space = Space.parse(data, "space")
     shared, rng = supernet_of(space), np.random.default_rng(0)
@@ -103,6 +116,14 @@ def test_a_network_takes_the_first_channels_and_the_centre_of_the_kernel() -> No
     x_out = F.relu(norm(F.conv2d(x_out, tensors["conv_head/weight"][:, :8]), "bn2"))
     expected = F.linear(x_out.mean((2, 3)), tensors["classifier/weight"], tensors["classifier/bias"])
     assert torch.allclose(shared.logits(small, x), expected, atol=1e-5)
+
+
+def test_joint_layers_of_attention_are_cropped_role_by_role() -> None:
+    whole = torch.arange(12.0)[:, None].expand(12, 3)
+    rows = crop(whole, torch.Size([6, 2]), roles_of("blocks.0.0.se.mix.qkv.conv.weight"))
+    assert rows[:, 0].tolist() == [0, 1, 4, 5, 8, 9]  # two channels each of queries, keys and values
+    assert roles_of("blocks.0.0.se.mix.1.layer1.bias_imag") == 8
+    assert roles_of("blocks.0.0.conv_pw.weight") == 1
 
 
 def test_the_sandwich_holds_both_ends_and_draws_what_has_no_order() -> None:
