@@ -22,7 +22,8 @@ from mobilezoo_latency.browser import server as browser_server
 from mobilezoo_latency.browser.certificate import self_signed
 from mobilezoo_latency.browser.messages import BadMessageError, job_of, parse_message, result_bytes, usable
 from mobilezoo_latency.browser.reach import access_note, lan_address, one_address
-from mobilezoo_latency.browser.server import PageServer, in_url
+from mobilezoo_latency.browser.server import PageServer
+from mobilezoo_latency.browser.site import in_url
 
 CLIENT = "0123456789abcdef"
 FACTS = {"cores": 2, "isolated": False, "simd": True, "relaxed_simd": False, "webgpu": False, "timer_step_ms": 0.1}

@@ -4,8 +4,6 @@ Kind `browser`: relative numbers. No NPU, no half-precision arithmetic, another 
 """
 
 import contextlib
-import importlib
-import io
 import os
 import shlex
 import shutil
@@ -23,12 +21,12 @@ from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import bound
 from mobilezoo_latency.browser.assets import NAMES, VERSIONS, find_assets
-from mobilezoo_latency.browser.certificate import require_openssl, self_signed
+from mobilezoo_latency.browser.certificate import require_openssl
 from mobilezoo_latency.browser.handler import PAGE
 from mobilezoo_latency.browser.messages import Hello, Result, job_of, limit_s, usable
-from mobilezoo_latency.browser.reach import LOCAL_NAMES, access_note, lan_address, one_address
+from mobilezoo_latency.browser.reach import Reach, one_address, qr_code, way_of
 from mobilezoo_latency.browser.reporting import input_and_output, report_of, runtime_info_of
-from mobilezoo_latency.browser.server import PageServer, in_url
+from mobilezoo_latency.browser.server import PageServer
 from mobilezoo_latency.contract import NAME, ArtifactFile, Command, Device, DeviceConfig, name_of
 
 POLL_S = 0.2
@@ -45,7 +43,7 @@ class BrowserConfig(DeviceConfig):
     """How the page is reached and opened."""
 
     type: Literal["browser"] = "browser"
-    reach: Literal["lan", "localhost"] = Field(default="lan", description="who can open the page")
+    reach: Reach = Field(default="lan", description="who can open the page")
     address: Annotated[str, AfterValidator(one_address)] = Field(
         default="", description="of this machine, to listen on with reach=lan; by default that of the default route"
     )
@@ -186,14 +184,10 @@ class BrowserDevice(Device):
         if self._server is None:
             assets = find_assets()
             files = {name: assets / name for name in NAMES} | {name: PAGE / name for name in PAGE_FILES}
-            lan = self.config.reach == "lan"
-            address = (self.config.address or lan_address()) if lan else "127.0.0.1"
-            names = () if lan else LOCAL_NAMES
-            shown = self_signed((address, *names)) if self.config.https else None
-            server = self._server = PageServer(address, names, files, shown and shown.context)
-            host = in_url(address if lan else LOCAL_NAMES[0])
-            url = f"{server.scheme}://{host}:{server.port}/{server.token}/"
-            self._invite(url, access_note(self.config.reach, address, shown and shown.fingerprint))
+            way = way_of(self.config.reach, self.config.address, self.config.https)
+            tls = way.certificate.context if way.certificate else None
+            self._server = PageServer(way.address, way.names, files, tls)
+            self._invite(self._server.url, way.note)
         return self._server
 
     def _invite(self, url: str, note: str) -> None:
@@ -201,10 +195,7 @@ class BrowserDevice(Device):
         if self.config.open:
             self._stack.enter_context(_opened(shlex.split(self.config.open), url))
             return
-        segno: Any = importlib.import_module("segno")  # optional: part of the extra `devices`
-        picture = io.StringIO()
-        segno.make(url, error="l").terminal(picture, compact=True)
-        self.on_message(f"{picture.getvalue()}open on the phone: {url}\n{note}")
+        self.on_message(f"{qr_code(url)}open on the phone: {url}\n{note}")
 
     def _wait(self, server: PageServer, job: dict[str, Any], most_s: float) -> Result:
         """Waits for the result of the running job. Raises DeviceError for silence, no end, or an error of the page."""

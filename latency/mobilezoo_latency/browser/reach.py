@@ -1,11 +1,16 @@
 """Where the page's server listens, and how that is described: exactly one address, never all of a machine's."""
 
+import importlib
+import io
 import ipaddress
 import socket
+from typing import Any, Literal, NamedTuple
 
 from mobilezoo.errors import DeviceError
+from mobilezoo_latency.browser.certificate import Certificate, self_signed
 
 LOCAL_NAMES = ("localhost",)
+Reach = Literal["lan", "localhost"]
 
 
 def one_address(text: str) -> str:
@@ -29,6 +34,42 @@ def lan_address() -> str:
         except OSError:
             raise DeviceError("no local network: join one, or use reach=localhost") from None
         return str(probe.getsockname()[0])
+
+
+class Way(NamedTuple):
+    """How a page is reached."""
+
+    address: str
+    names: tuple[str, ...]
+    """Host names besides the address."""
+    certificate: Certificate | None
+    note: str
+    """Who can open the link, and what protects it."""
+
+
+def way_of(reach: Reach, address: str, https: bool) -> Way:
+    """Chooses the address to listen on, and makes a certificate for it where one is needed.
+
+    Args:
+        reach: who can open the page: this machine, or its network.
+        address: of this machine, for `lan`; empty takes that of the default route.
+        https: whether to encrypt.
+
+    Raises:
+        DeviceError: there is no network, or no `openssl` to make the certificate.
+    """
+    lan = reach == "lan"
+    listen, names = ((address or lan_address()), ()) if lan else ("127.0.0.1", LOCAL_NAMES)
+    made = self_signed((listen, *names)) if https else None
+    return Way(listen, names, made, access_note(reach, listen, made and made.fingerprint))
+
+
+def qr_code(url: str) -> str:
+    """Returns a link as a picture of text. Needs the extra `devices`."""
+    segno: Any = importlib.import_module("segno")  # optional
+    picture = io.StringIO()
+    segno.make(url, error="l").terminal(picture, compact=True)
+    return picture.getvalue()
 
 
 def access_note(reach: str, address: str, fingerprint: str | None) -> str:

@@ -1,67 +1,53 @@
-"""The small web server behind the page: it serves a fixed list of files to one browser and takes its results.
+"""The server behind the measuring page: it gives jobs to one browser and takes its results.
 
-Requests without the token in the path, by another host name or from another page get nothing. The page may
-load and call nothing but this server, everything that comes in has bounds, and the server ends with the measurement.
+Everything that comes in has bounds, requests from other pages get nothing, and the server ends with the measurement.
 """
 
-import ipaddress
-import secrets
 import ssl
 import threading
 import time
 from pathlib import Path
-from typing import Any
+from typing import Any, ClassVar
 
-from mobilezoo.errors import DeviceError
-from mobilezoo_latency.browser.handler import PageHandler
-from mobilezoo_latency.browser.limits import BoundedServer
+from mobilezoo_latency.browser.handler import PAGE, PageHandler
 from mobilezoo_latency.browser.messages import CAPS, Hello, Message, Progress, result_bytes
+from mobilezoo_latency.browser.site import Site, SiteHandler
 
-POLL_S = 0.1
-"""Interval at which the listening thread checks whether it is to end."""
 GOODBYE_S = 3.0
 """How long `close` waits until the page has fetched the end of the measurement."""
 
 
-class PageServer:
+class PageServer(Site):
     """Serves until `close`. Messages of the browser are read by `hello`, `progress` and `take_result`."""
+
+    handler: ClassVar[type[SiteHandler]] = PageHandler
 
     def __init__(
         self, address: str, names: tuple[str, ...], files: dict[str, Path], tls: ssl.SSLContext | None
     ) -> None:
-        self.token = secrets.token_urlsafe(16)
-        self.files = dict(files)
-        self.blobs: dict[str, bytes] = {}
-        """Served from memory: the model and its input."""
-        self.lock = threading.Lock()
-        self.closed = self._ended = False
+        """Starts to listen.
+
+        Args:
+            address: where to listen.
+            names: host names that a request may use besides the address.
+            files: name in the link → file.
+            tls: makes it https; None: http.
+        """
+        self._ended = False
         self._end_sent = threading.Event()
         self.hello: Hello | None = None
         self.progress = ""
         self.last_heard = time.monotonic()
-        self.served: list[str] = []
-        """Names requested since the last job, in order; they show which build a runtime chose."""
         self._job: dict[str, Any] | None = None
         self._result: Any = None
-        try:
-            self._http = BoundedServer(address, type("Handler", (PageHandler,), {"owner": self}))
-        except OSError as error:
-            raise DeviceError(f"cannot listen on {address}: {error.strerror or error}") from None
-        self.port = int(self._http.server_address[1])
-        self.scheme = "https" if tls is not None else "http"
-        self.hosts = {f"{in_url(name)}:{self.port}" for name in (address, *names)}
-        if tls is not None:
-            self._http.socket = tls.wrap_socket(self._http.socket, server_side=True, do_handshake_on_connect=False)
-        threading.Thread(target=self._http.serve_forever, args=(POLL_S,), daemon=True).start()
+        super().__init__(address, names, PAGE / "index.html", files, tls)
 
     def close(self) -> None:
         """Lets the page fetch the end of the measurement, then stops listening and answering."""
         self._ended = True
         if self.hello is not None:
             self._end_sent.wait(GOODBYE_S)
-        self.closed = True
-        self._http.shutdown()
-        self._http.server_close()
+        super().close()
 
     def give(self, job: dict[str, Any]) -> None:
         """Sets the job that the page fetches next."""
@@ -93,11 +79,6 @@ class PageServer:
         with self.lock:
             return CAPS[name] if name in CAPS else result_bytes(self._job)
 
-    def note(self, name: str) -> None:
-        """Records the request of a file; one browser fetches a few dozen."""
-        with self.lock:
-            self.served = [*self.served[-999:], name]
-
     def take(self, message: Message) -> int:
         """Takes a message of the page and returns the HTTP status of the answer."""
         with self.lock:
@@ -116,11 +97,3 @@ class PageServer:
             if status == 204:
                 self.last_heard = time.monotonic()
             return status
-
-
-def in_url(host: str) -> str:
-    """Returns a name or address as it is written in a URL."""
-    try:
-        return f"[{host}]" if ipaddress.ip_address(host).version == 6 else host
-    except ValueError:
-        return host
