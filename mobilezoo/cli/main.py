@@ -27,6 +27,7 @@ from mobilezoo.cli import (
     schema,
     search,
     train,
+    try_file,
     weights,
 )
 from mobilezoo.cli.model_options import with_tags
@@ -75,6 +76,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("train", train.train),
     ("eval", evaluate.eval_),
     ("predict", predict.predict),
+    ("try", try_file.try_),
     ("convert", convert.convert),
     ("push", hub.push),
     ("pull", hub.pull),

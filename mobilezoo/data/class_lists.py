@@ -104,6 +104,28 @@ def imagenet_places(
     return Places(found, "" if found == tuple(range(outputs)) else note + (", after a background class" * shift))
 
 
+def imagenet_words(given: str, outputs: int) -> tuple[str, ...]:
+    """What people call the outputs of an ImageNet network, one word or two for each.
+
+    Args:
+        given: name of the list (a key of SUBSETS).
+        outputs: number of the network's outputs; one more than the list has is a background class first.
+
+    Raises:
+        UnknownNameError: timm ships no list called `given`.
+        ConfigError: the list has another number of classes.
+    """
+    from timm.data import ImageNetInfo
+
+    subset = given.lower()
+    if subset not in SUBSETS:
+        raise UnknownNameError("class list", subset, SUBSETS)
+    words = tuple(text.partition(",")[0] for text in ImageNetInfo(subset).label_descriptions())
+    if outputs not in (len(words), len(words) + 1):
+        raise ConfigError(f"--classes {given}: the list has {len(words)} classes, the network {outputs} outputs")
+    return ("background", *words) if outputs > len(words) else words
+
+
 def _check_order(names: NameList, labels: tuple[str, ...], shift: int, subset: str) -> None:
     """A few names may stand for another class than here, most do not."""
     found = [(output, names.place(label)) for output, label in enumerate(labels)]

@@ -97,8 +97,8 @@ function planOf(height, width, size, prep) {
 }
 
 /** RGBA bytes → the channels that are resized: grey by Pillow's integer luma, RGB left in RGBA, RGBA premultiplied. */
-function channelsOf(data, channels) {
-  if (channels === 3) return data;
+function channelsOf(data, channels, blended) {
+  if (channels === 3 || (channels === 4 && !blended)) return data;
   if (channels === 4) {
     const out = new Uint8ClampedArray(data);
     for (let i = 0; i < out.length; i += 4) {
@@ -182,6 +182,14 @@ function unmultiply(bytes) {
   }
 }
 
+/** The part of an image that the crop shows, as shares 0..1 of its sides; parts outside are cut off. */
+export function region(image, size, prep) {
+  const resized = resizedSize([image.height, image.width], size, prep);
+  const [top, left] = resized.map((side, i) => Math.max(0, cropStart(side, size[i])) / side);
+  const [height, width] = resized.map((side, i) => Math.min(1, size[i] / side));
+  return { top, left, height, width };
+}
+
 /**
  * The crop of an image that the network sees.
  * image: {data: RGBA bytes, width, height}; size: [height, width]; prep: the record's preprocessing.
@@ -191,7 +199,7 @@ export function cropped(image, size, prep) {
   const channels = prep.mean.length;
   const { rows, columns } = planOf(image.height, image.width, size, prep);
   const step = channels === 3 ? 4 : channels;
-  const source = channelsOf(image.data, channels);
+  const source = channelsOf(image.data, channels, prep.interpolation !== 'nearest');
   const firstRow = rows.starts[0];
   const needed = rows.starts[rows.count - 1] + rows.lengths[rows.count - 1] - firstRow;
   const wide = acrossColumns(source, image.width, step, channels, firstRow, needed, columns);

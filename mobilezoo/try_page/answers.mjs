@@ -1,0 +1,49 @@
+// The scores of a file become probabilities and the best classes, as `mobilezoo eval` reads them.
+
+/** A function from the file's numbers to {probabilities, best: [{index, label, probability}]}. */
+export function reader(network) {
+  const how = network.output_quantization;
+  const step = how ? how.scale : 0;
+  let distributions = true; // where the file leaves it open, all answers so far decide
+  const couldBe = (scores) => {
+    const off = 0.02 + (scores.length * step) / 2;
+    let sum = 0;
+    for (const score of scores) {
+      if (score < 0 || score > 1 + off) return false;
+      sum += score;
+    }
+    return Math.abs(sum - 1) <= off;
+  };
+  return (raw) => {
+    const first = raw.subarray(0, raw.length / network.input.shape[0]); // of a batch
+    const scores = how ? first.map((value) => (value - how.zero_point) * how.scale) : first;
+    if (!scores.every(Number.isFinite)) throw new Error('the file answers with numbers that are not finite');
+    distributions = distributions && couldBe(scores);
+    const kind = network.output ?? (distributions ? 'probabilities' : 'logits');
+    const probabilities = kind === 'logits' ? softmax(scores) : scores;
+    return { probabilities, best: best(probabilities, network.labels) };
+  };
+}
+
+export function softmax(scores) {
+  let most = -Infinity;
+  for (const score of scores) most = Math.max(most, score);
+  const powers = Float64Array.from(scores, (score) => Math.exp(score - most));
+  let sum = 0;
+  for (const power of powers) sum += power;
+  return powers.map((power) => power / sum);
+}
+
+/** The `count` most probable classes; of equal ones the first. */
+export function best(probabilities, labels, count = 5) {
+  const found = [];
+  for (let index = 0; index < probabilities.length; index++) {
+    const probability = probabilities[index];
+    if (found.length === count && probability <= found[count - 1].probability) continue;
+    let at = found.length;
+    while (at > 0 && found[at - 1].probability < probability) at--;
+    found.splice(at, 0, { index, label: labels[index] ?? `class ${index}`, probability });
+    if (found.length > count) found.pop();
+  }
+  return found;
+}

@@ -1,0 +1,353 @@
+// The page of `mobilezoo try`: loads the networks, takes pictures from camera, files and samples, shows the answers.
+import { reader } from './answers.mjs';
+import { Camera, breathe } from './camera.mjs';
+import { hasSimd, load, webgpu } from './network.mjs';
+import { Panel } from './panel.mjs';
+import { Gallery, decode, draw } from './pictures.mjs';
+import { preparer, region } from './prepare.mjs';
+import { screenshot } from './screenshot.mjs';
+
+const BEAT_MS = 15_000;
+const SHOW_MS = 66; // of a live picture, answers are drawn this often
+const SPEAK_MS = 3000;
+
+const $ = (id) => document.getElementById(id);
+const state = { networks: [], samples: [], live: false, loop: null, shown: null, spoken: '', spokenAt: 0, same: 0, frames: 0 };
+const camera = new Camera($('video'));
+const gallery = new Gallery($('shots'), (picture) => void choose(picture));
+
+function complain(text) {
+  $('alert').textContent = text;
+  $('alert').hidden = !text;
+}
+
+function setState(name) {
+  document.body.dataset.state = name;
+}
+
+// ---- networks
+
+async function loadNetwork(network, accelerator) {
+  const title = network.name;
+  $('hint').textContent = `Loading ${title}`;
+  const started = performance.now();
+  const loaded = await load(network, accelerator, (share) => { $('loading').value = share; });
+  network.runner?.close();
+  network.runner = loaded;
+  network.read = reader(network);
+  const seconds = ((performance.now() - started) / 1000).toFixed(1);
+  network.panel.where = `${loaded.where} · loaded in ${seconds} s`;
+}
+
+async function loadAll(accelerator) {
+  let loaded = 0;
+  for (const network of state.networks) {
+    try {
+      await loadNetwork(network, accelerator);
+      loaded += 1;
+    } catch (error) {
+      network.runner?.close();
+      network.runner = null;
+      network.panel.fault = `does not run here: ${error.message}`;
+      complain(`${network.name}: ${error.message}.`);
+    }
+  }
+  return loaded;
+}
+
+/** The answers of every network that runs for one image, with their milliseconds. */
+async function answer(image) {
+  const found = [];
+  for (const network of state.networks.filter((one) => one.runner)) {
+    const t0 = performance.now();
+    const { tensor, bytes } = network.prepare(image);
+    const t1 = performance.now();
+    const raw = await network.runner.run(tensor);
+    const t2 = performance.now();
+    const { best } = network.read(raw);
+    found.push({ network, best, bytes, times: { prepare: t1 - t0, run: t2 - t1, read: performance.now() - t2 } });
+  }
+  return found;
+}
+
+function show(answers) {
+  for (const one of answers) one.network.panel.show(one);
+  const now = performance.now();
+  const text = answers.map((one) => (answers.length > 1 ? `${one.network.name}: ` : '') + one.best[0].label).join('; ');
+  if (text !== state.spoken && now - state.spokenAt > SPEAK_MS) {
+    state.spoken = text;
+    state.spokenAt = now;
+    $('spoken').textContent = text;
+  }
+}
+
+function outline(image, element) {
+  const box = $('crop');
+  const network = state.networks[0];
+  const part = region(image, network.size, network.preprocessing);
+  const outer = $('frame').getBoundingClientRect();
+  const inner = element.getBoundingClientRect();
+  const scale = Math.min(inner.width / image.width, inner.height / image.height);
+  const [width, height] = [image.width * scale, image.height * scale];
+  const left = inner.left - outer.left + (inner.width - width) / 2;
+  const top = inner.top - outer.top + (inner.height - height) / 2;
+  box.hidden = part.width > 0.995 && part.height > 0.995;
+  Object.assign(box.style, {
+    left: `${left + part.left * width}px`, top: `${top + part.top * height}px`,
+    width: `${part.width * width}px`, height: `${part.height * height}px`,
+  });
+}
+
+function showPicture(image, video) {
+  $('hint').hidden = true;
+  $('loading').hidden = true;
+  $('video').hidden = !video;
+  $('still').hidden = video;
+  if (!video) draw($('still'), image, 1600);
+  state.shown = { image, video };
+  requestAnimationFrame(() => outline(image, video ? $('video') : $('still')));
+  $('shot').disabled = false;
+}
+
+// ---- camera
+
+async function live() {
+  let drawn = 0;
+  let size = '';
+  while (state.live) {
+    const start = performance.now();
+    const image = camera.grab();
+    const grabbed = performance.now() - start;
+    const answers = await answer(image);
+    answers.forEach((one, i) => {
+      if (i === 0) one.times.prepare += grabbed;
+      one.network.panel.note(one.times, true);
+    });
+    state.frames += 1;
+    state.same += answers.every((one) => one.best[0].index === answers[0].best[0].index);
+    state.last = { image, answers };
+    if (size !== (size = `${image.width}×${image.height}`)) showPicture(image, true);
+    if (performance.now() - drawn > SHOW_MS) {
+      drawn = performance.now();
+      show(answers);
+      agreement();
+      document.body.dataset.frames = state.frames;
+    }
+    await camera.next();
+  }
+}
+
+function agreement() {
+  if (state.networks.filter((one) => one.runner).length < 2) return;
+  const box = $('agreement');
+  box.hidden = false;
+  const strong = document.createElement('strong');
+  strong.textContent = state.frames ? `${((100 * state.same) / state.frames).toFixed(1)} %` : '–';
+  box.replaceChildren(strong, ` same best class, ${state.same} of ${state.frames} frames of the camera`);
+}
+
+async function startCamera(how = () => camera.start()) {
+  complain('');
+  await pause();
+  try {
+    await how();
+  } catch (error) {
+    complain(error.message);
+    return;
+  }
+  $('video').classList.toggle('mirror', camera.facing === 'user');
+  $('turn').hidden = !(await camera.several());
+  for (const network of state.networks) network.panel.reset();
+  state.live = true;
+  $('camera').textContent = 'Pause';
+  setState('live');
+  state.loop = live().catch((error) => {
+    state.live = false;
+    complain(`The network stopped: ${error.message}`);
+  });
+}
+
+/** Stops after the frame under way, and leaves it on the page. */
+async function pause() {
+  if (!state.live) return;
+  state.live = false;
+  await state.loop;
+  if (state.last) {
+    showPicture(state.last.image, false);
+    show(state.last.answers);
+    document.body.dataset.frames = state.frames;
+  }
+  $('camera').textContent = 'Go on';
+  setState('ready');
+}
+
+async function stopCamera() {
+  await pause();
+  camera.stop();
+  $('camera').textContent = 'Start camera';
+  $('turn').hidden = true;
+}
+
+// ---- pictures
+
+async function choose({ image, answers }) {
+  await stopCamera();
+  showPicture(image, false);
+  show(answers);
+  state.last = { image, answers };
+}
+
+let turn = Promise.resolve();
+
+/** Answers pictures one after the other: [{name, blob(), truth}]. */
+function answerAll(pictures) {
+  turn = turn.then(() => answerNow(pictures)).catch((error) => complain(`The network stopped: ${error.message}`));
+  return turn;
+}
+
+async function answerNow(pictures) {
+  await stopCamera();
+  complain('');
+  gallery.clear();
+  $('gallery').hidden = false;
+  setState('answering');
+  const names = state.networks.filter((one) => one.runner).map((one) => one.name);
+  for (const [i, { name, blob, truth }] of pictures.entries()) {
+    $('score').textContent = `${i + 1} of ${pictures.length}`;
+    try {
+      const image = await decode(await blob());
+      const answers = await answer(image);
+      for (const one of answers) one.network.panel.note(one.times, false);
+      gallery.add({ name, truth, image, answers });
+      if (i === 0) await choose({ image, answers });
+    } catch (fault) {
+      gallery.add({ name, fault: fault.message });
+    }
+    await breathe();
+  }
+  $('score').textContent = gallery.summary(names);
+  setState('ready');
+}
+
+const ofFiles = (files) => [...files].map((file) => ({ name: file.name, blob: async () => file }));
+const ofSamples = () => state.samples.map(({ url, truth }) => ({
+  name: url, truth, blob: async () => (await fetch(url)).blob(),
+}));
+
+function listen() {
+  $('camera').addEventListener('click', () => {
+    if (state.live) pause();
+    else if (camera.stream) startCamera(async () => {});
+    else startCamera();
+  });
+  $('turn').addEventListener('click', () => startCamera(() => camera.turn()));
+  $('files').addEventListener('change', () => {
+    if ($('files').files.length) answerAll(ofFiles($('files').files));
+    $('files').value = '';
+  });
+  $('samples').addEventListener('click', () => answerAll(ofSamples()));
+  $('shot').addEventListener('click', () => screenshot(state.last.image, state.last.answers));
+  $('accelerator').addEventListener('change', () => void changeAccelerator($('accelerator').value));
+  addEventListener('resize', () => {
+    if (state.shown) outline(state.shown.image, state.shown.video ? $('video') : $('still'));
+  });
+  document.addEventListener('dragover', (event) => {
+    event.preventDefault();
+    $('frame').classList.add('over');
+  });
+  document.addEventListener('dragleave', () => $('frame').classList.remove('over'));
+  document.addEventListener('drop', (event) => {
+    event.preventDefault();
+    $('frame').classList.remove('over');
+    if (event.dataTransfer.files.length) answerAll(ofFiles(event.dataTransfer.files));
+  });
+  document.addEventListener('paste', (event) => {
+    if (event.clipboardData.files.length) answerAll(ofFiles(event.clipboardData.files));
+  });
+}
+
+async function changeAccelerator(name) {
+  const wasLive = state.live;
+  await pause();
+  enable(false);
+  complain('');
+  setState('loading');
+  const loaded = await loadAll(name);
+  Object.assign(state, { same: 0, frames: 0 });
+  enable(loaded > 0);
+  $('accelerator').disabled = false;
+  setState('ready');
+  if (wasLive && loaded) startCamera(async () => {});
+  else if (state.shown && loaded) {
+    const answers = await answer(state.shown.image);
+    for (const one of answers) one.network.panel.note(one.times, false);
+    choose({ image: state.shown.image, answers });
+  }
+}
+
+function enable(yes) {
+  for (const id of ['camera', 'files', 'samples', 'accelerator']) $(id).disabled = !yes;
+}
+
+// ---- start
+
+async function offerGpu() {
+  const { name, reason } = await webgpu();
+  const lite = state.networks.some((one) => one.runtime === 'litert');
+  const facts = [name ? `WebGPU: ${name}` : `WebGPU: no, ${reason}`];
+  if (name && lite) $('accelerator').add(new Option(`GPU (WebGPU, ${name})`, 'webgpu'));
+  if (name && !lite) facts.push('.onnx files run on the CPU here');
+  if (!self.crossOriginIsolated) facts.push('one thread: the page is not isolated (https or localhost gives more)');
+  $('facts').textContent = [...facts, ...state.notes].join(' · ');
+}
+
+function beat() {
+  const timer = setInterval(async () => {
+    const answered = await fetch('beat').catch(() => null);
+    if (answered?.ok) return;
+    clearInterval(timer);
+    $('about').textContent = 'The computer has ended its part: this page goes on until it is closed.';
+  }, BEAT_MS);
+}
+
+function take(info) {
+  state.networks = info.networks.map((network) => ({ ...network, prepare: preparer(network) }));
+  state.samples = info.samples;
+  state.notes = info.notes;
+  $('samples').hidden = !info.samples.length;
+  for (const network of state.networks) {
+    network.panel = new Panel(network);
+    $('panels').append(network.panel.node);
+  }
+  document.querySelector('main').classList.toggle('pair', state.networks.length > 1);
+  document.title = `${state.networks.map((one) => one.name).join(', ')} · mobilezoo try`;
+}
+
+async function main() {
+  if (!hasSimd()) {
+    throw new Error('This browser has no WebAssembly SIMD, which both runtimes need: '
+      + 'use Chrome 91, Firefox 89 or Safari 16.4, or a newer one.');
+  }
+  take(await (await fetch('try.json')).json());
+  listen();
+  beat();
+  await offerGpu();
+  const loaded = await loadAll('wasm');
+  $('loading').hidden = true;
+  if (!loaded) {
+    $('hint').textContent = 'Nothing can be run here.';
+    setState('failed');
+    return;
+  }
+  enable(true);
+  $('hint').textContent = 'Start the camera, or drop photographs here.';
+  setState('ready');
+  if (state.samples.length) answerAll(ofSamples());
+}
+
+main().catch((error) => {
+  complain(error.message);
+  $('hint').textContent = 'Nothing can be run here.';
+  $('loading').hidden = true;
+  setState('failed');
+});

@@ -1,0 +1,136 @@
+// The two runtimes behind one function: tensor in, scores out. Nothing is loaded before it is used.
+
+const root = new URL('.', location.href);
+const NO_WEBGPU = 'this browser has no WebGPU';
+
+/** Smallest module with a 128-bit vector (i8x16.splat): without them neither runtime is of use. */
+const SIMD = new Uint8Array([
+  0, 97, 115, 109, 1, 0, 0, 0, 1, 5, 1, 96, 0, 1, 123, 3, 2, 1, 0, 10, 8, 1, 6, 0, 65, 0, 253, 15, 11,
+]);
+export const hasSimd = () => typeof WebAssembly === 'object' && WebAssembly.validate(SIMD);
+
+/** Threads of WebAssembly: half of the cores, and one where the page is not isolated from others. */
+export const threads = () =>
+  (self.crossOriginIsolated ? Math.max(1, Math.min(4, (navigator.hardwareConcurrency || 2) >> 1)) : 1);
+
+/** The name of a WebGPU adapter, or the reason why there is none. */
+export async function webgpu() {
+  const adapter = await navigator.gpu?.requestAdapter?.().catch(() => null);
+  if (!adapter) return { name: '', reason: self.isSecureContext ? NO_WEBGPU : 'WebGPU needs https, or localhost' };
+  const { vendor = '', architecture = '', description = '' } = adapter.info ?? {};
+  return { name: description || [vendor, architecture].filter(Boolean).join(' ') || 'WebGPU', reason: '' };
+}
+
+async function bytesOf(name, onProgress) {
+  const answer = await fetch(new URL(name, root));
+  if (!answer.ok) throw new Error(`the computer does not serve the file any more (status ${answer.status})`);
+  const total = Number(answer.headers.get('Content-Length'));
+  const bytes = new Uint8Array(total);
+  let at = 0;
+  for (const reader = answer.body.getReader(); ;) {
+    const { done, value } = await reader.read();
+    if (done) return bytes;
+    bytes.set(value, at);
+    at += value.length;
+    onProgress(at / total);
+  }
+}
+
+/** Runs a step, and keeps what the runtime writes to the console meanwhile: the reason stands there only. */
+async function overheard(step) {
+  const lines = [];
+  const names = ['log', 'info', 'warn', 'error'];
+  const kept = names.map((name) => console[name]);
+  names.forEach((name, i) => {
+    console[name] = (...words) => {
+      lines.push(words.join(' '));
+      kept[i].apply(console, words);
+    };
+  });
+  try {
+    return await step();
+  } catch (error) {
+    throw new Error(reasonOf(error, lines));
+  } finally {
+    names.forEach((name, i) => { console[name] = kept[i]; });
+  }
+}
+
+const OPERATORS = [
+  /unresolved custom op: *([\w.:]+)/i, // LiteRT, an operator of others
+  /Op builtin_code out of range: (\d+)/i, // LiteRT, newer than the runtime
+  /find op for builtin opcode '?([\w]+)'?/i, // LiteRT, a version of an operator
+  /implementation for ([\w.:]+\(\d+\))/i, // ONNX Runtime, left out of this build
+  /: ?([\w.]+:?[\w.]+)\(-?\d+\) is not a registered function/i, // ONNX Runtime, of others
+];
+
+/** One line of why a file does not run; names the operator where one is missing. */
+export function reasonOf(error, lines = []) {
+  const text = [String(error?.message ?? error), ...lines].join('\n');
+  for (const pattern of OPERATORS) {
+    const found = pattern.exec(text);
+    if (found) return `operator ${found[1]} is not in this browser's runtime`;
+  }
+  const telling = lines.filter((line) => /error|fail/i.test(line)).map((line) => line.replace(/^\s*ERROR:\s*/i, ''));
+  return [String(error?.message ?? error), ...telling.slice(0, 2)].join(': ').replace(/\s+/g, ' ').slice(0, 400);
+}
+
+let lite; // one LiteRT.js for the page: {module, threads}
+
+async function loadLite() {
+  if (lite) return lite;
+  const module = await import(new URL('litert/index.js', root).href);
+  const wanted = threads();
+  await module.loadLiteRt(new URL('litert/wasm/', root).href, wanted > 1 ? { threads: true } : {});
+  lite = { module, threads: wanted };
+  return lite;
+}
+
+async function litert(network, model, accelerator) {
+  const { module, threads: count } = await loadLite();
+  const options = { accelerator, ...(accelerator === 'wasm' ? { cpuOptions: { numThreads: count } } : {}) };
+  const compiled = await module.loadAndCompile(model, options);
+  const whole = accelerator === 'wasm' || compiled.isFullyAccelerated;
+  return {
+    where: accelerator === 'wasm' ? wasmName('LiteRT.js', count) : `LiteRT.js, WebGPU${whole ? '' : ' in part'}`,
+    async run(values) {
+      const tensor = new module.Tensor(values, network.input.shape);
+      let results = [];
+      try {
+        results = await compiled.run([tensor]);
+        return Float32Array.from(await results[network.output_index].data());
+      } finally {
+        for (const result of results) result.delete();
+        tensor.delete();
+      }
+    },
+    close: () => compiled.delete(),
+  };
+}
+
+async function onnx(network, model) {
+  const ort = await import(new URL('ort/ort.wasm.bundle.min.mjs', root).href);
+  ort.env.wasm.numThreads = threads();
+  ort.env.wasm.wasmPaths = new URL('ort/', root).href;
+  const session = await ort.InferenceSession.create(model, { executionProviders: ['wasm'] });
+  const [given, wanted] = [session.inputNames[0], session.outputNames[network.output_index]];
+  return {
+    where: wasmName('onnxruntime-web', ort.env.wasm.numThreads),
+    async run(values) {
+      const results = await session.run({ [given]: new ort.Tensor(network.input.dtype, values, network.input.shape) });
+      return Float32Array.from(results[wanted].data, Number);
+    },
+    close: () => session.release(),
+  };
+}
+
+const wasmName = (runtime, count) => `${runtime}, WebAssembly, ${count} thread${count === 1 ? '' : 's'}`;
+
+/**
+ * Fetches and loads a network. accelerator: `wasm` or `webgpu` (LiteRT.js only).
+ * Returns {where: what computes, run(tensor) → scores of the file, close()}.
+ */
+export async function load(network, accelerator, onProgress) {
+  const model = await bytesOf(network.url, onProgress);
+  return overheard(() => (network.runtime === 'onnx' ? onnx(network, model) : litert(network, model, accelerator)));
+}
