@@ -319,6 +319,9 @@ function take(info) {
     network.panel = new Panel(network);
     $('panels').append(network.panel.node);
   }
+  const eyes = ({ size, preprocessing }) => JSON.stringify([size, preprocessing]);
+  const [first, second] = state.networks;
+  if (second && eyes(first) === eyes(second)) second.panel.hideSeen();
   document.querySelector('main').classList.toggle('pair', state.networks.length > 1);
   document.title = `${state.networks.map((one) => one.name).join(', ')} · mobilezoo try`;
 }

@@ -33,6 +33,11 @@ export class Panel {
     this.ends = [];
   }
 
+  /** For a second network that sees the same as the first. */
+  hideSeen() {
+    this.node.querySelector('.seen').hidden = true;
+  }
+
   set where(text) {
     this.node.querySelector('.where').textContent = text;
   }
