@@ -178,7 +178,10 @@ def end_with_parent(_: object = None) -> None:
 
         ctypes.CDLL(None).prctl(PR_SET_PDEATHSIG, signal.SIGKILL)
         parent = multiprocessing.parent_process()
-        if parent is not None and not parent.is_alive():
+        if parent is None or multiprocessing.get_start_method(allow_none=True) == "forkserver":
+            return  # there is no parent, or it is not the process that forked this one
+        # Not `parent.is_alive()`: a sibling that was forked later holds the pipe that it looks at open.
+        if os.getppid() != parent.pid:
             os._exit(1)
 
 

@@ -3,11 +3,12 @@
 import os
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
-from mobilezoo.workers import Worker, WorkerEndedError, bound
+from mobilezoo.workers import Worker, WorkerEndedError, bound, python_path
 
 ECHO = """
 from mobilezoo import workers
@@ -61,6 +62,7 @@ def test_a_worker_that_died_between_requests_is_closed_in_silence():
 
 PARENT = """
 import sys
+import time
 from mobilezoo.workers import Worker
 BUSY = "import os; print(os.getpid(), flush=True)\\nwhile 1: 1"
 child = Worker([sys.executable, "-c", BUSY])
@@ -86,3 +88,45 @@ def test_a_process_whose_parent_is_gone_before_it_begins_does_nothing(tmp_path):
     command[command.index(str(os.getpid()))] = "1"
     subprocess.run(command, check=True)
     assert not list(tmp_path.iterdir())
+
+
+ORPHANS = """
+import multiprocessing, os, signal, sys, time
+from mobilezoo.workers import end_with_parent
+
+def late(parent):
+    while os.getppid() == parent:
+        time.sleep(0.01)
+    end_with_parent()
+    time.sleep(60)
+
+if __name__ == "__main__":
+    context = multiprocessing.get_context("fork")
+    started = [context.Process(target=late, args=(os.getpid(),)) for _ in range(3)]
+    for process in started:
+        process.start()
+    print(*(process.pid for process in started), flush=True)
+    os.kill(os.getpid(), signal.SIGKILL)
+"""
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent")
+def test_children_of_a_parent_that_died_before_they_looked_end_too(tmp_path: Path) -> None:
+    """Forked siblings hold each other's pipes to the parent open, so that it seems alive to all but the last."""
+    (tmp_path / "orphans.py").write_text(ORPHANS)
+    environment = {**os.environ, "PYTHONPATH": python_path()}
+    with (tmp_path / "out").open("w") as out:
+        subprocess.run([sys.executable, str(tmp_path / "orphans.py")], stdout=out, env=environment, check=False)
+    children = [Path("/proc", pid) for pid in (tmp_path / "out").read_text().split()]
+    assert len(children) == 3
+    deadline = time.monotonic() + 20
+    while any(alive(child) for child in children):
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
+
+
+def alive(process: Path) -> bool:
+    try:
+        return process.joinpath("stat").read_text().rpartition(")")[2].split()[0] not in "ZX"
+    except OSError:
+        return False
