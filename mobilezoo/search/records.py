@@ -16,7 +16,7 @@ from mobilezoo.search.space import Point
 
 State = Literal["complete", "pruned", "failed"]
 
-RESULT_NAME = "search.json"
+CONFIG_NAME, RESULT_NAME = "search.yaml", "search.json"
 
 
 class LatencyEstimate(Record):
@@ -141,6 +141,8 @@ class SearchResult(Record):
     front_yaml: tuple[str, ...] = ()
     """Model YAMLs of `front`, relative to the record's folder."""
     best_yaml: str | None = None
+    basis: str = ""
+    """Hash of what it rests on, see `search.kept`; empty where only the database can tell whether it is up to date."""
 
     def trial(self, number: int) -> TrialRecord:
         """Returns the trial of a number, which must exist."""

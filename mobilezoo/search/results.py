@@ -15,6 +15,7 @@ from mobilezoo.search.candidates import Candidates, all_trials
 from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.database import database_errors
 from mobilezoo.search.engines.base import genome_of
+from mobilezoo.search.kept import basis_of
 from mobilezoo.search.networks import arch_strings, yaml_data
 from mobilezoo.search.objective import undominated
 from mobilezoo.search.records import RESULT_NAME, Figures, SearchResult, TrialRecord
@@ -139,6 +140,7 @@ def save(config: SearchConfig, study: Study, out_dir: Path) -> SearchResult:
     Raises:
         MobilezooError: a file cannot be written.
     """
+    basis = basis_of(config, out_dir)  # first: what is added from here on makes the result old
     result = summary(config, study)
     name = config.name or out_dir.name
     files = [f"front/{name}_{number:04d}.yaml" for number in result.front]
@@ -147,7 +149,7 @@ def save(config: SearchConfig, study: Study, out_dir: Path) -> SearchResult:
     best = f"{name}_best.yaml" if result.best is not None else None
     if best is not None and result.best is not None:
         _write_network(config, result.trial(result.best), out_dir / best)
-    result = result.model_copy(update={"name": name, "front_yaml": tuple(files), "best_yaml": best})
+    result = result.model_copy(update={"name": name, "front_yaml": tuple(files), "best_yaml": best, "basis": basis})
     write_text(out_dir / RESULT_NAME, result.model_dump_json(indent=1) + "\n")
     for old in (out_dir / "front").glob("*.yaml"):  # last: until here the result before this one named them
         if f"front/{old.name}" not in files:

@@ -22,13 +22,13 @@ from mobilezoo.search.database import (
     without_password,
 )
 from mobilezoo.search.engines import make_sampler
+from mobilezoo.search.kept import DATABASE
 
 if TYPE_CHECKING:
     from mobilezoo.search.config import SearchConfig
 
 STUDY_NAME = "search"
 """Name of the study of a search without a name."""
-DATABASE = "study.db"
 IDENTITY = "mobilezoo"
 CONFIG = "config"
 """Study attribute: the whole config, for workers that have only the database."""

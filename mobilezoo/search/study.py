@@ -21,13 +21,18 @@ from mobilezoo.search.candidates import REASON, Candidates, all_trials, queue_ag
 from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.database import SILENT_BEATS, database_errors
 from mobilezoo.search.networks import check_space
-from mobilezoo.search.records import Candidate, Evaluate, LatencyEstimate, Measure, SearchResult, TrialRecord
+from mobilezoo.search.records import (
+    CONFIG_NAME,
+    Candidate,
+    Evaluate,
+    LatencyEstimate,
+    Measure,
+    SearchResult,
+    TrialRecord,
+)
 from mobilezoo.search.results import best_reward, record, remeasured_key, save
 from mobilezoo.search.storage import only_search_in, open_study, place_of, writing_in
 from mobilezoo.search.trial import CandidateError, DroppedError, TrialObjective, make_candidate
-
-CONFIG_NAME = "search.yaml"
-"""File of the whole config in the run folder, read by `mobilezoo search status` and the other subcommands."""
 
 
 def search(

@@ -6,8 +6,9 @@ from mobilezoo.config import find_config, load_record, write_yaml
 from mobilezoo.errors import ConfigError, MobilezooError, existing_path, require
 from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.finetune_result import FinetuneResult
+from mobilezoo.search.kept import kept
 from mobilezoo.search.networks import load_search_config, yaml_data
-from mobilezoo.search.records import SearchResult, TrialRecord
+from mobilezoo.search.records import CONFIG_NAME, SearchResult, TrialRecord
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.candidate_evaluator import CandidateEvaluator
 from mobilezoo.workflows.finetune import finetune_candidate
@@ -61,10 +62,9 @@ def find_study(study: str, name: str | None = None, out: Path | None = None) -> 
         ConfigError: the folder holds no search.
     """
     require("optuna", "search")
-    from mobilezoo.search.storage import stored_config
-    from mobilezoo.search.study import CONFIG_NAME
-
     if "://" in study:
+        from mobilezoo.search.storage import stored_config
+
         name, data = stored_config(study, name)
         return SearchConfig.parse(data, f"search {name}"), out or Path("runs") / f"search-{name}"
     folder = existing_path(study, "run folder of a search")
@@ -147,6 +147,8 @@ def show_front(
     settings, folder = find_study(study, name)
     if remeasure:
         return _remeasure(settings, folder, devices or settings.devices, again=True, hooks=hooks)
+    if (result := kept(settings, folder)) is not None:
+        return result
     from mobilezoo.search.results import current
 
     return current(settings, folder)

@@ -3,6 +3,7 @@
 import contextlib
 import json
 import os
+import shutil
 import signal
 import sqlite3
 import subprocess
@@ -19,6 +20,7 @@ from mobilezoo.errors import ConfigError, MissingToolError, MobilezooError, RunS
 from mobilezoo.models import load_model_config
 from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.engines import engines_for
+from mobilezoo.search.kept import DATABASE, kept
 from mobilezoo.search.networks import point_of
 from mobilezoo.search.objective import pareto_front
 from mobilezoo.search.records import (
@@ -30,7 +32,7 @@ from mobilezoo.search.records import (
     load_search_result,
 )
 from mobilezoo.search.results import current, search_status
-from mobilezoo.search.storage import DATABASE, open_study
+from mobilezoo.search.storage import open_study
 from mobilezoo.search.study import remeasure, search
 
 STAGE = {"kernel": [3, 5], "expansion": [2, 3], "attention": ["none", "se"], "depth": [1, 2]}
@@ -105,6 +107,30 @@ def test_a_search_leaves_a_record_a_front_and_yamls_that_are_its_networks(tmp_pa
         assert point_of(config().space, found) == result.trial(number or 0).point
     assert len(list((tmp_path / "front").iterdir())) == len(result.front)
     assert json.loads((tmp_path / "search.json").read_text())["schema_version"] == 1
+
+
+def test_a_result_is_kept_until_the_database_the_config_or_the_folder_changes(tmp_path: Path) -> None:
+    run = tmp_path / "run"
+    result = Judge().search(config(), run)
+    assert kept(config(), run) == result
+    assert kept(config(trials=9), run) is None
+    shutil.copytree(run, tmp_path / "copy")
+    assert kept(config(), tmp_path / "copy") is None  # its networks' files name the folder
+    study = open_study(config(), run)
+    study.enqueue_trial(config().space.genome(config().space.smallest()))
+    assert kept(config(), run) is None
+    assert kept(config(), run) is None
+    again = current(config(), run)
+    assert kept(config(), run) == again
+    assert again.model_copy(update={"basis": ""}) == result.model_copy(update={"basis": ""})
+    (run / f"{DATABASE}-journal").write_bytes(b"of a writer that was killed")
+    assert kept(config(), run) is None
+    (run / f"{DATABASE}-journal").unlink()
+    (run / again.front_yaml[0]).unlink()
+    assert kept(config(), run) is None
+    current(config(), run)
+    (run / "search.json").write_text("{")
+    assert kept(config(), run) is None
 
 
 def test_the_best_reward_told_is_that_of_the_whole_study(tmp_path: Path) -> None:
