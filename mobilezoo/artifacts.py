@@ -16,7 +16,7 @@ from mobilezoo.resolution import Resolution
 
 D = TypeVar("D", bound="Described")
 
-Output = Literal["logits", "probabilities", "sigmoid"]
+Output = Literal["logits", "probabilities", "percent", "sigmoid"]
 """Meaning of the output values; sigmoid: independent probabilities per class, in files that others made."""
 
 
@@ -38,6 +38,8 @@ class InputSpec(Record):
     dtype: Literal["float32", "float16", "float64", "int8", "uint8", "int16", "int32", "int64", "bool"] = "float32"
     quantization: Quantization | None = None
     """Where the file takes integers for the normalized values; uint8 without it are pixels 0..255."""
+    colors: Literal["RGB", "BGR"] = "RGB"
+    """Order of three channels; BGR in files that others made."""
 
     @property
     def resolution(self) -> tuple[int, int]:

@@ -27,6 +27,7 @@ def as_input(values: np.ndarray, spec: InputSpec, inputs: Sequence[TensorSpec]) 
     """
     if len(inputs) != 1 or spec.layout == "none":
         raise ExportError(f"the file takes {described(inputs)}: that is no single image")
+    values = values[:, ::-1] if spec.colors == "BGR" else values
     laid_out = values.transpose(0, 2, 3, 1) if spec.layout == "NHWC" else values
     return np.ascontiguousarray(_as_type(laid_out, inputs[0]))
 

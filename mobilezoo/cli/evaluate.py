@@ -4,7 +4,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mobilezoo.cli.model_options import ClassesArg, DataArg, ModelFlags, PreprocessArg
+from mobilezoo.cli.model_options import ClassesArg, DataArg, ModelFlags, OutputsArg, PreprocessArg
 from mobilezoo.cli.options import AllowCommands, Json, Quiet, config_completion, print_json
 from mobilezoo.cli.progress import shown
 
@@ -26,6 +26,7 @@ def eval_(
     batch_size: Annotated[int, typer.Option("--batch-size", min=1)] = 64,
     workers: Annotated[int, typer.Option("--workers", min=0)] = 2,
     preprocess: PreprocessArg = None,
+    outputs: OutputsArg = None,
     as_json: Json = False,
     allow_commands: AllowCommands = False,
     quiet: Quiet = False,
@@ -44,7 +45,7 @@ def eval_(
     """
     from mobilezoo.workflows.evaluate import evaluate
 
-    options = of.parsed().model_copy(update={"preprocess": preprocess})
+    options = of.parsed().model_copy(update={"preprocess": preprocess, "outputs": outputs})
     with shown(quiet) as hooks:
         scores = evaluate(model, data, options, classes=classes, batch_size=batch_size, workers=workers, hooks=hooks)
     print_json(_plain(scores)) if as_json else print_scores(scores)

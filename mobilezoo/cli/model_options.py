@@ -26,7 +26,11 @@ ClassesArg = Annotated[
 ]
 PreprocessArg = Annotated[
     str | None,
-    typer.Option("--preprocess", help="Of files of others: raw, unit, inception, imagenet; crop=0.9, size=192x256, …"),
+    typer.Option("--preprocess", help="Of files of others: raw, unit, inception, imagenet; crop=0.9, channels=bgr, …"),
+]
+OutputsArg = Annotated[
+    str | None,
+    typer.Option("--outputs", help="Of files of others: logits, probabilities or percent; default: as they look."),
 ]
 
 

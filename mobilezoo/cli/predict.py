@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
-from mobilezoo.cli.model_options import ModelFlags, PreprocessArg
+from mobilezoo.cli.model_options import ModelFlags, OutputsArg, PreprocessArg
 from mobilezoo.cli.options import Json, config_completion, print_json
 from mobilezoo.cli.progress import shown
 from mobilezoo.cli.tables import print_table
@@ -28,6 +28,7 @@ def predict(
     images: Annotated[list[Path], typer.Argument(help="Images, or folders of them.")],
     of: ModelFlags,
     preprocess: PreprocessArg = None,
+    outputs: OutputsArg = None,
     top: Annotated[int, typer.Option("--top", min=1, help="Classes per image.")] = 5,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: one row per image and rank.")] = False,
     as_json: Json = False,
@@ -44,7 +45,7 @@ def predict(
 
     if as_csv and as_json:
         raise MobilezooError("--csv and --json are two ways to print the same: choose one")
-    options = of.parsed().model_copy(update={"preprocess": preprocess})
+    options = of.parsed().model_copy(update={"preprocess": preprocess, "outputs": outputs})
     with shown() as hooks:
         found = predict_images(model, images, options, top=top, hooks=hooks)
     if as_json:

@@ -18,8 +18,12 @@ SUM_TOLERANCE = 0.02
 WORDS: dict[Output, str] = {
     "logits": "logits",
     "probabilities": "probabilities",
+    "percent": "probabilities in percent",
     "sigmoid": "sigmoid, a probability of each class for itself",
 }
+
+OUTPUTS: dict[str, Output] = {"logits": "logits", "probabilities": "probabilities", "percent": "percent"}
+"""Words for --outputs."""
 
 
 class Answers:
@@ -27,7 +31,9 @@ class Answers:
 
     def __init__(self, whose: str, declared: Output | None, step: float = 0.0) -> None:
         """`step` is that of quantized numbers."""
-        self._whose, self._declared, self._step, self._distributions = whose, declared, step, True
+        self._whose, self._declared, self._step = whose, declared, step
+        self._wholes: dict[Output, float] = {"probabilities": 1.0, "percent": 100.0}
+        """What the scores of an image may still be, and their sum then."""
 
     @classmethod
     def of_file(cls, path: Path, record: Artifact) -> Self:
@@ -59,25 +65,52 @@ class Answers:
         scores = answer.reshape(images, classes)
         if not np.isfinite(scores).all():
             raise ConfigError(f"{self._whose!r} answers with numbers that are not finite: see --preprocess")
-        self._distributions = self._distributions and bool(self._could_be(scores))
+        self._wholes = {name: whole for name, whole in self._wholes.items() if self._could_be(scores, whole)}
         return scores
 
     @property
     def output(self) -> Output:
         """What the answers read so far are."""
-        return self._declared or ("probabilities" if self._distributions else "logits")
+        found: Output = next(iter(self._wholes), "logits")
+        return self._declared or found
+
+    @property
+    def unit(self) -> float:
+        """What a score is multiplied by to be a probability."""
+        return 0.01 if self.output == "percent" else 1.0
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Of scores that `read` gave, once all are read."""
         if self.output != "logits":
-            return scores
+            return scores * self.unit
         powers = np.exp(scores - scores.max(axis=1, keepdims=True))
         normalized: np.ndarray = powers / powers.sum(axis=1, keepdims=True)
         return normalized
 
-    def _could_be(self, scores: np.ndarray) -> bool:
-        off = SUM_TOLERANCE + scores.shape[1] * self._step / 2
-        return bool(scores.min() >= 0 and scores.max() <= 1 + off and np.all(np.abs(scores.sum(axis=1) - 1) <= off))
+    def _could_be(self, scores: np.ndarray, whole: float) -> bool:
+        off = SUM_TOLERANCE * whole + scores.shape[1] * self._step / 2
+        sums = scores.sum(axis=1)
+        return bool(scores.min() >= 0 and scores.max() <= whole + off and np.all(np.abs(sums - whole) <= off))
+
+
+def chosen_output(path: Path, record: Artifact, word: str | None) -> Output | None:
+    """The value of --outputs as a kind of output.
+
+    Args:
+        path: the file.
+        record: its description.
+        word: what was given; None for nothing.
+
+    Raises:
+        ConfigError: no such kind, or the file itself shows another.
+    """
+    if word is None:
+        return None
+    if word not in OUTPUTS:
+        raise ConfigError(f"--outputs {word!r}: choose from {', '.join(OUTPUTS)}")
+    if "output" not in record.undeclared and record.output != word:
+        raise ConfigError(f"{path.name!r} ends in {record.output}, as the file shows: leave --outputs out")
+    return OUTPUTS[word]
 
 
 def check_labels(labels: tuple[str, ...], outputs: int) -> None:
@@ -120,7 +153,8 @@ def evaluate_answers(
     result = evaluate(lambda scores: scores, scored()).model_dump()
     if answers.output == "sigmoid":
         result["loss"] = None
-    elif answers.output == "probabilities":
-        result["loss"] = -float(np.log(np.maximum(of_class, LEAST)).mean())
-        result["zeros"] = sum(p < LEAST for p in of_class)
+    elif answers.output != "logits":
+        shares = np.multiply(of_class, answers.unit)
+        result["loss"] = -float(np.log(np.maximum(shares, LEAST)).mean())
+        result["zeros"] = int((shares < LEAST).sum())
     return {**result, "output": answers.output}

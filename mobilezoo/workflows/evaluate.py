@@ -179,6 +179,7 @@ def _weights_of(file: Path, record: Artifact, options: ModelOptions) -> tuple[st
     if not record.foreign:  # others may normalize inside of the file
         files_own |= {"mean": prep.mean, "std": prep.std}
     given.pop("preprocess", None)
+    given.pop("outputs", None)
     return named, ModelOptions(**{**files_own, **given, "checkpoint": None if named == str(weights) else weights})
 
 

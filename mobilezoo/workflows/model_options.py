@@ -24,6 +24,8 @@ class ModelOptions(Record):
     std: tuple[float, ...] | None = None
     preprocess: str | None = None
     """How images become the input of an exported file without a record, see `workflows.open_file`."""
+    outputs: str | None = None
+    """What such a file answers with: logits, probabilities or percent."""
 
     def preprocessing(self, known: Preprocessing, channels: int) -> Preprocessing:
         """`known` with the mean and deviation of these options.

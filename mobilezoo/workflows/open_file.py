@@ -2,13 +2,14 @@
 
 import re
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from mobilezoo.artifacts import Artifact, InputSpec, has_record
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.files import atomic_write
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, parse_resolution, written
+from mobilezoo.workflows.answers import chosen_output
 from mobilezoo.workflows.load_model import WEIGHTS
 from mobilezoo.workflows.model_options import ModelOptions
 
@@ -22,7 +23,8 @@ PRESETS = {
 """Names for --preprocess beside `raw`, whose numbers depend on the input's type."""
 GRAMMAR = (
     "--preprocess is raw (0..255), unit (0..1), inception (-1..1) or imagenet, and KEY=VALUE with commas between: "
-    "mean=0.485/0.456/0.406, std=0.5, crop=0.875, crop_mode=center, interpolation=bilinear, size=192x256"
+    "mean=0.485/0.456/0.406, std=0.5, crop=0.875, crop_mode=center, interpolation=bilinear, size=192x256, "
+    "channels=bgr"
 )
 
 
@@ -31,6 +33,7 @@ class PreprocessOption(NamedTuple):
 
     preprocessing: Preprocessing
     size: Size | None
+    colors: Literal["RGB", "BGR"]
     keys: frozenset[str]
     """Fields that were given; the others are as they were."""
 
@@ -53,9 +56,10 @@ def check_network(model: str, options: ModelOptions) -> None:
             what = "a folder" if place.is_dir() else "a file of no kind that is known here"
             known = ", ".join(file_suffixes())
             raise ConfigError(f"{model!r} is {what}: name a network, a checkpoint, or a file ({known})") from None
-    if options.preprocess is not None:
+    if given := options.preprocess or options.outputs:
+        option = "preprocess" if options.preprocess else "outputs"
         raise ConfigError(
-            f"--preprocess {options.preprocess!r} is for exported files without a record, {model!r} is a network: "
+            f"--{option} {given!r} is for exported files without a record, {model!r} is a network: "
             "say --mean, --std and --resolution where its own are not meant"
         )
 
@@ -93,18 +97,23 @@ def described(path: Path, options: ModelOptions) -> Artifact:
     known = given.keys | {name for name in ("mean", "std") if getattr(options, name) is not None}
     if "preprocessing" in record.undeclared and not known >= {"mean", "std"}:
         raise ConfigError(f"{path.name!r} does not tell how images become its input: {GRAMMAR}")
+    spec = _sized(path, record, options.resolution, given.size, ", or size=HEIGHTxWIDTH in --preprocess")
+    output = chosen_output(path, record, options.outputs)
     update: dict[str, Any] = {
         "preprocessing": options.preprocessing(given.preprocessing, record.preprocessing.channels),
         "labels": options.labels or record.labels,
-        "input": _sized(path, record, options.resolution, given.size, ", or size=HEIGHTxWIDTH in --preprocess"),
-        "undeclared": tuple(name for name in record.undeclared if name in ("output", "scores")),
+        "input": spec.model_copy(update={"colors": given.colors}),
+        "output": output or record.output,
+        "undeclared": tuple(
+            name for name in record.undeclared if name == "scores" or (name == "output" and output is None)
+        ),
     }
     return record.model_copy(update=update)
 
 
 def _ours(path: Path, record: Artifact, options: ModelOptions) -> Artifact:
     """The record of a file that has one; only the names of its classes can be changed."""
-    given = [name for name in ("preprocess", "mean", "std") if getattr(options, name) is not None]
+    given = [name for name in ("preprocess", "outputs", "mean", "std") if getattr(options, name) is not None]
     if options.resolution not in (None, record.input.resolution):
         given.append("resolution")
     if given:
@@ -175,6 +184,7 @@ def parse_preprocess(text: str, known: Preprocessing, spec: InputSpec) -> Prepro
     """
     data: dict[str, Any] = known.model_dump(mode="json")
     size: Size | None = None
+    colors: Literal["RGB", "BGR"] = "RGB"
     keys: set[str] = set()
     for part in text.split(",") if text else ():
         key, equals, value = (piece.strip() for piece in part.partition("="))
@@ -190,6 +200,8 @@ def parse_preprocess(text: str, known: Preprocessing, spec: InputSpec) -> Prepro
             found = {key: value}
         elif key == "size" and value:
             size = _size(value)
+        elif key == "channels" and value.lower() in ("rgb", "bgr") and known.channels == 3:
+            colors = "BGR" if value.lower() == "bgr" else "RGB"
         else:
             raise ConfigError(f"--preprocess {part!r} is not understood: {GRAMMAR}")
         data |= found
@@ -197,7 +209,7 @@ def parse_preprocess(text: str, known: Preprocessing, spec: InputSpec) -> Prepro
     count = max(len(data["mean"]), len(data["std"]))
     data |= {key: data[key] * count for key in ("mean", "std") if len(data[key]) == 1}
     parsed = Preprocessing.parse(data, f"--preprocess {text}").for_channels(known.channels)
-    return PreprocessOption(parsed, size, frozenset(keys))
+    return PreprocessOption(parsed, size, colors, frozenset(keys))
 
 
 def _check_type(name: str, spec: InputSpec) -> None:

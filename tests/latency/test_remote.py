@@ -452,6 +452,17 @@ def test_a_board_is_measured_over_a_real_ssh_connection(sshd, launcher, tiny_tfl
     assert report.sentinel_before_ms > 0
 
 
+@pytest.mark.slow
+def test_files_of_others_are_measured_over_a_real_ssh_connection(sshd, launcher, shared, tmp_path):
+    store = Store(tmp_path / "latency.db")
+    for name in ("coral_mobilenet_v1_0.25_128_quant", "mlperf_tiny_vww_96_float"):
+        device = ssh_device(sshd, launcher, tmp_path)
+        report = profile(shared / "foreign" / "tflite" / f"{name}.tflite", device, QUICK, store=store)
+        assert (len(report.samples_ms), report.unproven) == (5, "not proven here")
+    with pytest.raises(DeviceError, match=r"does not load this file .*: --device host may time it"):
+        profile(shared / "foreign" / "tflite" / "coral_keras_lstm_mnist_ptq.tflite", device, QUICK, store=store)
+
+
 def test_a_greeting_of_the_far_shell_is_no_answer(sshd, tmp_path):
     port, options = sshd
     greets = 'command="echo welcome; echo notice >&2; eval \\"$SSH_ORIGINAL_COMMAND\\"" '

@@ -39,7 +39,7 @@ def colors_file(
         helper.make_node("Identity", ["step0"], ["again"]),
         helper.make_node("Shape", ["step0"], ["sizes"]),
     ]
-    inputs: dict[str, list[str]] = {"Reshape": ["column"], "Unsqueeze": ["last"]}
+    inputs: dict[str, list[str]] = {"Reshape": ["column"], "Unsqueeze": ["last"], "Mul": ["hundred"]}
     options: dict[str, dict[str, Any]] = {"LpNormalization": {"p": 1, "axis": 1}}
     for i, name in enumerate(last):
         steps.append(
@@ -57,7 +57,10 @@ def colors_file(
         "colors",
         [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, *size])],
         [helper.make_tensor_value_info(name, *given[name]) for name in ("scores", *more)],
-        [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in tables.items()],
+        [
+            *(numpy_helper.from_array(np.array(value, np.int64), name) for name, value in tables.items()),
+            numpy_helper.from_array(np.float32(100), "hundred"),
+        ],
     )
     onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
     return path
@@ -341,6 +344,43 @@ def test_what_a_record_says_of_its_file_is_not_said_again(
             assert (code, len(err.splitlines())) == (2, 1)
             assert f"'ours.onnx' has a record, which says how images become its input: leave {option} out" in err
     assert probabilities_of(file, capsys, image) == pytest.approx(softmax(RED / 255), abs=1e-6)
+
+
+def test_channels_may_be_fed_in_the_other_order(
+    tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file, image = colors_file(tmp_path / "theirs.onnx"), photos / "train" / "red" / "0.png"
+    found = probabilities_of(file, capsys, image, "--preprocess", "mean=0/0/0.5,std=1,channels=bgr")
+    assert found == pytest.approx(
+        softmax(RED[::-1] / 255 - np.array([0, 0, 0.5])), abs=1e-6
+    )  # mean is red, green, blue
+    code, _, err = call(capsys, "predict", file, image, "--preprocess", "unit,channels=hsv")
+    assert (code, "--preprocess 'channels=hsv' is not understood" in err) == (2, True)
+
+
+def test_outputs_in_percent_are_found_or_said(tmp_path: Path, photos: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    image = photos / "train" / "red" / "0.png"
+    file = colors_file(tmp_path / "percent.onnx", "Exp", "LpNormalization", "Mul")
+    expected = softmax(RED / 255)
+    for words in ((), ("--outputs", "percent")):
+        assert probabilities_of(file, capsys, image, "--preprocess", "unit", *words) == pytest.approx(
+            expected, abs=1e-6
+        )
+    as_logits = probabilities_of(file, capsys, image, "--preprocess", "unit", "--outputs", "logits")
+    assert as_logits == pytest.approx(softmax(100 * expected), abs=1e-5)
+    asked = ("eval", file, "--data", f"folder:{photos}", "--preprocess", "unit", "-q", "--json", *LABELS)
+    found = json.loads(call(capsys, *asked)[1])
+    truth = [-np.log(softmax(np.array(color[::-1]) / 255)[i]) for i, color in enumerate(COLORS.values())]
+    assert (found["output"], found["loss"]) == ("percent", pytest.approx(np.mean(truth), rel=1e-4))
+    soft = colors_file(tmp_path / "soft.onnx", "Softmax")
+    for subject, words, said in (
+        (soft, ("--outputs", "percent"), "'soft.onnx' ends in probabilities, as the file shows: leave --outputs out"),
+        (file, ("--outputs", "percents"), "--outputs 'percents': choose from logits, probabilities, percent"),
+        ("mnasnet_small", ("--outputs", "percent"), "--outputs 'percent' is for exported files without a record"),
+    ):
+        preprocess = () if subject == "mnasnet_small" else ("--preprocess", "unit")
+        code, _, err = call(capsys, "predict", subject, image, *preprocess, *words)
+        assert (code, len(err.splitlines()), said in err) == (2, 1, True), err
 
 
 def test_one_of_several_outputs_is_found_or_both_are_named(
