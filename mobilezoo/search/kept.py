@@ -4,8 +4,8 @@ import hashlib
 import os
 from pathlib import Path
 
-import mobilezoo
 from mobilezoo.errors import MobilezooError
+from mobilezoo.files import versions
 from mobilezoo.search.records import SearchConfig, SearchResult, load_search_result
 
 DATABASE = "study.db"
@@ -34,7 +34,7 @@ def basis_of(config: SearchConfig, folder: Path) -> str:
     if head[:16] != MAGIC or head[18:20] != LEGACY:
         return ""
     changes, pages = (int.from_bytes(head[start : start + 4], "big") for start in (24, 28))
-    facts = (changes, pages, mobilezoo.__version__, os.path.realpath(folder), config.model_dump_json())
+    facts = (changes, pages, versions(["mobilezoo"]), os.path.realpath(folder), config.model_dump_json())
     return hashlib.sha256(repr(facts).encode()).hexdigest()
 
 
