@@ -6,7 +6,8 @@ from pathlib import Path
 
 from mobilezoo.errors import MobilezooError
 from mobilezoo.files import versions
-from mobilezoo.search.records import SearchConfig, SearchResult, load_search_result
+from mobilezoo.search.config import SearchConfig
+from mobilezoo.search.records import SearchResult, load_search_result
 
 DATABASE = "study.db"
 HEAD_BYTES, MAGIC = 100, b"SQLite format 3\0"
