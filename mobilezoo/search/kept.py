@@ -40,7 +40,12 @@ def basis_of(config: SearchConfig, folder: Path) -> str:
 
 
 def kept(config: SearchConfig, folder: Path) -> SearchResult | None:
-    """The result in a run folder, with the networks it names; None where the database may hold more."""
+    """The result in a run folder, with the networks it names; None where the database may hold more.
+
+    Args:
+        config: of the search.
+        folder: its run folder.
+    """
     basis = basis_of(config, folder)
     if not basis:
         return None
