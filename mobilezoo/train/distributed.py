@@ -1,7 +1,7 @@
 """Processes that train together: joined by torchrun's environment variables, agreeing on numbers after every update."""
 
 import os
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from typing import Any
 
@@ -56,6 +56,35 @@ def device_of(name: str, distributed: Distributed) -> str:
     if distributed.world > 1 and torch.cuda.is_available() and name in ("auto", "cuda"):
         return f"cuda:{distributed.local}"
     return name
+
+
+def by_first(action: Callable[[], None], distributed: Distributed) -> None:
+    """Let the first process act while the others wait for its success. Every process must call it.
+
+    Args:
+        action: what the first process does; with one process, this one.
+        distributed: the processes.
+
+    Raises:
+        MobilezooError: in the others, with the text of the first one's error, which passes through there.
+    """
+    if distributed.world == 1:
+        action()
+        return
+    fault: Exception | None = None
+    if distributed.rank == 0:
+        try:
+            action()
+        except Exception as error:  # the others would wait for a process that is gone
+            fault = error
+    if dist.get_backend() == "nccl":
+        torch.cuda.set_device(distributed.local)
+    text: list[str | None] = [None if fault is None else first_line(fault, 1000)]
+    dist.broadcast_object_list(text, src=0)
+    if fault is not None:
+        raise fault
+    if text[0] is not None:
+        raise MobilezooError(text[0])
 
 
 def total(values: list[float], device: torch.device, distributed: Distributed) -> list[float]:

@@ -7,21 +7,20 @@ repeat an unbroken one, bit for bit where the kernels are deterministic (as they
 
 import time
 from collections.abc import Callable, Iterator
-from contextlib import AbstractContextManager, nullcontext
+from contextlib import ExitStack
 from pathlib import Path
 
 import numpy as np
 
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.data.loaders import Batch
-from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import DataError, MobilezooError, RunStoppedError
 from mobilezoo.train.assemble import assemble, seed_all, updates_per_epoch
 from mobilezoo.train.checkpoints import save_checkpoint
 from mobilezoo.train.compile import memory_mb
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.train.diagnose import nan_message
-from mobilezoo.train.distributed import joined, total
+from mobilezoo.train.distributed import by_first, joined, total
 from mobilezoo.train.evaluate import evaluate
 from mobilezoo.train.export_hooks import ExportHooks, export_if_due
 from mobilezoo.train.header import RunClock, header
@@ -65,11 +64,15 @@ def train(
         RunStoppedError: SIGTERM or Ctrl-C arrived; the state is saved.
         MobilezooError: anything else that a user can mend.
     """
-    with joined(config.train.device) as distributed, _held(run_dir, distributed):
+    with joined(config.train.device) as distributed, ExitStack() as held:
         folder, hooks, writes = RunFolder(run_dir), export_hooks or ExportHooks(), distributed.rank == 0
-        # Another run's folder is refused before time is spent on data and weights.
-        if writes:
+
+        def take() -> None:
+            held.enter_context(only_trainer_in(run_dir))
+            # Another run's folder is refused before time is spent on data and weights.
             folder.check(config, resume)
+
+        by_first(take, distributed)
         saved, damaged = load_state(folder) if resume else (None, [])
         # What is wrong with data and settings shows here, while nothing is written.
         state = assemble(config if saved is None else _without_start(config), distributed, hooks)
@@ -106,11 +109,6 @@ def train(
                 bar.lines(*hooks.write_int8(state.quantized, best_record(folder), folder.path))
             total([0.0], state.device, distributed)  # nobody reads the record before the first process has written it
         return best_record(folder)
-
-
-def _held(run_dir: Path, distributed: Distributed) -> AbstractContextManager[None]:
-    """The folder's lock, which the processes of one run share."""
-    return only_trainer_in(run_dir) if distributed.rank == 0 else nullcontext()
 
 
 def _without_start(config: TrainConfig) -> TrainConfig:

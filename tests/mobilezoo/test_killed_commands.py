@@ -1,5 +1,6 @@
 """Every command may be killed at any moment: nothing half-written is believed, nothing is left, no child survives."""
 
+import json
 import os
 import random
 import subprocess
@@ -7,10 +8,12 @@ import sys
 import time
 from pathlib import Path
 
+import numpy as np
+import onnx
 import pytest
 import torch
 from PIL import Image
-from safetensors.torch import save_file
+from safetensors.torch import load_file, save_file
 
 import mobilezoo
 from mobilezoo import hub
@@ -19,13 +22,22 @@ from mobilezoo.files import sha256_of
 from mobilezoo.models import load_model_config
 from mobilezoo.models.randomize import randomize_norms
 from mobilezoo_export import open_artifact
+from mobilezoo_latency import Store
 
 pytestmark = [
     pytest.mark.slow,
     pytest.mark.skipif(sys.platform != "linux", reason="only Linux kills a process with its parent"),
 ]
-MODEL, KILLS, PATIENCE_S = "mnasnet_a1_035", 3, 20.0
+MODEL, KILLS, PATIENCE_S = "mnasnet_a1_035", 2, 20.0
 COMMANDS = {
+    "eval": ["eval", "best.safetensors", "--data", "folder:data", "--workers", "2", "--quiet"],
+    "predict": ["predict", "theirs.onnx", "data/val", "--preprocess", "unit,size=32", "--labels", "a,b", "--csv"],
+    "profile": ["profile", "theirs.onnx", "--resolution", "32", "--no-cache", "--quiet"],
+    "convert": ["convert", "old.pth", "--model", MODEL, "--labels", "a,b", "--out", "new.safetensors"],
+    "push": ["push", "best.safetensors", "--local", "pushed"],
+    "pull": ["pull", "shared", "--out", "pulled"],
+    "report": ["report", "runs", "--out", "report.html"],
+    "data-check": ["data", "check", "data", "--quiet"],
     "train": ["train", "digits", f"model={MODEL}", "train.epochs=2", "train.resolution=32", "name=r", "--resume"],
     "export": ["export", "best.safetensors", "--to", "onnx", "--out", "files", "--quiet", "--overwrite"],
     "import-table": ["latency", "import-table", "blocks.csv", "--on", "phone", "--out", "table.json"],
@@ -53,20 +65,33 @@ def living(folder: Path) -> list[str]:
     return found
 
 
+SPACE = """
+space:
+  resolution: [32]
+  stem: 8
+  head: 16
+  stages:
+    - {stride: 2, block: [ir], kernel: [3, 5], expansion: [2, 3], width: [8, 16], depth: [1]}
+objective: {reward: mnas_hard, target_ms: 0.08}
+recipe: digits
+"""
+
+
 def run(args: list[str], folder: Path, kill_after_s: float | None = None) -> str | None:
     """What a command prints; None where it was killed before its end."""
     command = [sys.executable, "-m", "mobilezoo", *args]
-    process = subprocess.Popen(
-        command, cwd=folder, env=environment(folder), stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True
-    )
-    try:
-        said = process.communicate(timeout=kill_after_s)[0]
-    except subprocess.TimeoutExpired:
-        process.kill()
-        process.communicate()
-        return None
-    assert process.returncode == 0, said
-    return said
+    said = folder / "tmp" / "said.txt"  # a pipe would be waited for as long as a survivor holds it
+    env = environment(folder)
+    with said.open("w") as out:
+        process = subprocess.Popen(command, cwd=folder, env=env, stdout=out, stderr=subprocess.STDOUT)
+        try:
+            code = process.wait(timeout=kill_after_s)
+        except subprocess.TimeoutExpired:
+            process.kill()
+            process.wait()
+            return None
+    assert code == 0, said.read_text()
+    return said.read_text()
 
 
 def inputs(folder: Path) -> None:
@@ -85,16 +110,47 @@ def inputs(folder: Path) -> None:
             place = folder / "data" / split / name
             place.mkdir(parents=True, exist_ok=True)
             Image.new("RGB", (32, 32), (number * 20, 0, len(split) * 20)).save(place / f"{number}.png")
+    theirs_file(folder / "theirs.onnx")
     (folder / "runs").mkdir()
     (folder / "runs" / "metrics.csv").write_text("epoch,loss\n1,2\n2,1\n")
     (folder / "blocks.csv").write_text("key,mean_ms\na,1.5\nb,2.5\n")
 
 
+def theirs_file(path: Path) -> None:
+    """A file of others with an open size: two means of an image's channels."""
+    from onnx import TensorProto, helper, numpy_helper
+
+    steps = [
+        helper.make_node("ReduceMean", ["x", "axes"], ["means"], keepdims=0),
+        helper.make_node("Gather", ["means", "first"], ["scores"], axis=1),
+    ]
+    tables = {"axes": [2, 3], "first": [0, 1]}
+    graph = helper.make_graph(
+        steps,
+        "means",
+        [helper.make_tensor_value_info("x", TensorProto.FLOAT, ["n", 3, "h", "w"])],
+        [helper.make_tensor_value_info("scores", TensorProto.FLOAT, ["n", 2])],
+        [numpy_helper.from_array(np.array(value, np.int64), name) for name, value in tables.items()],
+    )
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), path)
+
+
 def check_whole(folder: Path) -> None:
     """All that a later command would take is whole, or is refused by it."""
+    for page in folder.glob("*.html"):
+        assert page.read_text(encoding="utf-8").rstrip().endswith("</html>")
+    for made in (*folder.glob("*.json"), *folder.glob("pushed/*.json")):
+        json.loads(made.read_text(encoding="utf-8"))
+    if (folder / "pushed").exists():
+        assert {file.name for file in (folder / "pushed").iterdir()} >= {"config.json", "model.safetensors"}
+        load_file(folder / "pushed" / "model.safetensors")
+    for copy in (folder / "runs" / "profile").glob("[!.]*.onnx"):
+        onnx.load(copy)
+    if (folder / "latency.db").exists():
+        assert not Store(folder / "latency.db").damaged()
     for record in folder.rglob("*.safetensors.json"):
         load_record_of(Checkpoint, record.with_suffix(""))
-    for file in (folder / "files").glob("[!.]*.onnx"):
+    for file in (*(folder / "files").glob("[!.]*.onnx"), *(folder / "work").rglob("[!.]*.tflite")):
         assert not open_artifact(file).foreign
 
 
@@ -106,12 +162,38 @@ def test_a_killed_command_can_be_given_again(tmp_path: Path, name: str) -> None:
     duration, moments = time.monotonic() - began, random.Random(name)
     for _ in range(KILLS):
         run(COMMANDS[name], tmp_path, duration * moments.uniform(0.4, 1.0))
-        deadline = time.monotonic() + PATIENCE_S
-        while left := living(tmp_path):
-            assert time.monotonic() < deadline, f"survivors: {left}"
-            time.sleep(0.1)
-        check_whole(tmp_path)
+        check_left(tmp_path)
     said = run(COMMANDS[name], tmp_path)
     assert said is not None
     check_whole(tmp_path)
     assert not [path for path in tmp_path.rglob("*.mz-*") if path.parent != tmp_path / "tmp" or "train" not in name]
+
+
+def check_left(folder: Path) -> None:
+    """No child lives on, and no file is half-written."""
+    deadline = time.monotonic() + PATIENCE_S
+    while left := living(folder):
+        assert time.monotonic() < deadline, f"survivors: {left}"
+        time.sleep(0.1)
+    check_whole(folder)
+
+
+def test_killed_measurements_of_a_space_go_on_where_they_were(tmp_path: Path) -> None:
+    """`latency table` and `latency fit` share their networks and the store, so the second has little left to do."""
+    (tmp_path / "space.yaml").write_text(SPACE)
+    moments = random.Random("latency")
+    for verb, count, out in (("table", "3", "table.json"), ("fit", "8", "fit.json")):
+        words = ["latency", verb, "space.yaml", "--networks", count, "--out", out, "--work", "work", "--quiet"]
+        stored = 0
+        for least in (8.0, 16.0):
+            run(words, tmp_path, moments.uniform(least, least + 8))
+            check_left(tmp_path)
+            kept = len(Store(tmp_path / "latency.db").rows())
+            assert kept >= stored
+            stored = kept
+        said = run(words, tmp_path)
+        assert said is not None
+        assert said.startswith(out)
+        check_left(tmp_path)
+    keys = [report.artifact for _, report in Store(tmp_path / "latency.db").rows() if not report.noisy]
+    assert len(keys) == len(set(keys)), "measured twice"

@@ -11,6 +11,7 @@ import pytest
 
 from mobilezoo.errors import MobilezooError
 from mobilezoo.train.distributed import joined
+from mobilezoo.train.run_lock import only_trainer_in
 
 # A network without batch norm, and without drop path and mixing: with them, processes that see half a batch each
 # differ by nature (torch has no synchronized batch norm on CPU).
@@ -102,3 +103,19 @@ def test_a_broken_environment_names_torchrun(monkeypatch: pytest.MonkeyPatch) ->
     monkeypatch.delenv("RANK", raising=False)
     with pytest.raises(MobilezooError, match="start with torchrun"), joined("cpu"):
         pass
+
+
+@pytest.mark.slow
+def test_a_folder_that_another_trains_in_is_refused_by_every_process_in_one_line(tmp_path: Path) -> None:
+    (tmp_path / "recipe.yaml").write_text(RECIPE)
+    command = [sys.executable, *TORCHRUN, "-m", "mobilezoo", "train", str(tmp_path / "recipe.yaml"), "-q", "--out"]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(filter(None, sys.path)), "OMP_NUM_THREADS": "1"}
+    with only_trainer_in(tmp_path / "run"):
+        done = subprocess.run(
+            [*command, str(tmp_path / "run")], capture_output=True, text=True, check=False, timeout=180, env=env
+        )
+    assert done.returncode != 0
+    lines = [line for line in done.stderr.splitlines() if line.startswith("error: ")]
+    assert len(lines) == 2, done.stderr
+    assert all("is being written by process" in line for line in lines)
+    assert "[rank1]" not in done.stderr
