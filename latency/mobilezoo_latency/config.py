@@ -15,12 +15,15 @@ class ProfileConfig(Record):
     targets: tuple[str, ...] = Field(
         default=("litert",), min_length=1, description="formats that names and checkpoints are exported to"
     )
+    precisions: tuple[str, ...] = Field(
+        default=("fp32",), min_length=1, description="precisions of those files: fp32, fp16, int8, ..."
+    )
     tier: str = Field(default="screen", description="protocol: screen, report or sustained")
     threads: int | None = Field(default=None, gt=0, description="threads of the runtime; null: one")
     use_cache: bool = Field(default=True, description="take a kept result that fits")
     allow_folded: bool = Field(default=False, description="time a file whose zero norms let branches vanish")
 
-    @field_validator("targets", mode="before", json_schema_input_type=Words)
+    @field_validator("targets", "precisions", mode="before", json_schema_input_type=Words)
     @classmethod
     def _listed(cls, value: object) -> object:
         return listed(value)

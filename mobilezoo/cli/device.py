@@ -63,7 +63,7 @@ def check(
 @command(app)
 def setup(
     what: Annotated[
-        str, typer.Argument(help="emulator (QEMU, LLVM, arm64 LiteRT) or browser (two JavaScript runtimes).")
+        str, typer.Argument(help="emulator (QEMU, LLVM, arm64 runtimes) or browser (two JavaScript runtimes).")
     ],
     force: Annotated[bool, typer.Option("--force", help="Prepare again from nothing.")] = False,
 ) -> None:

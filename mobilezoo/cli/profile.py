@@ -50,6 +50,9 @@ def profile(
         ),
     ] = None,
     to: ToArg = None,
+    precision: Annotated[
+        str | None, typer.Option("--precision", help="Short for precisions: fp32, fp16, int8.")
+    ] = None,
     tier: Annotated[str | None, typer.Option("--tier", "--protocol", help="screen, report or sustained.")] = None,
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: one.")] = None,
     cores: Annotated[str | None, typer.Option("--cores", help="Phones and boards: big, mid, little or any.")] = None,
@@ -69,7 +72,7 @@ def profile(
         mobilezoo profile runs/digits/export/*.tflite runs/digits/export/*.onnx
         mobilezoo profile shvit_s1 timm:mobilenetv4_conv_small --to litert,onnx
         mobilezoo profile a.tflite b.tflite --compare
-        mobilezoo profile shvit_s1 --device cortex_a76
+        mobilezoo profile shvit_s1 --device cortex_a76 --to litert,onnx,executorch --precision fp32,fp16,int8
         mobilezoo profile shvit_s1 --device android --cores big
         mobilezoo profile shvit_s1 --device android device.runner.kind=benchmark_model device.runner.path=PATH
         mobilezoo profile shvit_s1 --tier report --no-cache --json
@@ -79,6 +82,7 @@ def profile(
     short = {
         "device": device,
         "targets": separated(to),
+        "precisions": separated(precision),
         "tier": tier,
         "threads": threads,
         "device.cores": cores,
@@ -121,6 +125,7 @@ def print_reports(reports: list[LatencyReport]) -> None:
         columns = (
             "kind",
             "core",
+            "runtime",
             "M instructions",
             "M cycles",
             "k DRAM lines",
@@ -157,11 +162,12 @@ def _counted_row(r: LatencyReport) -> tuple[object, ...]:
     assert r.counts is not None
     lines = "" if r.counts.dram_lines is None else f"{r.counts.dram_lines / 1e3:.0f}"
     counts = (f"{r.counts.instructions / 1e6:.2f}", f"{r.counts.cycles / 1e6:.2f}", lines)
+    where = (r.device.kind, r.device.name, r.device.runtime)
     if r.estimate is None:
-        return (r.device.kind, r.device.name, *counts, "", "not calibrated", _notes(r), r.artifact)
+        return (*where, *counts, "", "not calibrated", _notes(r), r.artifact)
     e = r.estimate
     ms = f"{e.latency_ms:.2f} ({e.low_ms:.2f}–{e.high_ms:.2f})"
-    return (r.device.kind, r.device.name, *counts, ms, f"{e.error_percent:.1f}%", _notes(r), r.artifact)
+    return (*where, *counts, ms, f"{e.error_percent:.1f}%", _notes(r), r.artifact)
 
 
 def _notes(r: LatencyReport) -> str:

@@ -70,14 +70,17 @@ def check_file(path: Path, record: Artifact, unit: str, images: "np.ndarray", re
     from mobilezoo_latency.contract import ArtifactFile
     from mobilezoo_latency.registry import load_device
 
-    device = load_device(UNITS[unit])
+    artifact = ArtifactFile(path.resolve(), record)
+    try:
+        device = load_device(UNITS[unit]).for_artifact(artifact)
+    except DeviceError as error:
+        return UnitCheck(unit=unit, status="refused", reason=str(error))
     try:
         device.check()
     except (DeviceError, MissingToolError) as error:
         return UnitCheck(unit=unit, status="unavailable", reason=str(error))
-    artifact = ArtifactFile(path.resolve(), record)
     try:
-        runner = device.for_artifact(artifact).open_runner(artifact)
+        runner = device.open_runner(artifact)
         logits = runner.run(images[:IMAGES])
         reading = runner.reading()
     except (DeviceError, ExportError) as error:

@@ -113,11 +113,11 @@ def compare(
 def files_to_time(
     models: Sequence[str], config: "ProfileConfig", options: ModelOptions, hooks: Hooks = SILENT
 ) -> list[Path]:
-    """Exported files as they are; anything else exported to each target of the config.
+    """Exported files as they are; anything else exported to each target and precision of the config.
 
     Args:
         models: exported files, names, YAMLs or checkpoints.
-        config: gives the targets.
+        config: gives the targets and precisions.
         options: changes to the networks; refused for files.
         hooks: receives messages and progress.
 
@@ -138,7 +138,8 @@ def _files_of(model: str, config: "ProfileConfig", options: ModelOptions, hooks:
     from mobilezoo_export import ExportConfig
 
     torch.manual_seed(SEED)
-    results = export(model, ExportConfig(targets=config.targets, overwrite=True), options, out=EXPORTS, hooks=hooks)
+    wanted = ExportConfig(targets=config.targets, precisions=config.precisions, overwrite=True)
+    results = export(model, wanted, options, out=EXPORTS, hooks=hooks)
     for result in results:
         if not result.ok:
             raise ExportError(f"{model}: {result.target} {result.precision} {result.status}: {result.reason}")

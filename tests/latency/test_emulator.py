@@ -133,12 +133,9 @@ def test_without_an_emulator_the_set_up_command_is_named(tmp_path, monkeypatch):
         load_device("cortex_a76").check()
 
 
-def test_only_litert_files_and_one_thread_are_taken(tiny_onnx, tiny_tflite, tmp_path):
-    store = Store(tmp_path / "latency.db")
-    with pytest.raises(DeviceError, match="LiteRT files"):
-        profile(tiny_onnx, "cortex_a76", store=store)
+def test_only_one_thread_is_taken(tiny_tflite, tmp_path):
     with pytest.raises(DeviceError, match="one thread"):
-        profile(tiny_tflite, "cortex_a76", threads=2, store=store)
+        profile(tiny_tflite, "cortex_a76", threads=2, store=Store(tmp_path / "latency.db"))
 
 
 @pytest.mark.parametrize("name", CORES)

@@ -11,6 +11,7 @@ from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency.emulator.cores import EmulatedConfig
 from mobilezoo_latency.emulator.layout import Emulator
 from mobilezoo_latency.emulator.refusals import in_words
+from mobilezoo_latency.emulator.runtimes import RUNTIMES, Prepared, find_runtime
 
 CPUINFO = """processor\t: 0
 BogoMIPS\t: 38.40
@@ -48,14 +49,17 @@ class BlockCounts(NamedTuple):
     """The first values of the network's output, to compare with a real run."""
 
 
-def count_blocks(emulator: Emulator, core: EmulatedConfig, model: Path, memory: bool = True) -> BlockCounts:
+def count_blocks(
+    emulator: Emulator, core: EmulatedConfig, model: Path, memory: bool = True, target: str = "litert"
+) -> BlockCounts:
     """Runs a network twice on an emulated core and counts the second run.
 
     Args:
         emulator: the prepared emulator.
         core: what QEMU emulates.
-        model: the .tflite file.
+        model: the file.
         memory: also simulate the data caches; the run then takes longer.
+        target: export target of the file, which gives the runtime.
 
     Raises:
         DeviceError: the runtime refused the file, or the run failed.
@@ -65,37 +69,58 @@ def count_blocks(emulator: Emulator, core: EmulatedConfig, model: Path, memory: 
         plugin = f"{emulator.root}/bin/blockcount.so,out={out}"
         if memory and core.caches:
             plugin += ",cache=" + ":".join(f"{kib}:{ways}" for kib, ways in core.caches)
-        printed = run_on(emulator, core, model, ["count"], ["-plugin", plugin])
+        printed = run_on(emulator, core, model, ["count"], ["-plugin", plugin], target)
         output = tuple(float(value) for value in printed.get("output", "").split())
         return parse_counts(out.read_text(encoding="ascii"), output)
 
 
 def run_on(
-    emulator: Emulator, core: EmulatedConfig, model: Path, action: Sequence[str], switches: Sequence[str] = ()
+    emulator: Emulator,
+    core: EmulatedConfig,
+    model: Path,
+    action: Sequence[str],
+    switches: Sequence[str] = (),
+    target: str = "litert",
 ) -> dict[str, str]:
     """Run `model` on an emulated core to its end.
 
     Args:
         emulator: the prepared emulator.
         core: which core.
-        model: a .tflite file.
-        action: what the runner does with it, see `native/litert_run.c`.
+        model: the file.
+        action: what the runner does with it, see `native/runner.c`.
         switches: further arguments of QEMU.
+        target: export target of the file, which gives the runtime.
 
     Returns:
         The runner's lines, by their first word.
 
     Raises:
-        DeviceError: the runtime refuses the file, or the process ends early.
+        DeviceError: the runtime is not prepared or refuses the file, or the process ends early.
     """
-    command = [emulator.tool("qemu-aarch64"), "-cpu", core.qemu_cpu, *switches]
-    command += ["-L", str(_sysroot(emulator, core)), "-E", f"LD_LIBRARY_PATH={emulator.root}/lite"]
-    done = emulator.call([*command, str(emulator.root / "bin" / "litert_run"), str(model), "1", *action])
+    runtime = find_runtime(emulator, target)
+    done = emulator.call([*guest_command(emulator, core, runtime, switches), str(model), "1", *action])
     printed = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
     # the runner prints "done" last: a run that ended early must not pass for a small network
     if done.returncode != 0 or "done" not in printed:
         raise DeviceError(f"{model.name} did not run on the emulated {core.name}: {_reason(done.stderr)}")
     return printed
+
+
+def guest_command(
+    emulator: Emulator, core: EmulatedConfig, runtime: Prepared, switches: Sequence[str] = ()
+) -> list[str]:
+    """First words of a command line that calls a runtime's runner on an emulated core.
+
+    Args:
+        emulator: the prepared emulator.
+        core: which core.
+        runtime: whose runner.
+        switches: further arguments of QEMU.
+    """
+    command = [emulator.tool("qemu-aarch64"), "-cpu", core.qemu_cpu, *switches]
+    command += ["-L", str(_sysroot(emulator, core)), "-E", f"LD_LIBRARY_PATH={runtime.libraries}"]
+    return [*command, str(runtime.program)]
 
 
 def parse_counts(text: str, output: tuple[float, ...] = ()) -> BlockCounts:
@@ -141,6 +166,8 @@ def _sysroot(emulator: Emulator, core: EmulatedConfig) -> Path:
 
 
 def _reason(stderr: str) -> str:
-    """The last line that is not the runtime's chatter."""
+    """The runtime's own refusal, or else the last line that is not its chatter."""
     lines = [line for line in stderr.strip().splitlines() if not line.startswith(("INFO", "WARNING"))]
-    return in_words(lines[-1]) if lines else "the process ended without a word"
+    named = tuple(f"{runtime.title}: " for runtime in RUNTIMES.values())
+    refusals = [line for line in lines if line.startswith(named)]
+    return in_words((refusals or lines)[-1]) if lines else "the process ended without a word"

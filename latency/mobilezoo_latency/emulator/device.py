@@ -11,6 +11,7 @@ from mobilezoo_latency.emulator.counting import count_blocks
 from mobilezoo_latency.emulator.layout import Emulator, find_emulator
 from mobilezoo_latency.emulator.pricing import cycles_of, floating_or_integer_macs
 from mobilezoo_latency.emulator.runner import EmulatedRunner
+from mobilezoo_latency.emulator.runtimes import RUNTIMES, find_runtime, installed_runtime
 from mobilezoo_latency.reports import Measurement, build_report
 
 COUNT = Protocol(name="count", warmup_runs=1, warmup_s=0.0, min_runs=1, min_s=0.0, max_repeats=1)
@@ -18,10 +19,19 @@ COUNT = Protocol(name="count", warmup_runs=1, warmup_s=0.0, min_runs=1, min_s=0.
 
 
 class EmulatedDevice(Device):
-    """One emulated core."""
+    """One emulated core.
+
+    Args:
+        config: the core.
+        target: export target of the files that it runs; each has its own runtime.
+    """
 
     Config: ClassVar[type[DeviceConfig]] = EmulatedConfig
     config: EmulatedConfig
+
+    def __init__(self, config: DeviceConfig, target: str = "litert") -> None:
+        super().__init__(config)
+        self.target = target
 
     def protocol_for(self, protocol: Protocol) -> Protocol:
         """Returns COUNT, the only protocol. Raises DeviceError for several threads: only one core is emulated."""
@@ -30,35 +40,43 @@ class EmulatedDevice(Device):
         return COUNT
 
     def for_artifact(self, artifact: ArtifactFile) -> Device:
-        """Itself, for LiteRT files. Raises DeviceError for others."""
-        if artifact.record.target != "litert":
+        """Returns this core with the artifact's runtime. Raises DeviceError if no emulated runtime runs such files."""
+        target = artifact.record.target
+        if target not in RUNTIMES:
             raise DeviceError(
-                f"{artifact.path.name}: emulated cores run LiteRT files, and this is {artifact.record.target!r}: "
-                "export with --target litert"
+                f"{artifact.path.name}: emulated cores run {', '.join(RUNTIMES)} files, and this is {target!r}: "
+                "export with --to litert"
             )
-        return self
+        return EmulatedDevice(self.config, target)
 
     def check(self) -> None:
-        """Raise DeviceError, with the command that prepares it, unless the emulator is ready."""
-        find_emulator()
+        """Raise DeviceError, with the command that prepares it, unless the emulator and the runtime are ready."""
+        find_runtime(find_emulator(), self.target)
 
     def describe(self) -> DeviceInfo:
-        """Identity by core, pricing model and versions; needs the prepared emulator."""
-        installed = find_emulator().installed
-        core = self.config
+        """Identity by core, runtime, pricing model and versions; needs the prepared emulator."""
+        emulator = find_emulator()
+        installed, core = emulator.installed, self.config
         return DeviceInfo(
             name=core.name,
             kind="emulated",
-            runtime=f"LiteRT {installed.litert} (XNNPACK)",
+            runtime=find_runtime(emulator, self.target).name,
             cpu=f"{core.qemu_cpu} part {core.cpu_part}, priced as {core.mca_cpu} (LLVM {installed.llvm})",
             os=f"QEMU {installed.qemu}",
         )
+
+    def hint(self) -> str:
+        """Returns the core and every runtime that is prepared."""
+        info, emulator = self.describe(), find_emulator()
+        others = [t for t in RUNTIMES if t != self.target and (t == "litert" or installed_runtime(emulator, t))]
+        runtimes = [info.runtime, *(find_runtime(emulator, target).name for target in others)]
+        return ", ".join((info.cpu, info.os, *runtimes))
 
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
         """Counts one warm run and adds the calibrated estimate."""
         emulator = find_emulator()
         counts = self.count(emulator, artifact)
-        used = {"threads": "1", "delegate": "XNNPACK"}
+        used = {"threads": "1", "delegate": RUNTIMES[self.target].delegate}
         measured = Measurement(used, used, counts=counts, estimate=self.estimate(counts, emulator.installed.llvm))
         return build_report(artifact, self.describe(), protocol, measured)
 
@@ -79,9 +97,9 @@ class EmulatedDevice(Device):
 
         Args:
             emulator: the prepared emulator.
-            artifact: the LiteRT file.
+            artifact: the file, as accepted by `for_artifact`.
         """
-        counted = count_blocks(emulator, self.config, artifact.path)
+        counted = count_blocks(emulator, self.config, artifact.path, target=self.target)
         return Counts(
             instructions=counted.instructions,
             cycles=cycles_of(emulator, self.config, counted.blocks),
@@ -97,10 +115,11 @@ class EmulatedDevice(Device):
             llvm: LLVM version that the cycles come from.
 
         Returns:
-            The estimate; None without a calibration, or with one of another LLVM version.
+            The estimate; None without a calibration, or with one of another LLVM version or runtime: those that
+            there are rest on LiteRT.
         """
         calibration = self.config.calibration
-        if calibration is None or calibration.llvm.split(".")[0] != llvm.split(".")[0]:
+        if calibration is None or self.target != "litert" or calibration.llvm.split(".")[0] != llvm.split(".")[0]:
             return None
         return estimate_of(calibration, counts)
 

@@ -5,6 +5,7 @@ from typing import Any
 
 from mobilezoo.errors import DeviceError, require
 from mobilezoo.scratch import temporary_folder
+from mobilezoo_latency.emulator.cores import EmulatedConfig
 from mobilezoo_latency.emulator.layout import Emulator
 
 SIDE, IN_CHANNELS, OUT_CHANNELS = 16, 4, 8
@@ -52,22 +53,29 @@ def write_probe(path: Path, side: int = SIDE, in_channels: int = IN_CHANNELS, ou
     return path
 
 
-def verify(emulator: Emulator) -> None:
-    """Counts the probe twice on a Cortex-A76. Raises DeviceError unless counts agree and reach its multiply-adds."""
-    from mobilezoo_latency.emulator.counting import count_blocks
+def probe_core() -> EmulatedConfig:
+    """The Cortex-A76, on which a new emulator is tried."""
     from mobilezoo_latency.emulator.device import EmulatedDevice
-    from mobilezoo_latency.emulator.pricing import cycles_of, floating_or_integer_macs
     from mobilezoo_latency.registry import load_device
 
     device = load_device("cortex_a76")
     assert isinstance(device, EmulatedDevice)
+    return device.config
+
+
+def verify(emulator: Emulator) -> None:
+    """Counts the probe twice on a Cortex-A76. Raises DeviceError unless counts agree and reach its multiply-adds."""
+    from mobilezoo_latency.emulator.counting import count_blocks
+    from mobilezoo_latency.emulator.pricing import cycles_of, floating_or_integer_macs
+
+    core = probe_core()
     with temporary_folder("probe") as folder:
         model = write_probe(folder / "probe.tflite")
-        first, second = (count_blocks(emulator, device.config, model) for _ in range(2))
+        first, second = (count_blocks(emulator, core, model) for _ in range(2))
     if (first.instructions, first.misses) != (second.instructions, second.misses):
         raise DeviceError(f"the emulator counts {first.instructions} and {second.instructions} for the same run")
-    macs = floating_or_integer_macs(emulator, device.config, first.blocks)
-    if macs < MACS or cycles_of(emulator, device.config, first.blocks) <= 0:
+    macs = floating_or_integer_macs(emulator, core, first.blocks)
+    if macs < MACS or cycles_of(emulator, core, first.blocks) <= 0:
         raise DeviceError(f"the emulator counts {macs} multiply-adds where {MACS} were due")
 
 

@@ -1,4 +1,4 @@
-"""A LiteRT file that computes on an emulated core, with the kernels that the core's instructions allow.
+"""A file that computes on an emulated core, with the kernels that the core's instructions allow.
 
 A phone's kernels are not this machine's: half precision, dot products and block sizes change what a file computes. Only
 the answers are of interest here; nothing is counted or timed.
@@ -17,10 +17,11 @@ from mobilezoo_latency.contract import ArtifactFile
 from mobilezoo_latency.emulator.cores import EmulatedConfig
 from mobilezoo_latency.emulator.counting import run_on
 from mobilezoo_latency.emulator.layout import Emulator
+from mobilezoo_latency.emulator.runtimes import find_runtime
 
 
 class EmulatedRunner(Runner):
-    """One .tflite file on one emulated core; this machine's interpreter only describes its inputs and outputs.
+    """One file on one emulated core; this machine's runtime only describes its inputs and outputs.
 
     Args:
         emulator: the prepared emulator.
@@ -28,7 +29,7 @@ class EmulatedRunner(Runner):
         artifact: the file and its record.
 
     Raises:
-        DeviceError: the file takes several inputs.
+        DeviceError: the file takes several inputs, or its runtime is not prepared.
     """
 
     measurable = False
@@ -41,12 +42,13 @@ class EmulatedRunner(Runner):
         self.inputs, self.outputs, self.output_index = here.inputs, here.outputs, here.output_index
         self.input, self.pixels = here.input, here.pixels
         self._emulator, self._core, self._path = emulator, core, path
+        self._runtime = find_runtime(emulator, artifact.record.target)
         self._fed = self._answer = np.empty(0)
 
     @property
     def runtime(self) -> str:
-        """LiteRT's version and the core."""
-        return f"LiteRT {self._emulator.installed.litert} (XNNPACK) on an emulated {self._core.name}"
+        """The runtime's version and the core."""
+        return f"{self._runtime.name} on an emulated {self._core.name}"
 
     def feed(self, values: Sequence[np.ndarray]) -> None:
         """Take the one input."""
@@ -77,7 +79,7 @@ class EmulatedRunner(Runner):
             inputs, outputs = folder / "inputs", folder / "outputs"
             inputs.write_bytes(b"".join(np.ascontiguousarray(values).tobytes() for values in fed))
             action = ["compute", str(inputs), str(outputs), str(self.output_index)]
-            run_on(self._emulator, self._core, self._path, action)
+            run_on(self._emulator, self._core, self._path, action, target=self._runtime.runtime.target)
             values = np.fromfile(outputs, dtype=np.dtype(out.dtype))
         if values.size != len(fed) * int(np.prod(out.shape)):
             due = f"{len(fed)} times {out.shape}"
