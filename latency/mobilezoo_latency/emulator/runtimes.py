@@ -103,12 +103,22 @@ def hash_of_sources(names: Iterable[str]) -> str:
 
 
 def folder_of(emulator: Emulator, target: str) -> Path:
-    """Folder of an optional runtime."""
+    """Folder of an optional runtime.
+
+    Args:
+        emulator: the prepared emulator.
+        target: its key in RUNTIMES.
+    """
     return emulator.root / "runtimes" / target
 
 
 def installed_runtime(emulator: Emulator, target: str) -> InstalledRuntime | None:
-    """What is prepared of an optional runtime; None if nothing usable is."""
+    """What is prepared of an optional runtime; None if nothing usable is.
+
+    Args:
+        emulator: the prepared emulator.
+        target: its key in RUNTIMES.
+    """
     stamp = folder_of(emulator, target) / STAMP
     if not stamp.is_file():
         return None

@@ -171,7 +171,7 @@ def test_a_core_ml_file_is_checked_here_and_never_timed(tiny, capsys):
         ("coreml", "mac", "needs macOS"),
         ("coreml", "iphone", "needs macOS"),
         ("onnx", "host_litert", "use --device host"),
-        ("onnx", "cortex_a76", "emulated cores run LiteRT files"),
+        ("coreml", "cortex_a76", "emulated cores run litert, onnx, executorch files"),
         ("onnx", "mac", "runs Core ML files"),
     ],
 )
