@@ -87,7 +87,6 @@ def train(
             # Counting MACs for the header takes seconds: only where it is shown.
             head = header(config, state, folder) if show_progress and writes else ()
             bar.lines(head, warnings=(*state.left_out, *damaged))
-            # A resumed run continues with the weights, optimizer and position of its checkpoint.
             progress = Progress([], []) if saved is None else put_back(folder, config, state, saved, bar.warn)
             bar.lines(_where(folder, config, progress, resume))
             clock = RunClock(config, state, progress)
