@@ -94,7 +94,7 @@ class Origin(Record):
     address: str
     sha256: str | None
     """Of the published file."""
-    licence: str
+    license: str
     """Of the published weights; "none stated" where there is none."""
 
 

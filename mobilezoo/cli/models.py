@@ -12,7 +12,7 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, for example 'shvit*'.")] = "*",
     as_json: Json = False,
 ) -> None:
-    """The zoo: parameters, MACs, resolution, published top-1 with its source, licence of the official weights.
+    """The zoo: parameters, MACs, resolution, published top-1 with its source, license of the official weights.
 
     Examples:
 
@@ -60,7 +60,7 @@ def print_models(rows: list[dict[str, Any]]) -> None:
         "distilled %",
         "epochs",
         "source",
-        "licence of weights",
+        "license of weights",
     )
     cells = [
         (
@@ -73,7 +73,7 @@ def print_models(rows: list[dict[str, Any]]) -> None:
             row["top1_distilled"],
             row["epochs"],
             row["source"],
-            row["licence"],
+            row["license"],
         )
         for row in rows
     ]

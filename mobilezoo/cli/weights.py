@@ -25,7 +25,7 @@ def list_(
     pattern: Annotated[str, typer.Argument(help="Shell pattern: 'shvit*', '*.dist_in1k'.")] = "*",
     as_json: Json = False,
 ) -> None:
-    """Every published file: its tag, score, licence, and how it can be had; the first of a network is its default.
+    """Every published file: its tag, score, license, and how it can be had; the first of a network is its default.
 
     Examples:
 
@@ -39,7 +39,7 @@ def list_(
     if as_json:
         print_json(rows)
         return
-    columns = ("weights", "top-1 %", "pixels", "from", "by", "fetched", "licence")
+    columns = ("weights", "top-1 %", "pixels", "from", "by", "fetched", "license")
     print_table("published weights", columns, [_cells(row) for row in rows])
 
 
@@ -110,4 +110,4 @@ def path(
 def _cells(row: dict[str, Any]) -> tuple[object, ...]:
     top1 = "" if row["top1"] is None else f"{row['top1']:.1f}"
     by = {"authors": "authors", "mirror": "mirror", "timm": "timm"}[row["role"]]
-    return (row["name"], top1, row["resolution"], HOW[row["access"]], by, "yes" if row["path"] else "", row["licence"])
+    return (row["name"], top1, row["resolution"], HOW[row["access"]], by, "yes" if row["path"] else "", row["license"])

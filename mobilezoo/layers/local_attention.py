@@ -1,7 +1,7 @@
 """Attention modules that weigh a feature map without products of queries and keys; input and output [B, C, H, W].
 
 Sources: ELA (arXiv:2403.01123, section 3; no official code), ULSAM (WACV 2020, arXiv:2006.15102; code Nandan91/ULSAM,
-no licence stated), Gaussian adaptive attention (arXiv:2401.11143; code gioannides/Gaussian-Adaptive-Attention,
+no license stated), Gaussian adaptive attention (arXiv:2401.11143; code gioannides/Gaussian-Adaptive-Attention,
 Apache-2.0).
 """
 

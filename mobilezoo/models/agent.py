@@ -1,7 +1,7 @@
 """Agent Attention on the plans of DeiT and PVT: a few agents gather from the keys and hand on to the queries.
 
 Paper: "Agent Attention: On the Integration of Softmax and Linear Attention", ECCV 2024, arXiv:2312.08874 (section 3.2,
-equation 5). Official code: LeapLabTHU/Agent-Attention; its repository states no licence for networks and weights.
+equation 5). Official code: LeapLabTHU/Agent-Attention; its repository states no license for networks and weights.
 
 Where it differs from the official code, and why: sequences are maps of one column and linear layers 1×1 convolutions,
 so that phones keep channels innermost; biases and positions are resized to the map at hand, which for the published

@@ -90,8 +90,8 @@ class Published(Record):
     """Epochs of that training."""
     source: str
     """Table or file that states it."""
-    licence: str
-    """Licence of the official weights; "none stated" where there is none."""
+    license: str
+    """License of the official weights; "none stated" where there is none."""
 
 
 class ModelConfig(Record):

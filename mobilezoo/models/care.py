@@ -2,7 +2,7 @@
 
 Paper: "CARE Transformer: Mobile-Friendly Linear Visual Transformer via Decoupled Dual Interaction", CVPR 2025,
 arXiv:2411.16170 (asymmetrical feature decoupling, dual interaction). Official code: zhouyuan888888/CARE-Transformer, no
-licence stated.
+license stated.
 
 Where it differs from the official code, and why:
 - a network in training returns both heads' logits only after `set_distilled_training()`, as timm's DeiT does;

@@ -1,7 +1,7 @@
 """CAS-ViT: a convolutional vision transformer whose attention is additive.
 
 Paper: "CAS-ViT: Convolutional Additive Self-attention Vision Transformers for Efficient Mobile Applications",
-arXiv:2408.03703, method section (additive similarity, CATM, block). Official code: Tianfang-Zhang/CAS-ViT, MIT licence.
+arXiv:2408.03703, method section (additive similarity, CATM, block). Official code: Tianfang-Zhang/CAS-ViT, MIT license.
 
 Where it differs from the official code, and why:
 - pre-norms sit beside the projection they feed (`NormConv`, `SplitConv`), so that the deployment form folds them;

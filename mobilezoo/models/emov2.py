@@ -1,7 +1,7 @@
 """EMOv2: inverted residual blocks that carry window attention in their expansion.
 
 Paper: "EMOv2: Pushing 5M Vision Model Frontier", arXiv:2412.06674, §3 (improved inverted residual mobile block, i2RMB,
-and its spanning attention). Official code: zhangzjn/EMOv2, no licence stated; this file is written from the paper and
+and its spanning attention). Official code: zhangzjn/EMOv2, no license stated; this file is written from the paper and
 from measured facts.
 
 Where it differs from the official code, and why:

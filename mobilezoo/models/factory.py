@@ -143,7 +143,7 @@ def _given(one: Published | None, given: Given) -> dict[str, Any]:
     """What is described of the weights: by the caller, or by the record of published ones."""
     if one is not None:
         size = (3, *one.resolution)
-        about = {"tag": one.tag, "origin_url": one.file.address, "license": one.file.licence, "input_size": size}
+        about = {"tag": one.tag, "origin_url": one.file.address, "license": one.file.license, "input_size": size}
         return {**one.config.pretrained_cfg(), **one.preprocessing().to_timm(), **about}
     if isinstance(given, PretrainedCfg):
         return dataclasses.asdict(given)

@@ -2,7 +2,7 @@
 
 Papers: "FastViT: A Fast Hybrid Vision Transformer using Structural Reparameterization", ICCV 2023, arXiv:2303.14189;
 "MobileCLIP", CVPR 2024, arXiv:2311.17049 (mci0 to mci2); "FastVLM", CVPR 2025, arXiv:2412.13303, whose FastViTHD has
-the architecture of mci3. Official code: apple/ml-fastvit, apple/ml-mobileclip, apple/ml-fastvlm, Apple's own licences.
+the architecture of mci3. Official code: apple/ml-fastvit, apple/ml-mobileclip, apple/ml-fastvlm, Apple's own licenses.
 
 Structure and blocks are timm's `FastVit` (Apache-2.0), whose files load unchanged; official ones, with their branches,
 are renamed as timm does. `fuse()` makes one convolution of every group of branches.

@@ -1,7 +1,7 @@
 """FaViT: attention factorised into parts of growing reach, each as cheap as a window's.
 
 Paper: "Factorization Vision Transformer: Modeling Long Range Dependency with Local Window Cost", arXiv:2312.08614
-(section 3). Official code: q2479036243/FaViT; its repository states no licence.
+(section 3). Official code: q2479036243/FaViT; its repository states no license.
 
 Where it differs from the official code, and why: maps stay [b, c, h, w] with linear layers as 1×1 convolutions; queries
 are cut by the weights of their projection; tokens are slices of the map instead of an unfolded copy. The official mean

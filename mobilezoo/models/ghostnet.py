@@ -2,7 +2,7 @@
 
 Papers: GhostNet (Han et al., arXiv:1911.11907, table 1), GhostNetV2 (Tang et al., arXiv:2211.12905, section 4: DFC
 attention), GhostNetV3 (Liu et al., arXiv:2404.11202: re-parameterisable branches). Official code:
-huawei-noah/Efficient-AI-Backbones (Apache-2.0 for V1; no licence stated for V2 and V3). timm's class is the same
+huawei-noah/Efficient-AI-Backbones (Apache-2.0 for V1; no license stated for V2 and V3). timm's class is the same
 network with the same keys (V3: `bn` is named `bn1`).
 """
 

@@ -1,7 +1,7 @@
 """iLLaMA: LLaMA's decoder on image patches, causal attention with the class token behind them.
 
 Paper: "Adapting LLaMA Decoder to Vision Transformer", arXiv:2404.06773 (sections 3.2 to 3.5). Official code:
-techmonsterwang/iLLaMA; its repository states no licence.
+techmonsterwang/iLLaMA; its repository states no license.
 
 Where it differs from the official code, and why: the sequence is a map of one column with linear layers as 1×1
 convolutions; rotary pairs are real and lie half a head apart (see `layers/rotary.py`), since phones have no complex

@@ -1,7 +1,7 @@
 """InLine attention on the plans of DeiT and PVT: linear attention that is injective and has a local part.
 
 Paper: "Bridging the Divide: Reconsidering Softmax and Linear Attention", NeurIPS 2024, arXiv:2412.06590 (section 4).
-Official code: LeapLabTHU/InLine; its repository states no licence.
+Official code: LeapLabTHU/InLine; its repository states no license.
 
 Where it differs from the official code, and why: sequences are maps of one column and linear layers 1×1 convolutions,
 so that phones keep channels innermost; the keys' mean is taken off before the product instead of after it; the local

@@ -1,7 +1,7 @@
 """MobileMamba: a three-stage convolutional network whose blocks mix wavelets, a state-space scan and local kernels.
 
 Paper: "MobileMamba: Lightweight Multi-Receptive Visual Mamba Network", arXiv:2411.15941, §3 (three stages, MRFFI
-module, block). Official code: lewandofskee/MobileMamba, MIT licence.
+module, block). Official code: lewandofskee/MobileMamba, MIT license.
 
 Where it differs from the official code, and why:
 - the scan runs in chunks and the wavelet bands stay apart (see `layers/selective_scan.py`, `layers/wavelet.py`): the

@@ -1,7 +1,7 @@
 """RAVLT: linear attention whose keys and outputs are given full rank again, in early stages; softmax in late ones.
 
 Paper: "Breaking the Low-Rank Dilemma of Linear Attention", CVPR 2025, arXiv:2411.07635 (RALA, section 3; RAVLT).
-Official code: qhfan/RALA; its repository states no licence, the Hugging Face card of its weights states MIT.
+Official code: qhfan/RALA; its repository states no license, the Hugging Face card of its weights states MIT.
 
 Where it differs from the official code, and why: queries, keys, values and the output's gate are cut by the weights of
 their projection, and rotary pairs lie half a head apart (see `layers/rotary.py`), which changes no result.

@@ -51,7 +51,7 @@ class WeightFile(Record):
     interpolation: Interpolation | None = Field(default=None, description="where it is not the network's own")
     mean: ChannelValues | None = Field(default=None, description="where it is not the network's own")
     std: ChannelValues | None = Field(default=None, description="where it is not the network's own")
-    licence: str = Field(description='of the weights; "none stated" where there is none')
+    license: str = Field(description='of the weights; "none stated" where there is none')
     training: str | None = Field(default=None, description="epochs, data, teacher")
     source: str = Field(description="where address and score were read")
     note: str | None = Field(default=None, description="what to know before it is used")

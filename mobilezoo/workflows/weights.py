@@ -64,7 +64,7 @@ def fetch_weights(
         names: networks, with or without a tag.
         given: the file that somebody downloaded in a browser; one name only.
         force: fetch again what is there.
-        hooks: what hears of progress and of licences.
+        hooks: what hears of progress and of licenses.
 
     Raises:
         MobilezooError: for whatever a user can mend; what was fetched before is kept.

@@ -29,7 +29,7 @@ class Local:
 
 
 def fetch(one: Published, *, given: Path | None = None, force: bool = False) -> Local:
-    """Find the file on this machine, or fetch it; its licence is printed once, when it comes.
+    """Find the file on this machine, or fetch it; its license is printed once, when it comes.
 
     Args:
         one: what to fetch.
@@ -90,8 +90,8 @@ def _fetched(one: Published, place: Path, given: Path | None) -> Local:
     _settle(one, arrived, place)
     part.with_name(part.name + ".json").unlink(missing_ok=True)
     shutil.rmtree(place.with_name(".hub"), ignore_errors=True)
-    licence = one.file.licence
-    reports.message(f"{one.name}: licence of the weights: {licence} ({one.file.address})")
+    license = one.file.license
+    reports.message(f"{one.name}: license of the weights: {license} ({one.file.address})")
     return local(one)
 
 

@@ -14,7 +14,7 @@ if TYPE_CHECKING:
 def origin(one: Published) -> Origin:
     """The entry of a record that is made of published weights; they are fetched, so that their hash is pinned."""
     pin = pin_of(one)
-    return Origin(name=one.name, address=one.file.address, sha256=pin.sha256 if pin else None, licence=one.file.licence)
+    return Origin(name=one.name, address=one.file.address, sha256=pin.sha256 if pin else None, license=one.file.license)
 
 
 def origin_of_start(config: "ModelConfig", pretrained: bool | str, checkpoint: str | Path | None) -> Origin | None:

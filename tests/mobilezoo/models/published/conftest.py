@@ -126,7 +126,7 @@ def weights(tmp_path_factory: pytest.TempPathFactory) -> bytes:
 
 def published(host: Host, path: str = "/files/official.pth", **said: Any) -> Published:
     """A record of weights at the stand-in; its address is not https, which no YAML may have."""
-    file = WeightFile(url="https://example.org/x.pth", licence="MIT", source="a test", key=("model",), **said)
+    file = WeightFile(url="https://example.org/x.pth", license="MIT", source="a test", key=("model",), **said)
     config = load_model_config(MODEL)
     file = file.model_copy(update={"url": host.address + path})
     return Published(config.model_copy(update={"weights": {"in1k": file}}), "in1k", file)

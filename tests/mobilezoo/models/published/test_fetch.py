@@ -36,7 +36,7 @@ def test_a_file_comes_once_and_is_pinned(
     assert found.path == cache / "weights" / "mnasnet_a1_035" / "in1k" / "official.pth"
     assert found.path.read_bytes() == weights
     assert (found.sha256, found.key) == (hashlib.sha256(weights).hexdigest(), "model")
-    assert "licence of the weights: MIT" in capsys.readouterr().err
+    assert "license of the weights: MIT" in capsys.readouterr().err
     assert fetch(one) == local(one) == found
     assert len(host.requests) == 1
     assert capsys.readouterr().err == ""

@@ -119,7 +119,7 @@ def test_records_name_whose_weights_they_are_made_of(
     assert result.path is not None
     origin = load_record_of(Artifact, result.path).origin
     assert origin is not None
-    assert (origin.name, origin.licence) == (f"{MODEL}.ema_in1k", "MIT")
+    assert (origin.name, origin.license) == (f"{MODEL}.ema_in1k", "MIT")
     own = convert_checkpoint(
         MODEL, ModelOptions(checkpoint=loaded.checkpoint, key="model"), tmp_path / "own.safetensors"
     )
@@ -141,7 +141,7 @@ def test_a_training_begins_with_them_and_its_record_names_them(zoo: Host, tmp_pa
     assert torch.equal(tensors["conv_head.weight"], trained(1).state_dict()["conv_head.weight"])
     record = json.loads((tmp_path / "run" / "best.safetensors.json").read_text())
     assert record["origin"]["name"] == f"{MODEL}.ema_in1k"
-    assert record["origin"]["licence"] == "MIT"
+    assert record["origin"]["license"] == "MIT"
     assert len(record["origin"]["sha256"]) == 64
 
 
