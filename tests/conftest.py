@@ -15,6 +15,10 @@ from typing import Any
 
 import pytest
 import torch
+from hypothesis import settings
+
+settings.register_profile("loaded machine", deadline=None)  # how long an example takes is no property of the code
+settings.load_profile("loaded machine")
 
 SHARED = Path(__file__).resolve().parents[2] / "shared"
 

@@ -78,7 +78,7 @@ def test_outputs_are_equal_and_permutes_stand_only_at_convolutions(body) -> None
         assert at_edge or right_of_product, node.format_node()
 
 
-@settings(max_examples=150, deadline=None)
+@settings(max_examples=150)
 @given(st.data())
 def test_a_reshape_in_another_order_moves_no_element(data: st.DataObject) -> None:
     """Whatever order and shapes: where the rule says it works, it gives NumPy's answer."""

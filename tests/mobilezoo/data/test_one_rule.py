@@ -248,7 +248,6 @@ def assert_classes_are_first_folders(tree: Tree, found: dict[str, Any]) -> None:
 @given(trees())
 @settings(
     max_examples=int(os.environ.get("ONE_RULE_EXAMPLES", "20")),
-    deadline=None,
     suppress_health_check=list(HealthCheck),
 )
 def test_every_source_and_the_check_see_the_same(tree: Tree) -> None:
@@ -263,7 +262,7 @@ def test_every_source_and_the_check_see_the_same(tree: Tree) -> None:
 
 
 @given(st.lists(trees(), min_size=4, max_size=4))
-@settings(max_examples=1, deadline=None, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
+@settings(max_examples=1, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
 def test_processes_with_other_hash_seeds_see_the_same(drawn: list[Tree]) -> None:
     known = {"train": [Drawn(f"{name}/{file}.png", "RGB") for name in ("A", "a", "01", "1") for file in ("1", "01")]}
     known["val"] = known["train"]

@@ -27,7 +27,7 @@ def _inputs(shape: tuple[int, ...], seed: int, dtype: torch.dtype = torch.float6
     return (0.5 + a).clamp(0, 1), b, weights
 
 
-@settings(max_examples=60, deadline=None)
+@settings(max_examples=60)
 @given(
     length=st.integers(1, 150),
     batch=st.integers(1, 3),
