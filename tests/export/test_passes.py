@@ -55,6 +55,14 @@ def rewritten(model: nn.Module, x: torch.Tensor, name: str) -> tuple[torch.fx.Gr
     return graph, changed
 
 
+def test_shapes_are_computed_again_only_where_a_pass_changed_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    graph, x = trace(Expands(), torch.randn(1, 3, 8, 8)), torch.randn(1, 3, 8, 8)
+    seen: list[torch.fx.GraphModule] = []
+    monkeypatch.setattr("mobilezoo_export.passes.refresh", lambda model, example: seen.append(model))
+    assert run_passes(graph, x, ["batchnorm", "expand", "nearest"]) == {"batchnorm": 0, "expand": 1, "nearest": 0}
+    assert len(seen) == 2  # before the first, and after `expand`
+
+
 def test_noop_removes_aliases_full_slices_and_dropout() -> None:
     graph, changed = rewritten(Noops(), torch.randn(1, 3, 6, 6), "noop")
     assert changed >= 3
