@@ -206,14 +206,16 @@ def test_means_keep_their_axes() -> None:
 
 
 @pytest.mark.parametrize("pieces", [4, 5, 7, 17])
-def test_wide_concatenations_become_trees(pieces: int) -> None:
+@pytest.mark.parametrize("axis", [2, 3])
+def test_wide_concatenations_become_trees(pieces: int, axis: int) -> None:
     class Joins(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:
-            return torch.cat([x[:, :, i : i + 1] * (i + 1.0) for i in range(pieces)], dim=2)
+            return torch.cat([x[:, :, i : i + 1] * (i + 1.0) for i in range(pieces)], dim=axis)
 
     graph, changed = rewritten(Joins(), torch.randn(1, 3, 17, 5), "concat")
     assert changed == (pieces > 4)
     assert max(len(node.args[0]) for node in calls(graph, aten.cat.default)) <= 4
+    assert max(node.meta["val"].dim() for node in graph.graph.nodes if node.op == "call_function") == 4
 
 
 def test_selections_become_slices() -> None:

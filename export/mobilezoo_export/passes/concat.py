@@ -4,6 +4,8 @@ LiteRT's converter joins nested concatenations of one axis again. So all levels 
 axis and reshape: in a contiguous tensor that puts the same bytes in the same order.
 """
 
+from math import prod
+
 from torch.fx import GraphModule, Node
 
 from mobilezoo_export.passes.graph import argument, aten, calls, replace, shape_of
@@ -41,8 +43,10 @@ def joined(model: GraphModule, pieces: list[Piece], axis: int) -> Node:
     shape = list(pieces[0][1])
     shape[axis] = sum(size[axis] for _, size in pieces)
     if len(pieces) > WIDEST and axis == len(shape) - 1:  # the folding needs an axis behind
-        pieces = [_reshaped(model, piece, [*piece[1], 1]) for piece in pieces]
-        return _reshaped(model, (joined(model, pieces, axis), [*shape, 1]), shape)[0]
+        # All leading axes as one: a map with an axis more would have five, which GPUs do not take.
+        lead = prod(shape[:-1])
+        pieces = [_reshaped(model, piece, [lead, piece[1][-1], 1]) for piece in pieces]
+        return _reshaped(model, (joined(model, pieces, 1), [lead, shape[-1], 1]), shape)[0]
     while len(pieces) > WIDEST:
         groups = [pieces[i : i + WIDEST] for i in range(0, len(pieces), WIDEST)]
         pieces = [_joined(model, group, axis) for group in groups]
