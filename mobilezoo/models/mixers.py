@@ -3,12 +3,14 @@
 SHViT (arXiv:2401.16456), CAS-ViT (arXiv:2408.03703), EMOv2 (arXiv:2412.06674) and MobileMamba (arXiv:2411.15941): each
 family's own block class with the settings that its smallest published variant has in its last stages, where maps are
 small enough for them. What is ours: the share of SHViT's channels that attend (3 of 14, as in its second stage) for
-any width, EMOv2's head size and window for any width and map.
+any width, EMOv2's head size and window for any width and map. Later families stand in `family_mixers.py`.
 """
 
 from collections.abc import Callable
 
 from torch import nn
+
+from mobilezoo.models.family_mixers import FAMILY_MIXERS
 
 RESOLUTION = (224, 224)
 """The configs below ask for one; blocks do not depend on it."""
@@ -86,5 +88,6 @@ MIXERS: dict[str, Callable[[int, int, int, float], list[nn.Module]]] = {
     "cas_vit": _cas_vit,
     "emov2": _emov2,
     "mobilemamba": _mobilemamba,
+    **FAMILY_MIXERS,
 }
 """Family → maker of blocks from (width, depth, side of the map in pixels, drop path rate)."""

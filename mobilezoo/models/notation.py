@@ -6,6 +6,10 @@ SE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation over the block's input channels, where nothing else is said."""
 
 
+LEAST_WIDTHS = {"moat": 32, "moh": 16}
+"""Whole-stage mixer → least channels, where 8 make no head, or too few of them."""
+
+
 class Words(Protocol):
     """What the notation writes of a stage."""
 

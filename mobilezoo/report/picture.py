@@ -43,11 +43,11 @@ def _stage_row(number: int, stage: Stage, pixels: int, scale: float) -> str:
     y = ROW * number + ROW / 2 + 3
     width = _box_width(stage) * scale
     parts = [_label(number, pixels, "")]
+    kind = "mixer" if stage.block in MIXERS else escape(stage.block)
     for block in range(stage.depth):
         x = LEFT + block * (width + GAP * scale)
         parts.append(
-            f'<rect class="b-{escape(stage.block)}" x="{x:.1f}" y="{y - BOX / 2}" width="{width:.1f}" '
-            f'height="{BOX}" rx="4"/>'
+            f'<rect class="b-{kind}" x="{x:.1f}" y="{y - BOX / 2}" width="{width:.1f}" height="{BOX}" rx="4"/>'
         )
         parts.append(_text(x + width / 2, y, _caption(stage, width), "b-text"))
         if stage.attention != "none":

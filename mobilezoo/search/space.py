@@ -8,7 +8,7 @@ stages'. The paper lists per stage: convolution type {conv, dconv, MBConv}, kern
 - `width` is given in channels (MnasNet-A1's 112 filters are none of 0.75, 1, 1.25 x 96);
 - `attention` replaces the SE ratio, so that other attention layers compete with SE;
 - a pooled skip is left out: neither the official network code nor timm's blocks have one;
-- a whole stage may consist of another family's blocks (`shvit`, `cas_vit`, `emov2`, `mobilemamba`), which have their
+- a whole stage may consist of another family's blocks (`shvit`, `cas_vit`, `agent`, ...: MIXERS), which have their
   own kernels, expansions and residuals: only width and depth are choices of such a stage.
 """
 
@@ -25,6 +25,7 @@ from pydantic import Field, model_validator
 
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError
+from mobilezoo.models.notation import LEAST_WIDTHS
 from mobilezoo.search.genes import Gene, GeneSpace, Genome
 from mobilezoo.search.stages import ATTENDING, CONVOLVING, EXPANDING, KERNELS, MIXERS, PLAIN, Block, Stage, stage_cost
 
@@ -44,7 +45,7 @@ class StageSpace(Record):
 
     stride: Literal[1, 2] = Field(description="stride of the stage's first block")
     block: tuple[Block, ...] = Field(
-        default=("ir",), description="cn, ds, er, ir, or a mixer: shvit, cas_vit, emov2, mobilemamba"
+        default=("ir",), description="cn, ds, er, ir, or a mixer: shvit, cas_vit, emov2, mobilemamba, agent, nat, ..."
     )
     kernel: tuple[int, ...] = Field(default=(3, 5), description="1, 3, 5, 7 or 9; not of mixers")
     expansion: tuple[float, ...] = Field(default=(), description="hidden over input channels of er and ir blocks")
@@ -78,6 +79,9 @@ class StageSpace(Record):
         odd = [width for width in self.width if width % 8]
         if odd and set(self.block) & set(MIXERS):
             raise ValueError(f"widths of a stage with mixers that are multiples of 8, got {odd[0]}")
+        for block in set(self.block) & set(LEAST_WIDTHS):
+            if min(self.width) < LEAST_WIDTHS[block]:
+                raise ValueError(f"widths from {LEAST_WIDTHS[block]} for block {block!r}, got {min(self.width)}")
         return self
 
 

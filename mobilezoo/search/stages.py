@@ -4,12 +4,64 @@ from typing import Any, Literal
 
 from mobilezoo.config import Record
 
-Block = Literal["cn", "ds", "er", "ir", "shvit", "cas_vit", "emov2", "mobilemamba"]
+Block = Literal[
+    "cn",
+    "ds",
+    "er",
+    "ir",
+    "shvit",
+    "cas_vit",
+    "emov2",
+    "mobilemamba",
+    "affnet",
+    "agent",
+    "care",
+    "davit",
+    "dsm",
+    "efficientmod",
+    "fastvit",
+    "favit",
+    "ffnet",
+    "focalnet",
+    "halonet",
+    "iformer",
+    "inline",
+    "lightnet",
+    "moat",
+    "moh",
+    "nat",
+    "ravlt",
+    "smt",
+]
 KERNELS = (1, 3, 5, 7, 9)
 EXPANDING: tuple[Block, ...] = ("er", "ir")
 ATTENDING: tuple[Block, ...] = ("ds", "er", "ir")
 CONVOLVING: tuple[Block, ...] = ("cn", "ds", "er", "ir")
-MIXERS: dict[str, float] = {"shvit": 5.5, "cas_vit": 13, "emov2": 9, "mobilemamba": 12}
+MIXERS: dict[str, float] = {
+    "shvit": 5.5,
+    "cas_vit": 13,
+    "emov2": 9,
+    "mobilemamba": 12,
+    "affnet": 5.1,
+    "agent": 13.8,
+    "care": 13.4,
+    "davit": 12.9,
+    "dsm": 10.1,
+    "efficientmod": 13.3,
+    "fastvit": 6.5,
+    "favit": 12.4,
+    "ffnet": 8.1,
+    "focalnet": 12.4,
+    "halonet": 9.1,
+    "iformer": 12.5,
+    "inline": 12.6,
+    "lightnet": 13.1,
+    "moat": 15.5,
+    "moh": 16.1,
+    "nat": 10.8,
+    "ravlt": 13.1,
+    "smt": 14.6,
+}
 """Whole-stage mixer → approximate multiply-adds of its block per pixel, in units of its squared width."""
 ENTRY_EXPANSION = 4.0
 """Expansion ratio of the inverted residual (3x3) that downsamples before a stage's mixers, as in SHViT and

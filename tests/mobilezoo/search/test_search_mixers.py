@@ -11,6 +11,8 @@ import torch
 from mobilezoo.config import write_yaml
 from mobilezoo.errors import ConfigError
 from mobilezoo.models import create_model, load_model_config
+from mobilezoo.models.fuse import fuse
+from mobilezoo.models.mixers import create_mixers
 from mobilezoo.report.picture import architecture_svg, describe
 from mobilezoo.search.networks import arch_strings, model_config, point_of, timm_strings, yaml_data
 from mobilezoo.search.space import Point, Space
@@ -87,7 +89,7 @@ def test_every_network_comes_back_from_its_config_and_has_no_timm_string() -> No
 @pytest.mark.parametrize("mixer", MIXERS)
 @pytest.mark.parametrize("pixels", [32, 72])
 def test_a_stage_of_mixers_trains_from_its_yaml(mixer: str, pixels: int, tmp_path: Path) -> None:
-    stages = [DATA["stages"][0], {"stride": 2, "block": [mixer], "width": [24], "depth": [2]}]
+    stages = [DATA["stages"][0], {"stride": 2, "block": [mixer], "width": [32], "depth": [2]}]
     space = Space.parse({**DATA, "resolution": [pixels], "stages": stages}, "space")
     (point,) = space.points()
     config = load_model_config(write_yaml(tmp_path / "net.yaml", yaml_data(space, point)))
@@ -99,7 +101,7 @@ def test_a_stage_of_mixers_trains_from_its_yaml(mixer: str, pixels: int, tmp_pat
     network(torch.randn(2, 3, pixels, pixels)).sum().backward()
     assert all(p.grad is not None for p in network.parameters() if p.requires_grad)
     features = create_model(config, features_only=True, out_indices=(1,))(torch.randn(1, 3, pixels, pixels))
-    assert features[-1].shape[1] in (8, 24)
+    assert features[-1].shape[1] in (8, 32)
     assert len(block_keys(space, point)) == len(_pieces(network)) == 1 + 1 + 3 + 1
     assert mixer in describe(point.stages[1])
     assert mixer in architecture_svg(point, "a network")
@@ -109,6 +111,7 @@ def test_a_stage_of_mixers_trains_from_its_yaml(mixer: str, pixels: int, tmp_pat
     ("stage", "message"),
     [
         ({"block": ["shvit"], "width": [20], "depth": [1]}, "multiples of 8, got 20"),
+        ({"block": ["moat"], "width": [24, 32], "depth": [1]}, "widths from 32 for block 'moat', got 24"),
         ({"block": ["shvit"], "width": [16], "depth": [1], "attention": ["se"]}, "no 'attention'"),
         ({"block": ["shvit"], "width": [16], "depth": [1], "expansion": [2]}, "no 'expansion'"),
     ],
@@ -124,13 +127,33 @@ def test_a_model_yaml_with_choices_that_mixers_have_not_is_refused(tmp_path: Pat
         load_model_config(write_yaml(tmp_path / "net.yaml", data))
 
 
+def test_a_mixer_of_too_few_channels_is_refused(tmp_path: Path) -> None:
+    data = {"family": "mbconv", "resolution": 32, "stages": [{"block": "moh", "width": 8}]}
+    with pytest.raises(ConfigError, match="a width from 16 for block 'moh', got 8"):
+        load_model_config(write_yaml(tmp_path / "net.yaml", data))
+
+
+@pytest.mark.parametrize("mixer", [name for name in MIXERS if name not in ("shvit", "cas_vit", "mobilemamba")])
+def test_blocks_keep_any_map_alone_and_fused(mixer: str) -> None:
+    torch.manual_seed(0)
+    blocks = torch.nn.Sequential(*create_mixers(mixer, 40, 2, 8, 0.1)).eval()
+    fused = fuse(blocks, torch.randn(1, 40, 8, 8))
+    with torch.no_grad():
+        for size in ((8, 8), (7, 10), (15, 4), (1, 2)):
+            x = torch.randn(2, 40, *size)
+            out = blocks(x)
+            assert out.shape == x.shape
+            torch.testing.assert_close(torch.cat([blocks(image) for image in x.split(1)]), out, rtol=1e-4, atol=1e-4)
+            torch.testing.assert_close(fused(x), out, rtol=1e-4, atol=1e-4)
+
+
 def test_the_smallest_network_is_of_convolutions_where_they_are_cheaper() -> None:
     assert SPACE.smallest().stages[1].block == "ir"
     assert SPACE.smallest() in SPACE
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("mixer", MIXERS)
+@pytest.mark.parametrize("mixer", ["shvit", "cas_vit", "emov2", "mobilemamba", "agent", "nat"])
 def test_a_network_with_mixers_exports_with_equal_answers(mixer: str, tmp_path: Path) -> None:
     from mobilezoo.workflows.export import export_network
     from mobilezoo.workflows.load_model import with_random_weights

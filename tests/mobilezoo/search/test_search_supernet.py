@@ -18,7 +18,6 @@ from mobilezoo.models import create_model, load_model_config
 from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.records import Figures, LatencyEstimate
 from mobilezoo.search.space import Space
-from mobilezoo.search.stages import MIXERS
 from mobilezoo.search.study import search
 from mobilezoo.search.supernet.accuracy import SupernetAccuracy
 from mobilezoo.search.supernet.calibrate import recalibrate
@@ -43,6 +42,7 @@ TINY: dict[str, Any] = {
         {"stride": 2, "block": ["ir"], "kernel": [3, 5], "expansion": [2, 3], "width": [8, 16], "depth": [1, 2]},
     ],
 }
+SOME = ("shvit", "cas_vit", "emov2", "mobilemamba", "agent", "care", "moh")
 EVERYTHING: dict[str, Any] = {
     "resolution": [32, 48],
     "stem": 8,
@@ -52,8 +52,8 @@ EVERYTHING: dict[str, Any] = {
         {"stride": 1, "block": ["ds"], "attention": ["none", "se", "coord", "eca"], "width": [8, 16], "depth": [1, 2]},
         {"stride": 2, "block": ["cn", "ds", "ir", "er"], "kernel": [3, 5, 7], "expansion": [1.5, 3], "depth": [1, 3],
          "attention": ["none", "se", "cbam", "gc"], "skip": [True, False], "width": [8, 12, 16]},
-        {"stride": 2, "block": ["ir", *MIXERS], "expansion": [2, 3], "width": [16, 24], "depth": [1, 2]},
-        {"stride": 1, "block": list(MIXERS), "width": [24, 32], "depth": [1]},
+        {"stride": 2, "block": ["ir", *SOME], "expansion": [2, 3], "width": [16, 24], "depth": [1, 2]},
+        {"stride": 1, "block": list(SOME), "width": [24, 32], "depth": [1]},
     ],
 }  # fmt: skip
 QUICK = ("train.epochs=2", "train.resolution=16", "train.schedule.warmup_epochs=0", "train.device=cpu",
