@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Literal, TypeVar
 
 from mobilezoo.config import Record
-from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.errors import MobilezooError, existing_path, wrong_kind
 from mobilezoo.files import at_rest, finish, sha256_of, write_text, write_together
 from mobilezoo.preprocessing import Preprocessing as Preprocessing
 from mobilezoo.reading import read_json
@@ -250,6 +250,8 @@ def read_record_of(cls: type[D], path: str | Path) -> D:
     finish(Path(path).expanduser())
     beside = record_path(existing_path(path, "file"))
     if not beside.is_file():
+        if beside.with_suffix("").is_dir() and beside.with_suffix("").suffix != ".mlpackage":
+            raise MobilezooError(wrong_kind(path, "file"))
         raise MobilezooError(f"{str(path)!r} has no record {beside.name!r} beside it: export or train it again")
     return cls.parse(read_json(beside), str(beside))
 

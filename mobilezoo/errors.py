@@ -145,3 +145,55 @@ def existing_path(path: str | Path, what: str) -> Path:
     if not (found.is_file() or found.is_dir()):
         raise MobilezooError(f"{what} {str(path)!r} is a pipe, socket or device: name a file")
     return found
+
+
+def wrong_kind(path: str | Path, what: str, *, folder: bool = False) -> str:
+    """Describes why a path is no file, or no folder.
+
+    Args:
+        path: what was given.
+        what: noun for the message.
+        folder: a folder is wanted, not a file.
+
+    Returns:
+        A line with the remedy.
+    """
+    found = Path(path).expanduser()
+    if not found.exists():
+        return f"{what} not found: {str(path)!r}"
+    given, wanted = ("file", "folder") if folder else ("folder", "file")
+    return f"{what} {str(path)!r} is a {given}: name a {wanted}"
+
+
+def existing_folder(path: str | Path, what: str) -> Path:
+    """Expands `~` and checks that a folder is there.
+
+    Args:
+        path: folder.
+        what: noun for the error message.
+
+    Raises:
+        MobilezooError: there is nothing at `path`, or something that is no folder.
+    """
+    found = existing_path(path, what)
+    if not found.is_dir():
+        raise MobilezooError(wrong_kind(path, what, folder=True))
+    return found
+
+
+def writable_place(path: Path, option: str, *, folder: bool = False) -> None:
+    """Refuses a place that nothing can be written to before the work for it is done.
+
+    Args:
+        path: the file or folder to write, which need not be there.
+        option: what named it, for the message.
+        folder: a folder is written, not a file.
+
+    Raises:
+        MobilezooError: something of the other kind is at `path`, or a file where one of its folders belongs.
+    """
+    if path.exists() and path.is_dir() != folder:
+        raise MobilezooError(wrong_kind(path, option, folder=folder))
+    for parent in path.parents:
+        if parent.exists() and not parent.is_dir():
+            raise MobilezooError(f"{option} {str(path)!r}: {str(parent)!r} is a file: name another place")

@@ -13,7 +13,7 @@ import timm
 
 from mobilezoo.artifacts import Checkpoint, load_record_of, write_with_record
 from mobilezoo.config import config_names, write_yaml
-from mobilezoo.errors import CheckpointError, MobilezooError, first_line
+from mobilezoo.errors import CheckpointError, MobilezooError, first_line, wrong_kind
 from mobilezoo.files import atomic_write, sha256_of
 from mobilezoo.hub_client import hub_errors
 from mobilezoo.hub_config import CONFIG, HubError, Shared, read_shared
@@ -231,6 +231,8 @@ def _files(repo: str) -> tuple[Path, Path]:
             if not file.is_file():
                 raise HubError(f"{repo!r} has no {file.name}: it is not a folder in timm's format")
         return folder / CONFIG, weights[0]
+    if folder.exists():
+        raise HubError(wrong_kind(repo, "shared network", folder=True))
     from huggingface_hub import hf_hub_download
     from huggingface_hub.errors import EntryNotFoundError
 

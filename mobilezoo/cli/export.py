@@ -18,7 +18,7 @@ from mobilezoo.cli.options import (
 )
 from mobilezoo.cli.progress import shown
 from mobilezoo.cli.tables import print_table
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import MobilezooError, writable_place
 
 if TYPE_CHECKING:
     from mobilezoo_export import ExportResult
@@ -140,6 +140,9 @@ def _export_matrix(
     from mobilezoo_export import list_targets
 
     folder = out or Path("runs/matrix")
+    writable_place(folder, "--out", folder=True)
+    if table:
+        writable_place(table, "--table")
     targets = to.split(",") if to else list_targets()
     precisions = precision.split(",") if precision else list(workflow.PRECISIONS)
     with shown(quiet) as hooks:

@@ -8,6 +8,7 @@ import typer
 from mobilezoo.cli.latency import app
 from mobilezoo.cli.options import AllowCommands, Json, Quiet, command, config_completion, print_json
 from mobilezoo.cli.progress import shown
+from mobilezoo.errors import writable_place
 from mobilezoo.workflows.estimate_latency import estimate, load_space
 from mobilezoo.workflows.latency_blocks import block_keys, export_blocks, sample_networks
 
@@ -44,6 +45,7 @@ def table(
     from mobilezoo_latency import load_device
     from mobilezoo_latency.estimators.table import measure_table
 
+    writable_place(out, "--out")
     choices = load_space(space)
     chosen = load_device(device)
     with shown(quiet) as hooks:
@@ -107,6 +109,7 @@ def fit(
     from mobilezoo_latency.estimators.predictor import Measured, Predictor, train
     from mobilezoo_latency.estimators.speed import at_one_speed
 
+    writable_place(out, "--out")
     known = Predictor.load(source) if source else None
     choices, chosen = load_space(space), load_device(device)
     with shown(quiet) as hooks:

@@ -20,7 +20,7 @@ from mobilezoo.data.names import is_hidden, split_names
 from mobilezoo.data.pixels import BAD_IMAGE, Pixels
 from mobilezoo.data.scan import Scan, scan_folder
 from mobilezoo.data.tars import Place, TarSplit
-from mobilezoo.errors import DataError, MobilezooError
+from mobilezoo.errors import DataError, MobilezooError, wrong_kind
 from mobilezoo.files import write_text
 from mobilezoo.reading import read_json
 from mobilezoo.workers import end_with_parent
@@ -150,7 +150,7 @@ def inspect(job: Job) -> Entry:
 def _splits(root: Path, in_tars: bool, train_split: str) -> dict[str, Found]:
     """The splits by name, all with the classes of the training split where there is one."""
     if not root.is_dir():
-        raise DataError(f"dataset folder not found: {str(root)!r}")
+        raise DataError(wrong_kind(root, "dataset folder", folder=True))
     places = {p.stem if p.is_file() else p.name: p for p in sorted(root.iterdir()) if _is_split(p, in_tars)}
     training = places.get(train_split)
     fit = _found(training, in_tars, None, fewest=2) if training is not None else None

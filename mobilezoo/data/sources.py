@@ -17,7 +17,7 @@ from mobilezoo.data.names import split_names
 from mobilezoo.data.scan import classes_of_folder, describe, scan_folder
 from mobilezoo.data.tars import TarReader, TarSplit
 from mobilezoo.data.timm_sources import TIMM_PREFIXES
-from mobilezoo.errors import DataError, UnknownNameError
+from mobilezoo.errors import DataError, UnknownNameError, wrong_kind
 from mobilezoo.plugins import faults
 from mobilezoo.registry import Registry, is_place
 
@@ -88,7 +88,7 @@ def open_folder(config: DataConfig, train: bool) -> ImageData:
     bad_images, pixels = unreadable_count(), pixels_of(config)
     root = Path(config.source.removeprefix("folder:")).expanduser()
     if not root.is_dir():
-        raise DataError(f"dataset folder not found: {str(root)!r}")
+        raise DataError(wrong_kind(root, "dataset folder", folder=True))
     split = config.train_split if train else config.val_split
     folder = _split_folder(root, split)
     if folder is None:

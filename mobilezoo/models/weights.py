@@ -15,7 +15,7 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
-from mobilezoo.errors import CheckpointError, printable, shortened
+from mobilezoo.errors import CheckpointError, printable, shortened, wrong_kind
 from mobilezoo.models.base import ModelConfig, family_module
 from mobilezoo.models.tensor_file import read_content
 
@@ -89,7 +89,7 @@ def tensors_of(path: str | Path, key: str | None = None) -> Tensors:
     """
     file = Path(path).expanduser()
     if not file.is_file():
-        raise CheckpointError(f"checkpoint not found: {str(path)!r}")
+        raise CheckpointError(wrong_kind(path, "checkpoint"))
     content = read_content(file)
     tensors = dict(_walk(content))
     if len(tensors) > MAX_TENSORS:

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.errors import MobilezooError, existing_folder
 
 METRICS = "metrics.csv"
 
@@ -55,7 +55,7 @@ def read_curves(run: Path, name: str) -> Curves:
     Raises:
         MobilezooError: the metrics are missing or cannot be read as CSV.
     """
-    file = existing_path(run, "run folder") / METRICS
+    file = existing_folder(run, "run folder") / METRICS
     try:
         with file.open(newline="", encoding="utf-8") as handle:
             rows = list(csv.DictReader(handle, restval=""))

@@ -3,6 +3,7 @@
 from pathlib import Path
 from typing import TYPE_CHECKING
 
+from mobilezoo.errors import writable_place
 from mobilezoo.workflows.check_units import UnitChecks
 from mobilezoo.workflows.export_images import ExportImages, export_images
 from mobilezoo.workflows.hooks import SILENT, Hooks
@@ -55,6 +56,8 @@ def export(
         MobilezooError: the network cannot be loaded; what one target cannot do is in its result.
     """
     config = config or load_export_config()
+    if out is not None:
+        writable_place(out, "--out", folder=True)
     loaded = load_model(model, options)
     if loaded.random_weights:
         hooks.on_message(f"{loaded.name}: random weights, norms randomised: good for latency, not for use")

@@ -5,7 +5,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobilezoo.artifacts import Artifact, Checkpoint, Described, read_record_of, record_path, why_changed
-from mobilezoo.errors import MobilezooError, existing_path
+from mobilezoo.errors import MobilezooError, existing_folder, writable_place
 from mobilezoo.files import COMMIT, tidy
 from mobilezoo.latency_report import LatencyReport
 from mobilezoo.reading import read_json
@@ -32,7 +32,8 @@ def write_report(folders: list[Path], out: Path) -> Path:
     from mobilezoo.report import ReportContents, build_report
     from mobilezoo.report.curves import read_curves
 
-    found = _Found([existing_path(folder, "run folder") for folder in folders])
+    writable_place(out, "--out")
+    found = _Found([existing_folder(folder, "run folder") for folder in folders])
     runs = [path.parent for path in found.named(METRICS) if found.read(path, lambda p: read_curves(p.parent, p.name))]
     artifacts = [record for file in found.exported() if (record := found.read(file, _artifact))]
     latencies = [report for path in found.ending(LATENCY) if (report := found.read(path, _latency))]

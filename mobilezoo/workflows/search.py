@@ -3,7 +3,7 @@
 from pathlib import Path
 
 from mobilezoo.config import find_config, load_record, write_yaml
-from mobilezoo.errors import ConfigError, MobilezooError, existing_path, require
+from mobilezoo.errors import ConfigError, MobilezooError, existing_folder, require, writable_place
 from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.finetune_result import FinetuneResult
 from mobilezoo.search.kept import kept
@@ -67,7 +67,7 @@ def find_study(study: str, name: str | None = None, out: Path | None = None) -> 
 
         name, data = stored_config(study, name)
         return SearchConfig.parse(data, f"search {name}"), out or Path("runs") / f"search-{name}"
-    folder = existing_path(study, "run folder of a search")
+    folder = existing_folder(study, "run folder of a search")
     if not (folder / CONFIG_NAME).is_file():
         raise ConfigError(f"{study!r} holds no {CONFIG_NAME}: is it the folder of a search?")
     return load_record(SearchConfig, folder / CONFIG_NAME), out or folder
@@ -81,6 +81,7 @@ def _work(settings: SearchConfig, folder: Path, hooks: Hooks) -> SearchResult:
     from mobilezoo_latency import load_device
 
     # What is missing or unknown is an error before anything is exported or trained.
+    writable_place(folder, "--out", folder=True)
     load_record(TrainConfig, find_config("train", settings.recipe), settings.recipe_overrides)
     if settings.final_recipe is not None:
         load_record(TrainConfig, find_config("train", settings.final_recipe))
