@@ -158,6 +158,8 @@ class UnitCheck(Record):
     """Parts of the graph that the unit takes; None where its runtime does not report them."""
     outside: dict[str, int] | None = None
     """Operator → number of occurrences that fall back to the CPU; None where that is not reported."""
+    notes: tuple[str, ...] = ()
+    """Why operators fall back, and what the check does not show; a line each."""
 
 
 class Artifact(Described):

@@ -236,6 +236,8 @@ class Reading(NamedTuple):
     """Operators outside of the partitions."""
     ranks: Sequence[int | None] = ()
     """Ranks of all tensors; None for a tensor with a dynamic size."""
+    notes: Sequence[str] = ()
+    """Why operators are outside, and what this reading does not show; a line each."""
 
 
 class Rule(NamedTuple):

@@ -17,6 +17,7 @@ DEVICES: Registry[type[Device]] = Registry(
         "adb": "mobilezoo_latency.remote.adb:AdbDevice",
         "apple": "mobilezoo_latency.apple.device:AppleDevice",
         "browser": "mobilezoo_latency.browser.device:BrowserDevice",
+        "gpu_check": "mobilezoo_latency.gpu.device:GpuCheckDevice",
         "ssh": "mobilezoo_latency.remote.ssh:SshDevice",
     },
     is_subclass(lambda: Device),

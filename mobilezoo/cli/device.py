@@ -8,7 +8,7 @@ from mobilezoo.cli.options import AllowCommands, Json, command, config_completio
 from mobilezoo.errors import MobilezooError, UnknownNameError
 
 app = group("device", "What latency can be measured on: list the devices, check them, set them up.")
-SETUPS = ("emulator", "browser")
+SETUPS = ("emulator", "browser", "gpu")
 
 
 @command(app, "list")
@@ -63,7 +63,10 @@ def check(
 @command(app)
 def setup(
     what: Annotated[
-        str, typer.Argument(help="emulator (QEMU, LLVM, arm64 runtimes) or browser (two JavaScript runtimes).")
+        str,
+        typer.Argument(
+            help="emulator (QEMU, LLVM, arm64 LiteRT), browser (two JavaScript runtimes), or gpu (software Vulkan)."
+        ),
     ],
     force: Annotated[bool, typer.Option("--force", help="Prepare again from nothing.")] = False,
 ) -> None:
@@ -73,14 +76,22 @@ def setup(
 
         mobilezoo device setup emulator
         mobilezoo device setup browser
+        mobilezoo device setup gpu
     """
     if what not in SETUPS:
         raise UnknownNameError("set-up", what, SETUPS)
-    from mobilezoo_latency.browser import assets
-    from mobilezoo_latency.emulator import setup as emulator
+    if what == "emulator":
+        from mobilezoo_latency.emulator.setup import set_up as emulator
 
-    prepare = emulator.set_up if what == "emulator" else assets.set_up
-    prepare(force=force)
+        emulator(force=force)
+    elif what == "browser":
+        from mobilezoo_latency.browser.assets import set_up as browser
+
+        browser(force=force)
+    else:
+        from mobilezoo_latency.gpu.setup import set_up as gpu
+
+        gpu(force=force)
 
 
 def device_rows() -> list[dict[str, Any]]:

@@ -215,6 +215,9 @@ def print_checks(results: "list[ExportResult]") -> None:
     )
     if rows:
         print_table("units of a phone, emulated or in software: answers, never times", columns, rows)
+    checks = [one for r in results if r.artifact for one in r.artifact.checks]
+    for note in dict.fromkeys(f"{one.unit}: {note}" for one in checks for note in one.notes):
+        print(note)
 
 
 def print_findings(found: "list[Finding]") -> None:

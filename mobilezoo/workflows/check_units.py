@@ -14,7 +14,9 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 if TYPE_CHECKING:
     import numpy as np
 
-UNITS = {"cpu": "cortex_a76"}
+    from mobilezoo_export import Runner
+
+UNITS = {"cpu": "cortex_a76", "gpu": "gpu_check"}
 """Unit → the device of configs/devices/ that stands for it."""
 IMAGES = 4
 """Images that a unit computes; an emulated core takes seconds for each."""
@@ -87,7 +89,7 @@ def check_file(path: Path, record: Artifact, unit: str, images: "np.ndarray", re
         return UnitCheck(unit=unit, status="refused", reason=str(error))
     finally:
         device.close()
-    rule = "half arithmetic" if _only_shown_on_arm(record) else record.precision
+    rule = _rule(record, unit, runner)
     source = record.parity.inputs if record.parity else "given images"
     parity: Parity = measure_parity(reference[:IMAGES], logits, precision=rule, inputs=source, ran_in=runner.runtime)
     reason = verdict(parity, rule)
@@ -98,7 +100,15 @@ def check_file(path: Path, record: Artifact, unit: str, images: "np.ndarray", re
         parity=parity,
         partitions=reading.partitions if reading else None,
         outside=dict(reading.outside) if reading and reading.outside is not None else None,
+        notes=tuple(reading.notes) if reading else (),
     )
+
+
+def _rule(record: Artifact, unit: str, runner: "Runner") -> str:
+    """Name of the limits that a file's answers on a unit must keep."""
+    arithmetic = runner.runtime_info().get("arithmetic")
+    in_half = arithmetic == "half" or (arithmetic is None and unit == "cpu" and _only_shown_on_arm(record))
+    return "half arithmetic" if in_half and record.precision in ("fp32", "fp16", "fp16-weights") else record.precision
 
 
 def _only_shown_on_arm(record: Artifact) -> bool:
