@@ -63,7 +63,13 @@ class Loaded:
         }
 
     def invoke(self, folder: Path, inputs: int, output: int) -> dict[str, Any]:
-        """Compute the values saved in `folder`, and save the chosen output there."""
+        """Answer to `invoke`: compute saved values, and save one output beside them.
+
+        Args:
+            folder: holds `in0.npy` and so on; `out.npy` is written.
+            inputs: number of inputs.
+            output: index of the output.
+        """
         for index in range(inputs):
             self._fed[index].write(np.load(folder / f"in{index}.npy"))
         self._model.run_by_index(0, self._fed, self._answers)
