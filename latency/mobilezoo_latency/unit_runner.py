@@ -33,7 +33,7 @@ class UnitRunner(Runner):
         command: starts the child.
         environment: variables of the child.
         artifact: the file and its record.
-        options: what else the child is told of `open`.
+        options: further fields of `open`.
 
     Raises:
         DeviceError: the unit does not take the file, or the process ended.
