@@ -18,6 +18,7 @@ DEVICES: Registry[type[Device]] = Registry(
         "apple": "mobilezoo_latency.apple.device:AppleDevice",
         "browser": "mobilezoo_latency.browser.device:BrowserDevice",
         "gpu_check": "mobilezoo_latency.gpu.device:GpuCheckDevice",
+        "npu_check": "mobilezoo_latency.npu.device:NpuCheckDevice",
         "ssh": "mobilezoo_latency.remote.ssh:SshDevice",
     },
     is_subclass(lambda: Device),

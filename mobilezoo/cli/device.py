@@ -8,7 +8,7 @@ from mobilezoo.cli.options import AllowCommands, Json, command, config_completio
 from mobilezoo.errors import MobilezooError, UnknownNameError
 
 app = group("device", "What latency can be measured on: list the devices, check them, set them up.")
-SETUPS = ("emulator", "browser", "gpu")
+SETUPS = ("emulator", "browser", "gpu", "npu")
 
 
 @command(app, "list")
@@ -65,10 +65,14 @@ def setup(
     what: Annotated[
         str,
         typer.Argument(
-            help="emulator (QEMU, LLVM, arm64 LiteRT), browser (two JavaScript runtimes), or gpu (software Vulkan)."
+            help="emulator (QEMU, LLVM, arm64 LiteRT), browser (two JavaScript runtimes), gpu (software Vulkan), "
+            "or npu (Qualcomm's emulation)."
         ),
     ],
     force: Annotated[bool, typer.Option("--force", help="Prepare again from nothing.")] = False,
+    accept_license: Annotated[
+        bool, typer.Option("--accept-license", help="npu: agree to Qualcomm's license, which is named without this.")
+    ] = False,
 ) -> None:
     """Prepare a device as an ordinary user; verifies itself, and does nothing twice.
 
@@ -77,6 +81,7 @@ def setup(
         mobilezoo device setup emulator
         mobilezoo device setup browser
         mobilezoo device setup gpu
+        mobilezoo device setup npu --accept-license
     """
     if what not in SETUPS:
         raise UnknownNameError("set-up", what, SETUPS)
@@ -88,10 +93,14 @@ def setup(
         from mobilezoo_latency.browser.assets import set_up as browser
 
         browser(force=force)
-    else:
+    elif what == "gpu":
         from mobilezoo_latency.gpu.setup import set_up as gpu
 
         gpu(force=force)
+    else:
+        from mobilezoo_latency.npu.setup import set_up as npu
+
+        npu(force=force, accept_license=accept_license)
 
 
 def device_rows() -> list[dict[str, Any]]:

@@ -16,7 +16,7 @@ if TYPE_CHECKING:
 
     from mobilezoo_export import Runner
 
-UNITS = {"cpu": "cortex_a76", "gpu": "gpu_check"}
+UNITS = {"cpu": "cortex_a76", "gpu": "gpu_check", "npu": "npu_check"}
 """Unit → the device of configs/devices/ that stands for it."""
 IMAGES = 4
 """Images that a unit computes; an emulated core takes seconds for each."""
