@@ -1,15 +1,18 @@
 """`mobilezoo eval`."""
 
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mobilezoo.cli.model_options import ClassesArg, DataArg, ModelFlags, OutputsArg, PreprocessArg
-from mobilezoo.cli.options import AllowCommands, Json, Quiet, config_completion, print_json
+from mobilezoo.cli.options import AllowCommands, Json, Quiet, config_completion, print_json, separated
 from mobilezoo.cli.progress import shown
+from mobilezoo.errors import MobilezooError
 
 if TYPE_CHECKING:
     from mobilezoo.workflows.evaluate import Scores
+    from mobilezoo.workflows.model_options import ModelOptions
 
 
 def eval_(
@@ -27,6 +30,10 @@ def eval_(
     workers: Annotated[int, typer.Option("--workers", min=0)] = 2,
     preprocess: PreprocessArg = None,
     outputs: OutputsArg = None,
+    check: Annotated[
+        str | None,
+        typer.Option("--check", help="Of a file: run it on units of a phone (cpu, gpu, npu) instead of scoring it."),
+    ] = None,
     as_json: Json = False,
     allow_commands: AllowCommands = False,
     quiet: Quiet = False,
@@ -41,14 +48,37 @@ def eval_(
         mobilezoo eval shvit_s1 --checkpoint shvit_s1.pth --data folder:ten_breeds --classes imagenet-1k
         mobilezoo eval runs/digits/best.safetensors
         mobilezoo eval runs/digits/export/mobilenetv2_ca_100.fp32.tflite
+        mobilezoo eval shvit_s1.fp32.tflite --check cpu,gpu
         mobilezoo eval theirs.tflite --preprocess raw --data folder:photos --classes imagenet-1k
     """
     from mobilezoo.workflows.evaluate import evaluate
 
     options = of.parsed().model_copy(update={"preprocess": preprocess, "outputs": outputs})
+    if check is not None:
+        if data is not None or classes is not None:
+            raise MobilezooError("--check compares a file on a few photographs: leave --data and --classes out")
+        _check(Path(model), check, options, as_json, quiet)
+        return
     with shown(quiet) as hooks:
         scores = evaluate(model, data, options, classes=classes, batch_size=batch_size, workers=workers, hooks=hooks)
     print_json(_plain(scores)) if as_json else print_scores(scores)
+
+
+def _check(file: Path, units: str, options: "ModelOptions", as_json: bool, quiet: bool) -> None:
+    """Run a file on units of a phone; exit code 2 unless it passes on each."""
+    from mobilezoo.cli.export import print_checks
+    from mobilezoo.workflows.check_exported import check_exported
+    from mobilezoo_export.registry import is_exported
+
+    if not is_exported(file):
+        raise MobilezooError(f"--check is for exported files, and {str(file)!r} is none: export it first")
+    names = tuple(separated(units) or ())
+    with shown(quiet) as hooks:
+        checked = check_exported(file, names, options, hooks)
+    asked = [one for one in checked.checks if one.unit in names]
+    print_json([one.model_dump() for one in asked]) if as_json else print_checks([checked])
+    if any(one.status != "passed" for one in asked):
+        raise typer.Exit(2)
 
 
 def _plain(scores: "Scores") -> dict[str, Any]:

@@ -21,6 +21,7 @@ from mobilezoo.cli.tables import print_table
 from mobilezoo.errors import MobilezooError, writable_place
 
 if TYPE_CHECKING:
+    from mobilezoo.artifacts import Artifact
     from mobilezoo_export import ExportResult
     from mobilezoo_export.bisect import Finding
 
@@ -174,17 +175,17 @@ def print_exports(results: "list[ExportResult]") -> None:
         )
     columns = ("target", "precision", "status", "MB", "max diff / std", "SNR dB", "top-1 agreement %", "run by", "file")
     print_table("difference from PyTorch on real images", columns, rows, paths_last=True)
-    print_checks(results)
+    print_checks([r.artifact for r in results if r.artifact])
     print_mixed(results)
     for warning in dict.fromkeys(w for r in results for w in r.warnings):
         print(f"warning: {warning}")
 
 
-def print_checks(results: "list[ExportResult]") -> None:
+def print_checks(artifacts: "Sequence[Artifact]") -> None:
     """Print what further units of a phone computed, for files that were run on any."""
     rows = []
-    for r in results:
-        for one in r.artifact.checks if r.artifact else ():
+    for r in artifacts:
+        for one in r.checks:
             p = one.parity
             fell_back = ", ".join(f"{count} {op}" for op, count in (one.outside or {}).items())
             rows.append(
@@ -215,7 +216,7 @@ def print_checks(results: "list[ExportResult]") -> None:
     )
     if rows:
         print_table("units of a phone, emulated or in software: answers, never times", columns, rows)
-    checks = [one for r in results if r.artifact for one in r.artifact.checks]
+    checks = [one for r in artifacts for one in r.checks]
     for note in dict.fromkeys(f"{one.unit}: {note}" for one in checks for note in one.notes):
         print(note)
 

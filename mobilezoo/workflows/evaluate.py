@@ -78,7 +78,7 @@ def evaluate(
     record = described(Path(model), options) if is_exported(model) else None
     if record is None:
         check_network(model, options)
-    weights = _weights_of(Path(model), record, options) if record else (model, options)
+    weights = weights_of(Path(model), record, options) if record else (model, options)
     if weights is None:
         refuse_weights(Path(model), options)
     loaded = load_model(*weights) if weights is not None else None
@@ -164,8 +164,14 @@ def _score_loaded(
     return evaluate(network, placed(hooks.track(loader, "evaluating", len(loader)), places))
 
 
-def _weights_of(file: Path, record: Artifact, options: ModelOptions) -> tuple[str, ModelOptions] | None:
-    """The network that a file was made of, with the options to load it by; None where no such weights exist."""
+def weights_of(file: Path, record: Artifact, options: ModelOptions) -> tuple[str, ModelOptions] | None:
+    """The network that a file was made of, with the options to load it by; None where no such weights exist.
+
+    Args:
+        file: the exported file.
+        record: its record.
+        options: the user's weights and changes.
+    """
     given = options.model_dump(exclude_defaults=True)
     if options.checkpoint is None and record.checkpoint:
         recorded = (file.parent / record.checkpoint).resolve()
