@@ -98,7 +98,7 @@ def _reference(path: Path, record: Artifact, options: ModelOptions, images: "np.
 
 def _against(check: UnitCheck, source: str) -> UnitCheck:
     """The check with the name of what it was compared with, where that is not PyTorch."""
-    if source == PYTORCH:
+    if source == PYTORCH or check.parity is None:
         return check
     notes = (*check.notes, f"compared with {source}: there are no PyTorch weights to compare with")
     return check.model_copy(update={"reason": check.reason.replace(PYTORCH, source), "notes": notes})

@@ -16,7 +16,8 @@ INTRODUCTION = (
     "Written by `mobilezoo export --matrix --table docs/export-matrix.md`. Weights are random, with random norms "
     "whose variances fit the calibration images. A cell gives the file's size, its largest difference from "
     "PyTorch over the deviation of the logits and the signal-to-error ratio, on 64 crops of real photographs, run "
-    "in the file's own runtime (Core ML: program check). Random networks lose more in int8 than trained ones. The "
+    "in the file's own runtime (Core ML: program check), and what units of a phone made of it where it was run on any. "
+    "Random networks lose more in int8 than trained ones. The "
     "last columns are of the fp32 file.\n"
 )
 Row = dict[str, str]
@@ -83,7 +84,8 @@ def _cell(result: ExportResult) -> str:
     if result.artifact is None:
         return f"**{result.status}**: {result.reason}".replace("|", "/").replace("\n", " ")
     size, parity = f"{result.artifact.size_bytes / 1e6:.1f} MB", result.artifact.parity
-    return f"{size}, {parity.relative:.1e}, {parity.snr_db:.0f} dB" if parity else f"{size}, not run here"
+    units = "".join(f", {one.unit} {one.status}" for one in result.artifact.checks)
+    return (f"{size}, {parity.relative:.1e}, {parity.snr_db:.0f} dB" if parity else f"{size}, not run here") + units
 
 
 def _counts(result: ExportResult) -> tuple[str, str, str, str]:
