@@ -2,6 +2,7 @@
 
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 from torch import nn
@@ -37,6 +38,19 @@ class Attention(nn.Module):
         return made
 
 
+class LargeSums(nn.Module):
+    """Squares whose sum over all pixels is 2 to 5 times what half precision holds, scaled back afterwards."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, WIDTH, 1), nn.Linear(WIDTH, CLASSES)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        squares = (60 + self.stem(x)).square()
+        made: torch.Tensor = self.head(squares.sum((2, 3)) / 65536)
+        return made
+
+
 def check(network: nn.Module, unit: str, folder: Path):
     """What one unit makes of a network; skips where the unit is not set up."""
     try:
@@ -61,3 +75,14 @@ def test_attention_is_computed_rightly(masked: bool, unit: str, tmp_path: Path) 
     assert one.status == "passed", one.reason
     if one.partitions is not None:
         assert (one.partitions, one.outside) == (1, {})
+
+
+@pytest.mark.parametrize("unit", ["gpu", "npu"])
+def test_sums_beyond_half_precision_fail_or_the_check_states_that_they_are_not_seen(unit: str, tmp_path: Path) -> None:
+    torch.manual_seed(0)
+    one = check(LargeSums(), unit, tmp_path)
+    unseen = any("overflow on a phone's GPU is not seen" in note for note in one.notes)
+    assert one.status == "failed" if unit == "npu" else one.status == "passed", one
+    assert unseen is (unit == "gpu")
+    assert one.parity is not None
+    assert np.isfinite(one.parity.relative)
