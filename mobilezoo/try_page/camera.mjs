@@ -55,10 +55,14 @@ export class Camera {
     this.video.srcObject = null;
   }
 
-  /** Resolves once the browser had time to draw, and the camera to take another frame. */
-  async next() {
-    const wait = this.last + this.step - performance.now();
-    await (wait > 2 ? new Promise((done) => setTimeout(done, wait - 1)) : breathe());
+  /** Whether the camera has a frame that was not taken yet. */
+  due() {
+    return performance.now() >= this.last + this.step - 2;
+  }
+
+  /** Resolves when that is so. */
+  next() {
+    return new Promise((done) => setTimeout(done, this.last + this.step - 1 - performance.now()));
   }
 
   /** The frame of this moment: {data: RGBA bytes, width, height}. */

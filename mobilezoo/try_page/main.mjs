@@ -1,4 +1,5 @@
 // The page of `mobilezoo try`: loads the networks, takes pictures from camera, files and samples, shows the answers.
+import { Ahead } from './ahead.mjs';
 import { reader } from './answers.mjs';
 import { Camera, breathe } from './camera.mjs';
 import { hasSimd, load, webgpu } from './network.mjs';
@@ -12,7 +13,7 @@ const SHOW_MS = 66; // of a live picture, answers are drawn this often
 const SPEAK_MS = 3000;
 
 const $ = (id) => document.getElementById(id);
-const state = { networks: [], samples: [], live: false, loop: null, shown: null, spoken: '', spokenAt: 0, same: 0, frames: 0 };
+const state = { networks: [], samples: [], live: false, loop: null, shown: null, spoken: '', spokenAt: -SPEAK_MS, same: 0, frames: 0 };
 const camera = new Camera($('video'));
 const gallery = new Gallery($('shots'), (picture) => void choose(picture));
 
@@ -56,16 +57,21 @@ async function loadAll(accelerator) {
 }
 
 /** The answers of every network that runs for one image, with their milliseconds. */
-async function answer(image) {
+const answer = (image) => answerPrepared(state.networks.map((network) => {
+  const start = performance.now();
+  return network.runner && { ...network.prepare(image), ms: performance.now() - start };
+}));
+
+async function answerPrepared(prepared) {
   const found = [];
-  for (const network of state.networks.filter((one) => one.runner)) {
-    const t0 = performance.now();
-    const { tensor, bytes } = network.prepare(image);
-    const t1 = performance.now();
+  for (const [i, network] of state.networks.entries()) {
+    if (!network.runner) continue;
+    const { tensor, bytes, ms } = prepared[i];
+    const start = performance.now();
     const raw = await network.runner.run(tensor);
-    const t2 = performance.now();
+    const ran = performance.now();
     const { best } = network.read(raw);
-    found.push({ network, best, bytes, times: { prepare: t1 - t0, run: t2 - t1, read: performance.now() - t2 } });
+    found.push({ network, best, bytes, times: { prepare: ms, run: ran - start, read: performance.now() - ran } });
   }
   return found;
 }
@@ -74,7 +80,7 @@ function show(answers) {
   for (const one of answers) one.network.panel.show(one);
   const now = performance.now();
   const text = answers.map((one) => (answers.length > 1 ? `${one.network.name}: ` : '') + one.best[0].label).join('; ');
-  if (text !== state.spoken && now - state.spokenAt > SPEAK_MS) {
+  if (text !== state.spoken && now - state.spokenAt >= SPEAK_MS) {
     state.spoken = text;
     state.spokenAt = now;
     $('spoken').textContent = text;
@@ -111,18 +117,26 @@ function showPicture(image, video) {
 
 // ---- camera
 
+/** A frame, taken now or when the camera has the next one, and prepared beside the network. */
+async function coming() {
+  if (!camera.due()) await camera.next();
+  const start = performance.now();
+  const frame = camera.grab();
+  const grabbed = performance.now() - start;
+  const { image, prepared } = await state.ahead.prepare(frame);
+  prepared[0].ms += grabbed;
+  return { image, prepared };
+}
+
 async function live() {
   let drawn = 0;
   let size = '';
+  let next = coming();
   while (state.live) {
-    const start = performance.now();
-    const image = camera.grab();
-    const grabbed = performance.now() - start;
-    const answers = await answer(image);
-    answers.forEach((one, i) => {
-      if (i === 0) one.times.prepare += grabbed;
-      one.network.panel.note(one.times, true);
-    });
+    const { image, prepared } = await next;
+    next = coming();
+    const answers = await answerPrepared(prepared);
+    for (const one of answers) one.network.panel.note(one.times, true);
     state.frames += 1;
     state.same += answers.every((one) => one.best[0].index === answers[0].best[0].index);
     state.last = { image, answers };
@@ -133,8 +147,8 @@ async function live() {
       agreement();
       document.body.dataset.frames = state.frames;
     }
-    await camera.next();
   }
+  await next;
 }
 
 function agreement() {
@@ -175,6 +189,7 @@ async function pause() {
   if (state.last) {
     showPicture(state.last.image, false);
     show(state.last.answers);
+    agreement();
     document.body.dataset.frames = state.frames;
   }
   $('camera').textContent = 'Go on';
@@ -314,6 +329,7 @@ function take(info) {
   state.networks = info.networks.map((network) => ({ ...network, prepare: preparer(network) }));
   state.samples = info.samples;
   state.notes = info.notes;
+  state.ahead = new Ahead(info.networks);
   $('samples').hidden = !info.samples.length;
   for (const network of state.networks) {
     network.panel = new Panel(network);

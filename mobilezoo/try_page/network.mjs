@@ -1,4 +1,5 @@
 // The two runtimes behind one function: tensor in, scores out. Nothing is loaded before it is used.
+import { ARRAYS } from './prepare.mjs';
 
 const root = new URL('.', location.href);
 const NO_WEBGPU = 'this browser has no WebGPU';
@@ -48,7 +49,10 @@ async function overheard(step) {
     };
   });
   try {
-    return await step();
+    const done = await step();
+    const failed = lines.find((line) => FAILED.test(line)); // LiteRT.js throws nothing then, and answers anything
+    if (failed) throw new Error(failed);
+    return done;
   } catch (error) {
     throw new Error(reasonOf(error, lines));
   } finally {
@@ -56,13 +60,17 @@ async function overheard(step) {
   }
 }
 
+const FAILED = /ERROR: .*(unresolved|failed to (prepare|allocate|invoke))/i;
 const OPERATORS = [
-  /unresolved custom op: *([\w.:]+)/i, // LiteRT, an operator of others
+  /unresolved custom op: *([\w.:]*\w)/i, // LiteRT, an operator of others
   /Op builtin_code out of range: (\d+)/i, // LiteRT, newer than the runtime
   /find op for builtin opcode '?([\w]+)'?/i, // LiteRT, a version of an operator
   /implementation for ([\w.:]+\(\d+\))/i, // ONNX Runtime, left out of this build
+  /No Op registered for ([\w.]+)/i, // ONNX Runtime, unknown to it
   /: ?([\w.]+:?[\w.]+)\(-?\d+\) is not a registered function/i, // ONNX Runtime, of others
 ];
+
+const NOISE = /Failed to create default WebGPU device|npu_registry/; // no matter on the CPU
 
 /** One line of why a file does not run; names the operator where one is missing. */
 export function reasonOf(error, lines = []) {
@@ -71,8 +79,9 @@ export function reasonOf(error, lines = []) {
     const found = pattern.exec(text);
     if (found) return `operator ${found[1]} is not in this browser's runtime`;
   }
-  const telling = lines.filter((line) => /error|fail/i.test(line)).map((line) => line.replace(/^\s*ERROR:\s*/i, ''));
-  return [String(error?.message ?? error), ...telling.slice(0, 2)].join(': ').replace(/\s+/g, ' ').slice(0, 400);
+  const telling = lines.filter((line) => /^\s*ERROR\b/i.test(line) && !NOISE.test(line));
+  return [String(error?.message ?? error).split(NOISE)[0], ...telling.slice(0, 2)].join(' ').replace(/\s+/g, ' ')
+    .replace(/[.:\s]+$/, '').slice(0, 400);
 }
 
 let lite; // one LiteRT.js for the page: {module, threads}
@@ -132,5 +141,12 @@ const wasmName = (runtime, count) => `${runtime}, WebAssembly, ${count} thread${
  */
 export async function load(network, accelerator, onProgress) {
   const model = await bytesOf(network.url, onProgress);
-  return overheard(() => (network.runtime === 'onnx' ? onnx(network, model) : litert(network, model, accelerator)));
+  return overheard(async () => {
+    const loaded = await (network.runtime === 'onnx' ? onnx(network, model) : litert(network, model, accelerator));
+    const { dtype, shape } = network.input;
+    const scores = await loaded.run(new ARRAYS[dtype](shape.reduce((a, b) => a * b, 1))); // some faults show only here
+    const [outputs, labels] = [scores.length / shape[0], network.labels.length];
+    if (labels && labels !== outputs) throw new Error(`${outputs} outputs and ${labels} labels`);
+    return loaded;
+  });
 }

@@ -1,6 +1,7 @@
 // An image becomes the network's input exactly as its record says: resize, crop, normalize, lay out.
 // The resampling repeats Pillow's arithmetic for 8-bit images (two passes, weights with 22 fractional bits, rounded to
-// bytes after each pass; its C sources are MIT-CMU), so that bytes equal those of training and evaluation.
+// bytes after each pass; its C sources are MIT-CMU), columns first. Pillow 13 takes rows first where that is cheaper:
+// then a byte may differ by one.
 
 const BITS = 22;
 const HALF = 1 << (BITS - 1);
