@@ -4,23 +4,25 @@
 export function reader(network) {
   const how = network.output_quantization;
   const step = how ? how.scale : 0;
-  let distributions = true; // where the file leaves it open, all answers so far decide
-  const couldBe = (scores) => {
-    const off = 0.02 + (scores.length * step) / 2;
+  // Where the file leaves it open, all answers so far decide: what they may still be, and their sum then.
+  let wholes = [['probabilities', 1], ['percent', 100]];
+  const couldBe = (scores, whole) => {
+    const off = 0.02 * whole + (scores.length * step) / 2;
     let sum = 0;
     for (const score of scores) {
-      if (score < 0 || score > 1 + off) return false;
+      if (score < 0 || score > whole + off) return false;
       sum += score;
     }
-    return Math.abs(sum - 1) <= off;
+    return Math.abs(sum - whole) <= off;
   };
   return (raw) => {
     const first = raw.subarray(0, raw.length / network.input.shape[0]); // of a batch
     const scores = how ? first.map((value) => (value - how.zero_point) * how.scale) : first;
     if (!scores.every(Number.isFinite)) throw new Error('the file answers with numbers that are not finite');
-    distributions = distributions && couldBe(scores);
-    const kind = network.output ?? (distributions ? 'probabilities' : 'logits');
-    const probabilities = kind === 'logits' ? softmax(scores) : scores;
+    wholes = wholes.filter(([, whole]) => couldBe(scores, whole));
+    const kind = network.output ?? wholes[0]?.[0] ?? 'logits';
+    const shares = kind === 'percent' ? scores.map((score) => score / 100) : scores;
+    const probabilities = kind === 'logits' ? softmax(scores) : shares;
     return { probabilities, best: best(probabilities, network.labels) };
   };
 }

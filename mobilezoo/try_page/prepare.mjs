@@ -255,7 +255,7 @@ export function preparer(network) {
     const [pixelStep, channelStep] = input.layout === 'NHWC' ? [channels, 1] : [1, pixels];
     for (let c = 0; c < channels; c++) {
       const table = tables[c];
-      let to = c * channelStep;
+      let to = (input.colors === 'BGR' && channels === 3 ? 2 - c : c) * channelStep;
       if (input.dtype === 'int64') {
         for (let i = c; i < bytes.length; i += channels, to += pixelStep) tensor[to] = convert(table[bytes[i]]);
       } else {

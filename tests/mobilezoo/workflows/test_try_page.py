@@ -157,7 +157,12 @@ def test_every_byte_of_every_crop_equals_the_evaluation_transform(
 def test_two_onnx_files_answer_photographs_as_eval_does(plain: Any, photographs: list[Path], tmp_path: Path) -> None:
     files = [
         network(tmp_path / "a.onnx", preprocessing=PREPARATIONS["center bicubic"]),
-        network(tmp_path / "b.onnx", preprocessing=PREPARATIONS["squash bilinear"], labels=()),
+        network(
+            tmp_path / "b.onnx",
+            preprocessing=PREPARATIONS["squash bilinear"],
+            input=InputSpec(shape=(1, 3, 16, 16), colors="BGR"),
+            labels=(),
+        ),
     ]
     expected = [best_of(file, photographs) for file in files]
     assert len(set(expected[0])) > 3
