@@ -65,7 +65,7 @@ def setup(
     what: Annotated[
         str,
         typer.Argument(
-            help="emulator (QEMU, LLVM, arm64 LiteRT), browser (two JavaScript runtimes), gpu (software Vulkan), "
+            help="emulator (QEMU, LLVM, arm64 runtimes), browser (two JavaScript runtimes), gpu (software Vulkan), "
             "or npu (Qualcomm's emulation)."
         ),
     ],
