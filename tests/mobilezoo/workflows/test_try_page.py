@@ -219,7 +219,12 @@ def test_the_camera_runs_pauses_and_is_saved(browser: Any, film: Path, tmp_path:
         "--use-fake-device-for-media-stream",
         f"--use-file-for-fake-video-capture={film}",
     )
-    phone = {"viewport": {"width": 390, "height": 800}, "is_mobile": True, "has_touch": True, "color_scheme": "dark"}
+    phone: dict[str, Any] = {
+        "viewport": {"width": 390, "height": 800},
+        "is_mobile": True,
+        "has_touch": True,
+        "color_scheme": "dark",
+    }
     with try_files(files, config=QUIET) as page, opened(chromium, page.url, **phone) as tab:
         tab.focus("#camera")
         tab.keyboard.press("Enter")
