@@ -29,6 +29,7 @@ CREATION_LOCK = 0x6D7A6C61
 REMEDIES = {
     "unable to open": f": file and folder must be writable, also to read: copy it, or set {ENVIRONMENT}",
     "readonly": f": file and folder must be writable, also to read: copy it, or set {ENVIRONMENT}",
+    "disk I/O": ": the disk may be full or fail: free some space, or set " + ENVIRONMENT,
     "is full": ": free some space, or set " + ENVIRONMENT,
     "locked": ": another program holds it: end that, or wait",
 }

@@ -2,6 +2,7 @@
 
 import multiprocessing
 import sqlite3
+import sys
 import threading
 from pathlib import Path
 
@@ -165,6 +166,22 @@ def test_a_full_disk_is_one_line_with_the_remedy(store):
     with pytest.raises(MobilezooError, match="is full: free some space"):
         store.add(made(model="b", noisy=("x" * 500_000,)))
     assert len(store.rows()) == 1
+
+
+@pytest.mark.skipif(sys.platform == "win32", reason="no limit of file sizes on Windows")
+def test_a_disk_without_room_for_a_new_database_is_one_line_with_a_remedy(tmp_path: Path) -> None:
+    """SQLite calls it a fault of input or output: its shared memory cannot be made as large as it must be."""
+    import resource
+
+    limits = resource.getrlimit(resource.RLIMIT_FSIZE)
+    resource.setrlimit(resource.RLIMIT_FSIZE, (2048, limits[1]))
+    try:
+        with pytest.raises(MobilezooError, match=r"(I/O|is full).*free some space") as raised:
+            Store(tmp_path / "new.db")
+    finally:
+        resource.setrlimit(resource.RLIMIT_FSIZE, limits)
+    assert "\n" not in str(raised.value)
+    assert Store(tmp_path / "new.db").rows() == []
 
 
 def spoil(store: Store, number: int, change: str = '"samples_ms":[NaN,-1.0]') -> None:
