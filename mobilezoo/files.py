@@ -198,12 +198,12 @@ def _one_line(path: Path, why: str = "nothing was replaced") -> Iterator[None]:
 def system_error(error: BaseException) -> OSError | None:
     """Extracts the OSError behind an error: itself, its cause, or a full disk named in its text; else None."""
     for seen in (error, error.__cause__):
-        if isinstance(seen, OSError):
+        if isinstance(seen, OSError) and seen.errno is not None:  # that of a copied folder has none, only a list
             return seen
         for number in ROOM:
             if os.strerror(number) in str(seen):
                 return OSError(number, os.strerror(number))
-    return None
+    return error if isinstance(error, OSError) else None
 
 
 def with_remedy(error: OSError) -> str:

@@ -2,6 +2,7 @@
 
 import errno
 import os
+import shutil
 import subprocess
 import sys
 from pathlib import Path
@@ -181,3 +182,13 @@ def test_a_library_that_has_its_own_error_for_a_full_disk_is_understood(tmp_path
     with pytest.raises(MobilezooError, match="No space left on device: free some space"):
         atomic_write(tmp_path / "x.safetensors", write)
     assert names(tmp_path) == []
+
+
+def test_a_folder_that_cannot_be_copied_for_want_of_room_is_one_line(tmp_path: Path) -> None:
+    def copy(temporary: Path) -> None:
+        raise shutil.Error([("a", "b", f"[Errno {errno.ENOSPC}] {os.strerror(errno.ENOSPC)}: 'a' -> 'b'")])
+
+    with pytest.raises(MobilezooError, match=r"x\.mlpackage': No space left on device: free some space") as raised:
+        atomic_write(tmp_path / "x.mlpackage", copy)
+    assert len(str(raised.value).splitlines()) == 1
+    assert list(tmp_path.iterdir()) == []
