@@ -206,6 +206,12 @@ def system_error(error: BaseException) -> OSError | None:
     return error if isinstance(error, OSError) else None
 
 
+def is_out_of_room(error: BaseException) -> bool:
+    """Whether a full disk, or a quota, is behind an error: nothing that is tried next would fare better."""
+    found = system_error(error)
+    return found is not None and found.errno in ROOM
+
+
 def with_remedy(error: OSError) -> str:
     """Formats an OSError as one line, with a remedy where `REMEDIES` has one."""
     remedy = REMEDIES.get(error.errno or 0)

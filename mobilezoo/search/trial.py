@@ -11,6 +11,7 @@ import optuna
 from optuna.trial import FrozenTrial, TrialState
 
 from mobilezoo.errors import ConfigError, DataError, MissingToolError, MobilezooError, RunStoppedError
+from mobilezoo.files import is_out_of_room
 from mobilezoo.search.candidates import DROPPED, MAX_INTERRUPTIONS, REASON, STOPPED, Candidates, all_trials
 from mobilezoo.search.config import SearchConfig
 from mobilezoo.search.genes import Genome
@@ -19,7 +20,8 @@ from mobilezoo.search.records import Candidate, DeviceLostError, Evaluate, Figur
 from mobilezoo.search.storage import SMALLEST
 
 FATAL = (MissingToolError, DataError, DeviceLostError, RunStoppedError)
-"""Errors (and SIGTERM) that no candidate causes: the search stops, and the trial runs again on resumption."""
+"""Errors (and SIGTERM) that no candidate causes: the search stops, and the trial runs again on resumption. A full disk
+is one, whatever error reports it."""
 
 
 class CandidateError(Exception):
@@ -75,6 +77,9 @@ class TrialObjective:
             trial.set_user_attr(REASON, str(error) or "pruned")
             raise
         except Exception as error:
+            if is_out_of_room(error):
+                trial.set_user_attr(STOPPED, _one_line(error))
+                raise
             trial.set_user_attr(REASON, _one_line(error))
             raise CandidateError from error
         finally:

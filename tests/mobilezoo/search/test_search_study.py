@@ -1,6 +1,7 @@
 """The search loop: stop and resume, failures, duplicates, other studies, broken databases, and what it writes."""
 
 import contextlib
+import errno
 import json
 import os
 import shutil
@@ -389,6 +390,23 @@ def test_sigterm_in_a_training_stops_the_search_and_its_network_runs_again(tmp_p
 
     with pytest.raises(RunStoppedError, match="stopped at"):
         search(config(), stopped, judge.measure, tmp_path)
+    assert outcome(Judge().search(config(), tmp_path)) == outcome(Judge().search(config(), tmp_path / "unbroken"))
+
+
+@pytest.mark.parametrize(
+    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), MobilezooError("x: No space left on device")]
+)
+def test_a_full_disk_stops_the_search_and_its_network_runs_again(error: Exception, tmp_path: Path) -> None:
+    """However it is reported, it is no fault of the network: an empty front and exit code 0 would be a wrong result."""
+    judge = Judge()
+
+    def full(candidate: Candidate) -> float:
+        if candidate.number == 2:
+            raise error
+        return judge.evaluate(candidate)
+
+    with pytest.raises(type(error), match="No space left"):
+        search(config(), full, judge.measure, tmp_path)
     assert outcome(Judge().search(config(), tmp_path)) == outcome(Judge().search(config(), tmp_path / "unbroken"))
 
 
