@@ -127,7 +127,7 @@ class LatencyReport(Record):
     """ISO 8601, UTC."""
     requested: dict[str, str] = {}
     """Threads, delegate and other settings as requested."""
-    runtime_info: dict[str, str] = {}
+    obtained: dict[str, str] = {}
     """The settings that the runtime used."""
     processes: tuple[ProcessRun, ...] = ()
     counts: Counts | None = None

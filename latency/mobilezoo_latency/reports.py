@@ -57,7 +57,7 @@ def build_report(
         noisy=(noise_reasons(protocol, runs, measured.samples_ms) if runs else ()) + measured.doubts,
         measured_at=utc_now(),
         requested=dict(measured.requested),
-        runtime_info=dict(measured.runtime_info),
+        obtained=dict(measured.runtime_info),
         processes=tuple(runs),
         counts=measured.counts,
         estimate=measured.estimate,

@@ -174,7 +174,7 @@ def _losses(state: TrainState, x: torch.Tensor, y: torch.Tensor) -> Iterator[tor
     if isinstance(state.network, SharedWeights):
         yield from state.network.losses(x, lambda logits: _score(state, x, logits, y))
     else:
-        yield with_auxiliary(state.forward, _score(state, x, state.forward(x), y))
+        yield with_auxiliary(state.quantized or state.network, _score(state, x, state.forward(x), y))
 
 
 def with_auxiliary(network: Any, loss: torch.Tensor) -> torch.Tensor:

@@ -60,7 +60,7 @@ class TestCoreML(Conformance):
 
 CELLS = {
     "onnx": ("fp16", "int8"),
-    "litert": ("fp16", "int8-dynamic", "int8"),
+    "litert": ("fp16", "fp16-weights", "int8-dynamic", "int8"),
     "coreml": ("fp16", "int8", "pal4", "pal6", "w8a8"),
     "executorch": ("fp16", "int8"),
 }

@@ -110,7 +110,7 @@ def test_a_mac_measures_with_raw_samples_and_the_plan(mac, tmp_path):
     assert (report.device.kind, len(report.samples_ms), len(report.processes)) == ("host", 6, 2)
     assert set(report.samples_ms) == {1.5}
     assert (report.load_ms, report.first_run_ms) == (30.0, 1.5)
-    assert report.runtime_info["planned"] == "Neural Engine 1"
+    assert report.obtained["planned"] == "Neural Engine 1"
     assert not report.noisy
 
 
@@ -119,7 +119,7 @@ def test_a_processor_that_was_not_asked_for_fails(mac):
     with pytest.raises(DeviceError, match="requested cpu_only, and Core ML plans for Neural Engine"):
         found.measure(load_artifact(mac.file), QUICK)
     Benchmarker.placed = MLCPUComputeDevice
-    assert found.measure(load_artifact(mac.file), QUICK).runtime_info["planned"] == "CPU 1"
+    assert found.measure(load_artifact(mac.file), QUICK).obtained["planned"] == "CPU 1"
     assert {bench.model.units for bench in Benchmarker.seen} == {"CPU_ONLY"}
 
 

@@ -358,14 +358,14 @@ def test_chromium_runs_both_runtimes_and_computes_what_the_host_computes(name, c
     file = request.getfixturevalue(name)
     how = Protocol(name="browser test", min_s=0.2, restarts=2, max_repeats=1)
     report = profile(file, "chromium", how, store=Store(tmp_path / "latency.db"))
-    assert (report.device.kind, report.runtime_info["delegate"]) == ("browser", "WebAssembly")
+    assert (report.device.kind, report.obtained["delegate"]) == ("browser", "WebAssembly")
     assert report.device.name.startswith("this machine, ")
     assert len(report.samples_ms) >= 64
     assert all(math.isfinite(ms) and ms > 0 for ms in report.samples_ms)
     assert len(report.processes) == 2
-    assert float(report.runtime_info["output_difference"]) < 1e-4
-    assert report.runtime_info["build"].endswith(".wasm")
-    assert report.runtime_info["isolated"] == "True"
+    assert float(report.obtained["output_difference"]) < 1e-4
+    assert report.obtained["build"].endswith(".wasm")
+    assert report.obtained["isolated"] == "True"
 
 
 @pytest.mark.slow
@@ -373,7 +373,7 @@ def test_chromium_takes_the_bytes_of_a_quantized_file_of_others(chromium, shared
     file = shared / "foreign" / "tflite" / "coral_mobilenet_v1_0.25_128_quant.tflite"
     how = Protocol(name="browser test", min_s=0.2, max_repeats=1)
     report = profile(file, "chromium", how, store=Store(tmp_path / "latency.db"))
-    assert float(report.runtime_info["output_difference"]) < 1e-2
+    assert float(report.obtained["output_difference"]) < 1e-2
     assert report.unproven == "not proven here"
 
 
@@ -430,6 +430,6 @@ def test_threads_need_an_isolated_page_and_nothing_breaks_the_policy(
         assert "cross-origin isolated" in str(result)
         return
     assert not isinstance(result, DeviceError), result
-    assert result.runtime_info["threads"] == str(threads)
-    assert result.runtime_info["isolated"] == str(outcome == "isolated")
+    assert result.obtained["threads"] == str(threads)
+    assert result.obtained["isolated"] == str(outcome == "isolated")
     assert not [text for text in complaints if "Content Security Policy" in text], complaints

@@ -32,8 +32,8 @@ def test_an_artifact_is_timed_in_its_own_runtime(fixture, request, store):
     assert report.device.kind == "host"
     assert len(report.samples_ms) >= 8
     assert report.repeats == 1
-    assert report.requested["threads"] == report.runtime_info["threads"] == "1"
-    assert report.requested["delegate"] == report.runtime_info["delegate"]
+    assert report.requested["threads"] == report.obtained["threads"] == "1"
+    assert report.requested["delegate"] == report.obtained["delegate"]
     assert report.load_ms > 0
     assert report.first_run_ms > 0
     (run,) = report.processes

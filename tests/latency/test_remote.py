@@ -723,8 +723,8 @@ def test_benchmark_model_gives_means_of_its_runs_and_the_delegate_it_used(
     assert report.processes[0].runs_per_sample == 50
     assert (report.load_ms, report.first_run_ms) == (12.5, 2.071)
     assert report.requested["delegate"] == delegate
-    assert report.runtime_info["delegate"] == runtime_info
-    assert "means of about 50 runs" in report.runtime_info["samples"]
+    assert report.obtained["delegate"] == runtime_info
+    assert "means of about 50 runs" in report.obtained["samples"]
     assert "benchmark_model" in report.device.runtime
 
 
@@ -756,7 +756,7 @@ def test_the_other_vendors_runners_give_every_run(
     assert set(report.samples_ms) == {ms}
     assert len(report.samples_ms) >= QUICK.min_runs
     assert report.load_ms == load_ms
-    assert report.runtime_info["threads"] == "1"
+    assert report.obtained["threads"] == "1"
     with pytest.raises(DeviceError, match=f"runs {target} files, and this is 'litert'"):
         device.for_artifact(load_artifact(tiny_tflite))
 

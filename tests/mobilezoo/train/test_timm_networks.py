@@ -91,7 +91,7 @@ def test_the_run_folder_of_a_timm_network_has_a_name_that_a_folder_can_have(
         (["model=timm:mobilenetv3_smal_050"], "did you mean mobilenetv3_small_050"),
         (["model=timm:resnet18.nobodys"], "Invalid pretrained tag"),
         (["model=timm:test_vit", "train.resolution=33"], "33"),
-        (["model=mnasnet_small", "pretrained=true"], "the zoo hosts no weights"),
+        (["model=davit_3m", "pretrained=true"], "never published; there are some of davit_tiny"),
         (["pretrained=true", "checkpoint=x.pth"], "checkpoint=PATH or pretrained=true, not both"),
         (
             ["pretrained=true", "model_args.pretrained_cfg_overlay={file: nowhere.pth}"],
