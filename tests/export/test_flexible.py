@@ -131,12 +131,14 @@ def test_coordinate_attention_follows_the_resolution(target: str, tiny_spec: Exp
     assert result.ok, result.reason
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", ["onnx", *SLOW])
 def test_attention_follows_the_resolution(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     (result,) = export_files(Attention(), flexible(tiny_spec, "both"), [target], ["fp32"], tmp_path)
     assert result.ok, result.reason
 
 
+@pytest.mark.slow
 def test_a_litert_file_that_fails_at_other_sizes_is_not_kept(tiny_spec: ExportSpec, tmp_path: Path) -> None:
     spec = flexible(tiny_spec, "resolution")
     (result,) = export_files(Attention(), spec, ["litert"], ["fp32"], tmp_path)

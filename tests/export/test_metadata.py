@@ -30,6 +30,7 @@ def test_pixels_come_back_from_normalized_images(tiny_spec: ExportSpec) -> None:
     assert np.array_equal(to_pixels(to_normalized(pixels, tiny_spec.preprocessing), tiny_spec.preprocessing), pixels)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("target", TARGETS)
 def test_pixels_go_in_and_probabilities_come_out(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, target: str
@@ -66,6 +67,7 @@ def test_the_same_network_gives_the_same_bytes(
     assert len(hashes) == (2 if target == "coreml" else 1)  # coremltools names the package's items by fresh UUIDs
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("int8_io", [True, False])
 def test_int8_files_may_take_and_give_int8(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, int8_io: bool

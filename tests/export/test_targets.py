@@ -182,6 +182,7 @@ class _FloatOnCpus(nn.Module):
         return self.head(nn.functional.hardswish(self.second(x)).mean((2, 3)))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("int8_io", [False, True])
 def test_what_xnnpack_takes_in_float_only_stays_float_unless_the_file_is_for_accelerators(
     int8_io: bool, tiny_spec: ExportSpec, tmp_path: Path

@@ -109,6 +109,7 @@ def test_onnx_runtime_counts_the_same_twice_and_computes_every_multiply_add(tiny
     assert cycles_of(emulator, probe_core(), counted.blocks) > 0
 
 
+@pytest.mark.slow
 def test_an_onnx_file_is_profiled_under_its_own_runtime(tiny_onnx, tmp_path):
     emulator_with("onnx")
     report = profile(tiny_onnx, "cortex_a76", store=Store(tmp_path / "latency.db"))

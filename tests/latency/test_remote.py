@@ -325,6 +325,7 @@ def stand_in(launcher: str, link: Link, **changes: object) -> RemoteDevice:
     return device
 
 
+@pytest.mark.slow
 def test_a_pulled_cable_loses_no_sample(launcher, tiny_tflite, tmp_path):
     link = LocalLink(tmp_path)
     device = stand_in(launcher, link)
@@ -367,6 +368,7 @@ def test_a_runner_that_fails_is_named_with_its_last_words(launcher, tiny_tflite,
         device.measure(load_artifact(tiny_tflite), QUICK)
 
 
+@pytest.mark.slow
 def test_quantized_files_of_others_are_timed_and_said_to_be_unproven(launcher, shared, tmp_path):
     device = stand_in(launcher, LocalLink(tmp_path))
     file = shared / "foreign" / "tflite" / "coral_mobilenet_v1_0.25_128_quant.tflite"
@@ -713,6 +715,7 @@ def as_target(path: Path, folder: Path, target: str, suffix: str) -> Path:
     return copy
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("delegate", "runtime_info"), [("cpu", "XNNPACK (completely)"), ("gpu", "GPU (completely)")])
 def test_benchmark_model_gives_means_of_its_runs_and_the_delegate_it_used(
     adb, launcher, tiny_tflite, tmp_path, delegate, runtime_info

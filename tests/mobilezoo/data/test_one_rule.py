@@ -261,6 +261,7 @@ def test_every_source_and_the_check_see_the_same(tree: Tree) -> None:
         assert_classes_are_first_folders(tree, found)
 
 
+@pytest.mark.slow
 @given(st.lists(trees(), min_size=4, max_size=4))
 @settings(max_examples=1, phases=(Phase.generate,), suppress_health_check=list(HealthCheck))
 def test_processes_with_other_hash_seeds_see_the_same(drawn: list[Tree]) -> None:

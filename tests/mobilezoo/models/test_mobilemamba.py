@@ -91,6 +91,7 @@ def test_the_wavelet_filters_alone_are_frozen() -> None:
     assert all(name.endswith((".analysis.weight", ".synthesis")) for name in frozen)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("size", [(192, 192), (193, 161)])
 def test_the_exported_graph_is_static_small_dimensional_and_equal(network: nn.Module, size: tuple[int, int]) -> None:
     x = torch.randn(1, 3, *size)

@@ -144,6 +144,7 @@ def test_the_best_reward_told_is_that_of_the_whole_study(tmp_path: Path) -> None
     assert told == [max(rewards)]
 
 
+@pytest.mark.slow
 def test_a_search_killed_in_a_trial_loses_nothing_and_runs_that_network_again(tmp_path: Path) -> None:
     code = f"""
         import sys, time
@@ -410,6 +411,7 @@ def test_a_full_disk_stops_the_search_and_its_network_runs_again(error: Exceptio
     assert outcome(Judge().search(config(), tmp_path)) == outcome(Judge().search(config(), tmp_path / "unbroken"))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("pruner", ["median", "hyperband", "sha"])
 def test_trainings_that_lag_behind_are_ended_by_the_reward_not_the_accuracy(pruner: str, tmp_path: Path) -> None:
     def with_curve(candidate: Candidate) -> float:

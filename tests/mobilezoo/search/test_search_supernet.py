@@ -82,6 +82,7 @@ MIXED: dict[str, Any] = {
 }  # fmt: skip
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize(("data", "count"), [(TINY, 32), (EVERYTHING, 40), (MIXED, 40)])
 def test_a_network_taken_out_computes_what_the_supernet_computes(data: dict[str, Any], count: int) -> None:
     space = Space.parse(data, "space")
@@ -167,6 +168,7 @@ def recipe_of(space: Space, folder: Path, *overrides: str) -> TrainConfig:
     return load_record(TrainConfig, find_config("train", "digits"), (f"model={path}", *QUICK, *overrides))
 
 
+@pytest.mark.slow
 def test_the_trainer_resumes_a_supernet_bit_for_bit(tmp_path: Path) -> None:
     recipe = recipe_of(tiny(), tmp_path, "train.ema.decay=0.9")
     unbroken = train(recipe, tmp_path / "a", show_progress=False)
@@ -240,6 +242,7 @@ def test_a_search_leaves_the_winner_with_the_weights_it_was_scored_with(tmp_path
         create_accuracy(missing, tmp_path / "missing", print)
 
 
+@pytest.mark.slow
 def test_a_predictor_learns_from_scored_networks_and_states_its_error(tmp_path: Path) -> None:
     space = {**TINY, "stages": [TINY["stages"][0], {**TINY["stages"][1], "attention": ["none", "se"]}]}
     settings = {"calibration_batches": 1, "predictor_samples": 25, "eval_images": 100}

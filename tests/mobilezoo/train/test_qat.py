@@ -105,6 +105,7 @@ def test_what_fake_quantization_cannot_train_is_one_line(tmp_path: Path) -> None
         FakeQuantized(network, torch.zeros(2, 3, 64, 64))
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("shown", [True, False])
 def test_a_failing_export_is_said_and_training_goes_on(
     shown: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch

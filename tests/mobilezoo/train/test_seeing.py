@@ -102,6 +102,7 @@ def test_the_last_checkpoints_stay_and_time_brings_one(tmp_path: Path, monkeypat
     assert left == ["epoch-0002-step-000010", "epoch-0003"]
 
 
+@pytest.mark.slow
 def test_two_runs_are_compared_with_curves(tmp_path: Path) -> None:
     for name in ("slow", "quick"):
         rate = "1e-4" if name == "slow" else "1e-2"

@@ -84,6 +84,7 @@ def test_a_run_leaves_best_weights_config_environment_and_metrics(recipe: Path, 
     assert history[-1]["train_loss"] < history[0]["train_loss"]
 
 
+@pytest.mark.slow
 def test_resuming_after_any_epoch_repeats_the_unbroken_run(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

@@ -43,6 +43,7 @@ def checkpoint(tmp_path: Path) -> Path:
     return path
 
 
+@pytest.mark.slow
 def test_a_file_is_scored_beside_the_weights_its_record_names(
     checkpoint: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -99,6 +99,7 @@ def test_the_record_holds_the_whole_data_config_with_absolute_paths(trained: Pat
     assert (data.source, data.val_split, data.batch_size) == (f"folder:{trained / 'data'}", "dev", 8)
 
 
+@pytest.mark.slow
 def test_without_its_data_fp32_is_compared_on_photographs_and_int8_refused_with_the_numbers(
     moved: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:

@@ -243,6 +243,7 @@ def test_nothing_is_timed_at_a_size_that_nobody_named(
         load_artifact(file)
 
 
+@pytest.mark.slow
 def test_files_of_open_size_are_timed_at_the_size_that_is_named(
     tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
 ) -> None:
