@@ -60,6 +60,7 @@ def _peaks(model: "nn.Module", images: np.ndarray, batch: int) -> dict[str, floa
     import torch
     from torch.fx import GraphModule, Interpreter, Node
 
+    from mobilezoo_export.feeding import pieces
     from mobilezoo_export.passes.graph import name_of
 
     peaks: dict[str, float] = {}
@@ -74,6 +75,6 @@ def _peaks(model: "nn.Module", images: np.ndarray, batch: int) -> dict[str, floa
 
     assert isinstance(model, GraphModule)
     with torch.no_grad():
-        for start in range(0, len(images) - batch + 1, batch):
-            Watched(model).run(torch.from_numpy(images[start : start + batch]))
+        for piece, _ in pieces(images, batch):  # filled up: images that are fewer than a batch are looked at, too
+            Watched(model).run(torch.from_numpy(piece))
     return peaks

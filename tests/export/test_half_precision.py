@@ -47,6 +47,12 @@ def test_the_layer_that_leaves_the_range_is_named(factor: float, named: tuple[st
     assert all("reaches" in line for line in found)
 
 
+def test_images_that_are_fewer_than_a_batch_are_looked_at() -> None:
+    graph = trace(network(1.5e5), torch.zeros(4, 3, 16, 16))
+    images = np.random.default_rng(0).standard_normal((3, 3, 16, 16), dtype=np.float32)
+    assert beyond_half(graph, images, batch=4)
+
+
 def test_a_value_that_is_not_a_number_leaves_the_range() -> None:
     graph = trace(network(1.0), torch.zeros(1, 3, 16, 16))
     assert "inf" in beyond_half(graph, np.full((1, 3, 16, 16), np.nan, np.float32))[0]
