@@ -405,3 +405,28 @@ def test_a_float16_copy_of_a_graph_with_casts_runs() -> None:
     assert changed
     half = graph.half()(torch.ones(2, 3, dtype=torch.float16))
     assert torch.equal(half, torch.full((2, 3), 2.0, dtype=torch.float16))
+
+
+class Elus(nn.Module):
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([F.elu(x), F.elu(x, 0.3), F.selu(x), F.celu(x, 2.0), F.elu(x) + 1.0, F.elu(x) + 2.0])
+
+
+def test_elu_needs_neither_comparison_nor_selection_and_loses_an_added_one() -> None:
+    x = torch.cat([torch.linspace(-30, 30, 121), torch.tensor([-6e4, -1e-6, 0.0, 1e-6, 6e4])])
+    graph, changed = rewritten(Elus(), x, "elu")
+    assert changed == 6
+    assert not list(calls(graph, aten.elu.default, aten.celu.default, aten.selu.default))
+    assert len(list(calls(graph, aten.sub.Tensor))) == 5  # none where 1 is added
+
+
+def test_elu_stays_finite_and_exact_over_the_range_of_half_precision() -> None:
+    x = torch.tensor([-6e4, -20.0, -9.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 6e4])
+
+    class Positive(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return F.elu(x) + 1.0
+
+    graph, _ = rewritten(Positive(), x, "elu")
+    half, exact = graph.half()(x.half()).double(), F.elu(x.half().double()) + 1.0
+    torch.testing.assert_close(half, exact, rtol=1e-3, atol=1e-4)

@@ -19,6 +19,7 @@ NAMES = (
     "canonical",
     "concat",
     "constants",
+    "elu",
     "expand",
     "groupnorm",
     "hardsigmoid",

@@ -37,6 +37,7 @@ PASSES = (
     "noop",
     "attention",
     "groupnorm",
+    "elu",
     "splits",
     "upsample_last",
     "pools",
