@@ -10,6 +10,9 @@ from mobilezoo.cli.tables import print_table
 
 def list_(
     pattern: Annotated[str, typer.Argument(help="Shell pattern, for example 'shvit*'.")] = "*",
+    parts: Annotated[
+        bool, typer.Option("--parts", help="Attention and blocks that stages and search spaces take by name.")
+    ] = False,
     as_json: Json = False,
 ) -> None:
     """The zoo: parameters, MACs, resolution, published top-1 with its source, license of the official weights.
@@ -18,7 +21,14 @@ def list_(
 
         mobilezoo list
         mobilezoo list 'mnasnet*' --json
+        mobilezoo list --parts
     """
+    if parts:
+        from mobilezoo.workflows.list_parts import part_rows
+
+        found = part_rows(pattern)
+        print_json(found) if as_json else print_parts(found)
+        return
     from mobilezoo.workflows.list_models import model_rows
 
     rows = model_rows(pattern)
@@ -78,6 +88,12 @@ def print_models(rows: list[dict[str, Any]]) -> None:
         for row in rows
     ]
     print_table("top-1 as published by the authors on ImageNet-1k, none measured here", columns, cells)
+
+
+def print_parts(rows: list[dict[str, Any]]) -> None:
+    columns = ("key", "name", "description", "source")
+    title = "parts of a stage, in model YAMLs of family mbconv and in search spaces"
+    print_table(title, columns, [[row[column] for column in columns] for row in rows])
 
 
 def print_stages(table: dict[str, Any]) -> None:

@@ -38,10 +38,12 @@ def eca_of_mobilenet(channels: int) -> nn.Module:
 
 
 def _gaussian(channels: int) -> nn.Module:
+    """Gaussian attention along the channels, 4 heads of 2 Gaussians."""
     return GaussianAttention(axis=1, heads=4, gaussians=2)
 
 
 def _gaussian_block(channels: int) -> nn.Module:
+    """Gaussian attention along the channels, then along the width, each added to its input."""
     return GaussianBlock()
 
 

@@ -38,6 +38,20 @@ def test_list_and_show_print_json(capsys: pytest.CaptureFixture[str]) -> None:
     assert sum(s["params"] for s in table["stages"]) == table["params"]
 
 
+def test_parts_of_configs_and_spaces_are_listed_with_what_they_are(capsys: pytest.CaptureFixture[str]) -> None:
+    from mobilezoo.layers.attention import attention_names
+    from mobilezoo.models.mixers import MIXERS
+
+    assert call("list", "--parts", "--json") == 0
+    rows = json.loads(capsys.readouterr().out)
+    assert ["none", *(row["name"] for row in rows if row["key"] == "attention")] == list(attention_names())
+    assert [row["name"] for row in rows if row["key"] == "block"] == list(MIXERS)
+    assert all(row["description"] for row in rows)
+    assert call("list", "ulsam*", "--parts") == 0
+    assert "ULSAM" in capsys.readouterr().out
+    assert call("list", "zzz", "--parts") == 2
+
+
 def test_show_takes_a_copied_yaml_and_no_code(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     from mobilezoo.config import find_config
 
