@@ -16,6 +16,7 @@ __all__ = [
     "evaluate",
     "export",
     "fuse",
+    "kit",
     "list_models",
     "load_model",
     "predict",
@@ -25,7 +26,7 @@ __all__ = [
     "train",
 ]
 
-API = ("evaluate", "export", "load_model", "predict", "profile")
+API = ("evaluate", "export", "kit", "load_model", "predict", "profile")
 PACKAGES = ("report", "search", "train")
 """Packages that are functions of the API as well, see `callable_package`."""
 HOMES = {
@@ -39,7 +40,7 @@ HOMES = {
 """Module of each public name, imported when the name is first used."""
 
 if TYPE_CHECKING:
-    from mobilezoo.api import evaluate, export, load_model, predict, profile, report, search, train
+    from mobilezoo.api import evaluate, export, kit, load_model, predict, profile, report, search, train
     from mobilezoo.errors import MobilezooError
     from mobilezoo.models import create_model, list_models
     from mobilezoo.models.fuse import fuse

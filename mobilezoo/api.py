@@ -29,6 +29,7 @@ if TYPE_CHECKING:
     from mobilezoo.search.records import SearchResult
     from mobilezoo.train.config import TrainConfig
     from mobilezoo.workflows.evaluate import Scores
+    from mobilezoo.workflows.kit import Kit
     from mobilezoo.workflows.load_model import LoadedModel
     from mobilezoo.workflows.predict import Prediction
     from mobilezoo_export import ExportConfig, ExportResult
@@ -212,6 +213,37 @@ def export(
     named = isinstance(config, str | Path)
     files = load_export_config(str(config), changes) if named else _changed(cast("ExportConfig", config), changes)
     return Records(workflow(str(model), files, model_options(of_model), out=_path(out), hooks=hooks))
+
+
+@_heard
+def kit(
+    file: Named,
+    kind: str,
+    out: Named | None = None,
+    *,
+    overwrite: bool = False,
+    hooks: Hooks = SILENT,
+    **options: Unpack[ModelKeywords],
+) -> "Kit":
+    """Write a folder that runs an exported file in an app's own language, without mobilezoo.
+
+    Args:
+        file: an exported file.
+        kind: "python", ...: the app's language or platform.
+        out: the folder; `NAME-KIND` beside the file where it is left out.
+        overwrite: replace a kit that is there.
+        hooks: callbacks for progress.
+        options: `labels` and `preprocess`, as in `evaluate`.
+
+    Returns:
+        The folder, its files, and notes on what the file leaves open.
+
+    Raises:
+        MobilezooError: for whatever a user can mend.
+    """
+    from mobilezoo.workflows.kit import write_kit
+
+    return write_kit(file, kind, _path(out), model_options(options), overwrite=overwrite, hooks=hooks)
 
 
 @_heard

@@ -17,6 +17,7 @@ from mobilezoo.cli import (
     export,
     faults,
     hub,
+    kit,
     latency,
     latency_estimates,  # noqa: F401 - adds its commands to `latency`
     models,
@@ -77,6 +78,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("eval", evaluate.eval_),
     ("predict", predict.predict),
     ("try", try_file.try_),
+    ("kit", kit.kit),
     ("convert", convert.convert),
     ("push", hub.push),
     ("pull", hub.pull),

@@ -1,0 +1,127 @@
+"""`mobilezoo kit`: what a kit holds, what is refused, and that no folder of the user's is lost."""
+
+import json
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+from mobilezoo.artifacts import Artifact
+from mobilezoo.cli.main import main
+from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.workflows import kit
+from mobilezoo.workflows.kit import KINDS, MARK, PLACEHOLDER, TEMPLATES, code, filled, write_kit
+from tests.mobilezoo.workflows.kit_cases import LABELS
+from tests.mobilezoo.workflows.test_try_file import network, recorded
+
+
+@pytest.fixture
+def untried(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Files are not run: a process with a runtime takes a second."""
+    monkeypatch.setattr(kit, "tried", lambda path, record: record)
+
+
+@pytest.mark.usefixtures("untried")
+def test_a_kit_holds_the_file_its_labels_and_how_images_become_its_input(tmp_path: Path) -> None:
+    file = network(tmp_path / "a.onnx", labels=LABELS)
+    made = write_kit(file, "python", tmp_path / "kit")
+    assert made.files == ("README.md", "classify.py", "model.json", "model.onnx", "requirements.txt")
+    assert (tmp_path / "kit" / "model.onnx").read_bytes() == file.read_bytes()
+    told = json.loads((tmp_path / "kit" / "model.json").read_text(encoding="utf-8"))
+    assert tuple(told["labels"]) == LABELS
+    assert (told["runtime"], told["size"], told["output"]) == ("onnx", [16, 16], "logits")
+    assert told["preprocessing"]["interpolation"] == "bicubic"
+    readme = (tmp_path / "kit" / "README.md").read_text(encoding="utf-8")
+    assert "resize the short side to 18" in readme
+    assert "random: the network was not trained" in readme
+    assert not PLACEHOLDER.search(readme)
+
+
+@pytest.mark.usefixtures("untried")
+def test_only_a_kit_is_replaced_and_only_if_asked(tmp_path: Path) -> None:
+    file, out = network(tmp_path / "a.onnx"), tmp_path / "kit"
+    out.mkdir()
+    write_kit(file, "python", out)
+    (out / "mine.txt").write_text("kept")
+    with pytest.raises(ConfigError, match="holds a kit already, which is kept: --overwrite replaces it"):
+        write_kit(file, "python", out)
+    assert (out / "mine.txt").read_text() == "kept"
+    write_kit(file, "python", out, overwrite=True)
+    assert not (out / "mine.txt").exists()
+    (out / MARK).unlink()
+    for overwrite in (False, True):
+        with pytest.raises(ConfigError, match="holds other files and is no kit"):
+            write_kit(file, "python", out, overwrite=overwrite)
+    (tmp_path / "file").write_text("x")
+    with pytest.raises(MobilezooError, match="is a file: name a folder"):
+        write_kit(file, "python", tmp_path / "file", overwrite=True)
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "message"),
+    [
+        ("a.pte", "python", r"'a\.pte': a python kit runs \.tflite and \.onnx; no kit runs this file, or export with"),
+        ("a.txt", "python", r"'a\.txt' is no exported file \(\.onnx, .*make one with `mobilezoo export`"),
+        ("a.onnx", "pyton", r"unknown kit 'pyton': did you mean python\?"),
+        ("missing.onnx", "python", r"file not found: .*missing\.onnx"),
+    ],
+)
+def test_what_no_kit_can_be_made_of_is_one_line(name: str, kind: str, message: str, tmp_path: Path) -> None:
+    if "missing" not in name:
+        (tmp_path / name).write_bytes(b"x")
+    with pytest.raises(MobilezooError, match=message) as error:
+        write_kit(tmp_path / name, kind, tmp_path / "kit")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "kit").exists()
+
+
+def test_a_changed_file_gives_no_kit(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = network(tmp_path / "a.onnx")
+    file.write_bytes(file.read_bytes()[:-9])
+    with pytest.raises(SystemExit) as done:
+        main(["kit", str(file), "--for", "python", "--out", str(tmp_path / "kit")])
+    assert done.value.code == 2
+    assert "changed since its record was written" in capsys.readouterr().err
+    assert not (tmp_path / "kit").exists()
+
+
+@pytest.mark.slow
+def test_a_damaged_file_and_labels_that_are_too_few_are_one_line(tmp_path: Path) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"no file of ONNX")
+    recorded(tmp_path / "a.onnx", "onnx")
+    with pytest.raises(MobilezooError, match=r"a\.onnx") as error:
+        write_kit(tmp_path / "a.onnx", "python", tmp_path / "kit")
+    assert "\n" not in str(error.value)
+    with pytest.raises(ConfigError, match="10 outputs and 2 labels"):
+        write_kit(network(tmp_path / "b.onnx", labels=("a", "b")), "python", tmp_path / "kit")
+    assert not (tmp_path / "kit").exists()
+
+
+@pytest.mark.usefixtures("untried")
+def test_the_command_names_folder_files_and_what_is_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    file = network(tmp_path / "a.onnx", labels=())
+    with pytest.raises(SystemExit) as done:
+        main(["kit", str(file), "--for", "python"])
+    out = capsys.readouterr()
+    assert done.value.code == 0
+    assert f"{tmp_path / 'a-python'}: README.md, classify.py" in out.out
+    assert "a.onnx has no labels: the kit shows classes by their number (--labels)" in out.err
+
+
+def test_every_template_is_used_and_every_placeholder_known(tmp_path: Path) -> None:
+    record = Artifact.model_validate_json(
+        (network(tmp_path / "a.onnx").with_name("a.onnx.json")).read_text(encoding="utf-8")
+    )
+    known: dict[str, Any] = {**kit.placeholders(tmp_path / "a.onnx", record, "model.onnx"), "facts": ""}
+    for name, kind in KINDS.items():
+        listed = {template for files in kind.files.values() for template in files}
+        there = {p.relative_to(TEMPLATES / name).as_posix() for p in (TEMPLATES / name).rglob("*") if p.is_file()}
+        assert there == {template for template in listed if not template.startswith("../")}
+        assert set(kind.files) - {""} <= set(kind.runtimes)
+    for page in TEMPLATES.rglob("*.md"):
+        assert set(PLACEHOLDER.findall(page.read_text(encoding="utf-8"))) <= set(known), page
+
+
+def test_values_are_neither_markdown_nor_templates() -> None:
+    assert filled("{{a}} {{b}}", {"a": "{{b}}", "b": "$x"}) == "{{b}} $x"
+    assert code("a`b|c\nd") == "`` a`b\\|c d ``"
