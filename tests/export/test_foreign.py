@@ -208,6 +208,7 @@ def test_damaged_files_run_or_are_one_line(target, exported, tmp_path):
     assert refused >= (5 if target != "coreml" else 1)
 
 
+@pytest.mark.slow
 def test_a_runtime_that_aborts_is_one_line_with_the_file(exported, tmp_path, monkeypatch):
     from mobilezoo_export import apart
 

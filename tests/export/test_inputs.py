@@ -52,8 +52,8 @@ def spec_for(spec: ExportSpec, channels: int, **options: object) -> ExportSpec:
 
 
 @pytest.mark.parametrize("target", TARGETS)
-@pytest.mark.parametrize("precision", ["fp32", "int8"])
-@pytest.mark.parametrize("channels", [1, 4])
+@pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 4])
 def test_oblong_files_of_any_channels_compute_what_pytorch_does(
     tiny_spec: ExportSpec, tmp_path: Path, target: str, precision: str, channels: int
 ) -> None:

@@ -87,7 +87,7 @@ def test_int8_files_may_take_and_give_int8(
     assert (runner.run(images[0]).argmax(-1) == expected.argmax(-1)).mean() > 0.8
 
 
-@pytest.mark.parametrize("softmax", [False, True])
+@pytest.mark.parametrize("softmax", [pytest.param(False, marks=pytest.mark.slow), True])
 def test_an_app_that_follows_the_metadata_of_an_int8_file_gets_the_files_own_answer(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, softmax: bool
 ) -> None:

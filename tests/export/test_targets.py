@@ -64,7 +64,7 @@ CELLS = {
     "coreml": ("fp16", "int8", "pal4", "pal6", "w8a8"),
     "executorch": ("fp16", "int8"),
 }
-FAST = {("onnx", "int8"), ("litert", "int8"), ("coreml", "w8a8")}
+FAST = {("onnx", "int8"), ("litert", "int8")}
 
 
 @pytest.mark.parametrize(

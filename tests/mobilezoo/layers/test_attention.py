@@ -69,6 +69,7 @@ def test_mixers_fused_for_one_map_are_equal_on_others(name: str) -> None:
             torch.testing.assert_close(fused(x), part(x), rtol=1e-4, atol=1e-5)
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", NAMES)
 def test_parts_can_be_exported(name: str) -> None:
     part, x = built(name), images(7, 10)

@@ -58,6 +58,7 @@ def test_both_heads_follow_the_arguments() -> None:
     assert model.eval()(x).shape == (2, 7)
 
 
+@pytest.mark.slow
 def test_the_exported_graph_is_static_small_dimensional_and_equal(network: nn.Module) -> None:
     x = torch.randn(1, 3, 97, 65)
     program = torch.export.export(network, (x,))

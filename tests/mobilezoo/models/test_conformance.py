@@ -65,12 +65,18 @@ def conformance(name: str) -> type[FamilyConformance]:
         "patches": PATCHES.get(name),
         "drop_path": name not in WITHOUT_DROP_PATH,
         "without_gradient": WITHOUT_GRADIENT.get(name, r"(?!)"),
-        "sizes": ((224, 224), (256, 256), (320, 240), (193, 161)),
+        "sizes": ((160, 160), (128, 96), (129, 97)),
     }
     return type(f"Test_{name}", (FamilyConformance,), attributes)
 
 
-globals().update({f"Test_{name}": conformance(name) for name in STRIDES})
+QUICK = ("mobilenetv2_ca_100", "mnasnet_small", "ghostnetv2_100", "shvit_s1", "cas_vit_xs", "emo2_1m", "mobilemamba_t2")
+QUICK += ("mobilenext_035", "agent_deit_t", "nat_3m", "fastvit_t8")
+"""Networks of the default tests: of every kind of plan and head, one; the others are slow for their number alone."""
+
+for _name in STRIDES:
+    _suite = conformance(_name)
+    globals()[f"Test_{_name}"] = _suite if _name in QUICK else pytest.mark.slow(_suite)
 
 
 @pytest.mark.parametrize(("name", "channels"), CHANNELS.items())

@@ -56,6 +56,7 @@ def test_stochastic_depth_comes_from_the_config_unless_given() -> None:
 
 # At 224 pixels whole windows fit. At 193×161 the maps of stages 3 and 4 are 13×11 and 7×6: their 7 + 2 attention blocks
 # pad, and then crop, the sides that are not whole.
+@pytest.mark.slow
 @pytest.mark.parametrize(("size", "crops"), [((224, 224), 0), ((193, 161), 7 * 2 + 2 * 1)])
 def test_the_exported_graph_is_static_small_dimensional_and_equal(
     network: nn.Module, size: tuple[int, int], crops: int

@@ -63,7 +63,8 @@ LOADS: list[dict[str, Any]] = [
 
 
 @pytest.mark.parametrize(
-    ("name", "load"), [*((ZOO[0], load) for load in LOADS), *((name, LOADS[2]) for name in ZOO[1:])]
+    ("name", "load"),
+    [*((ZOO[0], load) for load in LOADS), *(pytest.param(name, LOADS[2], marks=pytest.mark.slow) for name in ZOO[1:])],
 )
 def test_what_was_shared_loads_as_timms_own_does(tmp_path: Path, name: str, load: dict[str, Any]) -> None:
     theirs = timm.create_model(f"local-dir:{saved(OWN, tmp_path / 'theirs')}", **load)

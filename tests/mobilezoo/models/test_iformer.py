@@ -22,7 +22,7 @@ PUBLISHED = {
 """Millions of parameters and G multiply-adds of one head."""
 
 
-@pytest.mark.parametrize("two_heads", [False, True])
+@pytest.mark.parametrize("two_heads", [pytest.param(False, marks=pytest.mark.slow), True])
 @torch.no_grad()
 def test_a_two_head_file_gives_the_official_logits_to_networks_of_one_head_and_of_two(
     reference: Callable[[str], Reference], tmp_path: Path, two_heads: bool

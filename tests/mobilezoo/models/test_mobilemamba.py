@@ -38,6 +38,7 @@ def _relative(got: Tensor, expected: Tensor) -> float:
     return float((got - expected).abs().max() / expected.std())
 
 
+@pytest.mark.slow
 @pytest.mark.parametrize("name", VARIANTS)
 def test_parameters_of_the_fused_network_equal_the_measured_official_ones(facts: dict[str, Any], name: str) -> None:
     config = load_model_config(name)
