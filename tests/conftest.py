@@ -5,6 +5,7 @@ import pwd
 import shutil
 import signal
 import socket
+import sqlite3
 import subprocess
 import tempfile
 import threading
@@ -43,6 +44,21 @@ def _remedied(reason: str) -> str:
 def _one_thread() -> None:
     """One thread per test process: results repeat, and parallel workers do not fight."""
     torch.set_num_threads(1)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def _no_wait_for_the_disk() -> None:
+    """SQLite asks the disk to confirm every commit, against power failures; killed processes lose nothing without."""
+    try:
+        from sqlalchemy import Engine, event
+    except ImportError:  # without the extra 'search' nothing opens such a database
+        return
+
+    def relaxed(connection: Any, _: Any) -> None:
+        if isinstance(connection, sqlite3.Connection):
+            connection.execute("PRAGMA synchronous=OFF")
+
+    event.listen(Engine, "connect", relaxed)
 
 
 @pytest.fixture(scope="session")

@@ -171,6 +171,7 @@ def test_a_search_killed_in_a_trial_loses_nothing_and_runs_that_network_again(tm
     assert outcome(resumed) == outcome(Judge().search(config(), tmp_path / "unbroken"))
 
 
+@pytest.mark.slow
 def test_a_network_that_keeps_killing_the_process_is_given_up(tmp_path: Path) -> None:
     def crash(candidate: Candidate) -> float:
         if candidate.number >= 2:
