@@ -170,8 +170,11 @@ activation: silu
 """
 
 
-@pytest.mark.parametrize("model", ["mine.yaml", "mnasnet_small", "ghostnet_050", "shvit_s1", "emo2_1m", "timm:test_vit",
-                                   "timm:mobilenetv3_small_050.lamb_in1k"])  # fmt: skip
+QUICK = ("mine.yaml", "mnasnet_small", "timm:test_vit")
+LARGER = ("ghostnet_050", "shvit_s1", "emo2_1m", "timm:mobilenetv3_small_050.lamb_in1k")
+
+
+@pytest.mark.parametrize("model", [*QUICK, *(pytest.param(name, marks=pytest.mark.slow) for name in LARGER)])
 def test_every_network_answers_the_same_in_timm_and_after_a_pull(tmp_path: Path, model: str) -> None:
     (tmp_path / "best.yaml").write_text(YAML)
     named = str(tmp_path / "best.yaml") if model == "mine.yaml" else model

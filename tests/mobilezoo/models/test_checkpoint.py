@@ -63,7 +63,9 @@ def test_every_packing_loads(tmp_path: Path, network: nn.Module, key: str, prefi
 FAMILIES = ("ghostnet_050", "ghostnetv3_050", "shvit_s1", "cas_vit_xs", "emo2_1m", "mobilemamba_t2", "mobilenext_035")
 
 
-@pytest.mark.parametrize("name", FAMILIES)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name == "ghostnet_050" else [pytest.mark.slow]) for name in FAMILIES]
+)
 def test_counters_and_wrappers_inside_names_are_no_weights_in_any_family(tmp_path: Path, name: str) -> None:
     network = create_model(name)
     state: dict[str, Tensor] = {"n_averaged": torch.tensor(7)}

@@ -309,7 +309,9 @@ def test_a_study_bears_the_name_of_its_search_and_one_of_before_goes_on(tmp_path
     assert optuna.get_all_study_names(url) == ["search"]
 
 
-@pytest.mark.parametrize("engine", engines_for("front"))
+@pytest.mark.parametrize(
+    "engine", [pytest.param(name, marks=[] if name == "nsga2" else [pytest.mark.slow]) for name in engines_for("front")]
+)
 def test_a_front_may_trade_several_devices_and_the_size(engine: str, tmp_path: Path) -> None:
     targets = {"target_ms": 3.0, "targets_ms": {"phone": 9.0}}
     many = {"goal": "front", "engine": engine, "further": ["size_mb"], "trials": 12, "population": 4}
@@ -396,7 +398,11 @@ def test_sigterm_in_a_training_stops_the_search_and_its_network_runs_again(tmp_p
 
 
 @pytest.mark.parametrize(
-    "error", [OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), MobilezooError("x: No space left on device")]
+    "error",
+    [
+        pytest.param(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), marks=pytest.mark.slow),
+        MobilezooError("x: No space left on device"),
+    ],
 )
 def test_a_full_disk_stops_the_search_and_its_network_runs_again(error: Exception, tmp_path: Path) -> None:
     """However it is reported, it is no fault of the network: an empty front and exit code 0 would be a wrong result."""

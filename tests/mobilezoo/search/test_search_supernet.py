@@ -208,6 +208,7 @@ def searched(folder: Path, **changes: Any) -> tuple[SearchConfig, SupernetAccura
     return config, judge, result
 
 
+@pytest.mark.slow
 def test_a_search_leaves_the_winner_with_the_weights_it_was_scored_with(tmp_path: Path) -> None:
     config, judge, result = searched(tmp_path, supernet={"calibration_batches": 2, "random": 1})
     assert result.best_yaml is not None

@@ -57,7 +57,9 @@ def test_features_of_any_width_can_be_compared() -> None:
     assert float(similarity_loss(a, torch.randn(5, 12))) > 1e-3
 
 
-@pytest.mark.parametrize("kind", ["soft", "hard", "feature"])
+@pytest.mark.parametrize(
+    "kind", [*(pytest.param(kind, marks=pytest.mark.slow) for kind in ("soft", "hard")), "feature"]
+)
 def test_a_student_s_update_moves_it_towards_the_teacher(tmp_path: Path, weights: Path, kind: str) -> None:
     state = trainer.assemble(config := recipe(tmp_path, weights, kind, "mnasnet_small"))
     batch = next(state.train_batches.epoch(0))

@@ -56,7 +56,7 @@ def test_other_classes_are_told_and_a_new_head_learns_at_another_size(start: Pat
     assert (record.resolution, record.num_classes) == ((24, 24), 10)
 
 
-@pytest.mark.parametrize("tune", ["linear", "probe"])
+@pytest.mark.parametrize("tune", [pytest.param("linear", marks=pytest.mark.slow), "probe"])
 def test_probing_changes_the_head_alone_and_its_file_loads_again(start: Path, tmp_path: Path, tune: str) -> None:
     config = recipe(start, f"tune={tune}", "reset_head=true", "train.optimizer.lr=0.02", "train.epochs=2")
     with pytest.warns(UserWarning, match="new random classifier"):

@@ -94,7 +94,7 @@ def unbroken(tmp_path_factory: pytest.TempPathFactory) -> Path:
     return folder / "whole"
 
 
-@pytest.mark.parametrize(("updates", "workers"), [(3, 0), (5, 0), (7, 2)])
+@pytest.mark.parametrize(("updates", "workers"), [(5, 0), pytest.param(7, 2, marks=pytest.mark.slow)])
 def test_sigterm_saves_and_the_resumed_run_equals_the_unbroken_one(
     unbroken: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, updates: int, workers: int
 ) -> None:

@@ -66,6 +66,7 @@ def test_rows_environment_and_events_hold_what_was_seen(tmp_path: Path, capsys: 
     assert max(map(len, epochs)) <= 80
 
 
+@pytest.mark.slow
 def test_weights_and_biases_gets_every_row_and_its_absence_is_told(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -85,6 +86,7 @@ def test_weights_and_biases_gets_every_row_and_its_absence_is_told(
     assert (started["project"], started["id"], started["config"]["train"]["epochs"]) == ("zoo", "run", 3)
 
 
+@pytest.mark.slow
 def test_the_last_checkpoints_stay_and_time_brings_one(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
     config = recipe(tmp_path, "train.keep=2", "train.save_every_min=1e-9")
     saved: list[str] = []

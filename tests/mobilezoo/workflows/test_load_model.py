@@ -37,7 +37,7 @@ def saved(path: Path, name: str, **sizes: int) -> ModelOptions:
     return ModelOptions(checkpoint=path)
 
 
-@pytest.mark.parametrize("name", [ZOO, TIMM, "cas_vit_xs"])
+@pytest.mark.parametrize("name", [ZOO, *(pytest.param(name, marks=pytest.mark.slow) for name in (TIMM, "cas_vit_xs"))])
 @pytest.mark.parametrize(("classes", "channels"), [(1, 3), (2, 3), (4, 1), (7, 4)])
 def test_classes_and_channels_are_the_files(tmp_path: Path, name: str, classes: int, channels: int) -> None:
     said = saved(tmp_path / "tuned.pth.tar", name, num_classes=classes, in_chans=channels)
