@@ -15,7 +15,7 @@ $(READY): pyproject.toml requirements.lock
 
 # What some tests measure on. Where it cannot be had (no apt, no network), they skip and the last lines say so.
 devices: $(READY)
-	@for what in emulator browser; do \
+	@for what in emulator browser gpu; do \
 		$(BIN)/mobilezoo device setup $$what || echo "tests that need it skip: see the line above, then $(BIN)/mobilezoo device setup $$what"; \
 	done
 
