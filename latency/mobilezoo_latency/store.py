@@ -20,6 +20,7 @@ from sqlalchemy.schema import CreateIndex, CreateTable
 from mobilezoo.errors import MobilezooError, first_line, printable
 from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.reading import parse_json
+from mobilezoo_latency.installed import user_data
 from mobilezoo_latency.store_table import REPORTS, cell, columns_of, key_of, where
 
 ENVIRONMENT = "MOBILEZOO_LATENCY_DB"
@@ -38,11 +39,7 @@ REMEDIES = {
 
 def default_url() -> str:
     """`$MOBILEZOO_LATENCY_DB` (a URL or a path), else a file below the user's data folder."""
-    given = os.environ.get(ENVIRONMENT)
-    if given:
-        return given
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return str(data / "mobilezoo" / "latency.db")
+    return os.environ.get(ENVIRONMENT) or str(user_data() / "latency.db")
 
 
 class Store:

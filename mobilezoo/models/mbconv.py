@@ -27,7 +27,7 @@ from mobilezoo.models import mnasnet_official
 from mobilezoo.models.attention_parts import MemoryMixer, Residual
 from mobilezoo.models.base import ModelConfig
 from mobilezoo.models.mixers import MIXERS, create_mixers
-from mobilezoo.models.notation import LEAST_WIDTHS, SE_RATIO, stage_string
+from mobilezoo.models.notation import LEAST_WIDTHS, SE_RATIO, Block, stage_string
 
 ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hard_swish": nn.Hardswish, "gelu": nn.GELU}
 
@@ -35,35 +35,7 @@ ACTIVATIONS = {"relu": nn.ReLU, "relu6": nn.ReLU6, "silu": nn.SiLU, "hard_swish"
 class Stage(Record):
     """`depth` equal blocks; the first one strides and changes the width."""
 
-    block: Literal[
-        "ds",
-        "ir",
-        "er",
-        "cn",
-        "shvit",
-        "cas_vit",
-        "emov2",
-        "mobilemamba",
-        "affnet",
-        "agent",
-        "care",
-        "davit",
-        "dsm",
-        "efficientmod",
-        "fastvit",
-        "favit",
-        "ffnet",
-        "focalnet",
-        "halonet",
-        "iformer",
-        "inline",
-        "lightnet",
-        "moat",
-        "moh",
-        "nat",
-        "ravlt",
-        "smt",
-    ] = Field(
+    block: Block = Field(
         default="ir",
         description="ds: depthwise + 1×1; ir: inverted residual; er: fused; cn: plain convolution; or a family whose "
         "blocks follow one ir block (3×3, expansion 4) that strides",

@@ -1,6 +1,37 @@
 """timm's architecture notation for a stage, `ir_r2_k3_s2_e6_c24_se0.25`: text only, no torch."""
 
-from typing import Protocol
+from typing import Literal, Protocol
+
+Block = Literal[
+    "ds",
+    "ir",
+    "er",
+    "cn",
+    "shvit",
+    "cas_vit",
+    "emov2",
+    "mobilemamba",
+    "affnet",
+    "agent",
+    "care",
+    "davit",
+    "dsm",
+    "efficientmod",
+    "fastvit",
+    "favit",
+    "ffnet",
+    "focalnet",
+    "halonet",
+    "iformer",
+    "inline",
+    "lightnet",
+    "moat",
+    "moh",
+    "nat",
+    "ravlt",
+    "smt",
+]
+"""Block of a stage: three of MobileNets', a plain convolution, and the families whose blocks make a whole stage."""
 
 SE_RATIO = 0.25
 """Hidden channels of squeeze-and-excitation over the block's input channels, where nothing else is said."""

@@ -1,38 +1,10 @@
 """Stages of a network: block types, their fields, and their cost in multiply-adds."""
 
-from typing import Any, Literal
+from typing import Any
 
 from mobilezoo.config import Record
+from mobilezoo.models.notation import Block
 
-Block = Literal[
-    "cn",
-    "ds",
-    "er",
-    "ir",
-    "shvit",
-    "cas_vit",
-    "emov2",
-    "mobilemamba",
-    "affnet",
-    "agent",
-    "care",
-    "davit",
-    "dsm",
-    "efficientmod",
-    "fastvit",
-    "favit",
-    "ffnet",
-    "focalnet",
-    "halonet",
-    "iformer",
-    "inline",
-    "lightnet",
-    "moat",
-    "moh",
-    "nat",
-    "ravlt",
-    "smt",
-]
 KERNELS = (1, 3, 5, 7, 9)
 EXPANDING: tuple[Block, ...] = ("er", "ir")
 ATTENDING: tuple[Block, ...] = ("ds", "er", "ir")

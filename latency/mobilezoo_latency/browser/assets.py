@@ -8,7 +8,6 @@ else the archives are downloaded over https.
 import base64
 import hashlib
 import json
-import os
 import shutil
 import subprocess
 import tarfile
@@ -21,11 +20,11 @@ from typing import NamedTuple
 from mobilezoo.errors import ConfigError, DeviceError
 from mobilezoo.files import sha256_of, write_text
 from mobilezoo.reading import mapping, read_json
+from mobilezoo_latency.installed import STAMP, folder_of
 
 OnMessage = Callable[[str], None]
 
 ENVIRONMENT = "MOBILEZOO_BROWSER"
-STAMP = "installed.json"
 SETUP_LINE = "run `mobilezoo device setup browser` (two runtimes from the npm registry, about 45 MB)"
 LIMIT_BYTES = 200_000_000
 
@@ -84,11 +83,7 @@ NAMES = tuple(target for package in PACKAGES for target in package.files.values(
 
 def home() -> Path:
     """`$MOBILEZOO_BROWSER`, or a folder below the user's data."""
-    given = os.environ.get(ENVIRONMENT)
-    if given:
-        return Path(given).expanduser()
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return data / "mobilezoo" / "browser"
+    return folder_of("browser", ENVIRONMENT)
 
 
 def find_assets() -> Path:

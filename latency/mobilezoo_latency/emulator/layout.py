@@ -6,12 +6,11 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilezoo.config import Record
-from mobilezoo.errors import ConfigError, DeviceError
-from mobilezoo.reading import read_json
+from mobilezoo.errors import DeviceError
 from mobilezoo.workers import bound
+from mobilezoo_latency.installed import folder_of, read_stamp
 
 ENVIRONMENT = "MOBILEZOO_EMULATOR"
-STAMP = "installed.json"
 NATIVE = Path(__file__).parent / "native"
 SETUP_LINE = "run `mobilezoo device setup emulator` (Debian or Ubuntu on x86-64, no root needed)"
 
@@ -75,11 +74,7 @@ class Emulator:
 
 def home() -> Path:
     """`$MOBILEZOO_EMULATOR`, or a folder below the user's data."""
-    given = os.environ.get(ENVIRONMENT)
-    if given:
-        return Path(given).expanduser()
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return data / "mobilezoo" / "emulator"
+    return folder_of("emulator", ENVIRONMENT)
 
 
 def tool_environment(root: Path) -> dict[str, str]:
@@ -92,11 +87,5 @@ def tool_environment(root: Path) -> dict[str, str]:
 def find_emulator(root: Path | None = None) -> Emulator:
     """Returns the prepared emulator. Raises DeviceError, with the command that prepares it, if there is none."""
     root = root or home()
-    stamp = root / STAMP
-    if not stamp.is_file():
-        raise DeviceError(f"no emulator below {str(root)!r}: {SETUP_LINE}")
-    try:
-        installed = Installed.parse(read_json(stamp), str(stamp))
-    except ConfigError as error:
-        raise DeviceError(f"{str(stamp)!r} is damaged ({error}): {SETUP_LINE}") from None
+    installed = read_stamp(Installed, root, "emulator", SETUP_LINE)
     return Emulator(root, installed)

@@ -5,11 +5,10 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from mobilezoo.config import Record
-from mobilezoo.errors import ConfigError, DeviceError
-from mobilezoo.reading import read_json
+from mobilezoo.errors import DeviceError
+from mobilezoo_latency.installed import folder_of, read_stamp
 
 ENVIRONMENT = "MOBILEZOO_GPU"
-STAMP = "installed.json"
 SETUP_LINE = "run `mobilezoo device setup gpu` (a Vulkan driver in software; no root needed)"
 LOADER = "libvulkan.so.1"
 
@@ -50,11 +49,7 @@ def environment(icd: str, loader: str) -> dict[str, str]:
 
 def home() -> Path:
     """`$MOBILEZOO_GPU`, or a folder below the user's data."""
-    given = os.environ.get(ENVIRONMENT)
-    if given:
-        return Path(given).expanduser()
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return data / "mobilezoo" / "gpu"
+    return folder_of("gpu", ENVIRONMENT)
 
 
 def find_gpu(root: Path | None = None) -> SoftwareGpu:
@@ -64,13 +59,7 @@ def find_gpu(root: Path | None = None) -> SoftwareGpu:
         root: folder of the set-up; None: the usual one.
     """
     root = root or home()
-    stamp = root / STAMP
-    if not stamp.is_file():
-        raise DeviceError(f"no software GPU below {str(root)!r}: {SETUP_LINE}")
-    try:
-        driver = Driver.parse(read_json(stamp), str(stamp))
-    except ConfigError as error:
-        raise DeviceError(f"{str(stamp)!r} is damaged ({error}): {SETUP_LINE}") from None
+    driver = read_stamp(Driver, root, "software GPU", SETUP_LINE)
     needed = [Path(driver.icd), *([Path(driver.loader) / LOADER] if driver.loader else [])]
     if missing := next((path for path in needed if not path.is_file()), None):
         raise DeviceError(f"the software Vulkan is gone ({str(missing)!r}): {SETUP_LINE}")

@@ -21,7 +21,8 @@ from mobilezoo_latency.contract import ArtifactFile
 from mobilezoo_latency.debian import fetch_files
 from mobilezoo_latency.emulator.probe import IN_CHANNELS, SIDE, write_probe
 from mobilezoo_latency.gpu.device import open_on
-from mobilezoo_latency.gpu.layout import LOADER, STAMP, Driver, SoftwareGpu, find_gpu, home
+from mobilezoo_latency.gpu.layout import LOADER, Driver, SoftwareGpu, find_gpu, home
+from mobilezoo_latency.installed import STAMP
 
 OnMessage = Callable[[str], None]
 

@@ -1,15 +1,12 @@
 """Where the emulation's own packages live."""
 
-import os
 from dataclasses import dataclass
 from pathlib import Path
 
 from mobilezoo.config import Record
-from mobilezoo.errors import ConfigError, DeviceError
-from mobilezoo.reading import read_json
+from mobilezoo_latency.installed import folder_of, read_stamp
 
 ENVIRONMENT = "MOBILEZOO_NPU"
-STAMP = "installed.json"
 PACKAGES = "packages"
 SETUP_LINE = "run `mobilezoo device setup npu` (Qualcomm's libraries, 99 MB, under a license of their own)"
 
@@ -38,11 +35,7 @@ class Emulation:
 
 def home() -> Path:
     """`$MOBILEZOO_NPU`, or a folder below the user's data."""
-    given = os.environ.get(ENVIRONMENT)
-    if given:
-        return Path(given).expanduser()
-    data = Path(os.environ.get("XDG_DATA_HOME") or Path.home() / ".local" / "share")
-    return data / "mobilezoo" / "npu"
+    return folder_of("npu", ENVIRONMENT)
 
 
 def find_emulation(root: Path | None = None) -> Emulation:
@@ -52,11 +45,5 @@ def find_emulation(root: Path | None = None) -> Emulation:
         root: folder of the set-up; None: the usual one.
     """
     root = root or home()
-    stamp = root / STAMP
-    if not stamp.is_file():
-        raise DeviceError(f"no emulated NPU below {str(root)!r}: {SETUP_LINE}")
-    try:
-        versions = Versions.parse(read_json(stamp), str(stamp))
-    except ConfigError as error:
-        raise DeviceError(f"{str(stamp)!r} is damaged ({error}): {SETUP_LINE}") from None
+    versions = read_stamp(Versions, root, "emulated NPU", SETUP_LINE)
     return Emulation(root, versions)
