@@ -22,6 +22,7 @@ from mobilezoo_latency.browser.device import BrowserDevice
 from mobilezoo_latency.browser.messages import CAPS, job_of
 from mobilezoo_latency.browser.server import PageServer
 from mobilezoo_latency.contract import ArtifactFile
+from mobilezoo_latency.installed import STAMP
 
 QUICK = Protocol(name="quick", warmup_runs=2, warmup_s=0.0, min_runs=4, min_s=0.0, max_repeats=1)
 HELLO = {
@@ -333,7 +334,7 @@ def test_a_misspelt_key_of_a_browser_yaml_is_one_line():
 
 @pytest.fixture(scope="module")
 def chromium() -> str:
-    if not (assets.home() / assets.STAMP).is_file():
+    if not (assets.home() / STAMP).is_file():
         pytest.skip("no browser runtimes: run `mobilezoo device setup browser`")
     found = shutil.which("chromium")
     if found is None:

@@ -14,6 +14,7 @@ from mobilezoo_latency.contract import ArtifactFile, Device, load_artifact
 from mobilezoo_latency.emulator.probe import IN_CHANNELS, SIDE
 from mobilezoo_latency.gpu import layout, setup
 from mobilezoo_latency.gpu.log import cause_of, left_of
+from mobilezoo_latency.installed import STAMP
 from mobilezoo_latency.registry import load_device
 
 IMAGES = np.random.default_rng(1).standard_normal((2, IN_CHANNELS, SIDE, SIDE), dtype=np.float32)
@@ -96,10 +97,10 @@ def test_without_a_set_up_the_line_that_makes_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(layout.ENVIRONMENT, str(tmp_path))
     with pytest.raises(DeviceError, match=r"no software GPU below .*mobilezoo device setup gpu"):
         load_device("gpu_check").check()
-    (tmp_path / layout.STAMP).write_text('{"icd": "/nowhere/icd.json", "loader": "", "half": false}')
+    (tmp_path / STAMP).write_text('{"icd": "/nowhere/icd.json", "loader": "", "half": false}')
     with pytest.raises(DeviceError, match=r"software Vulkan is gone \('/nowhere/icd.json'\).*device setup gpu"):
         load_device("gpu_check").check()
-    (tmp_path / layout.STAMP).write_text("{")
+    (tmp_path / STAMP).write_text("{")
     with pytest.raises(DeviceError, match=r"is damaged .*device setup gpu"):
         load_device("gpu_check").check()
 
@@ -117,7 +118,7 @@ def test_the_set_up_keeps_nothing_of_a_driver_that_does_not_answer(
     monkeypatch.setenv("VK_DRIVER_FILES", str(tmp_path / "other.json"))
     with pytest.raises(DeviceError, match=r"other.json'.*unset it"):
         setup.set_up(lambda _: None)
-    assert not (tmp_path / "gpu" / layout.STAMP).exists()
+    assert not (tmp_path / "gpu" / STAMP).exists()
 
 
 def test_operators_that_fall_back_are_read_from_the_log() -> None:

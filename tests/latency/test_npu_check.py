@@ -10,6 +10,7 @@ from mobilezoo.errors import ConfigError, DeviceError
 from mobilezoo.latency_report import Protocol
 from mobilezoo.workflows.check_units import check_file
 from mobilezoo_latency.contract import ArtifactFile, Device, load_artifact
+from mobilezoo_latency.installed import STAMP
 from mobilezoo_latency.npu import layout, setup
 from mobilezoo_latency.npu.probe import SHAPE, record_of, write_probe
 from mobilezoo_latency.registry import load_device
@@ -98,10 +99,10 @@ def test_without_a_set_up_the_line_that_makes_it(monkeypatch: pytest.MonkeyPatch
     monkeypatch.setenv(layout.ENVIRONMENT, str(tmp_path))
     with pytest.raises(DeviceError, match=r"no emulated NPU below .*mobilezoo device setup npu"):
         load_device("npu_check").check()
-    (tmp_path / layout.STAMP).write_text('{"onnxruntime": "1", "qnn": "2", "python": "3.1"}')
+    (tmp_path / STAMP).write_text('{"onnxruntime": "1", "qnn": "2", "python": "3.1"}')
     with pytest.raises(DeviceError, match=r"for Python 3.1, .*device setup npu --force"):
         load_device("npu_check").check()
-    (tmp_path / layout.STAMP).write_text("{")
+    (tmp_path / STAMP).write_text("{")
     with pytest.raises(DeviceError, match=r"is damaged .*device setup npu"):
         load_device("npu_check").check()
 

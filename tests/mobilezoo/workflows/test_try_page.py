@@ -19,6 +19,7 @@ from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 from mobilezoo.workflows.predict import predict
 from mobilezoo.workflows.try_file import TryConfig, try_files
 from mobilezoo_latency.browser import assets
+from mobilezoo_latency.installed import STAMP
 from tests.mobilezoo.workflows.test_try_file import network, onnx, recorded
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -31,7 +32,7 @@ NO_SIMD = "const real = WebAssembly.validate; WebAssembly.validate = (b) => b.le
 
 @pytest.fixture(scope="module")
 def browser() -> Iterator[Any]:
-    if not (assets.home() / assets.STAMP).is_file():
+    if not (assets.home() / STAMP).is_file():
         pytest.skip("no browser runtimes: run `mobilezoo device setup browser`")
     found = shutil.which("chromium")
     if found is None:
