@@ -38,6 +38,23 @@ def test_a_layer_norm_is_found_without_what_stands_before_and_behind() -> None:
     ]  # fmt: skip
 
 
+def test_a_norm_that_divides_by_the_deviation_is_found() -> None:
+    found = norms(
+        ("CONV_2D", (0,), 1),
+        ("MEAN", (1,), 2),
+        ("SUB", (1, 2), 3),
+        ("MUL", (3, 3), 4),
+        ("MEAN", (4,), 5),
+        ("SQRT", (5,), 6),
+        ("ADD", (6, 19), 7),
+        ("DIV", (3, 7), 8),
+        ("MUL", (8, 18), 9),
+        ("CONV_2D", (9,), 10),
+        shapes=dict.fromkeys((2, 5, 6, 7), MEAN) | {19: (), 18: ()},
+    )
+    assert found == ["MEAN 2", "SUB 3", "MUL 4", "MEAN 5", "SQRT 6", "ADD 7", "DIV 8", "MUL 9"]
+
+
 def test_a_root_mean_square_ends_at_its_map() -> None:
     found = norms(
         ("CONV_2D", (0,), 1),

@@ -10,14 +10,27 @@ import numpy as np
 
 from mobilezoo_export.quantize.mixed import float_positions
 
-FLOAT_ON_CPUS = ("GELU", "HARD_SWISH", "SOFTMAX", "BATCH_MATMUL", "RSQRT", "SQUARED_DIFFERENCE", "RELU")
+FLOAT_ON_CPUS = (
+    "GELU",
+    "HARD_SWISH",
+    "SOFTMAX",
+    "BATCH_MATMUL",
+    "RSQRT",
+    "SQRT",
+    "SQUARED_DIFFERENCE",
+    "DIV",
+    "MAXIMUM",
+    "RELU",
+)
 """Operators that XNNPACK takes in float only; in int8 they would split the graph and run in LiteRT's slower kernels. A
 ReLU behind a convolution is fused into it; this one stands alone."""
+ROOTS = ("RSQRT", "SQRT")
+"""Operators that turn a norm's variance into what it divides by."""
 STATISTICS = ("MEAN", "CONV_2D", "RESHAPE", "ADD")
 """Operators that compute the means and variances of norms; a 1 × 1 convolution sums channels."""
 MADE_BY = {"MUL": ("SUB",), "CONV_2D": ("MEAN",)}
 """Operator → producers of its inputs that belong to the norm; for all others: STATISTICS."""
-ELEMENTWISE = ("ADD", "SUB", "MUL", "RESHAPE")
+ELEMENTWISE = ("ADD", "SUB", "MUL", "DIV", "RESHAPE")
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "BATCH_MATMUL")
 
 
@@ -108,7 +121,7 @@ def _kept_float(source: Path, precision: str, int8_io: bool, segments: Sequence[
 def _norms(graph: Any, names: Sequence[str]) -> set[int]:
     """Return the positions of the operators of layer and group norms: int8 loses their differences from a mean.
 
-    Searches from each reciprocal square root backwards over the variance to the normalized map, then forwards to the
+    Searches from each square root, reciprocal or not, backwards over the variance to the normalized map, then forwards to the
     next operator that is not elementwise.
     """
     made_by = {tensor: position for position, op in enumerate(graph.operators) for tensor in op.outputs}
@@ -137,7 +150,7 @@ def _norms(graph: Any, names: Sequence[str]) -> set[int]:
 
     found: set[int] = set()
     for step in (before, after):
-        waiting, seen = [position for position, name in enumerate(names) if name == "RSQRT"], set[int]()
+        waiting, seen = [position for position, name in enumerate(names) if name in ROOTS], set[int]()
         while waiting:
             position = waiting.pop()
             if position not in seen:
