@@ -165,3 +165,34 @@ def test_constants_have_no_say_in_the_layout_of_a_join() -> None:
     joined = next(calls(graph, aten.cat.default))
     assert joined.args[0][1].target is not aten.permute.default
     assert joined.args[1] == 1
+
+
+class Transforms(nn.Module):
+    """A map times constant matrices along its rows, its columns and its channels, as Fourier transforms are written."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 12, 1), nn.Conv2d(8, 4, 1)
+        self.register_buffer("tall", torch.randn(4, 6))
+        self.register_buffer("wide", torch.randn(5, 3))
+        self.register_buffer("deep", torch.randn(12, 8))
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.matmul(self.tall, torch.matmul(self.stem(x), self.wide))  # type: ignore[arg-type]
+        return self.head(torch.matmul(x.permute(0, 2, 3, 1), self.deep).permute(0, 3, 1, 2))  # type: ignore[arg-type]
+
+
+@pytest.mark.parametrize("batch", [1, 2])
+def test_products_with_constant_matrices_turn_no_map(batch: int) -> None:
+    model, x = Transforms(), torch.randn(batch, 3, 6, 5)
+    graph = trace(model, x)
+    run_passes(graph, x, ["canonical", "noop", "layout"])
+    torch.testing.assert_close(graph(x), model(x), rtol=1e-5, atol=1e-5)
+    moved = [node for node in calls(graph, aten.permute.default) if aten.conv2d.default not in _around(node)]
+    assert not moved
+
+
+def _around(node: torch.fx.Node) -> set[object]:
+    """Operators that a node stands between; the graph's input and output count as convolutions."""
+    ends = (node.args[0], *node.users)
+    return {n.target if n.op == "call_function" else aten.conv2d.default for n in ends}  # type: ignore[union-attr]

@@ -5,7 +5,7 @@ from typing import Any
 
 import torch
 from torch import nn
-from torch.fx import GraphModule, Node
+from torch.fx import Graph, GraphModule, Node
 
 from mobilezoo.errors import ExportError, first_line
 
@@ -83,13 +83,14 @@ def constant(model: GraphModule, node: Any) -> torch.Tensor | None:
     return value.detach() if isinstance(value, torch.Tensor) else None
 
 
-def add_constant(model: GraphModule, value: torch.Tensor, name: str) -> Node:
+def add_constant(model: GraphModule, value: torch.Tensor, name: str, graph: Graph | None = None) -> Node:
     """Register a constant and insert its get_attr node at the current insertion point.
 
     Args:
         model: traced graph.
         value: the constant.
         name: base of its name; a number is appended.
+        graph: a graph that will be the model's, where it is not yet.
 
     Returns:
         The get_attr node.
@@ -98,7 +99,7 @@ def add_constant(model: GraphModule, value: torch.Tensor, name: str) -> Node:
     while hasattr(model, f"{base}_{count}"):
         count += 1
     model.register_buffer(f"{base}_{count}", value.detach().contiguous())
-    node = model.graph.get_attr(f"{base}_{count}")
+    node = (graph or model.graph).get_attr(f"{base}_{count}")
     node.meta["val"] = value.detach()
     return node
 

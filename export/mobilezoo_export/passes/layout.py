@@ -10,13 +10,14 @@ permute is left only where none of this works, and at each convolution, where it
 import operator
 from collections import Counter
 from collections.abc import Callable, Sequence
+from math import prod
 from typing import Any, NamedTuple
 
 import torch
 from torch.fx import Graph, GraphModule, Node
 from torch.fx.node import map_arg
 
-from mobilezoo_export.passes.graph import argument, aten, constant, shape_of
+from mobilezoo_export.passes.graph import add_constant, argument, aten, constant, shape_of
 from mobilezoo_export.passes.layout_rules import (
     BINARY,
     IMAGE,
@@ -260,6 +261,9 @@ class _Rewriter:
         assert isinstance(x, Node)
         assert isinstance(y, Node)
         rank = len(shape_of(node))
+        for matrix, other, axis in ((x, y, rank - 2), (y, x, rank - 1)):
+            if rank >= 3 and len(shape_of(matrix)) == 2 and constant(self.model, matrix) is not None:
+                return self._along(self.values[other], shape_of(other), axis, matrix)
         if rank < 3 or len(shape_of(x)) != rank or len(shape_of(y)) != rank:
             return self._as_is(node)
         plain, swapped = _matrix_orders(rank)
@@ -272,6 +276,26 @@ class _Rewriter:
             # The converter reads this as a product with a transposed right side; nothing is moved.
             right = self.emit(aten.permute.default, right, list(swapped))
         return Value(self._product(left, right, rank), plain)
+
+    def _along(self, value: Value, shape: tuple[int, ...], axis: int, matrix: Node) -> Value:
+        """A constant matrix times a map along one of its axes, wherever that axis is stored.
+
+        `matrix` is the left side for the axis before the last, the right side for the last.
+        """
+        table = constant(self.model, matrix)
+        assert table is not None
+        table = table if axis == len(shape) - 2 else table.t()  # [new, old]
+        stored, place = [shape[i] for i in value.order], value.order.index(axis)
+        if place == len(shape) - 1:
+            return Value(self.emit(aten.linear.default, value.node, self._constant(table)), value.order)
+        before, after = prod(stored[:place]), prod(stored[place + 1 :])
+        rows = self.emit(aten.reshape.default, value.node, [before, stored[place], after])
+        mixed = self._product(self._constant(table[None]), rows, 3)
+        stored[place] = table.shape[0]
+        return Value(self.emit(aten.reshape.default, mixed, stored), value.order)
+
+    def _constant(self, value: torch.Tensor) -> Node:
+        return add_constant(self.model, value, "matrix", self.graph)
 
     def _product(self, left: Node, right: Node, rank: int) -> Node:
         """An einsum keeps a batch axis of one, which `matmul` strips: XNNPACK takes no product of plain matrices."""
