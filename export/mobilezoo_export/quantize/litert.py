@@ -121,8 +121,8 @@ def _kept_float(source: Path, precision: str, int8_io: bool, segments: Sequence[
 def _norms(graph: Any, names: Sequence[str]) -> set[int]:
     """Return the positions of the operators of layer and group norms: int8 loses their differences from a mean.
 
-    Searches from each square root, reciprocal or not, backwards over the variance to the normalized map, then forwards to the
-    next operator that is not elementwise.
+    Searches from each square root, reciprocal or not, backwards over the variance to the normalized map, then forwards
+    to the next operator that is not elementwise.
     """
     made_by = {tensor: position for position, op in enumerate(graph.operators) for tensor in op.outputs}
     takers: dict[int, list[int]] = {}
