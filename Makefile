@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup devices demo test test-slow lint types schemas models docs clean
+.PHONY: setup devices demo test test-slow lint types schemas models zoo docs clean
 setup: $(READY)
 
 $(READY): pyproject.toml requirements.lock
@@ -42,6 +42,9 @@ schemas: $(READY)
 
 models: $(READY)
 	$(BIN)/python -m mobilezoo.models.table
+
+zoo: $(READY)
+	$(BIN)/python -m mobilezoo.report.zoo_page
 
 $(VENV)/.docs: $(READY)
 	$(BIN)/pip install --quiet --progress-bar off --constraint requirements.lock --editable '.[docs]'

@@ -21,12 +21,13 @@ __all__ = [
     "load_model",
     "predict",
     "profile",
+    "recommend",
     "report",
     "search",
     "train",
 ]
 
-API = ("evaluate", "export", "kit", "load_model", "predict", "profile")
+API = ("evaluate", "export", "kit", "load_model", "predict", "profile", "recommend")
 PACKAGES = ("report", "search", "train")
 """Packages that are functions of the API as well, see `callable_package`."""
 HOMES = {
@@ -40,7 +41,18 @@ HOMES = {
 """Module of each public name, imported when the name is first used."""
 
 if TYPE_CHECKING:
-    from mobilezoo.api import evaluate, export, kit, load_model, predict, profile, report, search, train
+    from mobilezoo.api import (
+        evaluate,
+        export,
+        kit,
+        load_model,
+        predict,
+        profile,
+        recommend,
+        report,
+        search,
+        train,
+    )
     from mobilezoo.errors import MobilezooError
     from mobilezoo.models import create_model, list_models
     from mobilezoo.models.fuse import fuse

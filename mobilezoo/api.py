@@ -15,7 +15,7 @@ text of the command line.
 import functools
 from collections.abc import Callable, Mapping, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, ParamSpec, TypedDict, TypeVar, Unpack, cast
+from typing import TYPE_CHECKING, Any, Literal, ParamSpec, TypedDict, TypeVar, Unpack, cast
 
 from mobilezoo.artifacts import Checkpoint
 from mobilezoo.config import Record, apply_overrides, listed
@@ -32,6 +32,7 @@ if TYPE_CHECKING:
     from mobilezoo.workflows.kit import Kit
     from mobilezoo.workflows.load_model import LoadedModel
     from mobilezoo.workflows.predict import Prediction
+    from mobilezoo.workflows.recommendation import Recommendation
     from mobilezoo_export import ExportConfig, ExportResult
     from mobilezoo_latency import ProfileConfig
 
@@ -282,6 +283,43 @@ def profile(
     models = [str(model)] if isinstance(model, str | Path) else [str(one) for one in model]
     reports = Records(workflow(models, how, model_options(options), hooks=hooks))
     return reports[0] if len(reports) == 1 and isinstance(model, str | Path) else reports
+
+
+def recommend(
+    device: str = "cortex_a76",
+    *,
+    max_ms: float | None = None,
+    max_mb: float | None = None,
+    precision: str = "fp32",
+    license: str = "any",
+    task: Literal["classify", "dense"] = "classify",
+    peers: bool = True,
+    hooks: Hooks = SILENT,
+) -> "Recommendation":
+    """Recommend networks for a device: the front of published top-1 and latency, and why others are not on it.
+
+    Args:
+        device: a core of the latency table (emulated, nothing is run), or another device, which is measured.
+        max_ms: slowest inference in milliseconds, batch 1.
+        max_mb: largest file, in 10^6 bytes.
+        precision: "fp32", "fp16", "int8" or "any".
+        license: of the weights: "any", "permissive", or words of its name.
+        task: "dense" for networks that give feature maps of several sizes.
+        peers: consider timm's networks too.
+        hooks: callbacks for progress, where something is measured.
+
+    Returns:
+        The front, fastest first, each network with the command that takes it on.
+
+    Raises:
+        MobilezooError: for whatever a user can mend, limits that nothing meets included.
+    """
+    from mobilezoo.workflows.recommend import recommend as workflow
+    from mobilezoo.workflows.recommendation import Wanted
+
+    wanted = {"device": device, "precision": precision, "max_ms": max_ms, "max_mb": max_mb}
+    wanted |= {"license": license, "task": task, "peers": peers}
+    return workflow(Wanted.parse(wanted, "recommend"), hooks=hooks)
 
 
 def search(

@@ -36,3 +36,10 @@ def test_every_module_and_config_is_in_it(wheel: Path) -> None:
     configs = {f"mobilezoo/{p.relative_to(ROOT).as_posix()}" for p in (ROOT / "configs").rglob("*.*")}
     assert modules | configs <= names
     assert not [name for name in names if name.startswith("tests")]
+
+
+def test_its_tables_and_page_assets_are_in_it(wheel: Path) -> None:
+    names = set(zipfile.ZipFile(wheel).namelist())
+    data = [*(ROOT / "mobilezoo" / "models").glob("*.json"), *(ROOT / "mobilezoo" / "report" / "assets").iterdir()]
+    found = {p.relative_to(ROOT).as_posix() for p in data}
+    assert {"mobilezoo/models/latency.json", "mobilezoo/report/assets/zoo.js"} <= found <= names

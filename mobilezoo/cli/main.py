@@ -24,6 +24,7 @@ from mobilezoo.cli import (
     plugins,
     predict,
     profile,
+    recommend,
     report,
     schema,
     search,
@@ -48,6 +49,7 @@ A first walk:
 \b
     mobilezoo demo                                     everything below on a small data set, in minutes
     mobilezoo list                                     the backbones, their cost and published accuracy
+    mobilezoo recommend --max-ms 10                    which of them to take for a phone
     mobilezoo train digits                             train from a config in configs/train/
     mobilezoo export runs/digits/best.safetensors      ONNX, LiteRT and Core ML files, each checked
     mobilezoo profile runs/digits/export/*.tflite      latency on this machine, raw samples kept
@@ -74,6 +76,7 @@ def options(
 COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("list", models.list_),
     ("show", models.show),
+    ("recommend", recommend.recommend),
     ("train", train.train),
     ("eval", evaluate.eval_),
     ("predict", predict.predict),

@@ -165,7 +165,7 @@ def _render(*, figures: dict[str, dict[str, Any]], **context: Any) -> str:
         css=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),
         script=Markup((ASSETS / "page.js").read_text(encoding="utf-8")),
         plotly=Markup(_plotly() if figures else ""),
-        figures=Markup(_script_json(figures)),
+        figures=Markup(script_json(figures)),
         svg=Markup,
         **context,
     )
@@ -177,7 +177,7 @@ def _plotly() -> str:
     return str(get_plotlyjs())
 
 
-def _script_json(data: Any) -> str:
+def script_json(data: Any) -> str:
     """JSON that cannot end its `<script>` element, whatever strings it holds."""
     text = json.dumps(data, allow_nan=False, separators=(",", ":"))
     for char in "<>&\u2028\u2029":

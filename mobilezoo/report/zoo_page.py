@@ -1,0 +1,124 @@
+"""The latency table as an interactive page and as Markdown: `python -m mobilezoo.report.zoo_page` writes both to docs/.
+
+The page is one file without any request: a chart drawn by its own script, since Plotly's would be fifty times as large.
+"""
+
+from pathlib import Path
+from typing import Any
+
+from mobilezoo.files import write_text
+from mobilezoo.models.entries import entries
+from mobilezoo.models.latency_table import CALIBRATED, LatencyTable, read_latencies
+from mobilezoo.report.page import ASSETS, script_json
+
+DOCS = Path(__file__).parents[2] / "docs"
+PAGE, TEXT = "zoo.html", "zoo.md"
+PRECISIONS = ("fp32", "fp16", "int8")
+HEAD = """# Accuracy over latency
+
+[The interactive page](zoo.html) shows the same numbers as a chart with filters, offline. Both are generated from
+`mobilezoo/models/latency.json` by `make zoo`.
+
+**No latency here was timed on a phone.** Each network (random weights and norms) becomes a LiteRT file; one warm run of
+it is counted on an emulated core, priced by a static model, and converted to milliseconds by a calibration on fp32
+files ([how](latency.md#the-emulated-phone)). The calibration's mean error on networks it never saw is {errors};
+for fp16 and int8 files the error is not known. Top-1 is what the authors publish for their float weights: int8 may cost
+some.
+
+```sh
+mobilezoo recommend --device cortex_a76 --max-ms 10 --precision any --license permissive
+mobilezoo list --device cortex_a76 --precision int8 --sort latency        # --json, --csv
+mobilezoo recommend --device android --max-ms 10                          # measures the front's candidates there
+python benchmarks/zoo_latency.py                                          # counts on where it stopped
+```
+
+{counted} of {every} networks are counted so far ({cpu_hours} CPU hours); the others are not guessed. XNNPACK picks its
+kernels by the core's part number, so each core ran every file itself. {protocol}. {tools}.
+
+Milliseconds are estimates; † with a teacher.
+
+"""
+
+
+def page_data(table: LatencyTable) -> dict[str, Any]:
+    """What the page's script reads: one record per network, with its files.
+
+    Args:
+        table: the latency table.
+    """
+    files: dict[str, list[dict[str, Any]]] = {}
+    for row in table.rows:
+        plain = row.model_dump(exclude={"model", "instructions", "dram_lines", "cycles"}, exclude_none=True)
+        files.setdefault(row.model, []).append({key: value for key, value in plain.items() if value != ""})
+    networks = [
+        entry.model_dump(exclude={"strides"})
+        | {"permissive": entry.is_permissive, "dense": entry.is_dense, "files": files.get(entry.name, [])}
+        for entry in entries()
+    ]
+    return {
+        "networks": networks,
+        "cores": {name: core.model_dump() for name, core in table.cores.items()},
+        "precisions": [name for name in PRECISIONS if name in table.precisions],
+        "protocol": table.protocol,
+        "tools": table.tools,
+        "calibrated": CALIBRATED,
+    }
+
+
+def zoo_html(table: LatencyTable) -> str:
+    """The page.
+
+    Args:
+        table: the latency table.
+    """
+    parts = {"css": "zoo.css", "script": "zoo.js"}
+    text = (ASSETS / "zoo.html").read_text(encoding="utf-8")
+    for key, name in parts.items():
+        text = text.replace("{{" + key + "}}", (ASSETS / name).read_text(encoding="utf-8").rstrip())
+    return text.replace("{{data}}", script_json(page_data(table)))
+
+
+def zoo_markdown(table: LatencyTable) -> str:
+    """docs/zoo.md.
+
+    Args:
+        table: the latency table.
+    """
+    errors = ", ".join(f"±{core.error_percent:.1f}% on {name}" for name, core in table.cores.items())
+    counted = {row.model for row in table.rows if row.latency_ms is not None}
+    head = HEAD.format(
+        errors=errors,
+        counted=len(counted),
+        every=len(entries()),
+        cpu_hours=f"{table.cpu_hours:g}",
+        protocol=table.protocol,
+        tools=", ".join(f"{name} {version}" for name, version in table.tools.items()),
+    )
+    columns = [f"{core} {precision}" for core in table.cores for precision in table.precisions]
+    lines = [
+        f"| model | family | top-1 % | MACs (M) | params (M) | {' | '.join(columns)} | int8 MB | weights' license |",
+        f"|---|---|--:|--:|--:|{'--:|' * len(columns)}--:|---|",
+    ]
+    rows = {(row.model, row.device, row.precision): row for row in table.rows}
+    for entry in (entry for entry in entries() if entry.name in counted):
+        found = [rows.get((entry.name, core, precision)) for core in table.cores for precision in table.precisions]
+        times = [f"{row.latency_ms:.2f}" if row and row.latency_ms else "" for row in found]
+        int8 = [row.size_bytes for row in found if row and row.precision == "int8" and row.size_bytes]
+        top1 = "" if entry.top1 is None else f"{entry.top1:.1f}" + (" †" if entry.distilled else "")
+        cells = [entry.name, entry.family, top1, f"{entry.macs / 1e6:.0f}", f"{entry.params / 1e6:.2f}", *times]
+        cells += [f"{int8[0] / 1e6:.2f}" if int8 else "", entry.license]
+        lines.append(f"| {' | '.join(cells)} |")
+    failed = [f"- {row.model}, {row.precision} on {row.device}: {row.reason}" for row in table.rows if row.reason]
+    below = ["", "Without a number:", "", *failed] if failed else []
+    basis = [f"- {name}: {core.basis}" for name, core in table.cores.items()]
+    return head + "\n".join([*lines, *below, "", "The estimates rest on:", "", *basis]) + "\n"
+
+
+def main() -> None:
+    table = read_latencies()
+    write_text(DOCS / PAGE, zoo_html(table))
+    write_text(DOCS / TEXT, zoo_markdown(table))
+
+
+if __name__ == "__main__":
+    main()
