@@ -33,7 +33,8 @@ python benchmarks/zoo_latency.py                                          # coun
 ```
 
 {counted} of {every} networks are counted so far ({cpu_hours} CPU hours); the others are not guessed. XNNPACK picks its
-kernels by the core's part number, so each core ran every file itself. {protocol}. {tools}.
+kernels by the core's part number (of MnasNet-A1-0.35's instructions on the A76 only 11% in fp32, 37% in fp16 and 51% in
+int8 are executed on the A55 too), so each core ran every file itself. {protocol}. {tools}.
 
 Milliseconds are estimates; † with a teacher.
 

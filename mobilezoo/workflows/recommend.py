@@ -71,6 +71,8 @@ def recommend(wanted: Wanted, *, hooks: Hooks = SILENT, measure: Measure | None 
     if not eligible:
         raise MobilezooError(_none_eligible(wanted))
     found = list(_counted(eligible, core, wanted, table, reasons))
+    if not found:
+        raise MobilezooError(f"no network within these limits is counted yet on {core} in {wanted.precision}")
     found = _small_enough(found, wanted, reasons)
     basis, kind = table.cores[core].basis, "emulated"
     if not in_table:
@@ -114,7 +116,8 @@ def _eligible(wanted: Wanted, reasons: _Reasons) -> Iterator[Entry]:
 
 def _none_eligible(wanted: Wanted) -> str:
     known = sorted({entry.license for entry in entries() if entry.license})
-    return f"no network has weights under a license {wanted.license!r}: there are {', '.join(known)}"
+    others = "" if wanted.task == "classify" else f" and is known to be of use for {wanted.task!r}"
+    return f"no network has weights under a license {wanted.license!r}{others}: there are {', '.join(known)}"
 
 
 def _counted(
@@ -140,8 +143,6 @@ def _counted(
 
 def _small_enough(found: list[_Found], wanted: Wanted, reasons: _Reasons) -> list[_Found]:
     """Files within `max_mb`. Raises MobilezooError for none."""
-    if not found:
-        raise MobilezooError(f"no network within these limits is counted yet on {wanted.device} in {wanted.precision}")
     limit = wanted.max_mb
     if limit is None:
         return found
