@@ -11,8 +11,8 @@ core. Networks are fresh with random norms (zero gammas would be folded away), o
 MACs: networks of the zoo with a published score, then timm's, then the rest; the first core before the second.
 
 XNNPACK picks kernels by the core's part number, so one trace cannot price both cores: of MnasNet-A1-0.35's instructions
-on the A76 only 11% (fp32), 37% (fp16) and 51% (int8) are executed on the A55 too (`--same-kernels FILE...`). Where a core's calibration has no memory term, its caches are not
-simulated, which saves time.
+on the A76 only 11% (fp32), 37% (fp16) and 51% (int8) are executed on the A55 too (`--same-kernels FILE...`). Where a
+core's calibration has no memory term, its caches are not simulated, which saves time.
 """
 
 import argparse
