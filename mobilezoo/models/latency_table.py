@@ -89,7 +89,7 @@ class LatencyTable(Record):
         return tuple(dict.fromkeys(row.precision for row in self.rows))
 
     def error_of(self, device: str, precision: str) -> str:
-        """Says in words how far off the estimates of a core are.
+        """Describes how far off the estimates of a core are, in words.
 
         Args:
             device: a key of `cores`.

@@ -2,14 +2,14 @@
 
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, get_args
+from typing import TYPE_CHECKING
 
 from mobilezoo.errors import MobilezooError, UnknownNameError
 from mobilezoo.latency_report import LatencyReport
 from mobilezoo.models.entries import Entry, accepted, entries
 from mobilezoo.models.latency_table import LatencyRow, LatencyTable, read_latencies
 from mobilezoo.workflows.hooks import SILENT, Hooks
-from mobilezoo.workflows.recommendation import LeftOut, Pick, Recommendation, Task, Wanted
+from mobilezoo.workflows.recommendation import TASKS, LeftOut, Pick, Recommendation, Wanted
 
 if TYPE_CHECKING:
     from mobilezoo_latency import ProfileConfig
@@ -95,8 +95,8 @@ def _check(wanted: Wanted, table: LatencyTable) -> None:
         load_device(wanted.device)
     if wanted.precision != "any" and wanted.precision not in table.precisions:
         raise UnknownNameError("precision", wanted.precision, (*table.precisions, "any"))
-    if wanted.task not in get_args(Task):
-        raise UnknownNameError("task", wanted.task, get_args(Task))
+    if wanted.task not in TASKS:
+        raise UnknownNameError("task", wanted.task, TASKS)
 
 
 def _eligible(wanted: Wanted, reasons: _Reasons) -> Iterator[Entry]:

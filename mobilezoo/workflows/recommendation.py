@@ -1,16 +1,14 @@
-"""Records of a recommendation: what was asked for, the front, and what was left out."""
-
-from typing import Literal
+"""Records of a recommendation: what was wanted, the front, and what was left out."""
 
 from mobilezoo.config import Record
 from mobilezoo.latency_report import Kind
 from mobilezoo.notebook import rows_html
 
-Task = Literal["classify", "dense"]
+TASKS = ("classify", "dense")
 
 
 class Wanted(Record):
-    """What a recommendation is asked for."""
+    """Device and limits of a recommendation."""
 
     device: str = "cortex_a76"
     precision: str = "fp32"
@@ -20,8 +18,8 @@ class Wanted(Record):
     """Of the file, in 10^6 bytes."""
     license: str = "any"
     """any, permissive, or words of a license's name."""
-    task: Task = "classify"
-    """dense: networks that give feature maps of several sizes."""
+    task: str = "classify"
+    """One of TASKS; dense: networks that give feature maps of several sizes."""
     peers: bool = True
     """Whether timm's networks are considered."""
 
