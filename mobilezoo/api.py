@@ -84,6 +84,23 @@ class ExportKeywords(ModelKeywords, total=False):
     """Precisions: "fp32", "fp16", "int8"."""
 
 
+class LimitKeywords(TypedDict, total=False):
+    """Keywords of `recommend`."""
+
+    max_ms: float
+    """Slowest inference in milliseconds, batch 1."""
+    max_mb: float
+    """Largest file, in 10^6 bytes."""
+    precision: str
+    """fp32 (default), fp16, int8 or any."""
+    license: str
+    """Of the weights: any (default), permissive, or words of its name."""
+    task: Literal["classify", "dense"]
+    """dense: networks that give feature maps of several sizes."""
+    peers: bool
+    """Whether timm's networks are considered."""
+
+
 @_heard
 def train(
     config: "Named | TrainConfig",
@@ -286,27 +303,14 @@ def profile(
 
 
 def recommend(
-    device: str = "cortex_a76",
-    *,
-    max_ms: float | None = None,
-    max_mb: float | None = None,
-    precision: str = "fp32",
-    license: str = "any",
-    task: Literal["classify", "dense"] = "classify",
-    peers: bool = True,
-    hooks: Hooks = SILENT,
+    device: str = "cortex_a76", *, hooks: Hooks = SILENT, **limits: Unpack[LimitKeywords]
 ) -> "Recommendation":
     """Recommend networks for a device: the front of published top-1 and latency, and why others are not on it.
 
     Args:
         device: a core of the latency table (emulated, nothing is run), or another device, which is measured.
-        max_ms: slowest inference in milliseconds, batch 1.
-        max_mb: largest file, in 10^6 bytes.
-        precision: "fp32", "fp16", "int8" or "any".
-        license: of the weights: "any", "permissive", or words of its name.
-        task: "dense" for networks that give feature maps of several sizes.
-        peers: consider timm's networks too.
         hooks: callbacks for progress, where something is measured.
+        limits: max_ms, max_mb, precision, license, task, peers.
 
     Returns:
         The front, fastest first, each network with the command that takes it on.
@@ -317,9 +321,7 @@ def recommend(
     from mobilezoo.workflows.recommend import recommend as workflow
     from mobilezoo.workflows.recommendation import Wanted
 
-    wanted = {"device": device, "precision": precision, "max_ms": max_ms, "max_mb": max_mb}
-    wanted |= {"license": license, "task": task, "peers": peers}
-    return workflow(Wanted.parse(wanted, "recommend"), hooks=hooks)
+    return workflow(Wanted.parse({"device": device, **limits}, "recommend"), hooks=hooks)
 
 
 def search(

@@ -4,9 +4,9 @@ from typing import Annotated, Any
 
 import typer
 
+from mobilezoo.cli.list_latency import LatencyFlags, print_csv, print_latencies
 from mobilezoo.cli.options import Json, config_completion, print_json
 from mobilezoo.cli.tables import print_table
-from mobilezoo.errors import printable
 
 
 def list_(
@@ -14,16 +14,9 @@ def list_(
     parts: Annotated[
         bool, typer.Option("--parts", help="Attention and blocks that stages and search spaces take by name.")
     ] = False,
-    device: Annotated[
-        str | None, typer.Option("--device", help="Latency on a core of the table: cortex_a76, cortex_a55.")
-    ] = None,
-    precision: Annotated[str, typer.Option("--precision", help="Files of that table: fp32, fp16, int8.")] = "fp32",
-    sort: Annotated[
-        str | None, typer.Option("--sort", help="latency, top1, macs, params, size or name; default: family and MACs.")
-    ] = None,
-    peers: Annotated[bool, typer.Option("--peers", help="timm's networks of the latency table too.")] = False,
-    as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV instead of a table.")] = False,
     as_json: Json = False,
+    *,
+    of: LatencyFlags,
 ) -> None:
     """The zoo: parameters, MACs, resolution, published top-1 with its source, license of the official weights.
 
@@ -42,21 +35,13 @@ def list_(
         found = part_rows(pattern)
         print_json(found) if as_json else print_parts(found)
         return
-    from mobilezoo.workflows.list_latency import in_order, peer_rows, with_latency
-    from mobilezoo.workflows.list_models import model_rows
-
-    of_peers = peer_rows(pattern) if peers else []
-    rows = of_peers if of_peers and pattern.startswith("timm:") else model_rows(pattern) + of_peers
-    if device is not None:
-        rows = with_latency(rows, device, precision)
-    if sort is not None:
-        rows = in_order(rows, sort)
+    rows = of.rows(pattern)
     if as_json:
         print_json(rows)
-    elif as_csv:
+    elif of.as_csv:
         print_csv(rows)
-    elif device is not None:
-        print_latencies(rows, device, precision)
+    elif of.device is not None:
+        print_latencies(rows, of.device, of.precision)
     else:
         print_models(rows)
 
@@ -83,62 +68,6 @@ def show(
 
     table = stage_table(model, tuple(overrides or ()))
     print_json(table) if as_json else print_stages(table)
-
-
-def print_csv(rows: list[dict[str, Any]]) -> None:
-    """Rows as CSV on stdout, with the names of the columns."""
-    import csv
-    import sys
-
-    writer = csv.DictWriter(sys.stdout, list(rows[0]), lineterminator="\n")
-    writer.writeheader()
-    writer.writerows(rows)
-
-
-def print_latencies(rows: list[dict[str, Any]], device: str, precision: str) -> None:
-    """Latency beside published accuracy; networks without a number are counted in a line below."""
-    from mobilezoo.models.latency_table import read_latencies
-    from mobilezoo.workflows.list_latency import NOT_COUNTED
-
-    table = read_latencies()
-    counted = [row for row in rows if row["latency_ms"] is not None]
-    columns = (
-        "model",
-        "estimated ms",
-        "10th-90th",
-        "top-1 %",
-        "distilled %",
-        "params M",
-        "MACs M",
-        "file MB",
-        "pixels",
-    )
-    cells = [
-        (
-            row["name"],
-            f"{row['latency_ms']:.2f}",
-            f"{row['low_ms']:.2f}-{row['high_ms']:.2f}",
-            row["top1"],
-            row["top1_distilled"],
-            f"{row['params'] / 1e6:.2f}",
-            f"{row['macs'] / 1e6:.0f}",
-            f"{row['size_bytes'] / 1e6:.2f}",
-            row["resolution"],
-        )
-        for row in counted
-    ]
-    error = table.error_of(device, precision)
-    if counted:
-        title = f"{device}, {precision}: emulated, not timed; error {error}; top-1 as published (float weights)"
-        print_table(title, columns, cells)
-    waiting = sum(row["latency_reason"] == NOT_COUNTED for row in rows)
-    if waiting:
-        where = f"on {device} in {precision}"
-        print(f"{waiting} of {len(rows)} networks are not counted {where} yet: benchmarks/zoo_latency.py")
-    for row in rows:
-        if row["latency_reason"] not in ("", NOT_COUNTED):
-            print(f"without a number: {row['name']}: {printable(row['latency_reason'])}")
-    print(f"estimates and their error rest on: {table.cores[device].basis}")
 
 
 def print_models(rows: list[dict[str, Any]]) -> None:

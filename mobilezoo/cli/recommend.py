@@ -1,5 +1,6 @@
 """`mobilezoo recommend`: which network to take for a phone."""
 
+from dataclasses import asdict, dataclass
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -16,7 +17,10 @@ NAMED = 6
 """Networks that a line of those left out names."""
 
 
-def recommend(
+@dataclass(frozen=True)
+class Limits:
+    """Device and limits; the fields of `Wanted`."""
+
     device: Annotated[
         str,
         typer.Option(
@@ -24,17 +28,21 @@ def recommend(
             autocompletion=config_completion("devices"),
             help="A core of the latency table, or a device of yours, which is measured: android, host, a YAML.",
         ),
-    ] = "cortex_a76",
-    max_ms: Annotated[float | None, typer.Option("--max-ms", min=0.0, help="Slowest inference, batch 1.")] = None,
-    max_mb: Annotated[float | None, typer.Option("--max-mb", min=0.0, help="Largest file, in 10^6 bytes.")] = None,
-    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, int8 or any.")] = "fp32",
-    license_: Annotated[
+    ] = "cortex_a76"
+    max_ms: Annotated[float | None, typer.Option("--max-ms", min=0.0, help="Slowest inference, batch 1.")] = None
+    max_mb: Annotated[float | None, typer.Option("--max-mb", min=0.0, help="Largest file, in 10^6 bytes.")] = None
+    precision: Annotated[str, typer.Option("--precision", help="fp32, fp16, int8 or any.")] = "fp32"
+    license: Annotated[
         str, typer.Option("--license", "--licence", help="Of the weights: any, permissive, or words such as MIT.")
-    ] = "any",
+    ] = "any"
     task: Annotated[
         str, typer.Option("--task", help="classify, or dense: networks that give feature maps of several sizes.")
-    ] = "classify",
-    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Consider timm's networks too.")] = True,
+    ] = "classify"
+    peers: Annotated[bool, typer.Option("--peers/--no-peers", help="Consider timm's networks too.")] = True
+
+
+def recommend(
+    limits: Limits,
     allow_commands: AllowCommands = False,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -54,10 +62,9 @@ def recommend(
     from mobilezoo.workflows.recommend import recommend as workflow
     from mobilezoo.workflows.recommendation import Wanted
 
-    wanted = {"device": device, "precision": precision, "max_ms": max_ms, "max_mb": max_mb}
-    wanted |= {"license": license_, "task": task, "peers": peers}
+    wanted = Wanted.parse(asdict(limits), "recommend")
     with shown(quiet) as hooks:
-        found = workflow(Wanted.parse(wanted, "recommend"), hooks=hooks)
+        found = workflow(wanted, hooks=hooks)
     print_json(found.model_dump()) if as_json else print_recommendation(found)
 
 

@@ -62,7 +62,16 @@ def with_latency(rows: Sequence[dict[str, Any]], device: str, precision: str) ->
 
 
 def check_counted(table: LatencyTable, device: str, precision: str) -> None:
-    """Raises UnknownNameError unless a core and a precision are in the table."""
+    """Refuses a core or precision that is not in the table.
+
+    Args:
+        table: the latency table.
+        device: a core.
+        precision: precision of the files.
+
+    Raises:
+        UnknownNameError: with those that are.
+    """
     if device not in table.cores:
         elsewhere = f"on another device measure: mobilezoo recommend --device {device}, or profile"
         raise UnknownNameError("core of the latency table", device, table.cores, elsewhere)
