@@ -13,6 +13,7 @@ __all__ = [
     "Hooks",
     "MobilezooError",
     "create_model",
+    "doctor",
     "evaluate",
     "export",
     "fuse",
@@ -27,7 +28,7 @@ __all__ = [
     "train",
 ]
 
-API = ("evaluate", "export", "kit", "load_model", "predict", "profile", "recommend")
+API = ("doctor", "evaluate", "export", "kit", "load_model", "predict", "profile", "recommend")
 PACKAGES = ("report", "search", "train")
 """Packages that are functions of the API as well, see `callable_package`."""
 HOMES = {
@@ -42,6 +43,7 @@ HOMES = {
 
 if TYPE_CHECKING:
     from mobilezoo.api import (
+        doctor,
         evaluate,
         export,
         kit,

@@ -25,6 +25,7 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.model_options import ModelOptions, read_labels
 
 if TYPE_CHECKING:
+    from mobilezoo.doctor_report import DoctorReport
     from mobilezoo.search.config import SearchConfig
     from mobilezoo.search.records import SearchResult
     from mobilezoo.train.config import TrainConfig
@@ -322,6 +323,42 @@ def recommend(
     from mobilezoo.workflows.recommendation import Wanted
 
     return workflow(Wanted.parse({"device": device, **limits}, "recommend"), hooks=hooks)
+
+
+@_heard
+def doctor(
+    file: Named,
+    *,
+    images: Named | None = None,
+    units: str | Sequence[str] = ("cpu", "gpu", "npu"),
+    static: bool = False,
+    fail_on: str | Sequence[str] = "",
+    hooks: Hooks = SILENT,
+    **options: Unpack[ModelKeywords],
+) -> "DoctorReport":
+    """What an exported file of any maker holds, which units take it, where its time goes, and what would help.
+
+    Args:
+        file: a .tflite, .onnx, .mlpackage or .pte.
+        images: folder of images that the units compute.
+        units: units of a phone that the file is run on, where they are set up.
+        static: read the file and run nothing.
+        fail_on: conditions as on the command line; those that hold are in `failed_on`.
+        hooks: callbacks for progress.
+        options: `resolution` and `preprocess`, where the file leaves them open.
+
+    Returns:
+        What was found; `parts` holds what could not be looked at, and why.
+
+    Raises:
+        MobilezooError: for whatever a user can mend.
+    """
+    from mobilezoo.workflows.doctor import doctor as workflow
+
+    names = tuple(listed(units) if isinstance(units, str) else units)
+    conditions = fail_on if isinstance(fail_on, str) else ",".join(fail_on)
+    how = {"images": _path(images), "units": names, "static": static, "fail_on": conditions, "hooks": hooks}
+    return workflow(file, model_options(options), **cast("dict[str, Any]", how))
 
 
 def search(

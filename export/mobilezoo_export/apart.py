@@ -11,7 +11,8 @@ from typing import Any
 import numpy as np
 
 from mobilezoo import workers
-from mobilezoo.artifacts import Artifact, has_record, load_record_of
+from mobilezoo.artifacts import Artifact, Coverage, has_record, load_record_of
+from mobilezoo.doctor_report import Anatomy
 from mobilezoo.errors import ExportError, existing_path, first_line
 from mobilezoo.files import finish, size_of
 from mobilezoo.memory import limit_memory_for
@@ -71,6 +72,13 @@ class FileApart:
         found: np.ndarray = np.load(answers)
         return found
 
+    def run_noise(self, count: int) -> np.ndarray:
+        """Return the chosen output, float32 (count, values), for seeded noise, see `feeding.noise_answers`."""
+        answers = self._folder / "answers.npy"
+        self._ask({"op": "noise", "count": count, "answers": str(answers)}, OPEN_LIMIT_S + IMAGE_LIMIT_S * count)
+        found: np.ndarray = np.load(answers)
+        return found
+
     def write_fixed(self, shape: tuple[int, ...], out: Path) -> None:
         """Write a copy that takes nothing but one input shape. Raises ExportError.
 
@@ -105,6 +113,44 @@ def inspect_file(path: Path, labels: int = 0) -> Artifact:
         return opened.artifact
 
 
+def read_anatomy(path: Path) -> Anatomy:
+    """Describe what a file holds, read in a separate process without running it.
+
+    Args:
+        path: an exported file, whoever made it.
+
+    Raises:
+        ExportError: the file is damaged, or its format has no reader.
+    """
+    return Anatomy.parse(_ask_once(path, {"op": "anatomy", "path": str(path)})["anatomy"], str(path))
+
+
+def read_coverage(path: Path) -> Coverage | None:
+    """Describe what XNNPACK takes of a file, loaded in a separate process; None for a format without a reader.
+
+    Args:
+        path: an exported file, whoever made it.
+
+    Raises:
+        ExportError: the file does not load.
+    """
+    found = _ask_once(path, {"op": "coverage", "path": str(path)})["coverage"]
+    return None if found is None else Coverage.parse(found, str(path))
+
+
+def _ask_once(path: Path, request: dict[str, Any]) -> dict[str, Any]:
+    """One question to a process of its own."""
+    try:
+        with Worker(COMMAND) as worker:
+            reply = worker.call(request, OPEN_LIMIT_S)
+    except WorkerEndedError as error:
+        raise ExportError(f"{path.name!r} cannot be read: the process {error}") from None
+    if "error" in reply:
+        text = str(reply["error"])
+        raise ExportError(text if path.name in text else f"{path.name!r}: {text}")
+    return reply
+
+
 def open_artifact(path: str | Path, labels: int = 0) -> Artifact:
     """Load the record beside a file; without one, describe the file, read in a process of its own.
 
@@ -133,8 +179,15 @@ class _Loaded:
 
         if request["op"] == "open":
             return self._open(Path(request["path"]), request["artifact"], request["labels"])
+        if request["op"] in ("anatomy", "coverage"):
+            return self._described(request["op"], Path(request["path"]))
         if request["op"] == "fix":
             return self._fix(Path(request["path"]), tuple(request["shape"]), Path(request["out"]))
+        if request["op"] == "noise":
+            from mobilezoo_export.feeding import noise_answers
+
+            np.save(request["answers"], noise_answers(self.runner, request["count"]))
+            return {}
         if self.artifact and "scores" in self.artifact.undeclared:
             scores_output(self.runner.outputs, len(self.artifact.labels))  # raises with the reason
         np.save(request["answers"], self.runner.run(np.load(request["images"])))
@@ -159,6 +212,21 @@ class _Loaded:
         set_input(self.runner, artifact)
         self.artifact = artifact
         return {"artifact": artifact.model_dump(mode="json"), "runtime": self.runner.runtime}
+
+    def _described(self, what: str, path: Path) -> dict[str, Any]:
+        limit_memory_for(size_of(path))
+        if what == "anatomy":
+            from mobilezoo_export.anatomy.describe import describe
+
+            return {what: describe(path).model_dump(mode="json")}
+        from mobilezoo_export.coverage import coverage
+        from mobilezoo_export.registry import exporter_of
+
+        try:
+            found = coverage(exporter_of(path), path)
+        except Exception as error:  # runtimes raise whatever a file that they do not know leads to
+            raise ExportError(f"{path.name!r} does not load: {first_line(error)}") from error
+        return {what: None if found is None else found.model_dump(mode="json")}
 
     def _fix(self, path: Path, shape: tuple[int, ...], out: Path) -> dict[str, Any]:
         from mobilezoo_export.registry import exporter_of

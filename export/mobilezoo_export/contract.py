@@ -26,6 +26,8 @@ if TYPE_CHECKING:
     import numpy as np
     from torch import nn
 
+    from mobilezoo_export.anatomy.graph import Graph
+
 
 class Runner(ABC):
     """An exported file, loaded in its own runtime. `feed` (or `prepare`), then `invoke`, is what latency measures."""
@@ -134,6 +136,19 @@ class Exporter(ABC):
 
     def reading(self, path: Path) -> Reading | None:
         """List a file's operators and what its delegate takes; None for a format without a reader."""
+        return None
+
+    def graph(self, path: Path) -> "Graph | None":
+        """Read a file's main graph without running it, whoever made it; None for a format without a reader.
+
+        Called in a process of its own: a damaged file may raise anything.
+
+        Args:
+            path: the file.
+
+        Raises:
+            ExportError: the file is of another kind, or damaged.
+        """
         return None
 
     def read_metadata_text(self, path: Path) -> str:

@@ -1,13 +1,16 @@
 """Input values of a file: images in its layout and type, or noise of the right type and range."""
 
 from collections.abc import Iterator, Sequence
-from typing import Literal
+from typing import TYPE_CHECKING, Literal
 
 import numpy as np
 
 from mobilezoo.artifacts import InputSpec, Quantization
 from mobilezoo.errors import ExportError
 from mobilezoo_export.records import TensorSpec
+
+if TYPE_CHECKING:
+    from mobilezoo_export.contract import Runner
 
 CHANNELS = (1, 3, 4)
 USUAL_SIDE = 224
@@ -73,6 +76,27 @@ def noise_for(inputs: Sequence[TensorSpec], seed: int = 0) -> list[np.ndarray]:
     """
     rng = np.random.default_rng(seed)
     return [noise(tensor, rng) for tensor in inputs]
+
+
+def noise_answers(runner: "Runner", count: int) -> np.ndarray:
+    """Run a file on seeded noise, whatever its inputs are.
+
+    Args:
+        runner: the loaded file.
+        count: number of runs, each with noise of its own.
+
+    Returns:
+        The chosen output of each run as one row, float32 (count, values).
+
+    Raises:
+        ExportError: values of an input's type cannot be drawn.
+    """
+    answers = []
+    for seed in range(count):
+        runner.feed(noise_for(runner.inputs, seed))
+        runner.invoke()
+        answers.append(np.array(runner.output(), dtype=np.float32).reshape(-1))
+    return np.stack(answers)
 
 
 def pieces(batch: np.ndarray, size: int) -> Iterator[tuple[np.ndarray, int]]:

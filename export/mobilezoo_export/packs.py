@@ -12,6 +12,7 @@ from typing import Any
 
 from mobilezoo.artifacts import Preprocessing
 from mobilezoo.errors import ExportError
+from mobilezoo_export.flat_table import FlatTable
 from mobilezoo_export.metadata import read_metadata
 from mobilezoo_export.records import FileMetadata
 from mobilezoo_export.registry import exporter_of
@@ -48,57 +49,13 @@ def _from_metadata(metadata: dict[str, Any]) -> FileMetadata:
 # ---- TFLite ---------------------------------------------------------------------------------------------------------
 
 
-class _Table:
-    """Fields of a flatbuffer table by their number."""
-
-    def __init__(self, data: bytes, place: int) -> None:
-        from flatbuffers.table import Table
-
-        self._table = Table(bytearray(data), place)
-
-    def _field(self, number: int) -> int:
-        offset = int(self._table.Offset(4 + 2 * number))
-        return offset + self._table.Pos if offset else 0
-
-    def text(self, number: int) -> str:
-        place = self._field(number)
-        return bytes(self._table.String(place)).decode("utf-8", "replace") if place else ""
-
-    def byte(self, number: int) -> int:
-        place = self._field(number)
-        return int(self._table.Bytes[place]) if place else 0
-
-    def table(self, number: int) -> "_Table | None":
-        place = self._field(number)
-        return _Table(self._table.Bytes, self._table.Indirect(place)) if place else None
-
-    def tables(self, number: int) -> "list[_Table]":
-        start, count = self._vector(number)
-        return [_Table(self._table.Bytes, self._table.Indirect(start + 4 * i)) for i in range(count)]
-
-    def floats(self, number: int) -> tuple[float, ...]:
-        from flatbuffers.number_types import Float32Flags
-
-        start, count = self._vector(number)
-        return tuple(float(self._table.Get(Float32Flags, start + 4 * i)) for i in range(count))
-
-    def _vector(self, number: int) -> tuple[int, int]:
-        place = int(self._table.Offset(4 + 2 * number))
-        if not place:
-            return 0, 0
-        start, count = int(self._table.Vector(place)), int(self._table.VectorLen(place))
-        if not 0 <= start <= start + 4 * count <= len(self._table.Bytes):
-            raise ValueError(f"a list of {count} entries goes beyond the end")
-        return start, count
-
-
 def from_litert(path: Path) -> FileMetadata:
     """Read the TFLite metadata pack of a file; empty for a file without one. Raises ExportError for a damaged pack."""
     pack = _pack_of(path)
     if pack is None:
         return FileMetadata()
     try:
-        root = _Table(pack, int.from_bytes(pack[:4], "little"))
+        root = FlatTable(pack, int.from_bytes(pack[:4], "little"))
         graph = next(iter(root.tables(3)), None)
         if graph is None:
             return FileMetadata()
@@ -118,7 +75,7 @@ def _pack_of(path: Path) -> bytes | None:
     return None
 
 
-def _normalization(inputs: list[_Table]) -> Preprocessing | None:
+def _normalization(inputs: list[FlatTable]) -> Preprocessing | None:
     """Read mean and std; the schema defines (pixel - mean) / std on pixels 0..255, ours are on 0..1."""
     if len(inputs) != 1:
         return None
@@ -132,7 +89,7 @@ def _normalization(inputs: list[_Table]) -> Preprocessing | None:
     return None
 
 
-def _listed(path: Path, outputs: list[_Table]) -> tuple[str, ...]:
+def _listed(path: Path, outputs: list[FlatTable]) -> tuple[str, ...]:
     """Read the labels of the first output from the zip archive that is appended to the file."""
     files = [file for tensor in outputs[:1] for file in tensor.tables(6)]
     named = [file.text(0) for file in files if file.byte(2) in (AXIS_LABELS, VALUE_LABELS) and not file.text(3)]

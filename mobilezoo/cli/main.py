@@ -9,10 +9,12 @@ import typer
 
 import mobilezoo
 from mobilezoo.cli import (
+    check,
     convert,
     data,
     demo,
     device,
+    doctor,
     evaluate,
     export,
     faults,
@@ -87,6 +89,8 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("pull", hub.pull),
     ("export", export.export),
     ("profile", profile.profile),
+    ("doctor", doctor.doctor),
+    ("check", check.check),
     ("report", report.report),
     ("schema", schema.schema),
     ("demo", demo.demo),

@@ -48,12 +48,12 @@ def check_exported(
             f"{path.name!r} declares no image of a fixed size: pass --resolution HEIGHTxWIDTH and --preprocess, or "
             "export it fixed"
         )
-    images = _images(record)
+    images = photographs_for(record)
     reference, source = _reference(path, record, options, images)
     found: dict[str, UnitCheck] = {}
     for unit in units:
         hooks.on_status(f"{path.name} on {unit}")
-        found[unit] = _against(check_file(path, record, unit, images, reference), source)
+        found[unit] = named_against(check_file(path, record, unit, images, reference), source)
     kept = tuple(one for one in record.checks if one.unit not in found)
     checked = record.model_copy(update={"checks": (*kept, *found.values())})
     if has_record(path):
@@ -69,8 +69,12 @@ def _described(path: Path, options: ModelOptions) -> Artifact:
     return record if record.foreign and options == NO_OPTIONS else described(path, options)
 
 
-def _images(record: Artifact) -> "np.ndarray":
-    """A few crops of sample photographs, in the file's preprocessing."""
+def photographs_for(record: Artifact) -> "np.ndarray":
+    """A few crops of sample photographs, in a file's preprocessing.
+
+    Args:
+        record: of a file that takes images.
+    """
     from mobilezoo_export.images import sample_images
     from mobilezoo_export.pixels import to_normalized, to_pixels
     from mobilezoo_export.records import ModelSpec
@@ -96,8 +100,13 @@ def _reference(path: Path, record: Artifact, options: ModelOptions, images: "np.
         return opened.run(images), HOST
 
 
-def _against(check: UnitCheck, source: str) -> UnitCheck:
-    """The check with the name of what it was compared with, where that is not PyTorch."""
+def named_against(check: UnitCheck, source: str) -> UnitCheck:
+    """The check with the name of what it was compared with, where that is not PyTorch.
+
+    Args:
+        check: what a unit answered.
+        source: PYTORCH or HOST.
+    """
     if source == PYTORCH or check.parity is None:
         return check
     notes = (*check.notes, f"compared with {source}: there are no PyTorch weights to compare with")

@@ -57,16 +57,20 @@ class UnitChecks:
         return tuple(checks)
 
 
-def check_file(path: Path, record: Artifact, unit: str, images: "np.ndarray", reference: "np.ndarray") -> UnitCheck:
+def check_file(
+    path: Path, record: Artifact, unit: str, images: "np.ndarray | None", reference: "np.ndarray"
+) -> UnitCheck:
     """Run a file on one unit and compare it with PyTorch.
 
     Args:
         path: the file.
         record: its record, which need not lie beside it yet.
         unit: a key of UNITS.
-        images: (N, C, H, W) float32, preprocessed; the first IMAGES are computed.
+        images: (N, C, H, W) float32, preprocessed; the first IMAGES are computed. None: noise, as long as `reference`
+            has rows, for files that take no image.
         reference: (N, classes) PyTorch's logits of `images`.
     """
+    from mobilezoo_export.feeding import noise_answers
     from mobilezoo_export.parity import measure_parity
     from mobilezoo_export.tolerances import verdict
     from mobilezoo_latency.contract import ArtifactFile
@@ -83,14 +87,14 @@ def check_file(path: Path, record: Artifact, unit: str, images: "np.ndarray", re
         return UnitCheck(unit=unit, status="unavailable", reason=str(error))
     try:
         runner = device.open_runner(artifact)
-        logits = runner.run(images[:IMAGES])
+        logits = noise_answers(runner, len(reference)) if images is None else runner.run(images[:IMAGES])
         reading = runner.reading()
     except (DeviceError, ExportError) as error:
         return UnitCheck(unit=unit, status="refused", reason=str(error))
     finally:
         device.close()
     rule = _rule(record, unit, runner)
-    source = record.parity.inputs if record.parity else "given images"
+    source = record.parity.inputs if record.parity else "given images" if images is not None else "noise"
     parity: Parity = measure_parity(reference[:IMAGES], logits, precision=rule, inputs=source, ran_in=runner.runtime)
     reason = verdict(parity, rule)
     return UnitCheck(

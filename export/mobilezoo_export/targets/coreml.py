@@ -22,6 +22,8 @@ from mobilezoo_export.records import ExportSpec, FileMetadata, Reading, TensorSp
 if TYPE_CHECKING:
     from torch import nn
 
+    from mobilezoo_export.anatomy.graph import Graph
+
 ARRAYS = {65552: "float16", 65568: "float32", 65600: "float64", 131104: "int32", 131080: "int8"}
 """Core ML's `ArrayFeatureType.ArrayDataType` by number."""
 GREYSCALE = (10, 40)
@@ -49,6 +51,11 @@ class CoreMLExporter(Exporter):
 
     def reading(self, path: Path) -> Reading:
         return coverage.read_coreml(path)
+
+    def graph(self, path: Path) -> "Graph":
+        from mobilezoo_export.anatomy.coreml import read_graph
+
+        return read_graph(path)
 
     def read_metadata_text(self, path: Path) -> str:
         import coremltools as ct

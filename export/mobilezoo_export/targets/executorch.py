@@ -21,6 +21,8 @@ from mobilezoo_export.records import ExportSpec, OperatorProfile, Reading, Runti
 if TYPE_CHECKING:
     from torch import nn
 
+    from mobilezoo_export.anatomy.graph import Graph
+
 PASSES = (
     "canonical",
     "noop",
@@ -72,6 +74,11 @@ class ExecuTorchExporter(Exporter):
 
     def reading(self, path: Path) -> Reading:
         return coverage.read_executorch(path)
+
+    def graph(self, path: Path) -> "Graph":
+        from mobilezoo_export.anatomy.executorch import read_graph
+
+        return read_graph(path)
 
     def profile_operators(self, path: Path, threads: int) -> OperatorProfile:
         from mobilezoo_export.profilers.executorch import profile_executorch

@@ -32,6 +32,8 @@ from mobilezoo_export.records import (
 if TYPE_CHECKING:
     from torch import nn
 
+    from mobilezoo_export.anatomy.graph import Graph
+
 PASSES = (
     "canonical",
     "noop",
@@ -72,6 +74,11 @@ class LiteRTExporter(Exporter):
 
     def reading(self, path: Path) -> Reading:
         return coverage.read_litert(path)
+
+    def graph(self, path: Path) -> "Graph":
+        from mobilezoo_export.anatomy.litert import read_graph
+
+        return read_graph(path)
 
     def read_metadata_text(self, path: Path) -> str:
         return litert_file.read_metadata_text(path)

@@ -21,6 +21,8 @@ from mobilezoo_export.scales import BYTES, end_scales
 if TYPE_CHECKING:
     from torch import nn
 
+    from mobilezoo_export.anatomy.graph import Graph
+
 
 class OnnxExporter(Exporter):
     """Writes .onnx files: torch's dynamo exporter, then ONNX Runtime's quantizer for int8."""
@@ -40,6 +42,11 @@ class OnnxExporter(Exporter):
 
     def reading(self, path: Path) -> Reading:
         return coverage.read_onnx(path)
+
+    def graph(self, path: Path) -> "Graph":
+        from mobilezoo_export.anatomy.onnx import read_graph
+
+        return read_graph(path)
 
     def read_metadata_text(self, path: Path) -> str:
         import onnx

@@ -1,0 +1,113 @@
+"""Findings of a graph and of the units in one list, with the command that would help."""
+
+from collections.abc import Sequence
+
+from mobilezoo.artifacts import Artifact
+from mobilezoo.doctor_report import Anatomy, Finding, UnitVerdict
+
+ORDER = (
+    "custom",
+    "parity",
+    "fallback",
+    "zero-weights",
+    "float-island",
+    "transpose-pair",
+    "transpose",
+    "dead",
+    "constant",
+    "identity",
+    "batch-norm",
+    "activation",
+    "deep",
+    "open-shape",
+    "duplicate",
+    "precision",
+)
+"""Kinds of findings, those that cost most first."""
+EXPORTED = frozenset(
+    {"transpose", "transpose-pair", "constant", "identity", "batch-norm", "activation", "deep", "dead"}
+)
+"""Findings that an export with our passes does not have."""
+FORMATS = {"litert": "litert", "onnx": "onnx", "coreml": "coreml", "executorch": "executorch"}
+LARGE = 100_000
+"""Bytes of weights from which on fewer bits are worth a word."""
+
+
+def all_findings(
+    anatomy: Anatomy | None,
+    verdicts: Sequence[UnitVerdict],
+    record: Artifact | None,
+    size_bytes: int,
+    target: str,
+) -> tuple[Finding, ...]:
+    """Findings in the order of what they cost, each with a command where there is one.
+
+    Args:
+        anatomy: the file's, if it could be read.
+        verdicts: what the units answered.
+        record: the file's record, of ours or made from the file; None where it does not run.
+        size_bytes: of the file.
+        target: its format.
+    """
+    network = _network(record)
+    found = [*(anatomy.findings if anatomy else ()), *_of_units(verdicts), *_of_precision(anatomy, network, target)]
+    found = [_with_command(one, network, target) for one in found]
+    rank = {kind: place for place, kind in enumerate(ORDER)}
+    return tuple(sorted(found, key=lambda one: rank.get(one.kind, len(ORDER))))
+
+
+def _network(record: Artifact | None) -> str:
+    """The network to export again; files of others do not name theirs."""
+    if record is None or record.foreign:
+        return "timm:NAME"
+    if record.checkpoint:
+        return record.checkpoint
+    return record.model
+
+
+def _with_command(finding: Finding, network: str, target: str) -> Finding:
+    if finding.command or finding.kind not in EXPORTED:
+        return finding
+    command = f"mobilezoo export {network} --to {FORMATS.get(target, 'litert')}"
+    return finding.model_copy(update={"command": command})
+
+
+def _of_units(verdicts: Sequence[UnitVerdict]) -> list[Finding]:
+    """What units leave to the CPU or compute wrongly."""
+    found = []
+    for one in verdicts:
+        if one.status == "failed":
+            text = f"{one.unit} computes something else than {one.against or 'the host'}: {one.reason}"
+            remedy = (
+                "fewer bits or half precision may be too coarse for this network: try fp32, or int8 with --max-drop"
+            )
+            found.append(Finding(kind="parity", text=text, count=1, remedy=remedy))
+        elif one.how == "run" and one.outside:
+            listed = ", ".join(f"{count} {op}" for op, count in list(one.outside.items())[:4])
+            total, where = sum(one.outside.values()), "slower kernels" if one.unit == "xnnpack" else "the CPU"
+            text = f"{one.unit} leaves {total} operator{'' if total == 1 else 's'} to {where} ({listed})"
+            remedy = "; ".join(one.notes[:3]) or "spell them in operators it takes: each change of unit copies tensors"
+            found.append(Finding(kind="fallback", text=text, count=total, remedy=remedy))
+        elif one.how == "run" and (one.partitions or 1) > 1:
+            text = f"{one.unit} runs the file in {one.partitions} parts: tensors are handed over between them"
+            found.append(Finding(kind="fallback", text=text, count=int(one.partitions or 0)))
+        elif one.how == "run" and one.status == "refused":
+            found.append(Finding(kind="fallback", text=f"{one.unit} does not take the file: {one.reason}", count=1))
+    return found
+
+
+def _of_precision(anatomy: Anatomy | None, network: str, target: str) -> list[Finding]:
+    """Fewer bits, where weights are floats and large."""
+    if anatomy is None or anatomy.weights_bytes < LARGE or not anatomy.scheme.startswith(("none", "half")):
+        return []
+    whole = anatomy.weight_types.get("float32", 0)
+    half = anatomy.weight_types.get("float16", 0)
+    if whole < LARGE and half < LARGE:
+        return []
+    command = f"mobilezoo export {network} --to {FORMATS.get(target, 'litert')} --precision "
+    eighth = f"int8 to about {(whole / 4 + half / 2) / 1e6:.2f} MB"
+    if whole >= LARGE:
+        text = f"{whole / 1e6:.2f} MB of float32 weights: half precision takes them to {whole / 2e6:.2f} MB, {eighth}"
+        return [Finding(kind="precision", text=text, count=1, command=command + "fp16,int8")]
+    text = f"{half / 1e6:.2f} MB of half-precision weights: {eighth}, with integer arithmetic"
+    return [Finding(kind="precision", text=text, count=1, command=command + "int8")]

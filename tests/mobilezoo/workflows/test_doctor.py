@@ -1,0 +1,157 @@
+"""The doctor answers for every file: what cannot be done is a line, and conditions decide the exit code."""
+
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any
+
+import pytest
+
+import mobilezoo.cli.main as cli
+from mobilezoo.doctor_report import Anatomy, DoctorReport, Finding, UnitVerdict
+from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo.report.doctor_page import render
+from mobilezoo.workflows.doctor import doctor
+from mobilezoo.workflows.doctor_conditions import failing, parse_conditions
+
+OnnxMaker = Callable[..., Path]
+
+
+def report_of(**changes: Any) -> DoctorReport:
+    anatomy = Anatomy(
+        target="litert",
+        inputs=(),
+        outputs=(),
+        ops={"CONV_2D": 3, "TRANSPOSE": 2},
+        weights_bytes=4_000_000,
+        biggest=(),
+        weight_types={},
+        activation_types={},
+        scheme="none: float32",
+        metadata={},
+    )
+    known: dict[str, Any] = {
+        "path": "a.tflite",
+        "sha256": "0",
+        "size_bytes": 5_000_000,
+        "target": "litert",
+        "anatomy": anatomy,
+    }
+    return DoctorReport(**(known | changes))
+
+
+def unit(name: str, **fields: Any) -> UnitVerdict:
+    known: dict[str, Any] = {"unit": name, "how": "run", "status": "taken"}
+    return UnitVerdict(**(known | fields))
+
+
+GPU_PARTLY = (unit("xnnpack", partitions=1, outside={}), unit("gpu", status="partly", outside={"GATHER": 1}))
+
+
+@pytest.mark.parametrize(
+    ("condition", "changes", "failed"),
+    [
+        ("size>4.9MB", {}, True),
+        ("size>5MB", {}, False),
+        ("weights>3900kB", {}, True),
+        ("operators>4", {}, True),
+        ("operators>5", {}, False),
+        ("transpose>1", {"findings": (Finding(kind="transpose", text="two", count=2),)}, True),
+        ("transpose>2", {"findings": (Finding(kind="transpose", text="two", count=2),)}, False),
+        ("fallback", {"units": GPU_PARTLY}, True),
+        ("fallback:xnnpack", {"units": GPU_PARTLY}, False),
+        ("fallback:gpu>1", {"units": GPU_PARTLY}, False),
+        ("fallback:npu", {"units": GPU_PARTLY}, True),  # nobody asked the NPU: that is no pass
+        ("fallback", {"units": (unit("coreml", how="rules", status="none", outside={"GELU": 1}),)}, True),
+        (
+            "fallback",
+            {"units": (*GPU_PARTLY[:1], unit("nnapi", how="rules", status="partly", outside={"A": 1}))},
+            False,
+        ),
+        ("fallback:nnapi", {"units": (unit("nnapi", how="rules", status="partly", outside={"A": 1}),)}, True),
+        ("fallback", {"units": (unit("gpu", status="refused", reason="too large"),)}, True),
+        ("partitions", {"units": (unit("xnnpack", partitions=2, outside={"A": 1}),)}, True),
+        ("partitions>2", {"units": (unit("xnnpack", partitions=2, outside={"A": 1}),)}, False),
+        ("size>9MB, unread", {"anatomy": None}, False),
+        ("dead", {"anatomy": None}, True),
+    ],
+)
+def test_conditions_hold_where_they_should(condition: str, changes: dict[str, Any], failed: bool) -> None:
+    assert bool(failing(parse_conditions(condition), report_of(**changes))) is failed
+
+
+@pytest.mark.parametrize("wrong", ["size", "size>8miles", "dead:gpu", "transpose>2MB", "size>=3MB", "fallback gpu"])
+def test_a_condition_that_is_not_understood_is_one_line(wrong: str) -> None:
+    with pytest.raises(ConfigError, match="--fail-on"):
+        parse_conditions(wrong)
+    with pytest.raises(UnknownNameError, match="did you mean transpose"):
+        parse_conditions("transposes")
+
+
+@pytest.mark.usefixtures("read_inline")
+def test_exit_code_three_says_which_condition_holds(
+    small_onnx: OnnxMaker, tmp_path: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    file = small_onnx(tmp_path / "a.onnx")
+
+    def run(*words: str) -> int:
+        with pytest.raises(SystemExit) as ended:
+            cli.main(["doctor", str(file), "--static", *words])
+        return int(ended.value.code or 0)
+
+    assert run("--fail-on", "size>1MB,dead") == 0
+    assert "transpose-pair: 1 pair of transposes" in capsys.readouterr().out
+    assert run("--fail-on", "transpose-pair,dead", "--json", "--html", str(tmp_path / "a.html")) == 3
+    said = json.loads(capsys.readouterr().out)
+    assert said["failed_on"] == ["transpose-pair: 1 pair of transposes that undo each other"]
+    assert said["anatomy"]["ops"] == {"Transpose": 2, "Conv": 1, "ReduceMean": 1}
+    page = (tmp_path / "a.html").read_text(encoding="utf-8")
+    assert "pair of transposes" in page
+    assert "http" not in page.replace("http-equiv", "")
+    assert run("--fail-on", "fallback") == 3  # nothing was run
+
+
+@pytest.mark.usefixtures("read_inline")
+def test_a_damaged_file_still_has_a_report(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    (tmp_path / "a.onnx").write_bytes(b"\x08\xff\xff")
+    with pytest.raises(SystemExit) as ended:
+        cli.main(["doctor", str(tmp_path / "a.onnx"), "--static", "--fail-on", "unread"])
+    out = capsys.readouterr().out
+    assert ended.value.code == 3
+    assert "graph failed: 'a.onnx' is no ONNX file" in out
+    assert "Traceback" not in out
+
+
+def test_text_of_a_file_cannot_steer_the_page() -> None:
+    hostile = "<script>alert(1)</script>"
+    page = render(report_of(path=hostile, findings=(Finding(kind="dead", text=hostile, count=1),)))
+    assert "<script" not in page
+
+
+@pytest.mark.usefixtures("read_inline")
+def test_each_part_that_fails_is_a_line_and_the_others_answer(
+    small_onnx: OnnxMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mobilezoo.workflows.doctor as workflow
+
+    def broken(_: object) -> None:
+        raise RuntimeError("no clock\nhere")
+
+    monkeypatch.setattr(workflow, "_times", broken)
+    found = doctor(small_onnx(tmp_path / "a.onnx"), units=())
+    parts = {part.name: (part.status, part.reason) for part in found.parts}
+    assert parts["time"] == ("failed", "RuntimeError: no clock")
+    assert parts["xnnpack"][0] == "skipped"
+    assert parts["host"] == ("done", "")
+    assert found.anatomy is not None
+    assert found.inputs_from == "4 crops of sample photographs"
+
+
+@pytest.mark.usefixtures("read_inline")
+def test_an_open_size_is_named_and_the_static_part_stays(small_onnx: OnnxMaker, tmp_path: Path) -> None:
+    found = doctor(small_onnx(tmp_path / "a.onnx", sizes=(1, 3, "h", "w")), units=("gpu",))
+    parts = {part.name: part for part in found.parts}
+    assert parts["host"].status == "failed"
+    assert "--resolution HEIGHTxWIDTH" in parts["host"].reason
+    assert parts["gpu"].status == parts["time"].status == "skipped"
+    assert [one.kind for one in found.findings if one.kind == "open-shape"] == ["open-shape"]
