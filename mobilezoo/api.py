@@ -140,6 +140,7 @@ def evaluate(
     classes: str | None = None,
     batch_size: int = 64,
     workers: int = 2,
+    report: Named | None = None,
     hooks: Hooks = SILENT,
     **options: Unpack[ModelKeywords],
 ) -> "Scores":
@@ -151,6 +152,7 @@ def evaluate(
         classes: the data's class of each output, see docs/data.md.
         batch_size: images per batch.
         workers: processes that load images.
+        report: HTML page to write: confusions, classes, calibration, the most confident mistakes.
         hooks: callbacks for progress.
         options: the command line's options of a network: checkpoint, key, pretrained, labels, resolution, num_classes,
             in_chans, mean, std, preprocess.
@@ -164,6 +166,7 @@ def evaluate(
     from mobilezoo.workflows.evaluate import evaluate as workflow
 
     how = {"classes": classes, "batch_size": batch_size, "workers": workers, "hooks": hooks}
+    how["report"] = None if report is None else Path(report)
     return workflow(str(model), data, model_options(options), **cast("dict[str, Any]", how))
 
 

@@ -8,7 +8,7 @@ import typer
 from mobilezoo.cli.model_options import ClassesArg, DataArg, ModelFlags, OutputsArg, PreprocessArg
 from mobilezoo.cli.options import AllowCommands, Json, Quiet, config_completion, print_json, separated
 from mobilezoo.cli.progress import shown
-from mobilezoo.errors import MobilezooError
+from mobilezoo.errors import MobilezooError, printable
 
 if TYPE_CHECKING:
     from mobilezoo.workflows.evaluate import Scores
@@ -34,6 +34,12 @@ def eval_(
         str | None,
         typer.Option("--check", help="Of a file: run it on units of a phone (cpu, gpu, npu) instead of scoring it."),
     ] = None,
+    report: Annotated[
+        Path | None,
+        typer.Option(
+            "--report", help="An HTML page: confusions, recall and precision by class, calibration, worst mistakes."
+        ),
+    ] = None,
     as_json: Json = False,
     allow_commands: AllowCommands = False,
     quiet: Quiet = False,
@@ -48,6 +54,7 @@ def eval_(
         mobilezoo eval shvit_s1 --checkpoint shvit_s1.pth --data folder:ten_breeds --classes imagenet-1k
         mobilezoo eval runs/digits/best.safetensors
         mobilezoo eval runs/digits/export/mobilenetv2_ca_100.fp32.tflite
+        mobilezoo eval runs/digits/export/mobilenetv2_ca_100.int8.tflite --report runs/digits/int8.html
         mobilezoo eval shvit_s1.fp32.tflite --check cpu,gpu
         mobilezoo eval theirs.tflite --preprocess raw --data folder:photos --classes imagenet-1k
     """
@@ -55,13 +62,16 @@ def eval_(
 
     options = of.parsed().model_copy(update={"preprocess": preprocess, "outputs": outputs})
     if check is not None:
-        if data is not None or classes is not None:
-            raise MobilezooError("--check compares a file on a few photographs: leave --data and --classes out")
+        if (data, classes, report) != (None, None, None):
+            raise MobilezooError("--check compares a file on a few photographs: leave --data, --classes, --report out")
         _check(Path(model), check, options, as_json, quiet)
         return
+    how: dict[str, Any] = {"classes": classes, "batch_size": batch_size, "workers": workers, "report": report}
     with shown(quiet) as hooks:
-        scores = evaluate(model, data, options, classes=classes, batch_size=batch_size, workers=workers, hooks=hooks)
+        scores = evaluate(model, data, options, **how, hooks=hooks)
     print_json(_plain(scores)) if as_json else print_scores(scores)
+    if report is not None and not as_json:
+        print(f"report: {printable(str(report))}")
 
 
 def _check(file: Path, units: str, options: "ModelOptions", as_json: bool, quiet: bool) -> None:

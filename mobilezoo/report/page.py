@@ -10,9 +10,11 @@ from typing import Any
 
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import MobilezooError, require
+from mobilezoo.evaluation_report import EvaluationReport
 from mobilezoo.files import write_text
 from mobilezoo.latency_report import LatencyReport
 from mobilezoo.report.curves import Curves, read_curves, run_names
+from mobilezoo.report.evaluation_section import evaluation_section
 from mobilezoo.report.figures import latency_figure, training_figures
 from mobilezoo.report.search_section import SearchFound, search_section
 from mobilezoo.report.tables import counted, latency_groups, model_rows, parity_rows, tool_versions
@@ -32,6 +34,7 @@ class ReportContents:
     artifacts: Sequence[Artifact] = ()
     latencies: Sequence[LatencyReport] = ()
     searches: Sequence[SearchFound] = ()
+    evaluations: Sequence[EvaluationReport] = ()
     unread: Sequence[tuple[str, str]] = ()
     """(file, reason why the page shows nothing of it)."""
 
@@ -66,6 +69,7 @@ def build_report(out_path: str | Path, contents: ReportContents) -> Path:
         cards=_cards(contents.models, curves, contents.artifacts, groups),
         models=model_rows(contents.models),
         runs=[_run_row(run) for run in curves],
+        evaluations=[evaluation_section(i, one, partial(_add, figures)) for i, one in enumerate(contents.evaluations)],
         training=training,
         parity=parity_rows(contents.artifacts),
         latency=latency,

@@ -22,13 +22,16 @@ class EvalResult(Record):
 
 @torch.inference_mode()
 def evaluate(
-    logits_of: Callable[[torch.Tensor], torch.Tensor], batches: Iterable[tuple[torch.Tensor, torch.Tensor]]
+    logits_of: Callable[[torch.Tensor], torch.Tensor],
+    batches: Iterable[tuple[torch.Tensor, torch.Tensor]],
+    watch: Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None] | None = None,
 ) -> EvalResult:
     """Top-1, top-5 and mean cross entropy over batches.
 
     Args:
         logits_of: x (B, C, H, W) to logits (B, K), on one device with the targets.
         batches: (x, y) with class indices y (B,).
+        watch: receives x, logits and y of every batch.
 
     Raises:
         DataError: there is no image.
@@ -43,6 +46,8 @@ def evaluate(
         top1 += int(ranked[:, 0].sum())
         top5 += int(ranked.any(dim=1).sum())
         loss += float(F.cross_entropy(logits, y, reduction="sum"))
+        if watch is not None:
+            watch(x, logits, y)
     if images == 0:
         raise DataError("the split to evaluate on holds no images")
     return EvalResult(images=images, top1=100 * top1 / images, top5=100 * top5 / images, loss=loss / images)

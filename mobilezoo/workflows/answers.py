@@ -24,6 +24,8 @@ WORDS: dict[Output, str] = {
 
 OUTPUTS: dict[str, Output] = {"logits": "logits", "probabilities": "probabilities", "percent": "percent"}
 """Words for --outputs."""
+UNITS: dict[Output, float] = {"percent": 0.01}
+"""What a score is multiplied by to be a probability, where it is not 1."""
 
 
 class Answers:
@@ -77,7 +79,7 @@ class Answers:
     @property
     def unit(self) -> float:
         """What a score is multiplied by to be a probability."""
-        return 0.01 if self.output == "percent" else 1.0
+        return UNITS.get(self.output, 1.0)
 
     def probabilities(self, scores: np.ndarray) -> np.ndarray:
         """Of scores that `read` gave, once all are read."""
@@ -126,7 +128,10 @@ def check_labels(labels: tuple[str, ...], outputs: int) -> None:
 
 
 def evaluate_answers(
-    run: Callable[[np.ndarray], np.ndarray], batches: "Iterable[tuple[torch.Tensor, torch.Tensor]]", answers: Answers
+    run: Callable[[np.ndarray], np.ndarray],
+    batches: "Iterable[tuple[torch.Tensor, torch.Tensor]]",
+    answers: Answers,
+    watch: "Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None] | None" = None,
 ) -> dict[str, Any]:
     """Scores of a file over batches, as fields of `Scores`.
 
@@ -137,6 +142,7 @@ def evaluate_answers(
         run: images (N, C, H, W) float32 to the file's output.
         batches: (x, y) with class indices y (N,).
         answers: reader of the output; fresh, as it infers the kind of output from all that it reads.
+        watch: receives images, scores as the file gives them, and y of every batch.
     """
     import torch
 
@@ -148,6 +154,8 @@ def evaluate_answers(
         for x_bchw, y in batches:
             scores = torch.from_numpy(answers.read(run(x_bchw.numpy()), len(y)))
             of_class.extend(scores[torch.arange(len(y)), y].tolist())
+            if watch is not None:
+                watch(x_bchw, scores, y)
             yield scores, y
 
     result = evaluate(lambda scores: scores, scored()).model_dump()

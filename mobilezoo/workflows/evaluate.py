@@ -1,7 +1,7 @@
 """Accuracy of a network, or of a file in its own runtime, on a validation split."""
 
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, cast
+from typing import TYPE_CHECKING, Any, NamedTuple, cast
 
 from mobilezoo.artifacts import Artifact, Output, has_record
 from mobilezoo.config import Record
@@ -17,6 +17,7 @@ if TYPE_CHECKING:
     from mobilezoo.data.class_lists import Places
     from mobilezoo.train.evaluate import EvalResult
     from mobilezoo.workflows.load_model import LoadedModel
+    from mobilezoo.workflows.tally import Tally
 
 
 class Scores(Record):
@@ -52,6 +53,7 @@ def evaluate(
     classes: str | None = None,
     batch_size: int = 64,
     workers: int = 2,
+    report: Path | None = None,
     hooks: Hooks = SILENT,
 ) -> Scores:
     """Scores of a network in PyTorch, or of an exported file in its own runtime, on the validation split.
@@ -66,15 +68,19 @@ def evaluate(
         classes: where the data's classes lie among the outputs, see `place_classes`.
         batch_size: images per batch.
         workers: loader processes.
+        report: page to write of it, with its record beside it; None writes none.
         hooks: receives messages and progress.
 
     Raises:
         MobilezooError: no data or weights, or classes that do not agree.
     """
     from mobilezoo.data import open_data
+    from mobilezoo.workflows.evaluation_page import Watched, check_place
     from mobilezoo.workflows.load_model import load_model
     from mobilezoo_export.registry import is_exported
 
+    if report is not None:
+        check_place(report)
     record = described(Path(model), options) if is_exported(model) else None
     if record is None:
         check_network(model, options)
@@ -84,16 +90,18 @@ def evaluate(
     loaded = load_model(*weights) if weights is not None else None
     source = _source(model, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
     split = open_data(source, train=False)
-    network = None
+    watched = Watched(report, of_file=record is not None)
+    result: Scores | None = None
     if loaded is not None and weights is not None:
-        network = _evaluate_network(weights[0], loaded, source, split, hooks, classes)
-    if record is None:
-        assert network is not None
-        return network
-    result = _evaluate_file(Path(model), record, source, split, hooks, classes)
-    if network is None:
-        return result
-    return result.model_copy(update={"pytorch": network, "top1_drop": network.top1 - result.top1})
+        result = _evaluate_network(weights[0], loaded, source, split, _How(hooks, classes, watched.network))
+    if record is not None:
+        network, how = result, _How(hooks, classes, watched.file)
+        result = _evaluate_file(Path(model), record, source, split, how)
+        if network is not None:
+            result = result.model_copy(update={"pytorch": network, "top1_drop": network.top1 - result.top1})
+    assert result is not None
+    watched.write(result)
+    return result
 
 
 def _source(model: str, data: str | None, loaded: "LoadedModel | None") -> DataConfig:
@@ -115,7 +123,7 @@ def evaluate_file(path: Path, source: DataConfig, classes: str | None = None, ho
     from mobilezoo.data import open_data
 
     record = described(path, ModelOptions())
-    return _evaluate_file(path, record, source, open_data(source, train=False), hooks, classes)
+    return _evaluate_file(path, record, source, open_data(source, train=False), _How(hooks, classes))
 
 
 def evaluate_loaded(loaded: "LoadedModel", source: DataConfig, classes: str | None = None) -> "EvalResult":
@@ -130,24 +138,31 @@ def evaluate_loaded(loaded: "LoadedModel", source: DataConfig, classes: str | No
 
     from mobilezoo.data import open_data
 
-    return _score_loaded(loaded, source, open_data(source, train=False), torch.device("cpu"), SILENT, classes)
+    split = open_data(source, train=False)
+    return _score_loaded(loaded, source, split, torch.device("cpu"), _How(SILENT, classes))
 
 
-def _evaluate_network(
-    model: str, loaded: "LoadedModel", source: DataConfig, split: Any, hooks: Hooks, classes: str | None
-) -> Scores:
+class _How(NamedTuple):
+    """Beside what is scored: who hears of it, where the data's classes lie, and who watches every batch."""
+
+    hooks: Hooks
+    classes: str | None = None
+    tally: "Tally | None" = None
+
+
+def _evaluate_network(model: str, loaded: "LoadedModel", source: DataConfig, split: Any, how: _How) -> Scores:
     from mobilezoo.train.build import pick_device
 
     device = pick_device("auto")
     if loaded.random_weights:
         raise ConfigError(f"{model!r} has random weights here: pass --pretrained, or --checkpoint PATH")
-    scores = _score_loaded(loaded, source, split, device, hooks, classes)
+    scores = _score_loaded(loaded, source, split, device, how)
     runs_in = f"PyTorch ({device.type})"
     return Scores(model=model, data=source.source, runs_in=runs_in, **scores.model_dump())
 
 
 def _score_loaded(
-    loaded: "LoadedModel", source: DataConfig, split: Any, device: "torch.device", hooks: Hooks, classes: str | None
+    loaded: "LoadedModel", source: DataConfig, split: Any, device: "torch.device", how: _How
 ) -> "EvalResult":
     import torch
 
@@ -159,9 +174,10 @@ def _score_loaded(
     one = torch.zeros(1, loaded.in_chans, *loaded.resolution, device=device)
     with torch.inference_mode():
         outputs = int(network(one).shape[-1])
-    places = _placed(outputs, loaded.labels, split, classes, loaded.name, hooks)
+    places = _placed(outputs, loaded.labels, split, loaded.name, how)
     loader = eval_loader(source, split, loaded.resolution, loaded.preprocessing, device)
-    return evaluate(network, placed(hooks.track(loader, "evaluating", len(loader)), places))
+    watch = how.tally.begin(loaded.preprocessing) if how.tally is not None else None
+    return evaluate(network, placed(how.hooks.track(loader, "evaluating", len(loader)), places), watch)
 
 
 def weights_of(file: Path, record: Artifact, options: ModelOptions) -> tuple[str, ModelOptions] | None:
@@ -189,9 +205,7 @@ def weights_of(file: Path, record: Artifact, options: ModelOptions) -> tuple[str
     return named, ModelOptions(**{**files_own, **given, "checkpoint": None if named == str(weights) else weights})
 
 
-def _evaluate_file(
-    path: Path, record: Artifact, source: DataConfig, split: Any, hooks: Hooks, classes: str | None
-) -> Scores:
+def _evaluate_file(path: Path, record: Artifact, source: DataConfig, split: Any, how: _How) -> Scores:
     import numpy as np
     import torch
 
@@ -205,21 +219,23 @@ def _evaluate_file(
         empty = opened.run(np.zeros((1, prep.channels, *size), np.float32))
         outputs = Answers.of_file(path, record).read(empty, 1).shape[1]  # a blank image gives the number of outputs
         check_labels(record.labels, outputs)
-        places = _placed(outputs, record.labels, split, classes, path, hooks)
+        places = _placed(outputs, record.labels, split, path, how)
         loader = eval_loader(source, split, size, prep, torch.device("cpu"))
-        batches = placed(hooks.track(loader, "evaluating", len(loader)), places)
-        scores = evaluate_answers(opened.run, batches, Answers.of_file(path, record))
+        batches = placed(how.hooks.track(loader, "evaluating", len(loader)), places)
+        watch = how.tally.begin(prep) if how.tally is not None else None
+        scores = evaluate_answers(opened.run, batches, Answers.of_file(path, record), watch)
     mark = record.why_not_runnable if record.foreign else None
     return Scores(model=str(path), data=source.source, runs_in=opened.runtime, parity=mark, **scores)
 
 
-def _placed(
-    outputs: int, labels: tuple[str, ...], split: Any, classes: str | None, whose: str | Path, hooks: Hooks
-) -> "Places":
+def _placed(outputs: int, labels: tuple[str, ...], split: Any, whose: str | Path, how: _How) -> "Places":
     """Which output stands for which class of the split."""
     from mobilezoo.data.classes import place_classes
+    from mobilezoo.workflows.tally import output_names
 
-    places = place_classes(split.labels, outputs, labels, classes, str(whose))
+    places = place_classes(split.labels, outputs, labels, how.classes, str(whose))
     for line in filter(None, (split.left_out, places.note)):
-        hooks.on_message(line)
+        how.hooks.on_message(line)
+    if how.tally is not None:
+        how.tally.names = output_names(outputs, places, split.labels, labels)
     return places

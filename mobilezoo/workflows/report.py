@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 
 from mobilezoo.artifacts import Artifact, Checkpoint, Described, read_record_of, record_path, why_changed
 from mobilezoo.errors import MobilezooError, existing_folder, writable_place
+from mobilezoo.evaluation_report import EVALUATION, EvaluationReport
 from mobilezoo.files import COMMIT, tidy
 from mobilezoo.latency_report import LatencyReport
 from mobilezoo.reading import read_json
@@ -37,9 +38,10 @@ def write_report(folders: list[Path], out: Path) -> Path:
     runs = [path.parent for path in found.named(METRICS) if found.read(path, lambda p: read_curves(p.parent, p.name))]
     artifacts = [record for file in found.exported() if (record := found.read(file, _artifact))]
     latencies = [report for path in found.ending(LATENCY) if (report := found.read(path, _latency))]
+    evaluations = [one for path in found.ending(EVALUATION) if (one := found.read(path, _evaluation))]
     searches = _searches(found)
     models = [row for run in runs if (row := found.read(run / "best.safetensors", _model_row))]
-    if not (runs or artifacts or latencies or searches):
+    if not (runs or artifacts or latencies or searches or evaluations):
         named = ", ".join(map(str, folders))
         reason = "; ".join(f"{name}: {why}" for name, why in found.unread[:3])
         raise MobilezooError(f"nothing to report in {named}: {reason or 'no run, file, latency or search in it'}")
@@ -50,6 +52,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
         artifacts=artifacts,
         latencies=latencies,
         searches=searches,
+        evaluations=evaluations,
         unread=found.unread,
     )
     return build_report(out, contents)
@@ -115,6 +118,10 @@ def _fault(file: Path, record: Described) -> str:
 
 def _latency(path: Path) -> LatencyReport:
     return LatencyReport.parse(read_json(path), str(path))
+
+
+def _evaluation(path: Path) -> EvaluationReport:
+    return EvaluationReport.parse(read_json(path), str(path))
 
 
 def _searches(found: _Found) -> "list[SearchFound]":

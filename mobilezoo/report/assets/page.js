@@ -8,6 +8,10 @@
   // A trace names its role; its color comes from the theme.
   function paint(trace, narrow) {
     const { series, role } = trace.meta || {};
+    if (role === "right" || role === "wrong") {
+      const [from, to] = role === "right" ? [css("--low"), css("--mid")] : [fade(css("--s1"), 0.12), css("--s1")];
+      return { ...trace, colorscale: [[0, from], [1, to]] };
+    }
     const copy = { ...trace, line: { ...trace.line }, marker: { ...trace.marker } };
     const color = role === "front" ? css("--soft") : role === "best" ? css("--best") : css("--s" + (series || 0));
     copy.line.color = color;
