@@ -11,8 +11,8 @@ from mobilezoo.cli.progress import shown
 
 
 def kit(
-    file: Annotated[str, typer.Argument(help="An exported file: .tflite, .onnx.")],
-    kind: Annotated[str, typer.Option("--for", help="What the app is written in: python.")],
+    file: Annotated[str, typer.Argument(help="An exported file: .tflite, .onnx, .mlpackage.")],
+    kind: Annotated[str, typer.Option("--for", help="What the app is made for: python, web, cpp, android, ios.")],
     out: Annotated[Path | None, typer.Option("--out", help="Folder; default: NAME-KIND beside the file.")] = None,
     labels: Annotated[
         str | None, typer.Option("--labels", help="Class names: a .txt or .json file, or a,b,c in the file's order.")
@@ -31,6 +31,7 @@ def kit(
 
         mobilezoo kit runs/digits/export/mobilenetv2_ca_100.fp32.tflite --for python --out digits-python
         mobilezoo kit theirs.onnx --for python --preprocess imagenet --labels labels.txt
+        mobilezoo kit model.int8.tflite --for android --out app
     """
     from mobilezoo.workflows.kit import write_kit
     from mobilezoo.workflows.model_options import ModelOptions, read_labels

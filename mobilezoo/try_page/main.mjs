@@ -4,7 +4,8 @@ import { reader } from './answers.mjs';
 import { Camera, breathe } from './camera.mjs';
 import { hasSimd, load, webgpu } from './network.mjs';
 import { Panel } from './panel.mjs';
-import { Gallery, decode, draw } from './pictures.mjs';
+import { decode } from './decode.mjs';
+import { Gallery, draw } from './pictures.mjs';
 import { preparer, region } from './prepare.mjs';
 import { screenshot } from './screenshot.mjs';
 

@@ -24,16 +24,16 @@ export async function webgpu() {
 
 async function bytesOf(name, onProgress) {
   const answer = await fetch(new URL(name, root));
-  if (!answer.ok) throw new Error(`the computer does not serve the file any more (status ${answer.status})`);
-  const total = Number(answer.headers.get('Content-Length'));
-  const bytes = new Uint8Array(total);
+  if (!answer.ok) throw new Error(`the file is not served any more (status ${answer.status})`);
+  const total = Number(answer.headers.get('Content-Length')); // 0 or another where a server compresses
+  const parts = [];
   let at = 0;
   for (const reader = answer.body.getReader(); ;) {
     const { done, value } = await reader.read();
-    if (done) return bytes;
-    bytes.set(value, at);
+    if (done) return new Uint8Array(await new Blob(parts).arrayBuffer());
+    parts.push(value);
     at += value.length;
-    onProgress(at / total);
+    onProgress(total ? Math.min(1, at / total) : 0);
   }
 }
 

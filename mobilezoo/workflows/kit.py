@@ -4,11 +4,9 @@ The templates are the files of `mobilezoo/kits`; what they need to know of a fil
 """
 
 import json
-import re
 import shutil
-from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import numpy as np
 
@@ -16,44 +14,15 @@ from mobilezoo.artifacts import Artifact
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError, UnknownNameError, existing_path, writable_place
 from mobilezoo.files import atomic_write
-from mobilezoo.workflows.answers import WORDS, Answers, check_labels
+from mobilezoo.workflows.answers import Answers, check_labels
 from mobilezoo.workflows.hooks import SILENT, Hooks
+from mobilezoo.workflows.kit_facts import filled, header_values, placeholders
+from mobilezoo.workflows.kit_kinds import KINDS, TEMPLATES, Runs, kinds_of
 from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 from mobilezoo.workflows.open_file import described
 
-TEMPLATES = Path(__file__).parents[1] / "kits"
 MARK = ".mobilezoo-kit"
 """A file that only kits hold: no other folder is ever replaced."""
-PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
-NUMBERS = ("float32", "uint8", "int8")
-"""Input and output types that every kit can handle."""
-
-
-class KitKind(NamedTuple):
-    """What a kind of kit can run, and which templates it is made of."""
-
-    title: str
-    runtimes: Mapping[str, str]
-    """Export target → name of the runtime."""
-    files: Mapping[str, Mapping[str, str]]
-    """Export target, or "" for all → template → place in the kit."""
-    model: str = ""
-    """Folder of the network and of `model.json`, in the kit."""
-    types: tuple[str, ...] = NUMBERS
-
-
-KINDS: dict[str, KitKind] = {
-    "python": KitKind(
-        "Python",
-        {"litert": "ai-edge-litert", "onnx": "onnxruntime"},
-        {
-            "": {"README.md": "README.md", "classify.py": "classify.py"},
-            "litert": {"requirements-litert.txt": "requirements.txt"},
-            "onnx": {"requirements-onnx.txt": "requirements.txt"},
-        },
-        types=(*NUMBERS, "float16", "float64", "int16", "int32", "int64"),
-    ),
-}
 
 
 class Kit(Record):
@@ -99,6 +68,7 @@ def write_kit(
     check_target(path, kind)
     out = (out or path.parent / f"{path.stem}-{kind}").expanduser()
     _check_place(out, overwrite)
+    _check_assets(kind, path)
     record = described(path, options)
     _check_types(path, record, kind)
     hooks.on_status(f"running {path.name}")
@@ -109,15 +79,6 @@ def write_kit(
     atomic_write(out, lambda folder: _fill(folder, path, record, kind))
     files = sorted(one.relative_to(out).as_posix() for one in out.rglob("*") if one.is_file() and one.name != MARK)
     return Kit(folder=str(out), kind=kind, files=tuple(files), notes=tuple(notes))
-
-
-def kinds_of(target: str) -> list[str]:
-    """Names of the kits that run files of an export target.
-
-    Args:
-        target: name of an export target.
-    """
-    return [name for name, kind in KINDS.items() if target in kind.runtimes]
 
 
 def check_target(path: Path, kind: str) -> None:
@@ -134,13 +95,24 @@ def check_target(path: Path, kind: str) -> None:
         known = ", ".join(dict.fromkeys(suffixes.values()))
         raise ConfigError(f"{path.name!r} is no exported file ({known}): make one with `mobilezoo export`")
     target = exporter_of(path).target
-    if target in KINDS[kind].runtimes:
+    if target in KINDS[kind].runs:
         return
-    taken = " and ".join(suffixes[name] for name in KINDS[kind].runtimes)
-    usual = " or ".join(f"--to {name}" for name in KINDS[kind].runtimes)
+    taken = " and ".join(suffixes[name] for name in KINDS[kind].runs)
+    usual = " or ".join(f"--to {name}" for name in KINDS[kind].runs)
     own = " or ".join(f"--for {name}" for name in kinds_of(target))
     remedy = f"this file runs with {own}" if own else "no kit runs this file"
-    raise ConfigError(f"{path.name!r}: a {kind} kit runs {taken}; {remedy}, or export with {usual}")
+    raise ConfigError(
+        f"{path.name!r}: {'an' if kind[0] in 'ai' else 'a'} {kind} kit runs {taken}; {remedy}, or export with {usual}"
+    )
+
+
+def _check_assets(kind: str, path: Path) -> None:
+    """Raise DeviceError, with the remedy, where a kit needs a browser runtime that is not set up."""
+    from mobilezoo_export.registry import exporter_of
+    from mobilezoo_latency.browser.assets import find_assets
+
+    if KINDS[kind].runs[exporter_of(path).target].assets:
+        find_assets()
 
 
 def _check_place(out: Path, overwrite: bool) -> None:
@@ -155,16 +127,25 @@ def _check_place(out: Path, overwrite: bool) -> None:
 
 
 def _check_types(path: Path, record: Artifact, kind: str) -> None:
-    """Raise ConfigError for input and output types that a kit's runtime or code does not have."""
-    taken = KINDS[kind].types
-    if record.input.dtype not in taken:
+    """Raise ConfigError for what a kit's runtime or code does not handle."""
+    how, answers, channels = KINDS[kind].runs[record.target], record.output_quantization, record.preprocessing.channels
+    if record.input.dtype not in how.types:
         raise ConfigError(
-            f"{path.name!r} takes {record.input.dtype}, and a {kind} kit only {', '.join(taken)}: export it with "
+            f"{path.name!r} takes {record.input.dtype}, and a {kind} kit only {', '.join(how.types)}: export it with "
             "float32 or uint8 images"
         )
-    how = record.output_quantization
-    if how is not None and how.dtype not in taken:
-        raise ConfigError(f"{path.name!r} answers in {how.dtype}, and a {kind} kit reads only {', '.join(taken)}")
+    if answers is not None and answers.dtype not in how.types:
+        raise ConfigError(
+            f"{path.name!r} answers in {answers.dtype}, and a {kind} kit reads only {', '.join(how.types)}"
+        )
+    if channels not in how.channels:
+        raise ConfigError(
+            f"{path.name!r} takes images of {channels} channels, and a {kind} kit reads RGB and grey only"
+        )
+    if not how.any_size and "resolution" in record.undeclared:
+        raise ConfigError(
+            f"{path.name!r} leaves its input's size open, and a {kind} kit cannot set it: export it fixed"
+        )
     if "scores" in record.undeclared:
         raise ConfigError(f"{path.name!r} has several outputs, and nothing tells which one holds the scores: --labels")
 
@@ -207,29 +188,45 @@ def _notes(path: Path, record: Artifact) -> list[str]:
 
 def _fill(folder: Path, path: Path, record: Artifact, kind: str) -> None:
     """Write the kit into the folder, which is not there yet."""
-    made = KINDS[kind]
+    made, how = KINDS[kind], KINDS[kind].runs[record.target]
     name = f"model{path.suffix}"
-    (folder / made.model).mkdir(parents=True)
+    home = folder / made.model
+    home.mkdir(parents=True)
     if path.is_dir():
-        shutil.copytree(path, folder / made.model / name)
+        shutil.copytree(path, home / name)
     else:
-        shutil.copyfile(path, folder / made.model / name)
-    text = json.dumps(model_json(name, record), ensure_ascii=False, indent=1)
-    (folder / made.model / "model.json").write_text(text + "\n", encoding="utf-8")
-    values = placeholders(path, record, f"{made.model}/{name}".lstrip("/"))
-    values["facts"] = filled((TEMPLATES / "facts.md").read_text(encoding="utf-8"), values).rstrip()
-    for template, place in {**made.files[""], **made.files.get(record.target, {})}.items():
-        (folder / place).parent.mkdir(parents=True, exist_ok=True)
-        source = TEMPLATES / kind / template
-        if source.suffix == ".md":
-            (folder / place).write_text(filled(source.read_text(encoding="utf-8"), values), encoding="utf-8")
+        shutil.copyfile(path, home / name)
+    (home / "model.json").write_text(model_json(name, record), encoding="utf-8")
+    readme = placeholders(path, record, f"{made.model}/{name}".lstrip("/"))
+    readme["facts"] = filled((TEMPLATES / "facts.md").read_text(encoding="utf-8"), readme).rstrip()
+    for template, place in {**made.files, **how.files}.items():
+        source, target = TEMPLATES / kind / template, folder / place
+        target.parent.mkdir(parents=True, exist_ok=True)
+        if source.name == "model.h":
+            target.write_text(filled(source.read_text(encoding="utf-8"), header_values(record, name)), encoding="utf-8")
+        elif source.suffix == ".md":
+            target.write_text(filled(source.read_text(encoding="utf-8"), readme), encoding="utf-8")
         else:
-            shutil.copyfile(source, folder / place)
+            shutil.copyfile(source, target)
+    _copy_assets(folder, how)
     (folder / MARK).write_text(f"{kind} {record.sha256}\n", encoding="utf-8")
 
 
-def model_json(name: str, record: Artifact) -> dict[str, Any]:
-    """What a kit's code knows of its file: the fields of the record that say how to feed and to read it.
+def _copy_assets(folder: Path, how: Runs) -> None:
+    """Copy the browser runtime that a kit needs, with its licenses. Raises DeviceError where it is not set up."""
+    if not how.assets:
+        return
+    from mobilezoo_latency.browser.assets import NAMES, find_assets
+
+    root = find_assets()
+    for name in (*NAMES, "LICENSES.txt"):
+        if name.partition("/")[0] in (*how.assets, "LICENSES.txt"):
+            (folder / name).parent.mkdir(parents=True, exist_ok=True)
+            shutil.copyfile(root / name, folder / name)
+
+
+def model_json(name: str, record: Artifact) -> str:
+    """What a kit's code knows of its file, as JSON: the fields of the record that say how to feed and to read it.
 
     Args:
         name: of the file in the kit.
@@ -237,79 +234,14 @@ def model_json(name: str, record: Artifact) -> dict[str, Any]:
     """
     fields = ("input", "preprocessing", "output", "output_index", "output_quantization", "labels")
     kept = record.model_dump(mode="json", include=set(fields))
-    size = list(record.input.resolution)
-    return {"file": name, "runtime": record.target, "size": size, **{field: kept[field] for field in fields}}
+    told: dict[str, Any] = {"file": name, "runtime": record.target, "size": list(record.input.resolution)}
+    told |= {field: kept[field] for field in fields}
+    lines = [f"{json.dumps(key)}: {_json(value)}" for key, value in told.items()]
+    return "{\n " + ",\n ".join(lines) + "\n}\n"
 
 
-def filled(text: str, values: Mapping[str, str]) -> str:
-    """A template with every `{{name}}` replaced, once: what a value holds is not looked at again.
-
-    Args:
-        text: the template.
-        values: of the placeholders.
-    """
-    return PLACEHOLDER.sub(lambda found: values[found[1]], text)
-
-
-def placeholders(path: Path, record: Artifact, place: str) -> dict[str, str]:
-    """Values of the README's placeholders, safe within a Markdown table.
-
-    Args:
-        path: the exported file.
-        record: its record.
-        place: of the file in the kit.
-    """
-    spec, prep, how = record.input, record.preprocessing, record.output_quantization
-    origin = record.origin
-    count = f"{len(record.labels)}, named in `model.json`" if record.labels else "not named: shown by their number"
-    proof = "" if not record.foreign else "; no record: not compared with a reference"
-    return {
-        "file": place,
-        "made_from": f"{code(path.name)}: {code(record.model)}, {record.precision}{proof}",
-        "input": f"{'×'.join(map(str, spec.shape))} {spec.dtype}, {spec.layout}, {_colors(record)}",
-        "rule": escaped(prep.rule(spec.resolution)),
-        "values": escaped(_values(record)),
-        "output": WORDS[record.output] + (f"; real = (q - {how.zero_point}) * {how.scale!r}" if how else ""),
-        "classes": count,
-        "weights": f"{code(origin.name)}, license: {escaped(origin.license)}" if origin else _weights(record),
-    }
-
-
-def _weights(record: Artifact) -> str:
-    if record.foreign:
-        return "of the file's author"
-    return "your own" if record.checkpoint else "random: the network was not trained"
-
-
-def _colors(record: Artifact) -> str:
-    return {1: "grey", 3: record.input.colors, 4: "RGBA"}.get(record.preprocessing.channels, "")
-
-
-def _values(record: Artifact) -> str:
-    spec, prep = record.input, record.preprocessing
-    if spec.dtype == "uint8" and spec.quantization is None:
-        return "pixels 0..255"
-    normalized = f"(pixels / 255 - mean) / std, mean {list(prep.mean)}, std {list(prep.std)}"
-    how = spec.quantization
-    return f"round({normalized} / {how.scale!r}) + {how.zero_point}, clipped" if how else normalized
-
-
-def escaped(text: str) -> str:
-    """Text that Markdown shows as it is, in one line.
-
-    Args:
-        text: anything.
-    """
-    return re.sub(r"([\\`*_{}\[\]<>|#])", r"\\\1", " ".join(text.split()))
-
-
-def code(text: str) -> str:
-    """Text as Markdown code, in one line of a table.
-
-    Args:
-        text: anything.
-    """
-    plain = " ".join(text.split()).replace("|", "\\|")
-    fence = "`" * (1 + max((len(run) for run in re.findall("`+", plain)), default=0))
-    gap = " " if "`" in plain else ""
-    return f"{fence}{gap}{plain}{gap}{fence}"
+def _json(value: Any) -> str:
+    """A value in one line; long lists have a line for each item."""
+    if isinstance(value, list) and len(value) > 4:
+        return "[\n  " + ",\n  ".join(json.dumps(one, ensure_ascii=False) for one in value) + "\n ]"
+    return json.dumps(value, ensure_ascii=False)

@@ -32,6 +32,10 @@ CLEAN = tuple(" ".join(label.split()) for label in LABELS)
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
 
 
+Guesses = list[list[tuple[int, float]]]
+"""(class, probability) of the best five of every image."""
+
+
 class Case(NamedTuple):
     """A file and how it is read."""
 
@@ -115,15 +119,15 @@ def foreign_cases(shared: Path) -> dict[str, Case]:
     }
 
 
-def expected(case: Case, images: list[Path]) -> list[list[tuple[int, float]]]:
+def expected(case: Case, images: list[Path]) -> Guesses:
     """(class, probability) of the best five of every image, by `mobilezoo predict`."""
     found = predict(str(case.file), images, case.options)
     return [[(guess.index, guess.probability) for guess in one.best] for one in found]
 
 
-def answers(text: str) -> list[list[tuple[int, float]]]:
+def answers(text: str) -> Guesses:
     """The same of what a kit printed: a line with the image's name, then lines `12.34 %  index  label`."""
-    found: list[list[tuple[int, float]]] = []
+    found: Guesses = []
     for line in text.splitlines():
         words = line.split()
         if line.startswith(" ") and words[1:2] == ["%"]:
@@ -133,9 +137,9 @@ def answers(text: str) -> list[list[tuple[int, float]]]:
     return found
 
 
-def assert_same(found: list[list[tuple[int, float]]], wanted: list[list[tuple[int, float]]]) -> None:
-    """The best class of every image is the same, and the probabilities of the best five are."""
+def assert_same(found: Guesses, wanted: Guesses, atol: float = 1.5e-4) -> None:
+    """The best class of every image is the same, and the probabilities of the best five are; two places are printed."""
     assert [one[0][0] for one in found] == [one[0][0] for one in wanted]
     for mine, theirs in zip(found, wanted, strict=True):
         shares = ([share for _, share in one] for one in (mine, theirs))
-        np.testing.assert_allclose(*shares, atol=1.5e-4)  # two places are printed
+        np.testing.assert_allclose(*shares, atol=atol)

@@ -6,11 +6,13 @@ from typing import Any
 
 import pytest
 
-from mobilezoo.artifacts import Artifact
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
 from mobilezoo.cli.main import main
-from mobilezoo.errors import ConfigError, MobilezooError
+from mobilezoo.errors import ConfigError, DeviceError, MobilezooError
 from mobilezoo.workflows import kit
-from mobilezoo.workflows.kit import KINDS, MARK, PLACEHOLDER, TEMPLATES, code, filled, write_kit
+from mobilezoo.workflows.kit import MARK, write_kit
+from mobilezoo.workflows.kit_facts import PLACEHOLDER, c_string, code, filled, header_values, placeholders
+from mobilezoo.workflows.kit_kinds import KINDS, TEMPLATES
 from tests.mobilezoo.workflows.kit_cases import LABELS
 from tests.mobilezoo.workflows.test_try_file import network, recorded
 
@@ -112,16 +114,66 @@ def test_every_template_is_used_and_every_placeholder_known(tmp_path: Path) -> N
     record = Artifact.model_validate_json(
         (network(tmp_path / "a.onnx").with_name("a.onnx.json")).read_text(encoding="utf-8")
     )
-    known: dict[str, Any] = {**kit.placeholders(tmp_path / "a.onnx", record, "model.onnx"), "facts": ""}
+    known: dict[str, Any] = {**placeholders(tmp_path / "a.onnx", record, "model.onnx"), "facts": ""}
     for name, kind in KINDS.items():
-        listed = {template for files in kind.files.values() for template in files}
+        listed = {template for files in (kind.files, *(how.files for how in kind.runs.values())) for template in files}
         there = {p.relative_to(TEMPLATES / name).as_posix() for p in (TEMPLATES / name).rglob("*") if p.is_file()}
         assert there == {template for template in listed if not template.startswith("../")}
-        assert set(kind.files) - {""} <= set(kind.runtimes)
+        assert all((TEMPLATES / name / template).is_file() for template in listed)
     for page in TEMPLATES.rglob("*.md"):
         assert set(PLACEHOLDER.findall(page.read_text(encoding="utf-8"))) <= set(known), page
+    header = (TEMPLATES / "cpp" / "model.h").read_text(encoding="utf-8")
+    assert set(PLACEHOLDER.findall(header)) == set(header_values(record, "model.onnx"))
 
 
 def test_values_are_neither_markdown_nor_templates() -> None:
     assert filled("{{a}} {{b}}", {"a": "{{b}}", "b": "$x"}) == "{{b}} $x"
     assert code("a`b|c\nd") == "`` a`b\\|c d ``"
+    assert c_string('a "b" \\ 猫\n1') == '"a \\"b\\" \\\\ 猫\\0121"'
+
+
+@pytest.mark.parametrize("kind", ["cpp", "android", "ios"])
+@pytest.mark.usefixtures("untried")
+def test_kits_of_every_language_hold_the_network_where_their_code_looks_for_it(kind: str, tmp_path: Path) -> None:
+    target, suffix = {"cpp": ("onnx", "onnx"), "android": ("litert", "tflite"), "ios": ("coreml", "mlpackage")}[kind]
+    file = network(tmp_path / "a.onnx").rename(tmp_path / f"a.{suffix}")
+    recorded(file, target, labels=LABELS)
+    made = write_kit(file, kind, tmp_path / "kit")
+    home = {"cpp": "", "android": "app/src/main/assets/", "ios": "Sources/Classify/Resources/"}[kind]
+    assert {"README.md", f"{home}model.{suffix}", f"{home}model.json"} <= set(made.files)
+    assert json.loads((tmp_path / "kit" / home / "model.json").read_text(encoding="utf-8"))["file"] == f"model.{suffix}"
+    untested = "ntested" in (tmp_path / "kit" / "README.md").read_text(encoding="utf-8")
+    assert untested == (kind != "cpp")
+
+
+@pytest.mark.parametrize(
+    ("kind", "changes", "message"),
+    [
+        (
+            "cpp",
+            {"input": InputSpec(shape=(1, 3, 16, 16), dtype="float16")},
+            "takes float16, and a cpp kit only float32",
+        ),
+        (
+            "cpp",
+            {"preprocessing": Preprocessing(mean=(0.5,) * 4, std=(0.5,) * 4)},
+            "images of 4 channels, and a cpp kit",
+        ),
+        ("python", {"undeclared": ("scores",)}, "several outputs, and nothing tells which one holds the scores"),
+        ("ios", {}, r"an ios kit runs \.mlpackage; this file runs with --for python or --for web or --for cpp"),
+    ],
+)
+def test_what_a_kit_does_not_handle_is_one_line(
+    kind: str, changes: dict[str, Any], message: str, tmp_path: Path
+) -> None:
+    with pytest.raises(ConfigError, match=message):
+        write_kit(network(tmp_path / "a.onnx", **changes), kind, tmp_path / "kit")
+    assert not (tmp_path / "kit").exists()
+
+
+def test_a_web_kit_without_the_runtimes_names_the_command_that_fetches_them(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("MOBILEZOO_BROWSER", str(tmp_path / "none"))
+    with pytest.raises(DeviceError, match="device setup browser"):
+        write_kit(network(tmp_path / "a.onnx"), "web", tmp_path / "kit")

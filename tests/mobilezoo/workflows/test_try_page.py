@@ -107,7 +107,7 @@ PREPARATIONS = {
 }
 CROPS = """async ([urls, size, prep]) => {
   const { cropped } = await import('./prepare.mjs');
-  const { decode } = await import('./pictures.mjs');
+  const { decode } = await import('./decode.mjs');
   const all = [];
   for (const url of urls) {
     const image = await decode(await (await fetch(url)).blob());

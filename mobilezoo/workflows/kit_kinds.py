@@ -1,0 +1,127 @@
+"""The kinds of kits that `mobilezoo kit` writes: which files each runs, and of which templates it is made."""
+
+from collections.abc import Mapping
+from pathlib import Path
+from typing import NamedTuple
+
+TEMPLATES = Path(__file__).parents[1] / "kits"
+NUMBERS = ("float32", "uint8", "int8")
+MORE_NUMBERS = ("float16", "float64", "int16", "int32", "int64")
+PAGE = {f"../../try_page/{name}": name for name in ("answers.mjs", "decode.mjs", "network.mjs", "prepare.mjs")}
+"""What a web kit shares with the page of `mobilezoo try`."""
+APP = "app/src/main"
+CODE = f"{APP}/java/org/mobilezoo/classify"
+
+
+class Runs(NamedTuple):
+    """How a kind of kit runs the files of one export target."""
+
+    files: Mapping[str, str] = {}
+    """Template → place in the kit, besides those of the kind; `.md` files and `model.h` are filled in."""
+    types: tuple[str, ...] = NUMBERS
+    """Types of input and output that its code and runtime handle."""
+    assets: tuple[str, ...] = ()
+    """Folders of the browser runtimes that go into the kit."""
+    channels: tuple[int, ...] = (1, 3)
+    any_size: bool = True
+    """Whether it can give a file the size that the file leaves open."""
+
+
+class KitKind(NamedTuple):
+    """What a kind of kit can run, and which templates it is made of."""
+
+    files: Mapping[str, str]
+    """Template → place in the kit."""
+    runs: Mapping[str, Runs]
+    """Export target → how its files are run."""
+    model: str = ""
+    """Folder of the network, and of `model.json`, in the kit."""
+
+
+KINDS: dict[str, KitKind] = {
+    "python": KitKind(
+        {"README.md": "README.md", "classify.py": "classify.py"},
+        {
+            "litert": Runs({"requirements-litert.txt": "requirements.txt"}, (*NUMBERS, *MORE_NUMBERS), (), (1, 3, 4)),
+            "onnx": Runs({"requirements-onnx.txt": "requirements.txt"}, (*NUMBERS, *MORE_NUMBERS), (), (1, 3, 4)),
+        },
+    ),
+    "web": KitKind(
+        {**{name: name for name in ("README.md", "index.html", "main.mjs")}, **PAGE},
+        {
+            "litert": Runs({}, ("float32", "int32", "uint8"), ("litert", "wasm-utils"), (1, 3, 4)),
+            "onnx": Runs({}, ("float32", "float64", "int8", "uint8", "int16", "int32", "int64"), ("ort",), (1, 3, 4)),
+        },
+    ),
+    "cpp": KitKind(
+        {
+            name: name
+            for name in (
+                "CMakeLists.txt",
+                "README.md",
+                "image.cpp",
+                "image.h",
+                "main.cpp",
+                "model.h",
+                "network.h",
+                "prepare.cpp",
+                "prepare.h",
+            )
+        },
+        {
+            "litert": Runs(
+                {
+                    "litert_c.h": "litert_c.h",
+                    "network-litert.cpp": "network.cpp",
+                    "runtime-litert.cmake": "runtime.cmake",
+                    "runtime-litert.md": "RUNTIME.md",
+                },
+                any_size=False,
+            ),
+            "onnx": Runs(
+                {
+                    "network-onnx.cpp": "network.cpp",
+                    "runtime-onnx.cmake": "runtime.cmake",
+                    "runtime-onnx.md": "RUNTIME.md",
+                }
+            ),
+        },
+    ),
+}
+
+KINDS |= {
+    "android": KitKind(
+        {
+            **{name: name for name in ("README.md", "build.gradle.kts", "gradle.properties", "settings.gradle.kts")},
+            "app.build.gradle.kts": "app/build.gradle.kts",
+            "AndroidManifest.xml": f"{APP}/AndroidManifest.xml",
+            **{
+                f"{name}.kt": f"{CODE}/{name}.kt"
+                for name in ("Answers", "Classifier", "MainActivity", "Model", "Prepare")
+            },
+        },
+        {"litert": Runs()},
+        f"{APP}/assets",
+    ),
+    "ios": KitKind(
+        {
+            **{name: name for name in ("README.md", "Package.swift")},
+            **{
+                f"{name}.swift": f"Sources/Classify/{name}.swift"
+                for name in ("Classifier", "Images", "Model", "Prepare")
+            },
+            "main.swift": "Sources/classify-images/main.swift",
+        },
+        {"coreml": Runs()},
+        "Sources/Classify/Resources",
+    ),
+}
+
+
+def kinds_of(target: str) -> list[str]:
+    """Names of the kits that run files of an export target.
+
+    Args:
+        target: name of an export target.
+    """
+    return [name for name, kind in KINDS.items() if target in kind.runs]
