@@ -13,7 +13,7 @@ from typing import Any, Literal, Self, TypeVar, get_args, get_origin
 
 from pydantic import BaseModel, ConfigDict, ValidationError
 
-from mobilezoo.errors import ConfigError, UnknownNameError, near_names, shortened
+from mobilezoo.errors import ConfigError, UnknownNameError, near_names, printable, shortened
 from mobilezoo.reading import parse_yaml, read_yaml
 
 MOST_FAULTS = 5
@@ -205,7 +205,7 @@ def _explain(error: ValidationError, cls: type[BaseModel], source: str) -> str:
     lines = []
     faults = error.errors()
     for item in faults[:MOST_FAULTS]:
-        where = ".".join(str(part) for part in item["loc"])
+        where = printable(".".join(str(part) for part in item["loc"]))
         if item["type"] == "extra_forbidden":
             near = _near_keys(cls, item["loc"])
             known = _fields_at(cls, item["loc"][:-1])

@@ -7,6 +7,8 @@ from typing import Any
 
 import pytest
 
+import mobilezoo
+
 EXAMPLES = Path(__file__).parents[2] / "examples"
 
 
@@ -16,8 +18,16 @@ def cells() -> list[str]:
     return ["".join(cell["source"]) for cell in tour["cells"] if cell["cell_type"] == "code"]
 
 
+@pytest.fixture
+def small(monkeypatch: pytest.MonkeyPatch) -> None:
+    """What the examples train is a smaller network here, for fewer epochs."""
+    train = mobilezoo.train
+    smaller = ("model=mnasnet_small", "train.resolution=32", "train.epochs=2", "train.schedule.warmup_epochs=1")
+    monkeypatch.setattr(mobilezoo, "train", lambda *args, **kwargs: train(*args, *smaller, **kwargs))
+
+
 @pytest.mark.slow
-def test_the_notebook_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+def test_the_notebook_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, small: None) -> None:
     monkeypatch.chdir(tmp_path)
     seen: dict[str, Any] = {}
     for cell in cells():
@@ -29,7 +39,7 @@ def test_the_notebook_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.Monkey
 
 
 @pytest.mark.slow
-def test_the_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
+def test_the_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, small: None) -> None:
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / "train_and_export.py"), run_name="__main__")
     lines = capsys.readouterr().out.splitlines()

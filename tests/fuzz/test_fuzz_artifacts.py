@@ -50,8 +50,8 @@ def test_a_small_file_cannot_ask_for_all_memory(tmp_path: Path) -> None:
     [
         (".onnx", 2),
         (".tflite", 2),
-        *(pytest.param(suffix, 20, marks=pytest.mark.slow) for suffix in (".onnx", ".tflite")),
-        pytest.param(".pte", 4, marks=pytest.mark.slow),
+        *(pytest.param(suffix, 8, marks=pytest.mark.slow) for suffix in (".onnx", ".tflite")),
+        pytest.param(".pte", 3, marks=pytest.mark.slow),
     ],
 )
 def test_damaged_files_run_or_are_one_line(tmp_path: Path, suffix: str, count: int) -> None:

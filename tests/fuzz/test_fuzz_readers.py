@@ -1,6 +1,6 @@
 """Damaged files of every kind end in one line of a user's error, or are read; quickly and in little memory.
 
-The default is a sample; `-m slow` tries twenty times as many.
+The default is a sample; `-m slow` tries eight times as many.
 """
 
 import io
@@ -40,7 +40,7 @@ from mobilezoo_latency.registry import load_device
 from mobilezoo_latency.results import import_results
 
 Corpus = dict[str, bytes]
-LONGER = 20
+LONGER = 8
 """Times as many rounds with `-m slow`."""
 PREP = Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3)
 INFO = DeviceInfo(name="host", kind="host", runtime="LiteRT 2.3.0 (XNNPACK)", cpu="a cpu", os="an os")

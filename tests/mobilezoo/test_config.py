@@ -17,6 +17,7 @@ from mobilezoo.config import (
 )
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.models import load_model_config
+from mobilezoo.models.base import ModelConfig
 from mobilezoo.search.config import SearchConfig
 from mobilezoo.train.config import TrainConfig
 from mobilezoo.workflows.schemas import KINDS as SCHEMAS
@@ -75,6 +76,14 @@ def test_unusable_yaml_is_a_config_error(tmp_path: Path, text: str) -> None:
     path.write_text(text)
     with pytest.raises(ConfigError, match=r"bad\.yaml"):
         read_yaml(path)
+
+
+def test_a_key_that_cannot_be_printed_is_escaped(tmp_path: Path) -> None:
+    path = tmp_path / "x.yaml"
+    path.write_text('weights: {"a\\u2028b": {}}\n', encoding="utf-8")
+    with pytest.raises(ConfigError, match=r"a\\u2028b") as told:
+        load_record(ModelConfig, path)
+    assert str(told.value).isprintable()
 
 
 def test_near_names_are_offered() -> None:
