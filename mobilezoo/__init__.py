@@ -12,6 +12,7 @@ __version__ = "0.1.0"
 __all__ = [
     "Hooks",
     "MobilezooError",
+    "card",
     "create_model",
     "doctor",
     "evaluate",
@@ -28,7 +29,7 @@ __all__ = [
     "train",
 ]
 
-API = ("doctor", "evaluate", "export", "kit", "load_model", "predict", "profile", "recommend")
+API = ("card", "doctor", "evaluate", "export", "kit", "load_model", "predict", "profile", "recommend")
 PACKAGES = ("report", "search", "train")
 """Packages that are functions of the API as well, see `callable_package`."""
 HOMES = {
@@ -43,6 +44,7 @@ HOMES = {
 
 if TYPE_CHECKING:
     from mobilezoo.api import (
+        card,
         doctor,
         evaluate,
         export,

@@ -407,6 +407,35 @@ def report(runs: Named | Sequence[Named], out: Named = "report.html") -> Path:
     return write_report([Path(folder) for folder in folders], Path(out))
 
 
+def card(
+    model: Named,
+    out: Named | None = None,
+    *,
+    repo: str | None = None,
+    overwrite: bool = False,
+    hooks: Hooks = SILENT,
+) -> Path:
+    """Write a Hugging Face model card of a network, a checkpoint or an exported file.
+
+    Args:
+        model: zoo name (with or without a tag of published weights), model YAML, `timm:NAME`, checkpoint, or exported
+            file.
+        out: the Markdown file; `STEM.card.md` beside the checkpoint or file where it is left out.
+        repo: repository OWNER/NAME that the card names.
+        overwrite: replace a card that is there.
+        hooks: receives what is left out, and why.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        MobilezooError: for whatever a user can mend.
+    """
+    from mobilezoo.workflows.card import card as workflow
+
+    return workflow(str(model), out=_path(out), repo=repo, overwrite=overwrite, hooks=hooks)
+
+
 @_heard
 def load_model(model: Named, **options: Unpack[ModelKeywords]) -> "LoadedModel":
     """Load a network with its weights, in eval mode, and the metadata that its exported files carry.

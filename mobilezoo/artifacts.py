@@ -187,6 +187,8 @@ class Artifact(Described):
     coverage: Coverage | None = None
     checkpoint: str | None = None
     """The PyTorch weights it was made of, relative to the record's folder; None for random ones."""
+    checkpoint_sha256: str | None = None
+    """Of that file when this one was made of it; None for random weights, and in records of older versions."""
     checkpoint_key: str | None = None
     """Key of the weights within that file, where one was given."""
     origin: Origin | None = None

@@ -19,7 +19,8 @@ from mobilezoo.hub_client import hub_errors
 from mobilezoo.hub_config import CONFIG, HubError, Shared, read_shared
 from mobilezoo.models.base import TIMM
 from mobilezoo.models.registry import AS_DATA, timm_has_another
-from mobilezoo.resolution import written
+from mobilezoo.reading import read_text
+from mobilezoo.report.model_card.contents import with_repo
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.trust import require_no_places
 
@@ -30,8 +31,10 @@ if TYPE_CHECKING:
 
 WEIGHTS = ("model.safetensors", "pytorch_model.bin")
 """timm's names of the weights, in the order in which it looks for them."""
-PUSHED = (CONFIG, WEIGHTS[0], "README.md")
+CARD_NAME = "README.md"
+PUSHED = (CONFIG, WEIGHTS[0], CARD_NAME)
 """The files that `push` writes."""
+MAX_CARD_BYTES = 1 << 20
 UNSHARED = ("timm", "supernet")
 """Families whose networks do not travel as data."""
 
@@ -55,6 +58,8 @@ def push(checkpoint: Path, repo: str, *, private: bool = False) -> str:
         with hub_errors(f"cannot push to {repo!r}"):
             api = HfApi()
             address = api.create_repo(repo, private=private, exist_ok=True)
+            text = (folder / CARD_NAME).read_text(encoding="utf-8")
+            (folder / CARD_NAME).write_text(with_repo(text, address.repo_id), encoding="utf-8")
             message = f"{load_record_of(Checkpoint, checkpoint).model} by mobilezoo"
             api.upload_folder(repo_id=address.repo_id, folder_path=folder, commit_message=message)
     return str(address)
@@ -72,7 +77,7 @@ def write_folder(checkpoint: Path, out: Path) -> Path:
 
     Raises:
         CheckpointError: timm cannot build the network (a supernet, a probing head).
-        HubError: the folder holds other files.
+        HubError: the folder holds other files, or the card beside the checkpoint is of other weights.
     """
     from timm.models import save_for_hf
 
@@ -92,12 +97,13 @@ def write_folder(checkpoint: Path, out: Path) -> Path:
     network.pretrained_cfg = {**network.pretrained_cfg, "architecture": architecture}
     data = {"input_size": (record.in_chans, *record.resolution), **record.preprocessing.to_timm()}
     labels: dict[str, Any] = {"label_names": list(record.labels)} if record.labels else {}
+    card = _card(checkpoint, record)
 
     def write(folder: Path) -> None:
         save_for_hf(
             network, str(folder), model_config=labels, model_args=args, safe_serialization=True, data_config=data
         )
-        (folder / "README.md").write_text(_card(record, config.name), encoding="utf-8")
+        (folder / CARD_NAME).write_text(card, encoding="utf-8")
 
     return atomic_write(out, write)
 
@@ -244,12 +250,15 @@ def _files(repo: str) -> tuple[Path, Path]:
             return config, Path(hf_hub_download(repo, WEIGHTS[1]))
 
 
-def _card(record: Checkpoint, name: str) -> str:
-    score = f"{record.top1:.2f}% top-1 on its validation split. " if record.top1 is not None else ""
-    return (
-        "---\nlibrary_name: timm\npipeline_tag: image-classification\ntags: [mobilezoo, timm]\n---\n"
-        f"# {name}\n\nTrained with mobilezoo on {record.dataset or 'unnamed data'} "
-        f"at {written(record.resolution)} px, {record.num_classes} classes. {score}\n\n"
-        "```python\nimport mobilezoo, timm\n\n"
-        'model = timm.create_model("hf-hub:OWNER/NAME", pretrained=True)\n```\n'
-    )
+def _card(checkpoint: Path, record: Checkpoint) -> str:
+    """The card beside the checkpoint where somebody wrote or edited one, else a new one."""
+    from mobilezoo.workflows.card import card_of, card_place
+
+    written = card_place(str(checkpoint))
+    if not written.is_file():
+        return card_of(str(checkpoint))
+    text = read_text(written, MAX_CARD_BYTES)
+    if record.sha256 not in text:
+        remedy = f"run `mobilezoo card {checkpoint} --overwrite`, or move it away"
+        raise HubError(f"{str(written)!r} is the card of other weights: {remedy}")
+    return text

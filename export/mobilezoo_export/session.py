@@ -217,6 +217,7 @@ class ExportSession:
             zero_gammas=self._trace().zero_gammas,
             coverage=outcome.coverage,
             checkpoint=os.path.relpath(spec.checkpoint, path.parent) if spec.checkpoint else None,
+            checkpoint_sha256=self._weights if spec.checkpoint else None,
             checkpoint_key=spec.checkpoint_key,
             origin=spec.origin,
             tools=versions(["mobilezoo", *exporter.packages]),

@@ -9,6 +9,7 @@ import typer
 
 import mobilezoo
 from mobilezoo.cli import (
+    card,
     check,
     convert,
     data,
@@ -85,6 +86,7 @@ COMMANDS: tuple[tuple[str, Callable[..., None]], ...] = (
     ("try", try_file.try_),
     ("kit", kit.kit),
     ("convert", convert.convert),
+    ("card", card.card),
     ("push", hub.push),
     ("pull", hub.pull),
     ("export", export.export),

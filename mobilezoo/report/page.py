@@ -1,12 +1,14 @@
 """Records → one HTML file that works offline: no request leaves the page, and its policy forbids any."""
 
 import json
+import os
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from functools import partial
 from pathlib import Path
 from typing import Any
+from urllib.parse import quote
 
 from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import MobilezooError, require
@@ -35,6 +37,8 @@ class ReportContents:
     latencies: Sequence[LatencyReport] = ()
     searches: Sequence[SearchFound] = ()
     evaluations: Sequence[EvaluationReport] = ()
+    model_cards: Sequence[Path] = ()
+    """Model cards that the page links to."""
     unread: Sequence[tuple[str, str]] = ()
     """(file, reason why the page shows nothing of it)."""
 
@@ -78,6 +82,7 @@ def build_report(out_path: str | Path, contents: ReportContents) -> Path:
             search_section(i, found, Path(out_path), partial(_add, figures))
             for i, found in enumerate(contents.searches)
         ],
+        model_cards=[_linked(card, Path(out_path)) for card in contents.model_cards],
         unread=contents.unread,
         tools=tool_versions(contents.artifacts),
         figures=figures,
@@ -140,6 +145,12 @@ def _cards(
             | {"detail": f"largest relative difference {worst:.1e}"}
         )
     return cards
+
+
+def _linked(file: Path, page: Path) -> dict[str, str]:
+    """Name and address of a file, relative to the page, so that both can move together."""
+    relative = os.path.relpath(file.resolve(), page.resolve().parent)
+    return {"name": file.name, "href": quote(Path(relative).as_posix())}
 
 
 def _run_row(run: Curves) -> dict[str, Any]:

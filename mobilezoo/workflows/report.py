@@ -11,13 +11,14 @@ from mobilezoo.files import COMMIT, tidy
 from mobilezoo.latency_report import LatencyReport
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import written
+from mobilezoo.workflows.card import CARD, LATENCY
 from mobilezoo_export.registry import file_suffixes
 
 if TYPE_CHECKING:
     from mobilezoo.report.search_section import FinetuneFound, SearchFound
 
 T = TypeVar("T")
-METRICS, LATENCY = "metrics.csv", ".latency.json"
+METRICS = "metrics.csv"
 
 
 def write_report(folders: list[Path], out: Path) -> Path:
@@ -53,6 +54,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
         latencies=latencies,
         searches=searches,
         evaluations=evaluations,
+        model_cards=found.ending(CARD),
         unread=found.unread,
     )
     return build_report(out, contents)

@@ -7,7 +7,7 @@ import pytest
 
 from mobilezoo.cli.main import main
 
-VERBS = ("list", "show", "train", "eval", "convert", "export", "profile", "report", "schema", "demo", "plugins")
+VERBS = ("list", "show", "train", "eval", "convert", "card", "export", "profile", "report", "schema", "demo", "plugins")
 SEARCH = ("run", "worker", "status", "front", "finetune", "report")
 
 

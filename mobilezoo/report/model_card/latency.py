@@ -1,0 +1,62 @@
+"""Latency by kind of device; what was not timed is named so."""
+
+from collections.abc import Sequence
+
+from mobilezoo.latency_report import LatencyReport
+from mobilezoo.report.model_card.markdown import table
+from mobilezoo.report.tables import LatencyRow, latency_groups
+
+HEAD = ("file", "device", "runtime", "threads", "median (ms)", "95% interval (ms)", "p90 (ms)", "samples", "remarks")
+ESTIMATED = (
+    "Nothing was timed here: a latency is predicted, for an emulated core from the instructions and memory traffic of "
+    "one run. The error is the mean one on the networks of the basis."
+)
+
+
+def latency_section(reports: Sequence[LatencyReport]) -> str:
+    """Writes one table per kind of device; empty without reports.
+
+    Args:
+        reports: measurements and estimates.
+    """
+    if not reports:
+        return ""
+    parts = ["## Latency"]
+    for heading, rows in latency_groups(reports):
+        parts += [f"### {heading} (measured)", table(HEAD, [_measured(row) for row in rows])]
+    untimed = [one for one in reports if not one.samples_ms]
+    if untimed:
+        head = ("file", "device", "runtime", "latency (ms)", "range (ms)", "error (%)", "basis")
+        untimed.sort(key=lambda one: (one.device.name, one.estimate.latency_ms if one.estimate else 0))
+        parts += [
+            "### Emulated or estimated (not measured)",
+            ESTIMATED,
+            table(head, [_estimated(one) for one in untimed]),
+        ]
+    return "\n\n".join(parts)
+
+
+def _measured(row: LatencyRow) -> tuple[object, ...]:
+    device, s = row.device, row.summary
+    name = f"{device.name}, {device.cpu}" if device.cpu else device.name
+    return (
+        f"{row.target} {row.precision}",
+        f"{name}, {device.os}" if device.os else name,
+        device.runtime,
+        device.threads,
+        f"{s.median_ms:.3g}",
+        f"{s.ci_low_ms:.3g}..{s.ci_high_ms:.3g}",
+        f"{s.p90_ms:.3g}",
+        len(row.samples_ms),
+        f"noisy: {'; '.join(row.noisy)}" if row.noisy else "",
+    )
+
+
+def _estimated(report: LatencyReport) -> tuple[object, ...]:
+    name = f"{report.device.name} (emulated)" if report.device.kind == "emulated" else report.device.name
+    head = (f"{report.target} {report.precision}", name, report.device.runtime)
+    found = report.estimate
+    if found is None:
+        return (*head, None, None, None, "counted only: not calibrated, no latency is known")
+    span = f"{found.low_ms:.3g}..{found.high_ms:.3g}"
+    return (*head, f"≈ {found.latency_ms:.3g}", span, f"±{found.error_percent:.1f}", found.basis)

@@ -1,0 +1,276 @@
+"""`mobilezoo card`: gathers what is recorded of a network, checkpoint or file, and writes its model card."""
+
+from collections.abc import Iterator, Sequence
+from dataclasses import replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+from mobilezoo.artifacts import Artifact, Checkpoint, has_record, load_record_of
+from mobilezoo.config import is_yaml
+from mobilezoo.errors import ConfigError, MobilezooError, writable_place
+from mobilezoo.files import write_text
+from mobilezoo.latency_report import LatencyReport
+from mobilezoo.reading import read_json
+from mobilezoo.report.model_card import CardContents, card_text
+from mobilezoo.report.model_card.contents import REPO
+from mobilezoo.workflows.hooks import SILENT, Hooks
+from mobilezoo.workflows.load_model import WEIGHTS
+
+if TYPE_CHECKING:
+    from mobilezoo.models.base import ModelConfig
+
+CARD = ".card.md"
+"""Ending of cards, by which `push` and `report` find them."""
+LATENCY = ".latency.json"
+
+
+def card(
+    what: str, *, out: Path | None = None, repo: str | None = None, overwrite: bool = False, hooks: Hooks = SILENT
+) -> Path:
+    """Write a model card.
+
+    Args:
+        what: network by name (with or without a tag of published weights) or YAML, `timm:NAME`, checkpoint of ours, or
+            exported file.
+        out: the Markdown file; None takes `STEM.card.md` beside a checkpoint or file, in the working folder for a
+            network.
+        repo: repository OWNER/NAME that the card names; None leaves a placeholder.
+        overwrite: replace a card that is there.
+        hooks: receives messages.
+
+    Returns:
+        The card's path.
+
+    Raises:
+        UnknownNameError: no network is called that.
+        MobilezooError: a file is missing or damaged, or `out` exists.
+    """
+    place = out or card_place(what)
+    if repo is not None and not REPO.fullmatch(repo):
+        raise ConfigError(f"--repo {repo!r}: a repository on the hub, OWNER/NAME")
+    writable_place(place, "--out")
+    if place.exists() and not overwrite:
+        raise MobilezooError(f"{str(place)!r} exists: pass --overwrite, or name another file with --out")
+    return write_text(place, card_of(what, repo=repo, hooks=hooks))
+
+
+def card_place(what: str) -> Path:
+    """Where the card of a checkpoint, file or network goes by default."""
+    path = Path(what).expanduser()
+    if path.suffix == ".safetensors" or _is_file(what):
+        return path.with_name((path.stem if path.suffix == ".safetensors" else path.name) + CARD)
+    name = path.stem if is_yaml(what) else what.rpartition(":")[2].replace("/", "_")
+    return Path(name + CARD)
+
+
+def card_of(what: str, *, repo: str | None = None, hooks: Hooks = SILENT) -> str:
+    """Text of a model card, see `card`.
+
+    Args:
+        what: network, checkpoint or exported file.
+        repo: repository OWNER/NAME; None leaves a placeholder.
+        hooks: receives messages.
+    """
+    contents = contents_of(what, hooks)
+    return card_text(contents if repo is None else replace(contents, repo=repo))
+
+
+def contents_of(what: str, hooks: Hooks = SILENT) -> CardContents:
+    """Gather the records of a network, checkpoint or exported file.
+
+    Args:
+        what: network, checkpoint or exported file.
+        hooks: receives what was left out, and why.
+    """
+    if what.endswith(".safetensors"):
+        return _of_checkpoint(Path(what).expanduser(), hooks)
+    if Path(what).suffix in WEIGHTS:
+        raise ConfigError(f"{what!r} does not say which network it is of: run `mobilezoo convert {what} --model NAME`")
+    return _of_file(Path(what).expanduser(), hooks) if _is_file(what) else _of_network(what)
+
+
+def _is_file(what: str) -> bool:
+    from mobilezoo_export.registry import is_exported
+
+    return is_exported(what) and not is_yaml(what)
+
+
+def _of_network(what: str) -> CardContents:
+    from mobilezoo.models import load_model_config
+    from mobilezoo.models.published.choose import choose, split_tag
+
+    name, tag = (what, True) if what.startswith("timm:") else split_tag(what)
+    config = load_model_config(name)
+    tags = list(config.weights) if tag is True else [choose(config, tag).tag]
+    weights = [choose(config, one) for one in tags]
+    size = weights[0].resolution if weights else config.resolution
+    network = _network(config.built_for(size))
+    source = what if is_yaml(what) or what.startswith("timm:") else weights[0].name if tag is not True else config.name
+    return CardContents(
+        kind="network",
+        name=config.name,
+        source=source,
+        config=config,
+        weights=weights,
+        **_counts(network, size),
+        preprocessing=weights[0].preprocessing() if weights else config.preprocessing(),
+        through_timm=_timm_name(config, source),
+        latencies=_stored(model=config.name),
+    )
+
+
+def _of_checkpoint(path: Path, hooks: Hooks) -> CardContents:
+    from mobilezoo.models import recorded_config
+
+    record = load_record_of(Checkpoint, path)
+    config = recorded_config(record, path)
+    network = _network(
+        config.built_for(record.resolution),
+        num_classes=record.num_classes,
+        in_chans=record.in_chans,
+        **record.network_args(),
+    )
+    artifacts = list(_exported_of(path, record.sha256, hooks))
+    shared = not record.probe_queries and config.family != "supernet"
+    return CardContents(
+        kind="checkpoint",
+        name=config.name,
+        source=path.name,
+        config=config,
+        checkpoint=record,
+        origin=record.origin,
+        **{**_counts(network, record.resolution), "num_classes": record.num_classes, "in_chans": record.in_chans},
+        preprocessing=record.preprocessing,
+        labels=record.labels,
+        artifacts=artifacts,
+        latencies=_latencies(path, artifacts, hooks),
+        through_timm=config.name if shared else None,
+    )
+
+
+def _of_file(path: Path, hooks: Hooks) -> CardContents:
+    from mobilezoo_export import open_artifact
+
+    record = open_artifact(path)
+    if record.input.layout == "none":
+        raise ConfigError(f"{path.name!r} takes no image (input {record.input.shape}): it has no card")
+    spec = record.input
+    return CardContents(
+        kind="file",
+        name=record.model.rpartition("/")[2].removesuffix(".yaml"),
+        source=path.name,
+        config=_config_of(record),
+        origin=record.origin,
+        in_chans=spec.shape[1 if spec.layout == "NCHW" else -1],
+        resolution=spec.resolution,
+        preprocessing=None if "preprocessing" in record.undeclared else record.preprocessing,
+        num_classes=len(record.labels) or None,
+        labels=record.labels,
+        output=record.output,
+        artifacts=[record],
+        latencies=_latencies(path, [record], hooks),
+    )
+
+
+def _config_of(record: Artifact) -> "ModelConfig | None":
+    """The network that a file was made of, where its name still stands for one."""
+    from mobilezoo.models import load_model_config
+
+    if record.foreign:
+        return None
+    try:
+        return load_model_config(record.model)
+    except MobilezooError:  # a YAML that is not here
+        return None
+
+
+def _network(config: "ModelConfig", **args: Any) -> Any:
+    """The network for counting, which needs no weights."""
+    from mobilezoo.models import create_model
+
+    return create_model(config, **args).eval()
+
+
+def _counts(network: Any, size: tuple[int, int]) -> dict[str, Any]:
+    """Figures of a network for `CardContents`."""
+    from mobilezoo.models.macs import count
+    from mobilezoo.models.weights import channels_of, classes_of
+
+    counted = count(network, size)
+    return {
+        "params": counted["params"],
+        "macs": counted["macs"],
+        "resolution": size,
+        "num_classes": classes_of(network),
+        "in_chans": channels_of(network),
+    }
+
+
+def _timm_name(config: "ModelConfig", source: str) -> str | None:
+    """Name that timm builds the zoo's network by; None where timm has one of its own under it."""
+    import timm
+
+    if config.family == "timm":
+        return config.name.removeprefix("timm:")
+    if is_yaml(source) or not timm.is_model(config.name):
+        return None
+    return None if timm.models.model_entrypoint(config.name).__module__.startswith("timm.") else source
+
+
+def _exported_of(weights: Path, sha256: str, hooks: Hooks) -> Iterator[Artifact]:
+    """Records of the files made of a checkpoint that lie beside it, in `export` there or beside its folder."""
+    real = weights.resolve()
+    for file in _recorded_files(weights):
+        try:
+            record = load_record_of(Artifact, file)
+        except MobilezooError as error:
+            hooks.on_warning(f"left out: {error}")
+            continue
+        if record.checkpoint is None or (file.parent / record.checkpoint).resolve() != real:
+            continue
+        if record.checkpoint_sha256 not in (None, sha256):
+            hooks.on_warning(f"left out: {str(file)!r} was made of earlier weights: export it again")
+            continue
+        yield record
+
+
+def _recorded_files(weights: Path) -> Iterator[Path]:
+    """Exported files with a record near a checkpoint."""
+    from mobilezoo_export.registry import file_suffixes
+
+    suffixes = file_suffixes()
+    for folder in (weights.parent, weights.parent / "export", weights.parent.parent / "export"):
+        files = sorted(folder.iterdir()) if folder.is_dir() else []
+        yield from (file for file in files if file.suffix in suffixes and has_record(file))
+
+
+def _latencies(path: Path, artifacts: Sequence[Artifact], hooks: Hooks) -> list[LatencyReport]:
+    """Reports of exactly these files: those that lie nearby, then those of the results store, each once."""
+    hashes = {record.sha256 for record in artifacts}
+    found = [one for one in _reports_near(path, hooks) if one.artifact_sha256 in hashes]
+    for one in sorted(hashes):
+        found += _stored(artifact_sha256=one)
+    known: dict[str, LatencyReport] = {}
+    for report in found:
+        known.setdefault(report.model_copy(update={"cached": False}).model_dump_json(), report)
+    return list(known.values())
+
+
+def _reports_near(path: Path, hooks: Hooks) -> Iterator[LatencyReport]:
+    """Latency records beside a file, in `latency` there, and in `latency` beside its folder."""
+    for folder in (path.parent, path.parent / "latency", path.parent.parent / "latency"):
+        for file in sorted(folder.glob(f"*{LATENCY}")) if folder.is_dir() else []:
+            try:
+                yield LatencyReport.parse(read_json(file), str(file))
+            except MobilezooError as error:
+                hooks.on_warning(f"left out: {error}")
+
+
+def _stored(**equals: str) -> list[LatencyReport]:
+    """Reports of the results store; none where there is no store yet."""
+    from mobilezoo_latency.store import Store, default_url
+
+    address = default_url()
+    if "://" not in address and not Path(address).expanduser().is_file():
+        return []
+    return [report for _, report in Store(address).rows(**equals)]
