@@ -67,20 +67,39 @@ def coverage(exporter: Exporter, path: Path) -> Coverage | None:
 
 def read_litert(path: Path) -> Reading:
     """Read a LiteRT file's operators, XNNPACK partitions and tensor ranks."""
+    interpreter = _allocated(path)
+    own, outside, partitions = _split(interpreter)
+    tensors = interpreter.get_tensor_details()
+    ranks = [None if -1 in t["shape_signature"] else len(t["shape"]) for t in tensors]
+    kinds = Counter(str(node["op_name"]) for node in own)
+    return Reading(kinds, partitions, Counter(str(node["op_name"]) for node in outside), ranks)
+
+
+def outside_litert(path: Path) -> tuple[set[str], int]:
+    """Names of the outputs of operators that XNNPACK leaves to LiteRT, and the number of its partitions."""
+    interpreter = _allocated(path)
+    _, outside, partitions = _split(interpreter)
+    names = {int(detail["index"]): str(detail["name"]) for detail in interpreter.get_tensor_details()}
+    return {names[int(tensor)] for node in outside for tensor in node["outputs"]}, partitions
+
+
+def _allocated(path: Path) -> Any:
     with quiet():
         from ai_edge_litert.interpreter import Interpreter
 
         interpreter = Interpreter(model_path=str(path))
         interpreter.allocate_tensors()
+    return interpreter
+
+
+def _split(interpreter: Any) -> tuple[list[dict[str, Any]], list[dict[str, Any]], int]:
+    """(operators of the file, those that no partition took, number of partitions)."""
     nodes = interpreter._get_ops_details()
     delegates = [node for node in nodes if node["op_name"] == "DELEGATE"]
     own = [node for node in nodes if node["op_name"] != "DELEGATE"]
     made_by = {int(tensor): node for node in own for tensor in node["outputs"]}
     taken = {node["index"] for delegate in delegates for node in _inside(delegate, made_by)}
-    outside = Counter(str(node["op_name"]) for node in own if node["index"] not in taken)
-    tensors = interpreter.get_tensor_details()
-    ranks = [None if -1 in t["shape_signature"] else len(t["shape"]) for t in tensors]
-    return Reading(Counter(str(node["op_name"]) for node in own), len(delegates), outside, ranks)
+    return own, [node for node in own if node["index"] not in taken], len(delegates)
 
 
 def _inside(delegate: dict[str, Any], made_by: dict[int, dict[str, Any]]) -> list[dict[str, Any]]:

@@ -1,7 +1,15 @@
 """Which operators of a LiteRT graph are norms, on graphs written by hand."""
 
+from pathlib import Path
 from types import SimpleNamespace
 
+import numpy as np
+import pytest
+import torch
+from torch import nn
+
+from mobilezoo_export.coverage import read_litert
+from mobilezoo_export.quantize import litert as quantizing
 from mobilezoo_export.quantize.litert import _norms
 
 MAP, MEAN = (1, 7, 7, 8), (1, 7, 7, 1)
@@ -71,3 +79,43 @@ def test_a_root_mean_square_ends_at_its_map() -> None:
 
 def test_a_graph_without_norms_has_none() -> None:
     assert norms(("CONV_2D", (0,), 1), ("ADD", (0, 1), 2), ("MEAN", (2,), 3), shapes={}) == []
+
+
+class FarApart(nn.Module):
+    """A sum whose parts differ by five orders of magnitude: XNNPACK takes none in int8."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = torch.relu(self.stem(x))
+        return torch.tanh(x + self.conv(x) * 1e-5)
+
+
+@pytest.mark.slow
+def test_what_xnnpack_refuses_in_int8_stays_float(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    litert_torch = pytest.importorskip("litert_torch")
+    pytest.importorskip("ai_edge_quantizer")
+    torch.manual_seed(0)
+    x = torch.randn(8, 3, 6, 6)
+    source, made = tmp_path / "float.tflite", tmp_path / "int8.tflite"
+    litert_torch.convert(FarApart().eval(), (x[:1],)).export(str(source))
+    batches = [image[None].numpy() for image in x]
+    quantizing.quantize(source, made, "int8", batches)
+    assert read_litert(made).partitions == 1
+    assert np.dtype(np.int8) in _types(made)
+    monkeypatch.setattr(quantizing, "_without_refused", lambda *_: None)
+    quantizing.quantize(source, made, "int8", batches)
+    found = read_litert(made)
+    assert found.partitions == 2
+    assert found.outside is not None
+    assert found.outside["ADD"] == 1
+
+
+def _types(path: Path) -> set[np.dtype]:
+    from ai_edge_litert.interpreter import Interpreter
+
+    interpreter = Interpreter(model_path=str(path))
+    interpreter.allocate_tensors()
+    return {np.dtype(detail["dtype"]) for detail in interpreter.get_tensor_details()}

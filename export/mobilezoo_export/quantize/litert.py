@@ -8,6 +8,7 @@ from typing import Any
 
 import numpy as np
 
+from mobilezoo_export.coverage import outside_litert
 from mobilezoo_export.quantize.mixed import float_positions
 
 FLOAT_ON_CPUS = (
@@ -54,16 +55,41 @@ def quantize(
             stay float.
         float_segments: segments that stay float, see `quantize.mixed`.
     """
-    from ai_edge_quantizer import quantizer
-
-    engine = quantizer.Quantizer(
-        str(source), _recipe(precision, int8_io) + _kept_float(source, precision, int8_io, float_segments)
-    )
-    ranges = _ranges(source, engine, input_batches) if engine.need_calibration else None
+    recipe = _recipe(precision, int8_io) + _kept_float(source, precision, int8_io, float_segments)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / "quantized.tflite"
-        engine.quantize(ranges).export_model(made)
+        ranges = _quantize_by(recipe, source, made, input_batches)
+        if precision == "int8" and not int8_io:
+            _without_refused(recipe, source, made, ranges)
         target.write_bytes(made.read_bytes())  # the quantizer marks its files as programs
+
+
+def _quantize_by(recipe: Any, source: Path, made: Path, batches: Sequence[np.ndarray] = (), ranges: Any = None) -> Any:
+    """Write the quantized file; returns the ranges of its tensors, measured on the batches unless given."""
+    from ai_edge_quantizer import quantizer
+
+    engine = quantizer.Quantizer(str(source), recipe)
+    if ranges is None and engine.need_calibration:
+        ranges = _ranges(source, engine, batches)
+    engine.quantize(ranges).export_model(made)
+    return ranges
+
+
+def _without_refused(recipe: Any, source: Path, made: Path, ranges: Any) -> None:
+    """Quantize again with the operators in float that XNNPACK takes in float only, where that gives fewer partitions.
+
+    Besides `FLOAT_ON_CPUS`, it refuses sums whose parts have scales more than a thousand times apart, and the like.
+    """
+    refused, partitions = outside_litert(made)
+    refused -= outside_litert(source)[0] if refused else set()
+    if not refused:
+        return
+    again = made.with_name("again.tflite")
+    _quantize_by(
+        recipe + [_in_float(f"^{re.escape(name)};?$") for name in sorted(refused)], source, again, ranges=ranges
+    )
+    if outside_litert(again)[1] < partitions:
+        again.replace(made)
 
 
 def _ranges(source: Path, engine: Any, input_batches: Sequence[np.ndarray]) -> Any:
@@ -87,10 +113,7 @@ def _recipe(precision: str, int8_io: bool) -> Any:
 
     if precision == "int8":
         in_float = () if int8_io else ("INPUT", "OUTPUT", *FLOAT_ON_CPUS)
-        return recipe.static_wi8_ai8() + [
-            {"regex": ".*", "operation": operation, "algorithm_key": "no_quantize", "op_config": {}}
-            for operation in in_float
-        ]
+        return recipe.static_wi8_ai8() + [_in_float(".*", operation) for operation in in_float]
     if precision == "int8-dynamic":
         return recipe.dynamic_wi8_afp32()
     weights = {"num_bits": 16, "symmetric": True, "granularity": "TENSORWISE", "dtype": "FLOAT"}
@@ -112,10 +135,12 @@ def _kept_float(source: Path, precision: str, int8_io: bool, segments: Sequence[
     if precision == "int8" and not int8_io:
         kept |= _norms(graph, names)
     scopes = [flatbuffer.get_op_scope(graph.operators[position], graph.tensors) for position in sorted(kept)]
-    return [
-        {"regex": f"^{re.escape(scope)}$", "operation": "*", "algorithm_key": "no_quantize", "op_config": {}}
-        for scope in scopes
-    ]
+    return [_in_float(f"^{re.escape(scope)}$") for scope in scopes]
+
+
+def _in_float(scopes: str, operation: str = "*") -> dict[str, Any]:
+    """Recipe entry that leaves operators as they are; `scopes` is a pattern of the names of their outputs."""
+    return {"regex": scopes, "operation": operation, "algorithm_key": "no_quantize", "op_config": {}}
 
 
 def _norms(graph: Any, names: Sequence[str]) -> set[int]:
