@@ -162,6 +162,7 @@ def make_files(name: str, work: Path, converters: Any) -> Row:
             "size_bytes": result.artifact.size_bytes,
             "partitions": found.partitions if found else None,
             "zero_gammas": len(result.artifact.zero_gammas),
+            "note": "; ".join(text for text in result.warnings if "computes in float32" in text),
         }
     return made
 

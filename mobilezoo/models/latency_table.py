@@ -68,6 +68,9 @@ class LatencyRow(Record):
     partitions: int | None = None
     """Parts of the graph that XNNPACK runs."""
     reason: str = ""
+    """Why there is no number."""
+    note: str = ""
+    """What sets this file apart: fp16 files whose values half precision cannot hold compute in float32."""
 
 
 class LatencyTable(Record):

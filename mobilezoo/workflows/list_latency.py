@@ -31,8 +31,8 @@ def with_latency(rows: Sequence[dict[str, Any]], device: str, precision: str) ->
         precision: precision of the files.
 
     Returns:
-        Rows with latency_ms, low_ms, high_ms, latency_error, latency_kind, size_bytes, partitions, and `latency_reason`
-        where there is no number.
+        Rows with latency_ms, low_ms, high_ms, latency_error, latency_kind, latency_note, size_bytes, partitions, and
+        `latency_reason` where there is no number.
 
     Raises:
         UnknownNameError: no such core or precision in the table.
@@ -54,6 +54,7 @@ def with_latency(rows: Sequence[dict[str, Any]], device: str, precision: str) ->
                 "latency_error": None if ms is None else error,
                 "latency_kind": "emulated",
                 "latency_reason": NOT_COUNTED if one is None else one.reason,
+                "latency_note": one.note if one else "",
                 "size_bytes": one.size_bytes if one else None,
                 "partitions": one.partitions if one else None,
             }

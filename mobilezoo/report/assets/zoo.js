@@ -193,7 +193,7 @@
       `top-1 ${number(p.top1, 2)}%${p.distilled ? ", with a teacher" : ""}, published, float weights`,
       `${number(p.params / 1e6, 2)} M parameters, ${number(p.macs / 1e6, 0)} M MACs, ${p.resolution} px`,
       `file ${number(p.mb, 2)} MB, ${p.partitions ?? "?"} XNNPACK partition${p.partitions === 1 ? "" : "s"}`,
-      `license: ${p.license || "not stated"}`, p.source,
+      `license: ${p.license || "not stated"}`, p.source, ...(p.note ? [p.note] : []),
     ];
     at("tip").replaceChildren(make("b", {}, p.name), ...lines.map(line => make("span", {}, line)));
     const box = at("plot").firstChild.getBoundingClientRect(), scale = box.width / at("plot").firstChild.viewBox.baseVal.width;
