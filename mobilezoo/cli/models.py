@@ -1,5 +1,7 @@
 """`mobilezoo list` and `show`."""
 
+import threading
+from pathlib import Path
 from typing import Annotated, Any
 
 import typer
@@ -7,6 +9,7 @@ import typer
 from mobilezoo.cli.list_latency import LatencyFlags, print_csv, print_latencies
 from mobilezoo.cli.options import Json, config_completion, print_json
 from mobilezoo.cli.tables import print_table
+from mobilezoo.errors import MobilezooError, printable
 
 
 def list_(
@@ -55,19 +58,50 @@ def show(
         ),
     ],
     overrides: Annotated[list[str] | None, typer.Argument(help="Changes such as resolution=192.")] = None,
+    picture: Annotated[Path | None, typer.Option("--picture", help="Draw it, too: an SVG file.")] = None,
+    ops: Annotated[
+        Path | None,
+        typer.Option("--ops", help="With --picture: times, the output of `profile FILE --ops --json` in a file."),
+    ] = None,
+    netron: Annotated[bool, typer.Option("--netron", help="Open an exported file in Netron's viewer.")] = False,
     as_json: Json = False,
 ) -> None:
-    """One network stage by stage: shapes, parameters and MACs.
+    """One network stage by stage: shapes, parameters and MACs; in a table, as a picture, or a file in Netron.
 
     Examples:
 
         mobilezoo show mobilenetv2_ca_100
         mobilezoo show my_variant.yaml resolution=160
+        mobilezoo show shvit_s1 --picture shvit_s1.svg
+        mobilezoo show shvit_s1 --picture shvit_s1.svg --ops ops.json
+        mobilezoo show runs/digits/export/mobilenetv2_ca_100.int8.tflite --netron
     """
+    if netron:
+        if overrides or picture or ops or as_json:
+            raise MobilezooError("--netron opens an exported file as it is: leave the other options out")
+        _netron(Path(model))
+        return
+    if ops is not None and picture is None:
+        raise MobilezooError("--ops gives a picture its times: name the picture with --picture")
+    from mobilezoo.workflows.draw_network import draw_network
     from mobilezoo.workflows.list_models import stage_table
 
     table = stage_table(model, tuple(overrides or ()))
+    if picture is not None:
+        draw_network(table, picture, ops)
     print_json(table) if as_json else print_stages(table)
+    if picture is not None and not as_json:
+        print(f"picture: {printable(str(picture))}")
+
+
+def _netron(file: Path) -> None:
+    """Serve a file to this machine's browser until Ctrl-C."""
+    from mobilezoo.workflows.netron import in_netron
+
+    with in_netron(file) as url:
+        print(f"{printable(str(file))}: {url} (Ctrl-C ends it)", flush=True)
+        typer.launch(url)
+        threading.Event().wait()
 
 
 def print_models(rows: list[dict[str, Any]]) -> None:

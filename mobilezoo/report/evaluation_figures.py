@@ -25,7 +25,7 @@ def matrix_figure(report: EvaluationReport) -> Figure:
     for role in ("right", "wrong"):
         shown = [cell for cell in cells if (cell[0] == cell[1]) == (role == "right")]
         shares: list[list[float | None]] = [[None] * len(names) for _ in names]
-        counts: list[list[int | None]] = [[None] * len(names) for _ in names]
+        counts: list[list[int | str]] = [[""] * len(names) for _ in names]  # Plotly writes None as a word
         for truth, guess, count in shown:
             shares[truth][guess], counts[truth][guess] = round(count / images[truth], 4), count
         most = max((value for row in shares for value in row if value is not None), default=1)

@@ -18,6 +18,7 @@ from mobilezoo.latency_report import LatencyReport
 from mobilezoo.report.curves import Curves, read_curves, run_names
 from mobilezoo.report.evaluation_section import evaluation_section
 from mobilezoo.report.figures import latency_figure, training_figures
+from mobilezoo.report.network_picture import si
 from mobilezoo.report.search_section import SearchFound, search_section
 from mobilezoo.report.tables import counted, latency_groups, model_rows, parity_rows, tool_versions
 
@@ -165,25 +166,35 @@ def _run_row(run: Curves) -> dict[str, Any]:
 
 
 def _render(*, figures: dict[str, dict[str, Any]], **context: Any) -> str:
-    import jinja2
     from markupsafe import Markup
 
-    environment = jinja2.Environment(
+    return (
+        environment()
+        .get_template("page.html.j2")
+        .render(
+            css=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),
+            script=Markup((ASSETS / "page.js").read_text(encoding="utf-8")),
+            plotly=Markup(_plotly() if figures else ""),
+            figures=Markup(script_json(figures)),
+            svg=Markup,
+            **context,
+        )
+    )
+
+
+def environment() -> Any:
+    """Jinja's environment of the pages: everything is escaped, a missing value is an error."""
+    import jinja2
+
+    made = jinja2.Environment(
         loader=jinja2.FileSystemLoader(ASSETS),
         autoescape=True,
         undefined=jinja2.StrictUndefined,
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    environment.filters |= {"si": _si, "num": _num, "wbr": _breakable}
-    return environment.get_template("page.html.j2").render(
-        css=Markup((ASSETS / "page.css").read_text(encoding="utf-8")),
-        script=Markup((ASSETS / "page.js").read_text(encoding="utf-8")),
-        plotly=Markup(_plotly() if figures else ""),
-        figures=Markup(script_json(figures)),
-        svg=Markup,
-        **context,
-    )
+    made.filters |= {"si": _si, "num": _num, "wbr": _breakable}
+    return made
 
 
 def _plotly() -> str:
@@ -202,12 +213,7 @@ def script_json(data: Any) -> str:
 
 def _si(value: float | None) -> str:
     """A count with its SI prefix: 3.41 M."""
-    if value is None:
-        return "–"
-    for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= factor:
-            return f"{value / factor:.3g}{prefix}"
-    return f"{value:g}"
+    return "–" if value is None else si(value)
 
 
 def _breakable(name: str) -> Any:

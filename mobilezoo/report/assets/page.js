@@ -10,7 +10,7 @@
     const { series, role } = trace.meta || {};
     if (role === "right" || role === "wrong") {
       const [from, to] = role === "right" ? [css("--low"), css("--mid")] : [fade(css("--s1"), 0.12), css("--s1")];
-      return { ...trace, colorscale: [[0, from], [1, to]] };
+      return { ...trace, colorscale: [[0, from], [1, to]], textfont: { color: css("--ink") } };
     }
     const copy = { ...trace, line: { ...trace.line }, marker: { ...trace.marker } };
     const color = role === "front" ? css("--soft") : role === "best" ? css("--best") : css("--s" + (series || 0));

@@ -113,6 +113,8 @@ def test_the_page_escapes_names_and_the_record_beside_it_is_reported(tmp_path: P
         assert "alert(1)" in page
         assert "data:image/jpeg;base64," in page
         assert "evaluation-1-matrix" in page
+        assert '"text":[[1,"",""],["","",""],["","",1]]' in page
+        assert '"text":[["",1,""],[1,"",""],["","",""]]' in page
     record = json.loads((tmp_path / "int8.evaluation.json").read_text())
     record["mistakes"][0]["jpeg"] = '"><script>'
     with pytest.raises(ConfigError, match="jpeg"):
