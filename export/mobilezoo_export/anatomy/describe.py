@@ -45,7 +45,8 @@ def anatomy_of(graph: Graph, target: str) -> Anatomy:
         graph: the main graph of a file.
         target: its format.
     """
-    stored = sorted((t for t in graph.tensors.values() if t.stored_bytes), key=lambda t: -(t.stored_bytes or 0))
+    held = [t for t in graph.tensors.values() if t.stored_bytes and t.dtype not in ("string", "bool")]
+    stored = sorted(held, key=lambda t: -(t.stored_bytes or 0))
     weight_types: Counter[str] = Counter()
     for tensor in stored:
         weight_types[tensor.dtype or "unknown"] += tensor.stored_bytes or 0

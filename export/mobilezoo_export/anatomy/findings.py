@@ -218,7 +218,7 @@ def float_islands(graph: Graph) -> Finding | None:
         return None
     groups = connected(graph, floating)
     named = [f"{', '.join(dict.fromkeys(node.op for node in group))} ({group[0].name})" for group in groups]
-    remedy = "quantize them, or leave the float part at the end: `mobilezoo export … --precision int8` with --max-drop"
+    remedy = "quantize them where integer kernels exist; XNNPACK has none for HARD_SWISH and GELU: train with ReLU6"
     return _finding("float-island", "{n} group{s} of operators in floats in an integer file", named, remedy)
 
 

@@ -17,6 +17,8 @@ ONNX_COREML = "microsoft/onnxruntime tools/ci_build/github/apple/coreml_supporte
 ONNX_NNAPI = "microsoft/onnxruntime onnxruntime/core/providers/nnapi/nnapi_builtin/builders/op_builder_factory.cc"
 ANE = "machinelearning.apple.com/research/neural-engine-transformers"
 MOST_AXES = 4
+LEAST = 2
+"""`kMinNodesPerCoreMlDelegate` of LiteRT's Core ML delegate."""
 
 
 def _names(text: str) -> frozenset[str]:
@@ -73,9 +75,9 @@ def judge(graph: Graph, target: str) -> list[UnitVerdict]:
         target: its format.
     """
     if target == "litert":
-        notes = ("the Core ML delegate takes float operators only",)
+        notes = (f"the Core ML delegate takes float operators only, in parts of at least {LEAST}",)
         return [
-            _counted(graph, "coreml", _listed(COREML_OF_LITERT, floats=True), LITERT_COREML, notes),
+            _counted(graph, "coreml", _listed(COREML_OF_LITERT, floats=True), LITERT_COREML, notes, LEAST),
             _counted(graph, "nnapi", _listed(NNAPI_OF_LITERT, axes=MOST_AXES), LITERT_NNAPI, (DEPRECATED,)),
         ]
     if target == "onnx":
@@ -103,20 +105,23 @@ def _listed(known: frozenset[str], *, axes: int | None = None, floats: bool = Fa
     return takes
 
 
-def _counted(graph: Graph, unit: str, takes: Takes, source: str, notes: tuple[str, ...]) -> UnitVerdict:
+def _counted(graph: Graph, unit: str, takes: Takes, source: str, notes: tuple[str, ...], least: int = 1) -> UnitVerdict:
+    """Count what a delegate takes, in parts of at least `least` operators."""
     shapes = [graph.tensors[name].shape or () for name in graph.inputs if name in graph.tensors]
     # the Core ML delegates take the batch that an input has when the file is loaded
     if any(None in (shape if unit == "nnapi" else shape[1:]) for shape in shapes):
         reason = "its inputs leave sizes open, and fixed ones are needed: export it with its size"
         return UnitVerdict(unit=unit, how="rules", status="refused", reason=reason, source=source, notes=notes)
-    taken = {index for index, node in enumerate(graph.nodes) if _is_free(graph, node) or takes(graph, node)}
-    outside = Counter(node.op for index, node in enumerate(graph.nodes) if index not in taken)
-    working = any(not _is_free(graph, graph.nodes[index]) for index in taken)
+    able = {index for index, node in enumerate(graph.nodes) if _is_free(graph, node) or takes(graph, node)}
+    working = {index for index in able if not _is_free(graph, graph.nodes[index])}
+    parts = [part for part in partitions(graph, able) if len(working & set(part)) >= least]
+    kept = {index for part in parts for index in part}
+    outside = Counter(n.op for index, n in enumerate(graph.nodes) if index not in kept and not _is_free(graph, n))
     return UnitVerdict(
         unit=unit,
         how="rules",
-        status="none" if not working else "partly" if outside else "taken",
-        partitions=partitions(graph, taken) if working else 0,
+        status="none" if not parts else "partly" if outside else "taken",
+        partitions=len(parts),
         outside=dict(outside.most_common()),
         notes=notes,
         source=source,
@@ -128,29 +133,31 @@ def _is_free(graph: Graph, node: Node) -> bool:
     return node.kind in ("dequantize", "densify") and all(graph.is_constant(name) for name in node.inputs if name)
 
 
-def partitions(graph: Graph, taken: set[int]) -> int:
-    """Number of parts that a delegate makes of the operators it takes: each as large as their order allows.
+def partitions(graph: Graph, taken: set[int]) -> list[list[int]]:
+    """Parts that a delegate makes of the operators it takes: each as large as their order allows.
 
     Args:
         graph: the main graph of a file.
         taken: indices of the operators that the delegate takes.
+
+    Returns:
+        The indices in each part.
     """
     waiting = dict(enumerate(graph.nodes))
     made = {out for node in graph.nodes for out in node.outputs}
-    ready = set(graph.tensors) - made
-    count, side = 0, False
-    while waiting:
-        moved = False
+    ready: set[str] = set()
+    parts: list[list[int]] = []
+    side, idle = False, 0
+    while waiting and idle < 2:  # none of the two sides goes on where the graph has a cycle: no runtime takes it
+        moved = []
         for index, node in list(waiting.items()):
             if (index in taken) == side and all(name in ready or name not in made for name in node.inputs):
                 ready |= set(node.outputs)
                 del waiting[index]
-                moved = True
-        count += side and moved
-        if not moved and not any(all(n in ready or n not in made for n in node.inputs) for node in waiting.values()):
-            break  # a cycle: no runtime takes the file
-        side = not side
-    return count
+                moved.append(index)
+        parts += [moved] if side and moved else []
+        side, idle = not side, 0 if moved else idle + 1
+    return parts
 
 
 def _own_coreml(graph: Graph) -> UnitVerdict:
