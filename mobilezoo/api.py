@@ -76,6 +76,14 @@ class ModelKeywords(TypedDict, total=False):
     """Preprocessing of an exported file that does not declare it."""
 
 
+class EvaluateKeywords(ModelKeywords, total=False):
+    """Further keywords of `evaluate`."""
+
+    batch_size: int
+    workers: int
+    """Processes that load images."""
+
+
 class ExportKeywords(ModelKeywords, total=False):
     """Keywords of `export`: those of a network, and replacements of the config's lists."""
 
@@ -138,11 +146,9 @@ def evaluate(
     data: str | None = None,
     *,
     classes: str | None = None,
-    batch_size: int = 64,
-    workers: int = 2,
     report: Named | None = None,
     hooks: Hooks = SILENT,
-    **options: Unpack[ModelKeywords],
+    **options: Unpack[EvaluateKeywords],
 ) -> "Scores":
     """Top-1, top-5 and loss of a network, a checkpoint, or an exported file run in its own runtime.
 
@@ -150,12 +156,10 @@ def evaluate(
         model: zoo name, model YAML, checkpoint, exported file, or `timm:NAME`.
         data: "digits", "folder:PATH", ...; the data that the model's record names where it is left out.
         classes: the data's class of each output, see docs/data.md.
-        batch_size: images per batch.
-        workers: processes that load images.
         report: HTML page to write: confusions, classes, calibration, the most confident mistakes.
         hooks: callbacks for progress.
-        options: the command line's options of a network: checkpoint, key, pretrained, labels, resolution, num_classes,
-            in_chans, mean, std, preprocess.
+        options: batch_size (64) and workers (2), processes that load images; and the command line's options of a
+            network: checkpoint, key, pretrained, labels, resolution, num_classes, in_chans, mean, std, preprocess.
 
     Returns:
         The scores; for an exported file, `pytorch` holds those of the weights it was made of.
@@ -163,11 +167,15 @@ def evaluate(
     Raises:
         MobilezooError: for whatever a user can mend.
     """
+    from mobilezoo.workflows.evaluate import Loading
     from mobilezoo.workflows.evaluate import evaluate as workflow
 
-    how = {"classes": classes, "batch_size": batch_size, "workers": workers, "hooks": hooks}
-    how["report"] = None if report is None else Path(report)
-    return workflow(str(model), data, model_options(options), **cast("dict[str, Any]", how))
+    of_network: dict[str, Any] = dict(options)
+    loading = Loading(**{key: of_network.pop(key) for key in Loading._fields if key in of_network})
+    page = None if report is None else Path(report)
+    return workflow(
+        str(model), data, model_options(of_network), classes=classes, loading=loading, report=page, hooks=hooks
+    )
 
 
 @_heard

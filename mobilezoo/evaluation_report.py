@@ -112,7 +112,7 @@ class EvaluationReport(Record):
     @model_validator(mode="after")
     def _is_of_its_classes(self) -> Self:
         images = {one.index: one.images for one in self.classes}
-        named = [*self.confusions, *self.mistakes]
+        named: list[Confusion | Mistake] = [*self.confusions, *self.mistakes]
         if len(images) < len(self.classes) or not all(images.get(one.truth) and one.guess in images for one in named):
             raise ValueError("confusions and mistakes are of the classes listed, each of which is listed once")
         if sum(images.values()) != self.images or (self.complete and len(images) > MATRIX_CLASSES):

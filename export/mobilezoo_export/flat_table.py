@@ -30,7 +30,12 @@ class FlatTable:
         return int(self._table.Bytes[place]) if place else 0
 
     def whole(self, number: int, size: int = 4) -> int:
-        """An unsigned integer of `size` bytes; 0 where it is absent."""
+        """An unsigned integer; 0 where it is absent.
+
+        Args:
+            number: place of the field in the schema.
+            size: its bytes.
+        """
         place = self._field(number)
         return int.from_bytes(self._table.Bytes[place : place + size], "little") if place else 0
 

@@ -58,7 +58,7 @@ def eval_(
         mobilezoo eval shvit_s1.fp32.tflite --check cpu,gpu
         mobilezoo eval theirs.tflite --preprocess raw --data folder:photos --classes imagenet-1k
     """
-    from mobilezoo.workflows.evaluate import evaluate
+    from mobilezoo.workflows.evaluate import Loading, evaluate
 
     options = of.parsed().model_copy(update={"preprocess": preprocess, "outputs": outputs})
     if check is not None:
@@ -66,9 +66,9 @@ def eval_(
             raise MobilezooError("--check compares a file on a few photographs: leave --data, --classes, --report out")
         _check(Path(model), check, options, as_json, quiet)
         return
-    how: dict[str, Any] = {"classes": classes, "batch_size": batch_size, "workers": workers, "report": report}
+    loading = Loading(batch_size, workers)
     with shown(quiet) as hooks:
-        scores = evaluate(model, data, options, **how, hooks=hooks)
+        scores = evaluate(model, data, options, classes=classes, loading=loading, report=report, hooks=hooks)
     print_json(_plain(scores)) if as_json else print_scores(scores)
     if report is not None and not as_json:
         print(f"report: {printable(str(report))}")

@@ -1,7 +1,7 @@
 """`mobilezoo check`: whether new files are larger, slower, less delegated or wrong beside a baseline.
 
 Size, operators, partitions, outputs and counted cycles are exact. Latency is timed in turns (A B B A) and a file is
-slower only if fresh processes say so again, since where a process lies in memory moves its time by a few percent.
+slower only if fresh processes find it again, since where a process lies in memory moves its time by a few percent.
 """
 
 from collections.abc import Callable

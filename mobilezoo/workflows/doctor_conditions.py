@@ -120,7 +120,7 @@ def _of_units(condition: Condition, report: DoctorReport) -> str | None:
 
 
 def _number(name: str, verdict: UnitVerdict) -> float | None:
-    """What a condition compares of one unit; None where the unit does not tell it."""
+    """What a condition compares of one unit; None where the unit does not report it."""
     if name == "parity":
         return None if verdict.parity is None else float(verdict.status == "failed")
     if verdict.status == "refused":

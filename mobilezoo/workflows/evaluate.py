@@ -45,14 +45,24 @@ class Scores(Record):
     """By which the file is worse, in points."""
 
 
+class Loading(NamedTuple):
+    """How the images of a split are loaded."""
+
+    batch_size: int = 64
+    workers: int = 2
+    """Processes beside this one."""
+
+
+LOADING = Loading()
+
+
 def evaluate(
     model: str,
     data: str | None = None,
     options: ModelOptions = NO_OPTIONS,
     *,
     classes: str | None = None,
-    batch_size: int = 64,
-    workers: int = 2,
+    loading: Loading = LOADING,
     report: Path | None = None,
     hooks: Hooks = SILENT,
 ) -> Scores:
@@ -66,8 +76,7 @@ def evaluate(
         data: source; None takes the recorded one. Splits and the meaning of pixels are as in training where recorded.
         options: changes to what the record or the config has.
         classes: where the data's classes lie among the outputs, see `place_classes`.
-        batch_size: images per batch.
-        workers: loader processes.
+        loading: how images are loaded.
         report: page to write of it, with its record beside it; None writes none.
         hooks: receives messages and progress.
 
@@ -88,7 +97,7 @@ def evaluate(
     if weights is None:
         refuse_weights(Path(model), options)
     loaded = load_model(*weights) if weights is not None else None
-    source = _source(model, data, loaded).model_copy(update={"batch_size": batch_size, "workers": workers})
+    source = _source(model, data, loaded).model_copy(update=loading._asdict())
     split = open_data(source, train=False)
     watched = Watched(report, of_file=record is not None)
     result: Scores | None = None

@@ -141,7 +141,7 @@ class Watched:
     """The tallies of one evaluation and the page made of them; without a page, none of either."""
 
     def __init__(self, out: Path | None, *, of_file: bool) -> None:
-        """`out` is the page; `of_file` tells that a file is scored, with or without the network it was made of."""
+        """`out` is the page; `of_file`: a file is scored, with or without the network it was made of."""
         self._out = out
         self.network = Tally(pictures=not of_file) if out is not None else None
         self.file = Tally() if out is not None and of_file else None

@@ -235,8 +235,8 @@ def overlay(pixels: np.ndarray, heat: np.ndarray) -> np.ndarray:
     height, width = pixels.shape[:2]
     large = Image.fromarray(heat.astype(np.float32)).resize((width, height), Image.Resampling.BICUBIC)
     values = np.clip(np.asarray(large), 0, 1)
-    places, colors = zip(*HEAT, strict=True)
-    painted = np.stack([np.interp(values, places, [color[i] for color in colors]) for i in range(3)], axis=-1)
+    places = [place for place, _ in HEAT]
+    painted = np.stack([np.interp(values, places, [color[i] for _, color in HEAT]) for i in range(3)], axis=-1)
     grey = pixels.mean(axis=2, keepdims=True)
     mixed: np.ndarray = np.rint(0.45 * grey + 0.55 * painted).astype(np.uint8)
     return mixed

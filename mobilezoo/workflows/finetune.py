@@ -29,7 +29,7 @@ def finetune_candidate(
         MobilezooError: the export's toolchain is missing, before any training.
     """
     from mobilezoo.train.trainer import train
-    from mobilezoo.workflows.evaluate import evaluate
+    from mobilezoo.workflows.evaluate import Loading, evaluate
     from mobilezoo.workflows.export import export
     from mobilezoo_export import ExportConfig, load_exporter
     from mobilezoo_latency import profile
@@ -42,7 +42,7 @@ def finetune_candidate(
     if exported.path is None:
         raise ExportError(f"{exported.target}: {exported.reason}")
     data = recipe.data
-    scores = evaluate(exported.path, data.source, batch_size=data.batch_size, workers=data.workers, hooks=hooks)
+    scores = evaluate(exported.path, data.source, loading=Loading(data.batch_size, data.workers), hooks=hooks)
     devices = () if settings.estimator else settings.devices
     result = FinetuneResult(
         number=trial.number,

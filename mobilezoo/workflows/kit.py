@@ -1,6 +1,6 @@
 """`mobilezoo kit`: a small folder that runs an exported file in an app's own language, without mobilezoo.
 
-The templates are the files of `mobilezoo/kits`; what they need to know of a file goes into `model.json`.
+The templates are the files of `mobilezoo/kits`; what they need of a file goes into `model.json`.
 """
 
 import json
@@ -226,7 +226,7 @@ def _copy_assets(folder: Path, how: Runs) -> None:
 
 
 def model_json(name: str, record: Artifact) -> str:
-    """What a kit's code knows of its file, as JSON: the fields of the record that say how to feed and to read it.
+    """What a kit's code reads of its file, as JSON: the fields of the record by which it is fed and read.
 
     Args:
         name: of the file in the kit.

@@ -61,7 +61,7 @@ def _opening(contents: CardContents) -> str:
 
 
 def _description(contents: CardContents) -> str:
-    """The first sentence of the family's module, which says what the network is."""
+    """The first sentence of the family's module, a description of the network."""
     config = contents.config
     if config is None:
         return "A file that was made by other tools; what is known of it was read from the file."

@@ -12,7 +12,7 @@ from mobilezoo.errors import UnknownNameError
 from mobilezoo.files import sha256_of
 from mobilezoo.models import create_model, load_model_config
 from mobilezoo.models.randomize import randomize_norms
-from mobilezoo.workflows.evaluate import evaluate
+from mobilezoo.workflows.evaluate import Loading, evaluate
 from mobilezoo.workflows.export import export_network
 from mobilezoo.workflows.export_matrix import chosen, read_records, run_matrix
 from mobilezoo.workflows.load_model import load_model
@@ -55,7 +55,7 @@ def test_a_file_is_scored_beside_the_weights_its_record_names(
         isolate=False,
     )
     assert exported.path is not None, exported.reason
-    result = evaluate(exported.path, "digits", ModelOptions(), batch_size=64, workers=0)
+    result = evaluate(exported.path, "digits", ModelOptions(), loading=Loading(64, 0))
     assert result.pytorch is not None
     assert result.images == result.pytorch.images == 360
     assert result.top1_drop == pytest.approx(0, abs=0.3)
@@ -66,7 +66,7 @@ def test_a_file_is_scored_beside_the_weights_its_record_names(
     assert "ONNX Runtime" in lines[1]
     assert "drop" in lines[1]
     checkpoint.unlink()
-    assert evaluate(exported.path, "digits", ModelOptions(), batch_size=64, workers=0).pytorch is None
+    assert evaluate(exported.path, "digits", ModelOptions(), loading=Loading(64, 0)).pytorch is None
 
 
 @pytest.mark.slow
