@@ -45,6 +45,7 @@ def run_demo(out: Path, show_progress: bool) -> None:
 
     Run again after an interruption, it goes on where training and search stopped.
     """
+    from mobilezoo.workflows.evaluate import Loading, evaluate
     from mobilezoo.workflows.export import export
     from mobilezoo.workflows.profile import profile
     from mobilezoo.workflows.report import write_report
@@ -56,9 +57,13 @@ def run_demo(out: Path, show_progress: bool) -> None:
     _require_toolchains()
     started = time.perf_counter()
     with _step("1/5  train mobilenetv2_ca_100 on 1,437 scanned digits, score it on 360 others"):
-        record = train("digits", out=out / "train", resume=True, hooks=Hooks(show_progress=show_progress))
+        record = train(
+            "digits", ("data.preview=24",), out=out / "train", resume=True, hooks=Hooks(show_progress=show_progress)
+        )
     with _step("2/5  export to ONNX, LiteRT and Core ML, compared with PyTorch"), shown(not show_progress) as hooks:
         files = export(record.path, ExportConfig(targets=TARGETS, overwrite=True), out=out / "export", hooks=hooks)
+        for path in (f.path for f in files if f.path and f.target == "litert"):
+            evaluate(path, loading=Loading(workers=0), report=out / "evaluation.html", hooks=hooks)
     with _step("3/5  measure latency on this machine"), shown(not show_progress) as hooks:
         timed = [f.path for f in files if f.path and f.target in TIMED]
         reports = profile(timed, ProfileConfig(use_cache=False), hooks=hooks)

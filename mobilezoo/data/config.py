@@ -90,6 +90,12 @@ class DataConfig(Record):
     exif: bool = Field(default=True, description="turn photographs upright as their EXIF orientation says")
     background: str = Field(default="white", description="color behind transparent pixels: a name or #rrggbb")
     on_bad_image: Literal["stop", "skip"] = Field(default="stop", description="what to do with unreadable images")
+    preview: int = Field(
+        default=0,
+        ge=0,
+        le=64,
+        description="images after augmentation that are kept for the report, with the balance of classes; 0: neither",
+    )
     augment: Augment = Augment()
 
     def located(self) -> "DataConfig":

@@ -15,12 +15,14 @@ from mobilezoo.errors import MobilezooError, require
 from mobilezoo.evaluation_report import EvaluationReport
 from mobilezoo.files import write_text
 from mobilezoo.latency_report import LatencyReport
+from mobilezoo.report.balance_figure import balance_figure
 from mobilezoo.report.curves import Curves, read_curves, run_names
 from mobilezoo.report.evaluation_section import evaluation_section
 from mobilezoo.report.figures import latency_figure, training_figures
 from mobilezoo.report.network_picture import si
 from mobilezoo.report.search_section import SearchFound, search_section
 from mobilezoo.report.tables import counted, latency_groups, model_rows, parity_rows, tool_versions
+from mobilezoo.training_preview import TrainingPreview
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -34,6 +36,8 @@ class ReportContents:
     """Keys: name, params and macs (counts), resolution (224 or 192x256), top1 (percent)."""
     runs: Sequence[Path] = ()
     """Folders of training runs."""
+    previews: Sequence[tuple[str, TrainingPreview]] = ()
+    """(run, what it was trained on)."""
     artifacts: Sequence[Artifact] = ()
     latencies: Sequence[LatencyReport] = ()
     searches: Sequence[SearchFound] = ()
@@ -74,6 +78,10 @@ def build_report(out_path: str | Path, contents: ReportContents) -> Path:
         cards=_cards(contents.models, curves, contents.artifacts, groups),
         models=model_rows(contents.models),
         runs=[_run_row(run) for run in curves],
+        previews=[
+            {"run": run, "preview": one, "balance": _add(figures, f"balance-{i}", balance_figure(one.classes))}
+            for i, (run, one) in enumerate(contents.previews)
+        ],
         evaluations=[evaluation_section(i, one, partial(_add, figures)) for i, one in enumerate(contents.evaluations)],
         training=training,
         parity=parity_rows(contents.artifacts),

@@ -24,7 +24,7 @@ from mobilezoo.train.config import TrainConfig
 
 PACKAGES = ("mobilezoo", "torch", "timm", "torchvision", "numpy", "scikit-learn", "pillow")
 
-FREE = ("data.workers", "train.device", "train.keep", "train.save_every_min", "train.save_every_steps")
+FREE = ("data.workers", "data.preview", "train.device", "train.keep", "train.save_every_min", "train.save_every_steps")
 """What may differ when a run goes on, on another machine perhaps: nothing that is learned depends on it."""
 
 

@@ -25,6 +25,7 @@ from mobilezoo.train.evaluate import evaluate
 from mobilezoo.train.export_hooks import ExportHooks, export_if_due
 from mobilezoo.train.header import RunClock, header
 from mobilezoo.train.loggers import Loggers
+from mobilezoo.train.preview import keep_preview
 from mobilezoo.train.progress import EpochBar, epoch_bar
 from mobilezoo.train.resuming import Progress, best_record, keep_best, load_state, put_back, snapshot
 from mobilezoo.train.run_folder import RunFolder
@@ -79,6 +80,7 @@ def train(
         if writes:
             folder.begin(config)
             folder.keep_classes(state.labels)
+            keep_preview(run_dir, config, state)
         with (
             explain_full_disk(resume_command, run_dir),
             stop_in_order(resume_command, folder.kept, announce=writes) as stop,

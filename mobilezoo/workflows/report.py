@@ -11,6 +11,7 @@ from mobilezoo.files import COMMIT, tidy
 from mobilezoo.latency_report import LatencyReport
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import written
+from mobilezoo.training_preview import PREVIEW, TrainingPreview
 from mobilezoo.workflows.card import CARD, LATENCY
 from mobilezoo_export.registry import file_suffixes
 
@@ -39,6 +40,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
     runs = [path.parent for path in found.named(METRICS) if found.read(path, lambda p: read_curves(p.parent, p.name))]
     artifacts = [record for file in found.exported() if (record := found.read(file, _artifact))]
     latencies = [report for path in found.ending(LATENCY) if (report := found.read(path, _latency))]
+    previews = [(p.parent.name, one) for p in found.named(PREVIEW) if (one := found.read(p, _preview))]
     evaluations = [one for path in found.ending(EVALUATION) if (one := found.read(path, _evaluation))]
     searches = _searches(found)
     models = [row for run in runs if (row := found.read(run / "best.safetensors", _model_row))]
@@ -50,6 +52,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
         title="mobilezoo report",
         models=models,
         runs=runs,
+        previews=previews,
         artifacts=artifacts,
         latencies=latencies,
         searches=searches,
@@ -120,6 +123,10 @@ def _fault(file: Path, record: Described) -> str:
 
 def _latency(path: Path) -> LatencyReport:
     return LatencyReport.parse(read_json(path), str(path))
+
+
+def _preview(path: Path) -> TrainingPreview:
+    return TrainingPreview.parse(read_json(path), str(path))
 
 
 def _evaluation(path: Path) -> EvaluationReport:

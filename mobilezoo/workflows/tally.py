@@ -3,9 +3,7 @@
 Of an image stay four numbers; scores of all classes live as long as their batch.
 """
 
-import base64
 import heapq
-import io
 from collections.abc import Callable
 from typing import TYPE_CHECKING, NamedTuple
 
@@ -21,8 +19,6 @@ if TYPE_CHECKING:
     from mobilezoo.data.class_lists import Places
 
     Watch = Callable[[torch.Tensor, torch.Tensor, torch.Tensor], None]
-
-THUMBNAIL_PX = 96
 
 
 class _Wrong(NamedTuple):
@@ -76,6 +72,8 @@ class Tally:
         """Takes a batch: normalized images, what the network or file answered, and the true classes' outputs."""
         import torch
 
+        from mobilezoo.data.thumbnails import thumbnail
+
         # As in mobilezoo.train.evaluate, so that equal scores of quantized files count the same.
         guess = scores_bk.topk(min(5, scores_bk.shape[1])).indices[:, 0]
         both = torch.stack((scores_bk.float().softmax(dim=1), scores_bk.float()))  # as logits, as probabilities
@@ -91,7 +89,7 @@ class Tally:
                 if len(heap) == self._most and sure[row] <= heap[0].confidence:
                     break
                 truth, wrongly = map(int, answers[:, row])
-                picture = _jpeg(x_bchw[row], prep)
+                picture = thumbnail(_pixels(x_bchw[row], prep))
                 one = _Wrong(float(sure[row]), -(self._images + int(row)), truth, wrongly, float(true[row]), picture)
                 heapq.heappush(heap, one) if len(heap) < self._most else heapq.heapreplace(heap, one)
         self._images += len(y_b)
@@ -144,20 +142,9 @@ def output_names(outputs: int, places: "Places", data: tuple[str, ...], labels: 
     return tuple(names)
 
 
-def _jpeg(x_chw: "torch.Tensor", prep: Preprocessing) -> str:
-    """The pixels of a normalized image, small, as base64 of a JPEG; few pixels are enlarged to squares."""
-    from PIL import Image
-
+def _pixels(x_chw: "torch.Tensor", prep: Preprocessing) -> np.ndarray:
+    """The pixels (H, W, C) of a normalized image."""
     shape = (-1, 1, 1)
     x = x_chw.float().cpu().numpy() * np.reshape(prep.std, shape) + np.reshape(prep.mean, shape)
-    pixels = np.clip(np.rint(x * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0)
-    image = Image.fromarray(pixels[:, :, 0] if pixels.shape[2] == 1 else pixels)
-    if image.mode == "RGBA":
-        image = image.convert("RGB")
-    times = THUMBNAIL_PX // max(image.size)
-    if times > 1:
-        image = image.resize((image.width * times, image.height * times), Image.Resampling.NEAREST)
-    image.thumbnail((THUMBNAIL_PX, THUMBNAIL_PX))
-    written = io.BytesIO()
-    image.save(written, "JPEG", quality=88)
-    return base64.b64encode(written.getvalue()).decode()
+    pixels: np.ndarray = np.clip(np.rint(x * 255), 0, 255).astype(np.uint8).transpose(1, 2, 0)
+    return pixels
