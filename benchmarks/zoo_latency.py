@@ -245,7 +245,7 @@ def table(kept: Kept) -> LatencyTable:
         cores={core: core_facts(core) for core in CORES},
         cpu_hours=round(sum(row["cpu_s"] for row in kept.rows.values()) / 3600, 2),
         peers=tuple(peers()),
-        strides={row.model: one["strides"] for row in rows if (one := kept.rows.get(f"{row.model}/strides"))},
+        strides={row.model: tuple(one["strides"]) for row in rows if (one := kept.rows.get(f"{row.model}/strides"))},
         rows=tuple(rows),
     )
 
