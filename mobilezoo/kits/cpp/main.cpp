@@ -42,7 +42,8 @@ void print_best(const std::string& path, const std::vector<double>& shares) {
   std::stable_sort(order.begin(), order.end(), [&](size_t a, size_t b) { return shares[a] > shares[b]; });
   std::printf("%s\n", path.c_str());
   for (size_t i = 0; i < std::min<size_t>(5, order.size()); ++i) {
-    std::printf("  %6.2f %%  %4zu  %s\n", 100 * shares[order[i]], order[i], name_of(order[i]).c_str());
+    const std::string name = name_of(order[i]);
+    std::printf("  %6.2f %%  %4zu%s%s\n", 100 * shares[order[i]], order[i], name.empty() ? "" : "  ", name.c_str());
   }
 }
 
