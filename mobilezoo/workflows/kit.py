@@ -14,6 +14,7 @@ from mobilezoo.artifacts import Artifact
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError, UnknownNameError, existing_path, writable_place
 from mobilezoo.files import atomic_write
+from mobilezoo.scratch import temporary_folder
 from mobilezoo.workflows.answers import Answers, check_labels
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.kit_facts import filled, header_values, placeholders
@@ -72,7 +73,7 @@ def write_kit(
     record = described(path, options)
     _check_types(path, record, kind)
     hooks.on_status(f"running {path.name}")
-    record = tried(path, record)
+    record = _tried_alone(path, record)
     notes = _notes(path, record)
     for line in notes:
         hooks.on_message(line)
@@ -150,6 +151,20 @@ def _check_types(path: Path, record: Artifact, kind: str) -> None:
         raise ConfigError(f"{path.name!r} has several outputs, and nothing tells which one holds the scores: --labels")
 
 
+def _tried_alone(path: Path, record: Artifact) -> Artifact:
+    """Try a copy with nothing beside it: a file whose weights lie in another one would be of no use in a kit."""
+    with temporary_folder("kit") as folder:
+        _copy(path, folder / path.name)
+        return tried(folder / path.name, record)
+
+
+def _copy(path: Path, target: Path) -> None:
+    if path.is_dir():
+        shutil.copytree(path, target, symlinks=True)
+    else:
+        shutil.copyfile(path, target)
+
+
 def tried(path: Path, record: Artifact) -> Artifact:
     """Run a file on a blank and on a noisy image: it works, has as many outputs as labels, and its output has a kind.
 
@@ -192,10 +207,7 @@ def _fill(folder: Path, path: Path, record: Artifact, kind: str) -> None:
     name = f"model{path.suffix}"
     home = folder / made.model
     home.mkdir(parents=True)
-    if path.is_dir():
-        shutil.copytree(path, home / name)
-    else:
-        shutil.copyfile(path, home / name)
+    _copy(path, home / name)
     (home / "model.json").write_text(model_json(name, record), encoding="utf-8")
     readme = placeholders(path, record, f"{made.model}/{name}".lstrip("/"))
     readme["facts"] = filled((TEMPLATES / "facts.md").read_text(encoding="utf-8"), readme).rstrip()

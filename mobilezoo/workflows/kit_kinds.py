@@ -113,7 +113,7 @@ KINDS |= {
             "main.swift": "Sources/classify-images/main.swift",
         },
         {"coreml": Runs()},
-        "Sources/Classify/Resources",
+        "Sources/Classify/Network",
     ),
 }
 

@@ -12,7 +12,7 @@ public final class Classifier {
     private let given: MLFeatureDescription
 
     public init() async throws {
-        let folder = Bundle.module.url(forResource: "Resources", withExtension: nil)!
+        let folder = Bundle.module.url(forResource: "Network", withExtension: nil)!
         model = try JSONDecoder().decode(Model.self, from: Data(contentsOf: folder.appendingPathComponent("model.json")))
         let compiled = try await MLModel.compileModel(at: folder.appendingPathComponent(model.file))
         network = try MLModel(contentsOf: compiled)

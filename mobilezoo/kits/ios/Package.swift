@@ -6,7 +6,7 @@ let package = Package(
     platforms: [.iOS(.v16), .macOS(.v13)],
     products: [.library(name: "Classify", targets: ["Classify"])],
     targets: [
-        .target(name: "Classify", resources: [.copy("Resources")]),
+        .target(name: "Classify", resources: [.copy("Network")]),
         .executableTarget(name: "classify-images", dependencies: ["Classify"]),
     ]
 )

@@ -128,7 +128,7 @@ struct Prepare {
 
     private func acrossColumns(_ image: Pixels, _ width: Int) -> Pixels {
         if width == image.width { return image }
-        let axis = axis(image.width, width)
+        let plan = axis(image.width, width)
         let c = image.channels
         var out = [UInt8](repeating: 0, count: width * image.height * c)
         image.bytes.withUnsafeBufferPointer { bytes in
@@ -136,8 +136,8 @@ struct Prepare {
                 for x in 0..<width {
                     for channel in 0..<c {
                         var sum = Prepare.half
-                        var at = (y * image.width + axis.first[x]) * c + channel
-                        for w in axis.weights[x] {
+                        var at = (y * image.width + plan.first[x]) * c + channel
+                        for w in plan.weights[x] {
                             sum += Int(bytes[at]) * w
                             at += c
                         }
@@ -151,15 +151,15 @@ struct Prepare {
 
     private func acrossRows(_ image: Pixels, _ height: Int) -> Pixels {
         if height == image.height { return image }
-        let axis = axis(image.height, height)
+        let plan = axis(image.height, height)
         let stride = image.width * image.channels
         var out = [UInt8](repeating: 0, count: stride * height)
         image.bytes.withUnsafeBufferPointer { bytes in
             for y in 0..<height {
                 for i in 0..<stride {
                     var sum = Prepare.half
-                    var at = axis.first[y] * stride + i
-                    for w in axis.weights[y] {
+                    var at = plan.first[y] * stride + i
+                    for w in plan.weights[y] {
                         sum += Int(bytes[at]) * w
                         at += stride
                     }

@@ -13,6 +13,6 @@ if classifier.model.labels.isEmpty {
 for path in paths {
     print(path)
     for guess in try classifier.best(URL(fileURLWithPath: path)) {
-        print(String(format: "  %6.2f %%  %4d  ", 100 * guess.probability, guess.index) + guess.label)
+        print(String(format: "  %6.2f %%  %4ld  ", 100 * guess.probability, guess.index) + guess.label)
     }
 }

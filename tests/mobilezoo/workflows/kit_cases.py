@@ -5,6 +5,7 @@ from pathlib import Path
 from typing import NamedTuple
 
 import numpy as np
+import pytest
 from PIL import Image
 
 from mobilezoo.artifacts import InputSpec, Preprocessing
@@ -30,6 +31,29 @@ LABELS = (
 """Names that break careless templates."""
 CLEAN = tuple(" ".join(label.split()) for label in LABELS)
 IMAGENET = {"mean": (0.485, 0.456, 0.406), "std": (0.229, 0.224, 0.225)}
+
+
+PREPARATIONS = {
+    "center bicubic": Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
+    "squash bilinear": Preprocessing(
+        mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_mode="squash", crop_pct=1.0
+    ),
+    "border lanczos": Preprocessing(
+        mean=(0.4, 0.5, 0.6), std=(0.5,) * 3, interpolation="lanczos", crop_mode="border", crop_pct=1.2
+    ),
+    "nearest": Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="nearest", crop_pct=0.95),
+    "box": Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="box"),
+    "hamming": Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="hamming", crop_pct=3.0),
+}
+
+RESIZE = Image.Image.resize
+
+
+def columns_first(image: Image.Image, size: tuple[int, int], how: int) -> Image.Image:
+    """Pillow's resize in the order of its passes before version 13."""
+    if how == Image.Resampling.NEAREST:
+        return RESIZE(image, size, how)
+    return RESIZE(RESIZE(image, (size[0], image.height), how), size, how)
 
 
 Guesses = list[list[tuple[int, float]]]
@@ -123,6 +147,13 @@ def expected(case: Case, images: list[Path]) -> Guesses:
     """(class, probability) of the best five of every image, by `mobilezoo predict`."""
     found = predict(str(case.file), images, case.options)
     return [[(guess.index, guess.probability) for guess in one.best] for one in found]
+
+
+def expected_columns_first(case: Case, images: list[Path]) -> Guesses:
+    """The same with Pillow's resize as it was before version 13, whose arithmetic kits repeat."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(Image.Image, "resize", columns_first)
+        return expected(case, images)
 
 
 def answers(text: str) -> Guesses:

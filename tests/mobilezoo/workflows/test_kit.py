@@ -14,7 +14,7 @@ from mobilezoo.workflows.kit import MARK, write_kit
 from mobilezoo.workflows.kit_facts import PLACEHOLDER, c_string, code, filled, header_values, placeholders
 from mobilezoo.workflows.kit_kinds import KINDS, TEMPLATES
 from tests.mobilezoo.workflows.kit_cases import LABELS
-from tests.mobilezoo.workflows.test_try_file import network, recorded
+from tests.mobilezoo.workflows.test_try_file import network, onnx, recorded
 
 
 @pytest.fixture
@@ -99,6 +99,16 @@ def test_a_damaged_file_and_labels_that_are_too_few_are_one_line(tmp_path: Path)
     assert not (tmp_path / "kit").exists()
 
 
+@pytest.mark.slow
+def test_a_file_whose_weights_lie_in_a_second_file_gives_no_kit(tmp_path: Path) -> None:
+    whole, split = onnx.load(network(tmp_path / "a.onnx")), tmp_path / "b.onnx"
+    onnx.save(whole, split, save_as_external_data=True, location="b.bin", size_threshold=0)
+    with pytest.raises(MobilezooError, match=r"b\.onnx.*b\.bin") as error:
+        write_kit(recorded(split, "onnx"), "python", tmp_path / "kit")
+    assert "\n" not in str(error.value)
+    assert not (tmp_path / "kit").exists()
+
+
 @pytest.mark.usefixtures("untried")
 def test_the_command_names_folder_files_and_what_is_open(tmp_path: Path, capsys: pytest.CaptureFixture[str]) -> None:
     file = network(tmp_path / "a.onnx", labels=())
@@ -139,7 +149,7 @@ def test_kits_of_every_language_hold_the_network_where_their_code_looks_for_it(k
     file = network(tmp_path / "a.onnx").rename(tmp_path / f"a.{suffix}")
     recorded(file, target, labels=LABELS)
     made = write_kit(file, kind, tmp_path / "kit")
-    home = {"cpp": "", "android": "app/src/main/assets/", "ios": "Sources/Classify/Resources/"}[kind]
+    home = {"cpp": "", "android": "app/src/main/assets/", "ios": "Sources/Classify/Network/"}[kind]
     assert {"README.md", f"{home}model.{suffix}", f"{home}model.json"} <= set(made.files)
     assert json.loads((tmp_path / "kit" / home / "model.json").read_text(encoding="utf-8"))["file"] == f"model.{suffix}"
     untested = "ntested" in (tmp_path / "kit" / "README.md").read_text(encoding="utf-8")

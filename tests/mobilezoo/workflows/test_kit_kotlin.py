@@ -11,8 +11,7 @@ from PIL import Image
 
 from mobilezoo.data.transforms import eval_pixels
 from mobilezoo.workflows.kit_kinds import TEMPLATES
-from tests.mobilezoo.workflows.kit_cases import photographs
-from tests.mobilezoo.workflows.test_try_page import PREPARATIONS, columns_first
+from tests.mobilezoo.workflows.kit_cases import PREPARATIONS, columns_first, photographs
 
 KOTLIN, JAVA = shutil.which("kotlinc"), shutil.which("java")
 pytestmark = [

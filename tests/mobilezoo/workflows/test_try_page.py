@@ -14,12 +14,13 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilezoo.artifacts import InputSpec, Preprocessing
+from mobilezoo.artifacts import InputSpec
 from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 from mobilezoo.workflows.predict import predict
 from mobilezoo.workflows.try_file import TryConfig, try_files
 from mobilezoo_latency.browser import assets
 from mobilezoo_latency.installed import STAMP
+from tests.mobilezoo.workflows.kit_cases import PREPARATIONS, columns_first
 from tests.mobilezoo.workflows.test_try_file import network, onnx, recorded
 
 playwright = pytest.importorskip("playwright.sync_api")
@@ -93,18 +94,6 @@ def photographs(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return paths
 
 
-PREPARATIONS = {
-    "center bicubic": Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225)),
-    "squash bilinear": Preprocessing(
-        mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="bilinear", crop_mode="squash", crop_pct=1.0
-    ),
-    "border lanczos": Preprocessing(
-        mean=(0.4, 0.5, 0.6), std=(0.5,) * 3, interpolation="lanczos", crop_mode="border", crop_pct=1.2
-    ),
-    "nearest": Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="nearest", crop_pct=0.95),
-    "box": Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="box"),
-    "hamming": Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3, interpolation="hamming", crop_pct=3.0),
-}
 CROPS = """async ([urls, size, prep]) => {
   const { cropped } = await import('./prepare.mjs');
   const { decode } = await import('./decode.mjs');
@@ -115,16 +104,6 @@ CROPS = """async ([urls, size, prep]) => {
   }
   return all;
 }"""
-
-
-RESIZE = Image.Image.resize
-
-
-def columns_first(image: Image.Image, size: tuple[int, int], how: int) -> Image.Image:
-    """Pillow's resize in the order of its passes before version 13."""
-    if how == Image.Resampling.NEAREST:
-        return RESIZE(image, size, how)
-    return RESIZE(RESIZE(image, (size[0], image.height), how), size, how)
 
 
 @pytest.mark.parametrize("channels", [3, 1])
