@@ -1,18 +1,17 @@
 """`mobilezoo card`: gathers what is recorded of a network, checkpoint or file, and writes its model card."""
 
-from collections.abc import Iterator, Sequence
 from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilezoo.artifacts import Artifact, Checkpoint, has_record, load_record_of
+from mobilezoo.artifacts import Artifact, Checkpoint, load_record_of
 from mobilezoo.config import is_yaml
 from mobilezoo.errors import ConfigError, MobilezooError, writable_place
 from mobilezoo.files import write_text
-from mobilezoo.latency_report import LatencyReport
-from mobilezoo.reading import read_json
+from mobilezoo.models.latency_table import LatencyRow, read_latencies
 from mobilezoo.report.model_card import CardContents, card_text
 from mobilezoo.report.model_card.contents import REPO
+from mobilezoo.workflows.card_records import exported_of, latencies_of, stored_reports
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.load_model import WEIGHTS
 
@@ -21,7 +20,6 @@ if TYPE_CHECKING:
 
 CARD = ".card.md"
 """Ending of cards, by which `push` and `report` find them."""
-LATENCY = ".latency.json"
 
 
 def card(
@@ -115,7 +113,8 @@ def _of_network(what: str) -> CardContents:
         **_counts(network, size),
         preprocessing=weights[0].preprocessing() if weights else config.preprocessing(),
         through_timm=_timm_name(config, source),
-        latencies=_stored(model=config.name),
+        counted=_counted(config, size),
+        latencies=stored_reports(model=config.name),
     )
 
 
@@ -130,7 +129,7 @@ def _of_checkpoint(path: Path, hooks: Hooks) -> CardContents:
         in_chans=record.in_chans,
         **record.network_args(),
     )
-    artifacts = list(_exported_of(path, record.sha256, hooks))
+    artifacts = list(exported_of(path, record.sha256, hooks))
     shared = not record.probe_queries and config.family != "supernet"
     return CardContents(
         kind="checkpoint",
@@ -143,7 +142,7 @@ def _of_checkpoint(path: Path, hooks: Hooks) -> CardContents:
         preprocessing=record.preprocessing,
         labels=record.labels,
         artifacts=artifacts,
-        latencies=_latencies(path, artifacts, hooks),
+        latencies=latencies_of(path, artifacts, hooks),
         through_timm=config.name if shared else None,
     )
 
@@ -168,7 +167,7 @@ def _of_file(path: Path, hooks: Hooks) -> CardContents:
         labels=record.labels,
         output=record.output,
         artifacts=[record],
-        latencies=_latencies(path, [record], hooks),
+        latencies=latencies_of(path, [record], hooks),
     )
 
 
@@ -206,6 +205,14 @@ def _counts(network: Any, size: tuple[int, int]) -> dict[str, Any]:
     }
 
 
+def _counted(config: "ModelConfig", size: tuple[int, int]) -> list[LatencyRow]:
+    """Rows of the zoo's latency table, which are of each network at its own resolution."""
+    if config.family == "timm" or size != config.resolution:
+        return []
+    rows = read_latencies().rows
+    return [row for row in rows if row.model == config.name and row.latency_ms is not None]
+
+
 def _timm_name(config: "ModelConfig", source: str) -> str | None:
     """Name that timm builds the zoo's network by; None where timm has one of its own under it."""
     import timm
@@ -215,62 +222,3 @@ def _timm_name(config: "ModelConfig", source: str) -> str | None:
     if is_yaml(source) or not timm.is_model(config.name):
         return None
     return None if timm.models.model_entrypoint(config.name).__module__.startswith("timm.") else source
-
-
-def _exported_of(weights: Path, sha256: str, hooks: Hooks) -> Iterator[Artifact]:
-    """Records of the files made of a checkpoint that lie beside it, in `export` there or beside its folder."""
-    real = weights.resolve()
-    for file in _recorded_files(weights):
-        try:
-            record = load_record_of(Artifact, file)
-        except MobilezooError as error:
-            hooks.on_warning(f"left out: {error}")
-            continue
-        if record.checkpoint is None or (file.parent / record.checkpoint).resolve() != real:
-            continue
-        if record.checkpoint_sha256 not in (None, sha256):
-            hooks.on_warning(f"left out: {str(file)!r} was made of earlier weights: export it again")
-            continue
-        yield record
-
-
-def _recorded_files(weights: Path) -> Iterator[Path]:
-    """Exported files with a record near a checkpoint."""
-    from mobilezoo_export.registry import file_suffixes
-
-    suffixes = file_suffixes()
-    for folder in (weights.parent, weights.parent / "export", weights.parent.parent / "export"):
-        files = sorted(folder.iterdir()) if folder.is_dir() else []
-        yield from (file for file in files if file.suffix in suffixes and has_record(file))
-
-
-def _latencies(path: Path, artifacts: Sequence[Artifact], hooks: Hooks) -> list[LatencyReport]:
-    """Reports of exactly these files: those that lie nearby, then those of the results store, each once."""
-    hashes = {record.sha256 for record in artifacts}
-    found = [one for one in _reports_near(path, hooks) if one.artifact_sha256 in hashes]
-    for one in sorted(hashes):
-        found += _stored(artifact_sha256=one)
-    known: dict[str, LatencyReport] = {}
-    for report in found:
-        known.setdefault(report.model_copy(update={"cached": False}).model_dump_json(), report)
-    return list(known.values())
-
-
-def _reports_near(path: Path, hooks: Hooks) -> Iterator[LatencyReport]:
-    """Latency records beside a file, in `latency` there, and in `latency` beside its folder."""
-    for folder in (path.parent, path.parent / "latency", path.parent.parent / "latency"):
-        for file in sorted(folder.glob(f"*{LATENCY}")) if folder.is_dir() else []:
-            try:
-                yield LatencyReport.parse(read_json(file), str(file))
-            except MobilezooError as error:
-                hooks.on_warning(f"left out: {error}")
-
-
-def _stored(**equals: str) -> list[LatencyReport]:
-    """Reports of the results store; none where there is no store yet."""
-    from mobilezoo_latency.store import Store, default_url
-
-    address = default_url()
-    if "://" not in address and not Path(address).expanduser().is_file():
-        return []
-    return [report for _, report in Store(address).rows(**equals)]

@@ -12,7 +12,8 @@ from mobilezoo.latency_report import LatencyReport
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import written
 from mobilezoo.training_preview import PREVIEW, TrainingPreview
-from mobilezoo.workflows.card import CARD, LATENCY
+from mobilezoo.workflows.card import CARD
+from mobilezoo.workflows.card_records import LATENCY
 from mobilezoo_export.registry import file_suffixes
 
 if TYPE_CHECKING:

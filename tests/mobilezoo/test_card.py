@@ -17,8 +17,10 @@ from mobilezoo.files import sha256_of
 from mobilezoo.latency_report import Counts, DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.models import load_model_config
 from mobilezoo.models.base import FAMILIES, family_module
+from mobilezoo.models.latency_table import read_latencies
 from mobilezoo.models.papers import PAPERS, papers_of
 from mobilezoo.report.model_card.front_matter import hub_license
+from mobilezoo.report.model_card.latency import latency_section
 from mobilezoo.report.model_card.markdown import code, link, plain, table
 from mobilezoo.workflows.card import card_of
 from mobilezoo.workflows.report import write_report
@@ -128,7 +130,7 @@ def test_a_checkpoints_card_has_valid_front_matter_and_every_record(checkpoint: 
     measured, estimated = text.index("### Phones (measured)"), text.index("### Emulated or estimated (not measured)")
     assert "| litert fp32 | Pixel &lt;9&gt; | LiteRT 2.3.0 | 1 | 2.5 |" in text[measured:estimated]
     assert "noisy: throttled" in text[measured:estimated]
-    assert "| cortex\\_a76 (emulated) | LiteRT 2.3.0 | ≈ 3.36 | 3.1..3.6 | ±7.7 | 12 networks, Pixel 4 |" in text
+    assert "| cortex\\_a76 (emulated) | LiteRT 2.3.0 | ≈ 3.36 | 3.1..3.6 | ±7.7% | 12 networks, Pixel 4 |" in text
     assert "77" not in text[measured:], "a latency of another file"
     assert "measured on no phone" not in text
     assert "top-1 91.25%" in text.lower()
@@ -193,6 +195,14 @@ def test_every_family_has_papers_and_they_are_those_that_its_module_names() -> N
             assert paper.arxiv in told or paper.arxiv == "1910.03151", (family, paper.arxiv)
             assert re.fullmatch(r"@\w+\{[a-z]+20\d\d[a-z0-9]+,\n(  \w+ = \{.*\},\n)+\}", paper.bibtex()), paper.bibtex()
     assert [p.arxiv for p in papers_of(load_model_config("mobilenext_ca_100"))] == ["2007.02269", "2103.02907"]
+
+
+def test_estimates_that_come_with_the_zoo_are_named_so() -> None:
+    rows = [row for row in read_latencies().rows if row.latency_ms][:2]
+    shown = latency_section([], rows)
+    assert "### Emulated or estimated (not measured)" in shown
+    assert all(f"| litert {row.precision} | {plain(row.device)} (emulated) |" in shown for row in rows)
+    assert "(measured)" not in shown
 
 
 @pytest.mark.parametrize(

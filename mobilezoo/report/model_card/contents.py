@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Literal
 
 from mobilezoo.artifacts import Artifact, Checkpoint, Origin, Output
 from mobilezoo.latency_report import LatencyReport
+from mobilezoo.models.latency_table import LatencyRow
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
 
@@ -51,6 +52,8 @@ class CardContents:
     output: Output = "logits"
     artifacts: Sequence[Artifact] = ()
     latencies: Sequence[LatencyReport] = ()
+    counted: Sequence[LatencyRow] = ()
+    """Estimates that come with the zoo, each with a latency."""
     repo: str = PLACEHOLDER
     """Repository OWNER/NAME on the hub."""
     through_timm: str | None = None

@@ -3,6 +3,8 @@
 from collections.abc import Sequence
 
 from mobilezoo.latency_report import LatencyReport
+from mobilezoo.models.latency_table import CALIBRATED, read_latencies
+from mobilezoo.models.latency_table import LatencyRow as CountedRow
 from mobilezoo.report.model_card.markdown import table
 from mobilezoo.report.tables import LatencyRow, latency_groups
 
@@ -13,27 +15,23 @@ ESTIMATED = (
 )
 
 
-def latency_section(reports: Sequence[LatencyReport]) -> str:
-    """Writes one table per kind of device; empty without reports.
+def latency_section(reports: Sequence[LatencyReport], counted: Sequence[CountedRow] = ()) -> str:
+    """Writes one table per kind of device; empty without any.
 
     Args:
-        reports: measurements and estimates.
+        reports: measurements and estimates of single files.
+        counted: rows of the zoo's latency table, which was counted with random weights.
     """
-    if not reports:
-        return ""
-    parts = ["## Latency"]
+    parts = []
     for heading, rows in latency_groups(reports):
         parts += [f"### {heading} (measured)", table(HEAD, [_measured(row) for row in rows])]
     untimed = [one for one in reports if not one.samples_ms]
-    if untimed:
-        head = ("file", "device", "runtime", "latency (ms)", "range (ms)", "error (%)", "basis")
-        untimed.sort(key=lambda one: (one.device.name, one.estimate.latency_ms if one.estimate else 0))
-        parts += [
-            "### Emulated or estimated (not measured)",
-            ESTIMATED,
-            table(head, [_estimated(one) for one in untimed]),
-        ]
-    return "\n\n".join(parts)
+    untimed.sort(key=lambda one: (one.device.name, one.estimate.latency_ms if one.estimate else 0))
+    estimates = [*map(_estimated, untimed), *map(_of_table, counted)]
+    if estimates:
+        head = ("file", "device", "runtime", "latency (ms)", "range (ms)", "error", "basis")
+        parts += ["### Emulated or estimated (not measured)", ESTIMATED, table(head, estimates)]
+    return "\n\n".join(("## Latency", *parts)) if parts else ""
 
 
 def _measured(row: LatencyRow) -> tuple[object, ...]:
@@ -59,4 +57,13 @@ def _estimated(report: LatencyReport) -> tuple[object, ...]:
     if found is None:
         return (*head, None, None, None, "counted only: not calibrated, no latency is known")
     span = f"{found.low_ms:.3g}..{found.high_ms:.3g}"
-    return (*head, f"≈ {found.latency_ms:.3g}", span, f"±{found.error_percent:.1f}", found.basis)
+    return (*head, f"≈ {found.latency_ms:.3g}", span, f"±{found.error_percent:.1f}%", found.basis)
+
+
+def _of_table(row: CountedRow) -> tuple[object, ...]:
+    """A row of the zoo's table; its range is known for the precision that the calibration rests on."""
+    latencies = read_latencies()
+    core, ms = latencies.cores[row.device], row.latency_ms or 0.0
+    span = f"{ms * core.low_ratio:.3g}..{ms * core.high_ratio:.3g}" if row.precision == CALIBRATED else None
+    error = latencies.error_of(row.device, row.precision)
+    return (f"litert {row.precision}", f"{row.device} (emulated)", core.runtime, f"≈ {ms:.3g}", span, error, core.basis)

@@ -27,7 +27,7 @@ def card_text(contents: CardContents) -> str:
         _preprocessing(contents),
         _accuracy(contents),
         parity_section(contents.artifacts),
-        latency_section(contents.latencies),
+        latency_section(contents.latencies, contents.counted),
         _use(contents),
         _license(contents),
         _citation(contents),
