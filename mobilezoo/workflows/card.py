@@ -4,7 +4,7 @@ from dataclasses import replace
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from mobilezoo.artifacts import Artifact, Checkpoint, load_record_of
+from mobilezoo.artifacts import Artifact, Checkpoint, Origin, load_record_of
 from mobilezoo.config import is_yaml
 from mobilezoo.errors import ConfigError, MobilezooError, writable_place
 from mobilezoo.files import write_text
@@ -110,6 +110,7 @@ def _of_network(what: str) -> CardContents:
         source=source,
         config=config,
         weights=weights,
+        origin=_of_timm(config),
         **_counts(network, size),
         preprocessing=weights[0].preprocessing() if weights else config.preprocessing(),
         through_timm=_timm_name(config, source),
@@ -203,6 +204,20 @@ def _counts(network: Any, size: tuple[int, int]) -> dict[str, Any]:
         "num_classes": classes_of(network),
         "in_chans": channels_of(network),
     }
+
+
+def _of_timm(config: "ModelConfig") -> Origin | None:
+    """Weights that timm has for one of its networks; their license as timm states it."""
+    if config.family != "timm":
+        return None
+    import timm
+
+    known = timm.get_pretrained_cfg(config.name.removeprefix("timm:"))
+    if known is None or not known.has_weights:
+        return None
+    address = f"https://huggingface.co/{known.hf_hub_id}" if known.hf_hub_id else known.url or "timm"
+    name = f"{known.architecture}.{known.tag}" if known.tag else str(known.architecture)
+    return Origin(name=name, address=address, sha256=None, license=known.license or "none stated")
 
 
 def _counted(config: "ModelConfig", size: tuple[int, int]) -> list[LatencyRow]:

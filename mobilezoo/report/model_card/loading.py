@@ -24,7 +24,7 @@ def loading_section(contents: CardContents) -> str:
 
 def _network(contents: CardContents) -> list[str]:
     name = literal(contents.source)
-    pretrained = ", pretrained=True" if contents.weights or contents.source.startswith("timm:") else ""
+    pretrained = ", pretrained=True" if contents.weights or contents.origin else ""
     ours = f"import mobilezoo\n\nmodel = mobilezoo.create_model({name}{pretrained}).eval()"
     parts = ["With mobilezoo:", code("python", ours)]
     if contents.through_timm is not None:

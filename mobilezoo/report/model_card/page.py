@@ -156,7 +156,7 @@ def _use(contents: CardContents) -> str:
 def _limits_of_records(contents: CardContents) -> list[str]:
     """Limits that follow from what the records have and lack."""
     lines = []
-    if contents.kind == "network" and not contents.weights:
+    if contents.kind == "network" and not contents.weights and contents.origin is None:
         lines.append("No trained weights are published: the network has to be trained first.")
     if contents.checkpoint is not None and contents.checkpoint.top1 is None:
         lines.append("No accuracy is recorded.")
@@ -178,7 +178,8 @@ def _license(contents: CardContents) -> str:
         if words.casefold().startswith("none stated"):
             lines.append("Their authors stated none, so that use is between you and them.")
     elif contents.kind == "network":
-        lines.append("No weights are published. The definition is part of mobilezoo (Apache-2.0).")
+        whose = "timm" if contents.source.startswith("timm:") else "mobilezoo"
+        lines.append(f"No weights are published. The definition is part of {whose} (Apache-2.0).")
     else:
         lines.append("No license is recorded. Whoever publishes the weights adds `license:` to the front matter.")
     return "## License\n\n" + " ".join(lines)
