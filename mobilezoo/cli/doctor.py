@@ -33,7 +33,7 @@ def doctor(
     ] = None,
     preprocess: PreprocessArg = None,
     fail_on: Annotated[
-        str, typer.Option("--fail-on", help="Exit with code 3 on: fallback,transpose>2,size>8MB,fallback:gpu,…")
+        str, typer.Option("--fail-on", help="Exit with code 3 on: 'fallback,transpose>2,size>8MB,fallback:gpu,…'")
     ] = "",
     html: Annotated[Path | None, typer.Option("--html", help="Write all of it as one offline page.")] = None,
     as_json: Json = False,
@@ -48,7 +48,7 @@ def doctor(
         mobilezoo doctor theirs.tflite
         mobilezoo doctor theirs.onnx --static --json
         mobilezoo doctor theirs.tflite --images photos --preprocess imagenet --html theirs.html
-        mobilezoo doctor theirs.tflite --fail-on fallback,transpose-pair,size>8MB
+        mobilezoo doctor theirs.tflite --fail-on 'fallback,transpose-pair,size>8MB'
     """
     from mobilezoo.errors import writable_place
     from mobilezoo.resolution import parse_resolution

@@ -26,8 +26,8 @@ MEASURES = ("fallback", "operators", "parity", "partitions", "size", "unread", "
 BY_UNIT = ("fallback", "parity", "partitions")
 """Conditions that can name a unit: `fallback:gpu`."""
 FACTORS = {"": 1.0, "B": 1.0, "kB": 1e3, "MB": 1e6, "GB": 1e9}
-PATTERN = re.compile(r"([a-z-]+)(?::([a-z]+))?(?:>(\d+(?:\.\d+)?)([kMG]?B)?)?")
-GRAMMAR = "NAME, NAME>NUMBER or NAME:UNIT with commas between: fallback,transpose>2,size>8MB,fallback:gpu"
+PATTERN = re.compile(r"([a-z-]+)(?::([a-z]+))?(?:[>=](\d+(?:\.\d+)?)([kMG]?B)?)?")
+GRAMMAR = "NAME, NAME>NUMBER or NAME:UNIT with commas between, in quotes: 'fallback,transpose>2,size>8MB,fallback:gpu'"
 
 
 class Condition(NamedTuple):
@@ -45,6 +45,7 @@ def parse_conditions(text: str) -> list[Condition]:
     Args:
         text: conditions with commas between: a finding's kind, `fallback`, `parity`, `unread`, `partitions>N`,
             `operators>N`, `size>8MB` or `weights>8MB`; the first three of the measures take a unit, `fallback:gpu`.
+            `=` stands for `>`, which a shell takes for itself without quotes.
 
     Raises:
         ConfigError: a condition is not understood.
@@ -65,7 +66,7 @@ def _parsed(text: str) -> Condition:
     if scale and name not in ("size", "weights"):
         raise ConfigError(f"--fail-on {text!r}: {name} is a number, not bytes")
     if number is None and name in ("size", "weights", "operators"):
-        raise ConfigError(f"--fail-on {text!r}: say how much is too much, for example {name}>8MB")
+        raise ConfigError(f"--fail-on {text!r}: say how much is too much, for example '{name}>8MB', in quotes")
     default = 1.0 if name == "partitions" else 0.0
     return Condition(text, name, unit, float(number) * FACTORS[scale] if number else default)
 

@@ -53,6 +53,7 @@ GPU_PARTLY = (unit("xnnpack", partitions=1, outside={}), unit("gpu", status="par
     [
         ("size>4.9MB", {}, True),
         ("size>5MB", {}, False),
+        ("size=4.9MB", {}, True),
         ("weights>3900kB", {}, True),
         ("operators>4", {}, True),
         ("operators>5", {}, False),
