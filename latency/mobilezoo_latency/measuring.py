@@ -1,6 +1,6 @@
 """The main functions: `profile` measures one artifact, `compare` times two in turns, `summarize` gives statistics."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from pathlib import Path
 from typing import Literal, get_args
 
@@ -101,6 +101,7 @@ def compare(
     protocol: str | Protocol = "screen",
     turns: int = 15,
     allow_folded: bool = False,
+    fastest: bool = False,
 ) -> Comparison:
     """Times two artifacts in turns (A B B A, so that a steady drift cancels), each in a process of its own.
 
@@ -111,6 +112,8 @@ def compare(
         protocol: a protocol or its name; each turn takes its samples divided by `turns`.
         turns: pairs of measurements.
         allow_folded: also measure files whose zero norms let converters drop branches.
+        fastest: a slice stands for its fastest run instead of its median: other processes only ever add time, so that
+            ratios on a busy machine scatter less.
 
     Raises:
         DeviceError: the device cannot interleave two files.
@@ -121,7 +124,7 @@ def compare(
             refuse_folded(file)
     protocol = load_protocol(protocol)
     devices = [_interleaving(load_device(device).for_artifact(file)) for file in files]
-    ratios, medians = _in_turns(files, protocol, turns)
+    ratios, medians = _in_turns(files, protocol, turns, _of_fastest if fastest else _of_medians)
     ratio, low, high = stats.ratio_interval(ratios)
     infos = [chosen.describe().model_copy(update={"threads": protocol.threads}) for chosen in devices]
     return Comparison(
@@ -150,8 +153,21 @@ def _interleaving(chosen: Device) -> Device:
     return chosen
 
 
-def _in_turns(files: Sequence[ArtifactFile], protocol: Protocol, turns: int) -> tuple[list[float], list[float]]:
-    """Returns (ratio B over A of each turn, medians of A and of B in ms over all turns)."""
+def _of_medians(first: list[float], second: list[float]) -> float:
+    return stats.median(first + second)
+
+
+def _of_fastest(first: list[float], second: list[float]) -> float:
+    return min(first) + min(second)
+
+
+def _in_turns(
+    files: Sequence[ArtifactFile], protocol: Protocol, turns: int, time_of: Callable[[list[float], list[float]], float]
+) -> tuple[list[float], list[float]]:
+    """Returns (ratio B over A of each turn, medians of A and of B in ms over all turns).
+
+    `time_of` makes one time of a file's two slices in a turn.
+    """
     from mobilezoo_latency.session import WorkerSession
 
     per_slice = max(4, -(-protocol.min_runs // (2 * turns))), protocol.min_s / (2 * turns)
@@ -160,7 +176,7 @@ def _in_turns(files: Sequence[ArtifactFile], protocol: Protocol, turns: int) -> 
         for _ in range(turns):
             # A B B A: a steady drift slows both sides of the ratio alike
             times = [session.sample(*per_slice) for session in (first, second, second, first)]
-            ratios.append(stats.median(times[1] + times[2]) / stats.median(times[0] + times[3]))
+            ratios.append(time_of(times[1], times[2]) / time_of(times[0], times[3]))
         return ratios, [stats.median(session.samples_ms) for session in (first, second)]
 
 

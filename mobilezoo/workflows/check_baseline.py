@@ -1,12 +1,14 @@
 """`mobilezoo check`: whether new files are larger, slower, less delegated or wrong beside a baseline.
 
-Size, operators, partitions, outputs and counted cycles are exact. Latency is timed in turns (A B B A) and a file is
-slower only if fresh processes find it again, since where a process lies in memory moves its time by a few percent.
+Size, operators, partitions, outputs and counted cycles are exact. Latency is timed in turns (A B B A), each slice by
+its fastest run, and a file is slower only if fresh processes find it so again: where a process lies in memory moves
+its time by a few percent.
 """
 
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from statistics import median
 
 from mobilezoo.artifacts import Artifact, Coverage, load_record_of
 from mobilezoo.check_report import CheckLimits, CheckReport, Compared, FileCheck
@@ -248,7 +250,7 @@ def _top1(pair: _Pair) -> Compared:
 
 
 def _latency(pair: _Pair) -> Compared:
-    """Ratio of times, in turns. Slower is what two of three fresh pairs of processes find."""
+    """Ratio of times, in turns; slower is what the middle one of three fresh pairs of processes finds."""
     from mobilezoo_latency import compare
 
     if pair.baseline.record.target == "coreml":
@@ -256,35 +258,29 @@ def _latency(pair: _Pair) -> Compared:
     limit = pair.options.limits.max_latency
     found: list[float] = []
     try:
-        while not decided(found, limit):
-            found.append(compare(pair.old, pair.file, turns=TURNS, allow_folded=True).ratio)
+        while not settled(found, limit):
+            found.append(compare(pair.old, pair.file, turns=TURNS, allow_folded=True, fastest=True).ratio)
     except DeviceError as error:
         raise _SkippedError(str(error)) from None
-    middle = sorted(found)[len(found) // 2] if slower(found, limit) else min(found)
+    middle = median(found)
     text = f"{middle:.3f} of the baseline's time, in turns on this machine (limit {limit:g}; {len(found)} sessions)"
-    status = "failed" if slower(found, limit) else "passed"
+    status = "failed" if middle > limit else "passed"
     return Compared.parse({"name": "latency", "status": status, "text": text, "value": middle, "limit": limit}, "")
 
 
-def decided(ratios: list[float], limit: float) -> bool:
-    """Whether the sessions so far settle if a file is slower.
+def settled(ratios: list[float], limit: float) -> bool:
+    """Whether the sessions so far show on which side of the limit a file is.
+
+    One session is enough for a file that is clearly below (half of what is accepted), two where they agree.
 
     Args:
         ratios: of the sessions so far.
         limit: largest accepted ratio.
     """
+    if len(ratios) == 1:
+        return ratios[0] <= 1 + (limit - 1) / 2
     above = sum(ratio > limit for ratio in ratios)
-    return bool(ratios) and (len(ratios) - above >= 1 if above == 0 else above >= 2 or len(ratios) - above >= 2)
-
-
-def slower(ratios: list[float], limit: float) -> bool:
-    """Whether at least two sessions found a file slower.
-
-    Args:
-        ratios: of all sessions, at most SESSIONS.
-        limit: largest accepted ratio.
-    """
-    return sum(ratio > limit for ratio in ratios) >= 2
+    return len(ratios) >= SESSIONS or (len(ratios) == 2 and above != 1)
 
 
 def _cycles(pair: _Pair) -> Compared:

@@ -3,6 +3,7 @@
 import json
 from collections.abc import Callable
 from pathlib import Path
+from types import SimpleNamespace
 from typing import Any
 
 import numpy as np
@@ -15,7 +16,7 @@ from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing, save_record
 from mobilezoo.errors import MobilezooError
 from mobilezoo.files import sha256_of, size_of
 from mobilezoo.reading import read_yaml
-from mobilezoo.workflows.check_baseline import CheckLimits, CheckOptions, check, decided, slower
+from mobilezoo.workflows.check_baseline import CheckLimits, CheckOptions, check, settled
 
 ROOT = Path(__file__).resolve().parents[3]
 UNTIMED = CheckOptions(latency=False)
@@ -99,14 +100,37 @@ def test_what_cannot_be_compared_is_one_line(tmp_path: Path, baseline: Path) -> 
         check(baseline, [changed(baseline, tmp_path / "new.onnx")], UNTIMED)
 
 
-def test_slower_is_what_two_fresh_sessions_find() -> None:
-    assert decided([1.0], 1.03)
-    assert not decided([1.05], 1.03)
-    assert decided([1.05, 1.04], 1.03)
-    assert not decided([1.05, 1.0], 1.03)
-    assert slower([1.05, 1.04], 1.03)
-    assert slower([1.05, 1.0, 1.04], 1.03)
-    assert not slower([1.05, 1.0, 1.02], 1.03)
+def test_sessions_go_on_until_they_show_on_which_side_a_file_is() -> None:
+    assert not settled([], 1.03)
+    assert settled([1.01], 1.03)
+    assert not settled([1.02], 1.03)  # below, but not clearly
+    assert not settled([1.05], 1.03)
+    assert settled([1.05, 1.04], 1.03)
+    assert not settled([1.05, 1.0], 1.03)
+    assert settled([1.05, 1.0, 1.02], 1.03)
+
+
+@pytest.mark.parametrize(
+    ("ratios", "status"), [([1.0], "passed"), ([1.05, 1.06], "failed"), ([1.05, 1.0, 1.02], "passed")]
+)
+def test_a_file_is_slower_where_fresh_processes_agree(
+    ratios: list[float],
+    status: str,
+    tmp_path: Path,
+    baseline: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    left = list(ratios)
+    monkeypatch.setattr("mobilezoo_latency.compare", lambda *_, **__: SimpleNamespace(ratio=left.pop(0)))
+    monkeypatch.setattr("mobilezoo.workflows.check_baseline._cycles", lambda pair: skip())
+    options = CheckOptions(CheckLimits(max_size=2.0))
+    (checked,) = check(baseline, [changed(baseline, tmp_path / "new.onnx")], options).files
+    assert {one.name: one.status for one in checked.compared}["latency"] == status
+    assert left == []
+
+
+def skip() -> None:
+    raise MobilezooError("no core here")
 
 
 def test_exit_code_three_marks_a_regression(tmp_path: Path, baseline: Path, capsys: pytest.CaptureFixture[str]) -> None:
