@@ -290,7 +290,9 @@ class _Rewriter:
             return Value(self.emit(aten.linear.default, value.node, self._constant(table)), value.order)
         before, after = prod(stored[:place]), prod(stored[place + 1 :])
         rows = self.emit(aten.reshape.default, value.node, [before, stored[place], after])
-        mixed = self._product(self._constant(table[None]), rows, 3)
+        # Not broadcast by the product itself: the converter would turn the map for a plain matrix.
+        left = self.emit(aten.expand.default, self._constant(table[None]), [before, -1, -1])
+        mixed = self._product(left, rows, 3)
         stored[place] = table.shape[0]
         return Value(self.emit(aten.reshape.default, mixed, stored), value.order)
 
