@@ -81,6 +81,9 @@ class EvaluationReport(Record):
     """A network or a file on a validation split, in detail."""
 
     model: str
+    """As it was named."""
+    sha256: str = ""
+    """Of the checkpoint or exported file; empty for a network by name."""
     data: str
     runs_in: str
     made_at: str

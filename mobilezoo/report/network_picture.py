@@ -10,6 +10,8 @@ from itertools import pairwise
 from typing import Any, NamedTuple
 
 WIDTH, ROW, TOP = 760, 46, 96
+NARROW = 622
+"""Width without times."""
 NAMES, SHAPES, PARAMS, MACS, TIMES = 16, 186, 350, 490, 630
 BAR, BAR_HEIGHT = 116, 10
 LETTER_PX = 6.9
@@ -42,7 +44,7 @@ def network_svg(table: Mapping[str, Any], times: Sequence[MapTime] = (), timed_i
         times: by the size of the maps that are written; () draws no such column.
         timed_in: runtime and whole time, for the foot.
     """
-    stages = table["stages"]
+    stages, wide = table["stages"], WIDTH if times else NARROW
     rows = [_stage(number, stage, table) for number, stage in enumerate(stages)]
     rows += [_between(number, before, after) for number, (before, after) in enumerate(pairwise(stages))]
     rows += _times(stages, times)
@@ -54,13 +56,13 @@ def network_svg(table: Mapping[str, Any], times: Sequence[MapTime] = (), timed_i
     columns = [(SHAPES, "output"), (PARAMS, "parameters"), (MACS, "MACs"), *([(TIMES, "time")] if times else [])]
     name = str(table["name"])
     return (
-        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {WIDTH} {height}" role="img" '
+        f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {height}" role="img" '
         f'aria-label="{escape(f"{name}: {head}", quote=True)}"><style>{STYLE}</style>'
-        f'<rect class="bg" width="{WIDTH}" height="{height}" rx="14"/>'
+        f'<rect class="bg" width="{wide}" height="{height}" rx="14"/>'
         + _text(NAMES, 34, _cut(name, 50), "h")
         + _text(NAMES, 56, f"{table['family']} · {head}", "s")
         + "".join(_text(x, TOP - 12, word, "s") for x, word in columns)
-        + f'<line class="line" x1="0" x2="{WIDTH}" y1="{TOP - 4}" y2="{TOP - 4}"/>{"".join(rows)}</svg>\n'
+        + f'<line class="line" x1="0" x2="{wide}" y1="{TOP - 4}" y2="{TOP - 4}"/>{"".join(rows)}</svg>\n'
     )
 
 
@@ -106,7 +108,7 @@ def _between(number: int, before: Mapping[str, Any], after: Mapping[str, Any]) -
 def _bar(x: int, top: float, share: float, words: str, css: str) -> str:
     rail = f'<rect class="rail" x="{x}" y="{top + 24:.1f}" width="{BAR}" height="{BAR_HEIGHT}" rx="3"/>'
     part = f'<rect class="{css}" x="{x}" y="{top + 24:.1f}" width="{BAR * share:.1f}" height="{BAR_HEIGHT}" rx="3"/>'
-    return _text(x, top + 18, f"{words}  {share:.1%}", "") + rail + part
+    return _text(x, top + 18, f"{words} · {share:.1%}", "") + rail + part
 
 
 def _times(stages: Sequence[Mapping[str, Any]], times: Sequence[MapTime]) -> list[str]:

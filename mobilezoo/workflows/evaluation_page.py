@@ -16,7 +16,7 @@ from mobilezoo.evaluation_report import (
     Confusion,
     EvaluationReport,
 )
-from mobilezoo.files import write_text
+from mobilezoo.files import sha256_of, write_text
 from mobilezoo.workflows.tally import Seen, Tally
 
 if TYPE_CHECKING:
@@ -51,6 +51,7 @@ def evaluation_report(scores: "Scores", names: tuple[str, ...], seen: Seen, pyto
     confusions, complete = _confusions(seen)
     return EvaluationReport(
         model=scores.model,
+        sha256=sha256_of(file) if (file := Path(scores.model)).exists() else "",
         data=scores.data,
         runs_in=scores.runs_in,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),

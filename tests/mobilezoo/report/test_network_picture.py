@@ -48,7 +48,7 @@ def test_times_stand_beside_the_maps_that_operators_write(tmp_path: Path) -> Non
     assert sum(time.share for time in times) == pytest.approx(1)
     svg = draw_network(TABLE, tmp_path / "net.svg", file).read_text()
     assert svg.count('class="t"') == 2  # stem and blocks.0 share a size, and a bar
-    assert "2 ms  57.1%" in svg
+    assert "2 ms · 57.1%" in svg
     assert "0.5 ms (14.3%)" in svg
     first = [("0", "Conv", "1×8×16×16", 2.0), ("1", "MatMul", "1×64×32", 1.0)]
     file.write_text(json.dumps([measured("a.fp32.onnx", first)]))

@@ -16,7 +16,7 @@ from mobilezoo.evaluation_report import MOST_MISTAKES, TOP_CONFUSIONS, Evaluatio
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.workflows.evaluate import Scores
 from mobilezoo.workflows.evaluation_page import OTHER_ORDER, Watched, evaluation_report
-from mobilezoo.workflows.report import write_report
+from mobilezoo.workflows.report import _evaluation, write_report
 from mobilezoo.workflows.tally import Seen, Tally
 
 PREP = Preprocessing(mean=(0.5, 0.25, 0.5), std=(0.5, 0.25, 0.5))
@@ -99,6 +99,18 @@ def test_a_thousand_classes_stay_bounded_and_the_most_confident_mistakes_are_kep
     best = scores.softmax(1).max(1)
     wrong = best.values[best.indices != torch.tensor(truth)].sort(descending=True).values
     assert [one.confidence for one in report.mistakes] == pytest.approx(wrong[:MOST_MISTAKES].tolist())
+
+
+def test_figures_of_a_file_that_changed_since_are_marked(tmp_path: Path) -> None:
+    file = tmp_path / "net.onnx"
+    file.write_bytes(b"one")
+    report = evaluation_report(
+        SCORES.model_copy(update={"model": str(file)}), ("a", "b", "c"), tallied(FOUR, TRUTH), None
+    )
+    (tmp_path / "net.evaluation.json").write_text(report.model_dump_json())
+    assert _evaluation(tmp_path / "net.evaluation.json").note == ""
+    file.write_bytes(b"two")
+    assert "net.onnx has changed since" in _evaluation(tmp_path / "net.evaluation.json").note
 
 
 def test_the_page_escapes_names_and_the_record_beside_it_is_reported(tmp_path: Path) -> None:
