@@ -42,7 +42,7 @@ def write_report(folders: list[Path], out: Path) -> Path:
     artifacts = [record for file in found.exported() if (record := found.read(file, _artifact))]
     latencies = [report for path in found.ending(LATENCY) if (report := found.read(path, _latency))]
     previews = [(p.parent.name, one) for p in found.named(PREVIEW) if (one := found.read(p, _preview))]
-    evaluations = [one for path in found.ending(EVALUATION) if (one := found.read(path, _evaluation))]
+    evaluations = [scores for path in found.ending(EVALUATION) if (scores := found.read(path, _evaluation))]
     searches = _searches(found)
     models = [row for run in runs if (row := found.read(run / "best.safetensors", _model_row))]
     if not (runs or artifacts or latencies or searches or evaluations):
