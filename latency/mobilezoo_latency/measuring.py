@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Literal, get_args
+from typing import TYPE_CHECKING, Literal, get_args
 
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError, UnknownNameError
@@ -13,6 +13,11 @@ from mobilezoo_latency.protocol import load_protocol, until_quiet
 from mobilezoo_latency.registry import load_device
 from mobilezoo_latency.store import Store
 
+if TYPE_CHECKING:
+    from mobilezoo_latency.session import WorkerSession
+
+STARVED = 0.8
+"""Share of a core below which a process waited so often that its times say nothing of its file."""
 Reuse = Literal["quiet", "any", "none"]
 """Stored results that `profile` returns instead of measuring."""
 
@@ -91,6 +96,8 @@ class Comparison(Record):
     """One per turn (A B B A)."""
     unproven_a: str | None = None
     """Reason why A was not compared with PyTorch; None if it was."""
+    noisy: tuple[str, ...] = ()
+    """Reasons why the ratio is not to be trusted; empty if there are none."""
     unproven_b: str | None = None
 
 
@@ -124,7 +131,7 @@ def compare(
             refuse_folded(file)
     protocol = load_protocol(protocol)
     devices = [_interleaving(load_device(device).for_artifact(file)) for file in files]
-    ratios, medians = _in_turns(files, protocol, turns, _of_fastest if fastest else _of_medians)
+    ratios, medians, noisy = _in_turns(files, protocol, turns, _of_fastest if fastest else _of_medians)
     ratio, low, high = stats.ratio_interval(ratios)
     infos = [chosen.describe().model_copy(update={"threads": protocol.threads}) for chosen in devices]
     return Comparison(
@@ -138,6 +145,7 @@ def compare(
         ratio_low=low,
         ratio_high=high,
         ratios=tuple(ratios),
+        noisy=tuple(noisy),
         unproven_a=unproven(files[0].record),
         unproven_b=unproven(files[1].record),
     )
@@ -163,8 +171,8 @@ def _of_fastest(first: list[float], second: list[float]) -> float:
 
 def _in_turns(
     files: Sequence[ArtifactFile], protocol: Protocol, turns: int, time_of: Callable[[list[float], list[float]], float]
-) -> tuple[list[float], list[float]]:
-    """Returns (ratio B over A of each turn, medians of A and of B in ms over all turns).
+) -> tuple[list[float], list[float], list[str]]:
+    """Returns (ratio B over A of each turn, medians of A and of B in ms over all turns, reasons for doubt).
 
     `time_of` makes one time of a file's two slices in a turn.
     """
@@ -177,7 +185,16 @@ def _in_turns(
             # A B B A: a steady drift slows both sides of the ratio alike
             times = [session.sample(*per_slice) for session in (first, second, second, first)]
             ratios.append(time_of(times[1], times[2]) / time_of(times[0], times[3]))
-        return ratios, [stats.median(session.samples_ms) for session in (first, second)]
+        both = (first, second)
+        return ratios, [stats.median(one.samples_ms) for one in both], [line for one in both for line in _waited(one)]
+
+
+def _waited(session: "WorkerSession") -> list[str]:
+    """Whether a process had to wait for a core, as a line."""
+    share = session.cpu_share
+    if share is None or share >= STARVED:
+        return []
+    return [f"{session.artifact.name} waited for a core {1 - share:.0%} of the time"]
 
 
 def summarize(report: LatencyReport) -> dict[str, float]:

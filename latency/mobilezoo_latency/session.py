@@ -45,6 +45,12 @@ class WorkerSession:
         """Name and version of the runtime, as loaded in the worker."""
         return str(self.opened["runtime"])
 
+    @property
+    def cpu_share(self) -> float | None:
+        """CPU seconds per second of all samples so far; below the thread count where the process waited for a core."""
+        wall = sum(w for w, _, _ in self._shares)
+        return sum(w * share for w, share, _ in self._shares) / wall if wall else None
+
     def sample(self, min_samples: int, min_s: float) -> list[float]:
         """Takes one slice of samples, also kept in `samples_ms` and for `close`.
 
@@ -65,7 +71,6 @@ class WorkerSession:
     def close(self) -> tuple[ProcessRun, dict[str, str]]:
         """Ends the measurement. Returns the record of the process and what the runtime reports of itself."""
         closed = self._request({"op": "close"})
-        wall = sum(w for w, _, _ in self._shares)
         loads = [(w, load) for w, _, load in self._shares if load is not None]
         record = ProcessRun(
             load_ms=self.opened["load_ms"],
@@ -74,7 +79,7 @@ class WorkerSession:
             warmup_settled=self.opened["warmup_settled"],
             runs_per_sample=self.opened["runs_per_sample"],
             memory_bytes=closed["memory_bytes"],
-            cpu_share=sum(w * share for w, share, _ in self._shares) / wall if wall else None,
+            cpu_share=self.cpu_share,
             other_load=sum(w * load for w, load in loads) / sum(w for w, _ in loads) if loads else None,
             sentinel_before_ms=self.opened["sentinel_before_ms"],
             slices=tuple(self.slices),
