@@ -69,7 +69,7 @@ def _cards(report: EvaluationReport) -> list[dict[str, str]]:
         {"label": "top-1", "value": f"{report.top1:.2f}", "unit": "%", "detail": drop},
         {"label": "top-5", "value": f"{report.top5:.2f}", "unit": "%"},
         {"label": "mean recall of classes", "value": f"{sum(recalls) / len(recalls):.2f}", "unit": "%"}
-        | {"detail": f"worst: {worst.label} {worst.recall:.1f} %"},
+        | {"detail": f"worst: {worst.label}, {worst.recall:.1f} %"},
         {"label": "calibration error", "value": f"{100 * report.ece:.2f}", "unit": "%"},
     ]
     if report.agreement is not None:

@@ -143,7 +143,7 @@ def _foot(stages: Sequence[Mapping[str, Any]], times: Sequence[MapTime], timed_i
     words = [f"Time: operators by the size of the maps that they write; {timed_in}."]
     if rest:
         ms, share = sum(time.ms for time in rest), sum(time.share for time in rest)
-        words.append(f"{ms:.3g} ms ({share:.1%}) are operators that write other sizes, such as vectors.")
+        words.append(f"{ms:.3g} ms ({share:.1%}) are operators that write other sizes, such as vectors and strips.")
     return words
 
 
