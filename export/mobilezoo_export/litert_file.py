@@ -6,6 +6,7 @@ from typing import Any
 from mobilezoo.artifacts import Quantization
 from mobilezoo_export.metadata import INPUT, KEY, OUTPUT
 from mobilezoo_export.records import Borders
+from mobilezoo_export.tflite_metadata import ENTRY
 
 NAME_FIELD, DATA_FIELD, SHAPE_FIELD, SIGNATURE_FIELD = 10, 4, 4, 18
 """Places of a tensor's name, a buffer's bytes and a tensor's two shapes in the vtables of TFLite's schema."""
@@ -16,12 +17,13 @@ HALF_KEY, HALF_VALUE = "reduced_precision_support", "fp16accfp16"
 float32 where it has not; `lite/delegates/utils/reduced_precision_metadata.h` of TensorFlow names both."""
 
 
-def name_and_note(path: Path, text: str, half: bool = False) -> None:
+def name_and_note(path: Path, text: str, pack: bytes, half: bool = False) -> None:
     """Name input and output, and append the metadata entries of the flatbuffer.
 
     Args:
         path: a converted file, rewritten.
         text: the metadata of this project, JSON.
+        pack: the metadata of the official schema.
         half: let the runtime compute in half precision.
     """
     import flatbuffers
@@ -29,9 +31,10 @@ def name_and_note(path: Path, text: str, half: bool = False) -> None:
 
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     _name_ends(model)
-    for key, value in ((KEY, text), *(((HALF_KEY, HALF_VALUE),) if half else ())):
+    half_entry = ((HALF_KEY, HALF_VALUE.encode()),) if half else ()
+    for key, value in ((KEY, text.encode()), (ENTRY, pack), *half_entry):
         buffer, entry = schema.BufferT(), schema.MetadataT()
-        buffer.data = list(value.encode())
+        buffer.data = list(value)
         entry.name, entry.buffer = key, len(model.buffers)
         model.buffers.append(buffer)
         model.metadata = [*(model.metadata or []), entry]

@@ -13,6 +13,7 @@ from mobilezoo.files import versions
 from mobilezoo.reading import read_json
 from mobilezoo_export import coverage, packs
 from mobilezoo_export.contract import Exporter, Runner
+from mobilezoo_export.conventions import describe_coreml
 from mobilezoo_export.feeding import image_input
 from mobilezoo_export.metadata import INPUT, KEY, OUTPUT, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
@@ -110,6 +111,7 @@ class CoreMLExporter(Exporter):
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
                 converted = compress(converted, spec.precision, batches, spec.float_segments)
             converted.user_defined_metadata[KEY] = metadata_text(spec, "NCHW")
+            describe_coreml(converted, spec)
             converted.save(str(path))
             _drop_strays(path)
         return []

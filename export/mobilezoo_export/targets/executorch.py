@@ -12,6 +12,7 @@ from mobilezoo.errors import ExportError, first_line, require
 from mobilezoo.files import versions
 from mobilezoo_export import coverage
 from mobilezoo_export.contract import Exporter, Runner
+from mobilezoo_export.conventions import executorch_methods
 from mobilezoo_export.feeding import image_input
 from mobilezoo_export.metadata import KEY, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
@@ -145,7 +146,7 @@ def lower(model: "nn.Module", example: Any, spec: ExportSpec) -> bytes:
         # The check of the program reads computed sizes as numbers, which fixes them.
         compile_config=EdgeCompileConfig(_check_ir_validity=False) if sizes else None,
         partitioner=[XnnpackPartitioner()],
-        constant_methods={KEY: metadata_text(spec, "NCHW")},
+        constant_methods={KEY: metadata_text(spec, "NCHW"), **executorch_methods(spec)},
     )
     return bytes(lowered.to_executorch().buffer)
 

@@ -28,6 +28,7 @@ from mobilezoo_export.records import (
     Runtime,
     TensorSpec,
 )
+from mobilezoo_export.tflite_metadata import finish_file, pack_metadata
 
 if TYPE_CHECKING:
     from torch import nn
@@ -109,7 +110,7 @@ class LiteRTExporter(Exporter):
             text = metadata_text(spec, spec.options.layout)
             room = " " * (BORDER_METADATA + CHANNEL_METADATA * spec.in_chans if _integers(spec) else 0)
             half = spec.precision in self.half_arithmetic and not spec.beyond_half
-            litert_file.name_and_note(path, text + room, half)
+            litert_file.name_and_note(path, text + room, pack_metadata(spec), half)
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
                 fed = [self._to_input(batch, spec) for batch in batches]
@@ -117,6 +118,7 @@ class LiteRTExporter(Exporter):
                 litert_file.keep_output_name(path)
             if _integers(spec):
                 litert_file.rewrite_metadata(path, metadata_text(spec, spec.options.layout, self.borders(path)))
+            finish_file(path, spec.labels)
         return [in_float32(spec)] if spec.beyond_half else []
 
     def _converted(self, model: "nn.Module", spec: ExportSpec) -> bytes:

@@ -10,6 +10,7 @@ from mobilezoo.artifacts import Artifact
 from mobilezoo.errors import ExportError, first_line, require
 from mobilezoo_export import coverage, packs
 from mobilezoo_export.contract import Exporter, Runner
+from mobilezoo_export.conventions import describe_onnx
 from mobilezoo_export.feeding import dequantized, image_input, sized
 from mobilezoo_export.metadata import INPUT, KEY, OUTPUT, metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
@@ -98,6 +99,7 @@ class OnnxExporter(Exporter):
             proto = program.model_proto
             plain: Any = _without_traces(proto)
             plain.metadata_props.add(key=KEY, value=metadata_text(spec, "NCHW"))
+            describe_onnx(plain, spec)
             if spec.precision == "int8":
                 batches = [batch.astype(spec.dtype) for batch in calibration_batches(calibration, spec)]
                 to_int8(plain, batches, path, spec.options.onnx_activations == "uint8", spec.float_segments)
