@@ -18,8 +18,9 @@ android {
         sourceCompatibility = JavaVersion.VERSION_17
         targetCompatibility = JavaVersion.VERSION_17
     }
-    kotlin { jvmToolchain(17) }
 }
+
+kotlin { jvmToolchain(17) }
 
 dependencies {
     implementation("com.google.ai.edge.litert:litert:2.1.0")
