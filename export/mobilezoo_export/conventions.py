@@ -22,7 +22,7 @@ DENOTATIONS = ("DATA_BATCH", "DATA_CHANNEL", "DATA_FEATURE", "DATA_FEATURE")
 
 
 def describe_onnx(proto: Any, spec: ExportSpec) -> None:
-    """Adds ONNX's own properties to a model, and says that its input is an image.
+    """Adds ONNX's own properties to a model, and marks its input as an image.
 
     Args:
         proto: ModelProto, changed in place.

@@ -22,6 +22,7 @@ from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.testing.targets import SmallNet, export_files
 from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, load_runner, packs
 from mobilezoo_export.conventions import onnx_properties
+from mobilezoo_export.flat_table import FlatTable
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.metadata import read_metadata
 from mobilezoo_export.tflite_metadata import ENTRY, LABELS, finish_file, label_archive, pack_metadata
@@ -32,7 +33,7 @@ ORIGIN = Origin(name="tiny.in1k", address="https://example.org/tiny", sha256=Non
 def root_of(pack: bytes) -> Any:
     """The root table of a pack, read by the numbers of the schema's fields."""
     assert pack[4:8] == b"M001"
-    return packs._Table(pack, int.from_bytes(pack[:4], "little"))
+    return FlatTable(pack, int.from_bytes(pack[:4], "little"))
 
 
 def changed(spec: ExportSpec, **options: Any) -> ExportSpec:

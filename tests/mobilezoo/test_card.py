@@ -189,7 +189,7 @@ def test_a_networks_card_has_its_published_weights_and_papers(tmp_path: Path) ->
 
 
 def test_every_family_has_papers_and_they_are_those_that_its_module_names() -> None:
-    for family in set(FAMILIES.names()) - {"timm"}:
+    for family in set(FAMILIES.names()) - {"timm", "supernet"}:  # the latter once a search was opened
         told = family_module(family).__doc__ or ""
         for _, paper in PAPERS[family]:
             assert paper.arxiv in told or paper.arxiv == "1910.03151", (family, paper.arxiv)

@@ -38,6 +38,7 @@ OWN = {
     "export/mobilezoo_export/apart.py": {"np.load"},  # arrays in a scratch folder of ours
     "export/mobilezoo_export/convert.py": {"np.load", "torch.export.load"},  # the same
     "export/mobilezoo_export/packs.py": {"zipfile.ZipFile"},  # in that process too; sizes are compared before reading
+    "export/mobilezoo_export/tflite_metadata.py": {"zipfile.ZipFile"},  # appends to a file that was just made
     "export/mobilezoo_export/profilers/onnx.py": {"json.loads"},  # what the runtime's own profiler wrote
     "mobilezoo/kits/python/classify.py": {"Image.open", "json.loads"},  # runs without us, on its own model.json
     "latency/mobilezoo_latency/browser/assets.py": {"tarfile.open"},  # an archive of a pinned SHA-512

@@ -11,7 +11,7 @@ from safetensors.torch import save_file
 from mobilezoo.data.classes import place_classes, placed
 from mobilezoo.errors import ConfigError, MobilezooError, UnknownNameError
 from mobilezoo.models import create_model
-from mobilezoo.workflows.evaluate import evaluate
+from mobilezoo.workflows.evaluate import Loading, evaluate
 from mobilezoo.workflows.model_options import ModelOptions
 
 FISH = ("n01440764", "n01443537", "n01484850")
@@ -140,10 +140,10 @@ def test_a_network_of_1000_classes_is_scored_on_a_subset_named_by_wordnet_ids(tm
     head.bias.data = torch.linspace(1, 0, 1000)  # whatever it sees, output 0 first, then 1, 2, …
     save_file(network.state_dict(), tmp_path / "w.safetensors")
     weights = ModelOptions(checkpoint=tmp_path / "w.safetensors")
-    result = evaluate("mnasnet_small", f"folder:{tmp_path}", weights, batch_size=2, workers=0)
+    result = evaluate("mnasnet_small", f"folder:{tmp_path}", weights, loading=Loading(2, 0))
     assert (result.top1, result.top5) == (0, 100)
     swapped = write(tmp_path / "map.json", {FISH[1]: 0, FISH[2]: 999})
-    result = evaluate("mnasnet_small", f"folder:{tmp_path}", weights, batch_size=2, workers=0, classes=swapped)
+    result = evaluate("mnasnet_small", f"folder:{tmp_path}", weights, loading=Loading(2, 0), classes=swapped)
     assert (result.top1, result.top5) == (50, 50)
 
 

@@ -13,7 +13,7 @@ from mobilezoo.data.samplers import Distributed
 from mobilezoo.errors import ConfigError, DataError, MobilezooError
 from mobilezoo.train import distributed, trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.workflows.evaluate import evaluate
+from mobilezoo.workflows.evaluate import Loading, evaluate
 from mobilezoo.workflows.model_options import ModelOptions
 
 NONE = ModelOptions()
@@ -45,19 +45,19 @@ def test_another_class_list_is_refused_by_resume_and_eval(photos: Path, tmp_path
     record = trainer.train(recipe(photos), run, show_progress=False)
     assert json.loads((run / "classes.json").read_text()) == ["A", "a", "B"] == list(record.labels)
     best, source = str(run / "best.safetensors"), f"folder:{photos}"
-    assert evaluate(best, source, NONE, batch_size=4, workers=0).top1 == record.top1
+    assert evaluate(best, source, NONE, loading=Loading(4, 0)).top1 == record.top1
     for split in ("train", "val"):
         (photos / split / "B").rename(photos / split / "C")
     with pytest.raises(ConfigError, match=r"the first difference is class 2, 'B' there and 'C' here"):
         trainer.train(recipe(photos), run, resume=True, show_progress=False)
     with pytest.raises(ConfigError, match=r"the first difference is class 2, 'B' there and 'C' here"):
-        evaluate(best, source, NONE, batch_size=4, workers=0)
+        evaluate(best, source, NONE, loading=Loading(4, 0))
     # The run's own list serves as a map for data in another order or with fewer classes.
     (photos / "only" / "val").mkdir(parents=True)
     (photos / "val" / "a").rename(photos / "only" / "val" / "a")
-    few = evaluate(best, f"folder:{photos}/only", NONE, batch_size=4, workers=0, classes=str(run / "classes.json"))
+    few = evaluate(best, f"folder:{photos}/only", NONE, loading=Loading(4, 0), classes=str(run / "classes.json"))
     assert few.images == 4
-    assert few == evaluate(best, f"folder:{photos}/only", NONE, batch_size=4, workers=0, classes="labels")
+    assert few == evaluate(best, f"folder:{photos}/only", NONE, loading=Loading(4, 0), classes="labels")
 
 
 def test_a_process_that_sees_other_data_is_refused_by_all(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -119,11 +119,11 @@ def test_eval_reads_the_data_of_the_record_as_training_did(photos: Path, tmp_pat
     changed = ("data.val_split=dev", "data.background=black", "data.exif=false")
     trained = trainer.train(recipe(photos, *changed), tmp_path / "run", show_progress=False)
     best = str(tmp_path / "run" / "best.safetensors")
-    assert evaluate(best, None, NONE, batch_size=4, workers=0).top1 == trained.top1
+    assert evaluate(best, None, NONE, loading=Loading(4, 0)).top1 == trained.top1
     photos.rename(tmp_path / "moved")
     with pytest.raises(DataError, match="dataset folder not found"):
-        evaluate(best, None, NONE, batch_size=4, workers=0)
-    moved = evaluate(best, f"folder:{tmp_path}/moved", NONE, batch_size=4, workers=0)
+        evaluate(best, None, NONE, loading=Loading(4, 0))
+    moved = evaluate(best, f"folder:{tmp_path}/moved", NONE, loading=Loading(4, 0))
     assert (moved.images, moved.top1) == (12, trained.top1)
     with pytest.raises(ConfigError, match="no record says what 'mnasnet_small' was trained on: pass --data"):
-        evaluate("mnasnet_small", None, NONE, batch_size=4, workers=0)
+        evaluate("mnasnet_small", None, NONE, loading=Loading(4, 0))

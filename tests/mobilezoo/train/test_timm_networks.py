@@ -13,7 +13,7 @@ from mobilezoo.config import load_record
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.train import trainer
 from mobilezoo.train.config import TrainConfig
-from mobilezoo.workflows.evaluate import evaluate
+from mobilezoo.workflows.evaluate import Loading, evaluate
 from mobilezoo.workflows.export import export_network
 from mobilezoo.workflows.load_model import load_model
 from mobilezoo.workflows.model_options import ModelOptions
@@ -52,7 +52,7 @@ def test_a_tuned_network_starts_from_timms_weights_and_serves_everywhere(tmp_pat
     assert all(torch.equal(after[key], before[key]) for key in before if not key.startswith("classifier"))
     loaded = load_model(str(run / "best.safetensors"))
     assert loaded.network.global_pool.pool_type == "max"  # type: ignore[union-attr]
-    scores = evaluate(str(run / "best.safetensors"), "digits", ModelOptions(), batch_size=64, workers=0)
+    scores = evaluate(str(run / "best.safetensors"), "digits", ModelOptions(), loading=Loading(64, 0))
     assert scores.top1 == pytest.approx(record.top1)
     (exported,) = export_network(
         loaded,
@@ -62,7 +62,7 @@ def test_a_tuned_network_starts_from_timms_weights_and_serves_everywhere(tmp_pat
     )
     assert exported.path == str(run / "export" / f"{NAME}.fp32.onnx")
     assert load_record_of(Artifact, exported.path).model == f"timm:{NAME}"
-    of_file = evaluate(exported.path, "digits", ModelOptions(), batch_size=64, workers=0)
+    of_file = evaluate(exported.path, "digits", ModelOptions(), loading=Loading(64, 0))
     assert of_file.pytorch.top1 == pytest.approx(record.top1)
     assert "timm:mobilenetv3_" in write_report([run], tmp_path / "page.html").read_text(encoding="utf-8")
     shared = timm.create_model(

@@ -16,7 +16,7 @@ from mobilezoo.errors import CheckpointError, ConfigError, UnknownNameError
 from mobilezoo.models import create_model
 from mobilezoo.models.weights import classes_of
 from mobilezoo.workflows.convert import convert_checkpoint
-from mobilezoo.workflows.evaluate import evaluate
+from mobilezoo.workflows.evaluate import Loading, evaluate
 from mobilezoo.workflows.export import export_network
 from mobilezoo.workflows.load_model import load_model
 from mobilezoo.workflows.model_options import ModelOptions, read_labels
@@ -121,7 +121,7 @@ def test_a_file_made_of_a_timm_network_is_scored_beside_the_same_weights(tmp_pat
     assert result.path == str(tmp_path / "out" / "mobilenetv3_small_050.fp32.onnx")
     record = load_record_of(Artifact, result.path)
     assert (record.model, record.checkpoint_key) == (TIMM, "model")
-    scores = evaluate(result.path, "digits", ModelOptions(), batch_size=64, workers=0)
+    scores = evaluate(result.path, "digits", ModelOptions(), loading=Loading(64, 0))
     assert scores.pytorch is not None
     assert scores.pytorch.loss == pytest.approx(scores.loss, rel=1e-4)  # not the average, nor another size
 
