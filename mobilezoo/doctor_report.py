@@ -43,7 +43,8 @@ class UnitVerdict(Record):
     unit: str
     """xnnpack, cpu, gpu, npu, coreml or nnapi."""
     how: Literal["run", "rules"]
-    """run: the unit itself, or a program that computes as it does, took the file; rules: from published lists."""
+    """run: the unit itself, or a program that computes as it does, took the file; rules: by published
+    source, the most that a device may take."""
     status: UnitStatus
     """taken: all operators; partly: some; none: no operator; failed: wrong answers; refused: it does not take the
     file; unavailable: it is not set up here."""

@@ -3,11 +3,13 @@
 from collections import Counter
 from dataclasses import replace
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 
 from mobilezoo.errors import ExportError
+from mobilezoo_export.anatomy import litert_coreml
 from mobilezoo_export.anatomy.describe import anatomy_of, describe
 from mobilezoo_export.anatomy.findings import find
 from mobilezoo_export.anatomy.graph import Graph, Node, Tensor
@@ -148,9 +150,14 @@ def test_partitions_are_as_large_as_the_order_allows() -> None:
     assert partitions(cycle, {0, 1, 2}) == [[2]]
 
 
-def test_rules_count_what_a_list_does_not_hold() -> None:
+def test_rules_count_what_a_delegate_does_not_take() -> None:
     graph = graph_of(
-        ("CONV_2D", "x w", "a"), ("RELU", "a", "b"), ("GELU", "b", "c"), ("CONV_2D", "c w", "y"), w=stored()
+        ("CONV_2D", "x w b", "a"),
+        ("RELU", "a", "c"),
+        ("GELU", "c", "d"),
+        ("CONV_2D", "d w b", "y"),
+        w=stored(),
+        b=stored(),
     )
     coreml, nnapi = judge(graph, "litert")
     # the last convolution would be alone: the Core ML delegate takes no part of one operator
@@ -160,8 +167,95 @@ def test_rules_count_what_a_list_does_not_hold() -> None:
     integers = replace(graph, tensors={n: replace(t, dtype="int8") for n, t in graph.tensors.items()})
     assert judge(integers, "litert")[0].status == "none"
     opened = replace(graph, tensors=graph.tensors | {"x": Tensor(name="x", dtype="float32", shape=(None, 8, 8, 4))})
-    assert [one.status for one in judge(opened, "litert")] == ["partly", "refused"]
+    assert [one.status for one in judge(opened, "litert")] == ["partly", "partly"]
+    assert all("count as 1" in " ".join(one.notes) for one in judge(opened, "litert"))
+    assert [one.status for one in judge(opened, "onnx")] == ["none", "refused"]
     assert judge(replace(graph, delegates=("XnnpackBackend",)), "executorch")[0].status == "refused"
+
+
+def test_nnapi_gets_the_three_largest_parts() -> None:
+    ops = ["EXP", "EXP", "GELU", "EXP", "GELU", "EXP", "EXP", "GELU", "EXP", "EXP"]
+    nnapi = judge(graph_of(*((op, "x" if i == 0 else f"t{i - 1}", f"t{i}") for i, op in enumerate(ops))), "litert")[1]
+    assert (nnapi.partitions, nnapi.outside) == (3, {"GELU": 3, "EXP": 1})
+
+
+def test_weights_in_half_precision_are_read_in_place_and_no_others() -> None:
+    nodes = (("DEQUANTIZE", "w", "v"), ("CONV_2D", "x v b", "a"), ("RELU", "a", "y"))
+    half = {"w": stored("float16"), "b": stored()}
+    coreml, nnapi = judge(graph_of(*nodes, **half), "litert")
+    assert coreml.status == nnapi.status == "taken"
+    assert any("half precision" in note for note in nnapi.notes)
+    coreml, nnapi = judge(graph_of(*nodes, w=stored("int8", scales=1), b=stored()), "litert")
+    assert coreml.outside == {"DEQUANTIZE": 1, "CONV_2D": 1, "RELU": 1}  # its weights are no constant then
+    assert nnapi.status == "taken"
+
+
+def one_operator(op: str, inputs: str, constants: dict[str, Tensor], **changes: Any) -> Graph:
+    graph = graph_of((op, inputs, "y"), **constants)
+    return replace(graph, nodes=(replace(graph.nodes[0], **changes),))
+
+
+SIZE = Tensor(name="s", dtype="int32", shape=(4,), stored_bytes=16)
+
+
+@pytest.mark.parametrize(
+    ("takes", "op", "inputs", "changes"),
+    [
+        (True, "CONV_2D", "x w b", {"version": 5}),
+        (False, "CONV_2D", "x w b", {"version": 6}),
+        (False, "CONV_2D", "x w", {}),
+        (False, "FULLY_CONNECTED", "x w b", {"version": 6}),
+        (True, "RESHAPE", "x s", {}),
+        (False, "RESHAPE", "x l", {}),
+        (False, "TRANSPOSE", "x l", {}),
+        (True, "PACK", "x x", {"options": {"axis": 0}}),
+        (False, "PACK", "x x", {"options": {"axis": 4}}),
+        (False, "CONCATENATION", "x x", {"activation": "RELU"}),
+        (False, "EXP", "i", {}),
+        (True, "ADD", "i i", {}),
+        (False, "ADD", "i i", {"activation": "RELU"}),
+        (False, "GATHER", "x w", {}),
+        (False, "BATCH_MATMUL", "x x", {}),
+        (False, "SELECT_V2", "x x x", {}),
+        (True, "EMBEDDING_LOOKUP", "s w", {}),
+    ],
+)
+def test_nnapi_asks_for_versions_types_and_constants(
+    takes: bool, op: str, inputs: str, changes: dict[str, Any]
+) -> None:
+    live = {"l": Tensor(name="l", dtype="int32", shape=(4,)), "i": Tensor(name="i", dtype="int32", shape=MAP)}
+    graph = one_operator(op, inputs, {"w": stored(), "b": stored(), "s": SIZE, **live}, **changes)
+    nnapi = judge(graph, "litert")[1]
+    assert nnapi.status == ("taken" if takes else "none")
+    assert any("may take nothing" in note for note in nnapi.notes) == ((op, inputs) == ("RESHAPE", "x l"))
+    assert any("feature level 6" in note for note in nnapi.notes) == (op == "BATCH_MATMUL")
+
+
+@pytest.mark.parametrize(
+    ("takes", "op", "inputs", "changes"),
+    [
+        (True, "CONV_2D", "x w b", {}),
+        (False, "CONV_2D", "x w b", {"version": 2}),
+        (False, "CONV_2D", "x w x", {}),
+        (False, "RESHAPE", "x s", {}),
+        (False, "FULLY_CONNECTED", "x w b", {}),  # of many rows
+        (True, "SOFTMAX", "x", {"options": {"beta": 1.0}}),
+        (False, "SOFTMAX", "x", {"options": {"beta": 2.0}}),
+        (True, "CONCATENATION", "x x", {"options": {"axis": 3}}),
+        (False, "CONCATENATION", "x x", {"options": {"axis": 1}}),
+        (True, "MIRROR_PAD", "x s", {"options": {"mode": 0}}),
+        (False, "MIRROR_PAD", "x s", {"options": {"mode": 1}}),
+        (True, "ADD", "x c", {}),
+        (False, "ADD", "x r", {}),
+    ],
+)
+def test_the_core_ml_delegate_asks_for_versions_shapes_and_options(
+    takes: bool, op: str, inputs: str, changes: dict[str, Any]
+) -> None:
+    shapes = {"c": (4,), "r": (8, 1)}
+    more = {name: Tensor(name=name, dtype="float32", shape=shape) for name, shape in shapes.items()}
+    graph = one_operator(op, inputs, {"w": stored(), "b": stored(), "s": SIZE, **more}, **changes)
+    assert litert_coreml.takes(graph, graph.nodes[0]) is takes
 
 
 @pytest.mark.parametrize(

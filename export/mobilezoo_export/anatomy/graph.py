@@ -96,6 +96,10 @@ class Node:
     """Fused into the operator."""
     effects: bool = False
     """Whether it does something besides its outputs: writes a variable, calls a graph."""
+    version: int = 1
+    """Of the operator, where its format counts them."""
+    options: dict[str, float] = field(default_factory=dict)
+    """Numbers that a LiteRT operator is set to: axis, mode, ..."""
 
     @property
     def kind(self) -> str:

@@ -121,6 +121,8 @@ class _Reader:
             permutation=order,
             activation=ACTIVATIONS[fused] if fused < len(ACTIVATIONS) else str(fused),
             effects=name in EFFECTS,
+            version=int(self._model.OperatorCodes(operator.OpcodeIndex()).Version()),
+            options=_numbers(chosen.builtinOptions),
         )
 
     def _metadata(self) -> dict[str, str]:
@@ -133,6 +135,10 @@ class _Reader:
             name = (entry.Name() or b"").decode(errors="replace")
             found[name] = text[:LONGEST] if plain else f"{len(raw):,} bytes"
         return found
+
+
+def _numbers(options: Any) -> dict[str, float]:
+    return {name: value for name, value in vars(options or object).items() if isinstance(value, (bool, int, float))}
 
 
 def _words(how: Any) -> str:

@@ -1,49 +1,32 @@
-"""What Core ML and NNAPI take of a file, by the lists that the runtimes publish; nothing is run.
+"""What Core ML and NNAPI take of a file, by the sources that the runtimes publish; nothing is run.
 
-A list states operators. Conditions on single operators (constant weights, modes) are more than a list can hold, so that
-a device may take less than these rules promise, and never more.
+LiteRT's delegates are judged by the conditions of their source (`litert_coreml`, `nnapi`), those of ONNX Runtime by
+lists of operators alone: microsoft/onnxruntime at 04f568d (Core ML) and 07e8de2 (NNAPI). A device may take less.
 """
 
 from collections import Counter
 from collections.abc import Callable
+from dataclasses import dataclass, replace
 
 from mobilezoo.doctor_report import UnitVerdict
+from mobilezoo_export.anatomy import litert_coreml, nnapi
 from mobilezoo_export.anatomy.graph import Graph, Node
 
 DEPRECATED = "NNAPI is deprecated since Android 15 [developer.android.com/ndk/guides/neuralnetworks/migration-guide]"
-LITERT_COREML = "tensorflow/tensorflow tensorflow/lite/delegates/coreml/coreml_delegate.mm"
-LITERT_NNAPI = "tensorflow/tensorflow tensorflow/lite/delegates/nnapi/nnapi_delegate.cc"
-ONNX_COREML = "microsoft/onnxruntime tools/ci_build/github/apple/coreml_supported_mlprogram_ops.md"
-ONNX_NNAPI = "microsoft/onnxruntime onnxruntime/core/providers/nnapi/nnapi_builtin/builders/op_builder_factory.cc"
+ONNX_COREML = "microsoft/onnxruntime tools/ci_build/github/apple/coreml_supported_mlprogram_ops.md (04f568d)"
+ONNX_NNAPI = (
+    "microsoft/onnxruntime onnxruntime/core/providers/nnapi/nnapi_builtin/builders/op_builder_factory.cc (07e8de2)"
+)
 ANE = "machinelearning.apple.com/research/neural-engine-transformers"
-MOST_AXES = 4
-LEAST = 2
-"""`kMinNodesPerCoreMlDelegate` of LiteRT's Core ML delegate."""
+LISTED = "it may take these operators: the list states no types, versions and options"
+OPEN_ONNX = "inputs of open size: it may take them, more slowly [onnxruntime.ai, onlyAllowStaticInputShapes]"
+OPEN_LITERT = "sizes that inputs leave open count as 1, which is what a file is loaded with"
 
 
 def _names(text: str) -> frozenset[str]:
     return frozenset(text.split())
 
 
-COREML_OF_LITERT = _names(
-    """
-    ADD AVERAGE_POOL_2D CONCATENATION CONV_2D DEPTHWISE_CONV_2D FULLY_CONNECTED HARD_SWISH LOGISTIC MAX_POOL_2D
-    MIRROR_PAD MEAN MUL PAD PADV2 RELU RELU_N1_TO_1 RELU6 RESHAPE RESIZE_BILINEAR SOFTMAX TANH TRANSPOSE_CONV
-    """
-)
-NNAPI_OF_LITERT = _names(
-    """
-    ABS ADD ARG_MAX ARG_MIN AVERAGE_POOL_2D BATCH_MATMUL BATCH_TO_SPACE_ND BIDIRECTIONAL_SEQUENCE_LSTM CAST
-    CONCATENATION CONV_2D DENSIFY DEPTHWISE_CONV_2D DEPTH_TO_SPACE DEQUANTIZE DIV ELU EQUAL EXP EXPAND_DIMS FILL
-    FLOOR FULLY_CONNECTED GATHER GREATER GREATER_EQUAL HARD_SWISH HASHTABLE_LOOKUP L2_NORMALIZATION L2_POOL_2D
-    LEAKY_RELU LESS LESS_EQUAL LOCAL_RESPONSE_NORMALIZATION LOG LOGICAL_AND LOGICAL_NOT LOGICAL_OR LOGISTIC
-    LSH_PROJECTION LSTM MAXIMUM MAX_POOL_2D MEAN MINIMUM MIRROR_PAD MUL NEG NOT_EQUAL PACK PAD PADV2 POW PRELU
-    QUANTIZE REDUCE_ANY REDUCE_MAX REDUCE_MIN REDUCE_PROD RELU RELU6 RELU_N1_TO_1 RESHAPE RESIZE_BILINEAR
-    RESIZE_NEAREST_NEIGHBOR RNN RSQRT SELECT SIN SLICE SOFTMAX SPACE_TO_BATCH_ND SPACE_TO_DEPTH SPLIT SPLIT_V
-    SQRT SQUEEZE STRIDED_SLICE SUB SUM SVDF TANH TILE TOPK_V2 TRANSPOSE TRANSPOSE_CONV
-    UNIDIRECTIONAL_SEQUENCE_LSTM UNIDIRECTIONAL_SEQUENCE_RNN UNPACK
-    """
-)
 COREML_OF_ONNX = _names(
     """
     Add ArgMax AveragePool Cast Ceil Clip Concat Conv ConvTranspose Cos DepthToSpace Div Elu Erf Exp GatherND
@@ -64,7 +47,37 @@ NNAPI_OF_ONNX = _names(
 )
 OFF_ANE = _names("gather gather_along_axis gather_nd scatter scatter_nd scatter_along_axis while_loop cond")
 """Operations that leave the Neural Engine."""
-Takes = Callable[[Graph, Node], bool]
+SIZES = {
+    "RESHAPE": (1,),
+    "RESIZE_BILINEAR": (1,),
+    "RESIZE_NEAREST_NEIGHBOR": (1,),
+    "BROADCAST_TO": (1,),
+    "EXPAND_DIMS": (1,),
+    "FILL": (0,),
+    "MIRROR_PAD": (1,),
+    "PAD": (1,),
+    "PADV2": (1,),
+    "SLICE": (1, 2),
+    "STRIDED_SLICE": (1, 2, 3),
+    "TILE": (1,),
+    "TOPK_V2": (1,),
+    "TRANSPOSE_CONV": (0,),
+}
+"""LiteRT operator → inputs that say how large its result is."""
+
+
+@dataclass(frozen=True, kw_only=True)
+class Delegate:
+    """What takes operators, and how."""
+
+    unit: str
+    takes: Callable[[Graph, Node], bool]
+    source: str
+    notes: tuple[str, ...]
+    least: int = 1
+    """Operators of its smallest part."""
+    parts: int | None = None
+    """The most parts that it takes, the largest first."""
 
 
 def judge(graph: Graph, target: str) -> list[UnitVerdict]:
@@ -75,17 +88,9 @@ def judge(graph: Graph, target: str) -> list[UnitVerdict]:
         target: its format.
     """
     if target == "litert":
-        notes = (f"the Core ML delegate takes float operators only, in parts of at least {LEAST}",)
-        return [
-            _counted(graph, "coreml", _listed(COREML_OF_LITERT, floats=True), LITERT_COREML, notes, LEAST),
-            _counted(graph, "nnapi", _listed(NNAPI_OF_LITERT, axes=MOST_AXES), LITERT_NNAPI, (DEPRECATED,)),
-        ]
+        return _of_litert(graph)
     if target == "onnx":
-        notes = ("as an ML Program, through ONNX Runtime's Core ML provider",)
-        return [
-            _counted(graph, "coreml", _listed(COREML_OF_ONNX), ONNX_COREML, notes),
-            _counted(graph, "nnapi", _listed(NNAPI_OF_ONNX, axes=MOST_AXES), ONNX_NNAPI, (DEPRECATED,)),
-        ]
+        return _of_onnx(graph)
     if target == "coreml":
         return [_own_coreml(graph), _not_for("nnapi", "Core ML packages run on Apple's systems only")]
     if target == "executorch":
@@ -93,44 +98,100 @@ def judge(graph: Graph, target: str) -> list[UnitVerdict]:
     return []
 
 
-def _listed(known: frozenset[str], *, axes: int | None = None, floats: bool = False) -> Takes:
-    """Whether an operator is on a list, its tensors' axes are few, and its types are floats where only those go."""
+def _of_litert(graph: Graph) -> list[UnitVerdict]:
+    whole = read_halves(graph)
+    shared: tuple[str, ...] = (OPEN_LITERT,) if _opened(graph) else ()
+    if resized := sorted({node.op for node in whole.nodes if _is_resized(whole, node)}):
+        shared += (
+            f"sizes come from computed values ({', '.join(resized)}): it may take nothing, for LiteRT refuses it a "
+            "graph whose sizes it cannot tell when it loads the file",
+        )
+    coreml = Delegate(
+        unit="coreml",
+        takes=litert_coreml.takes,
+        source=litert_coreml.SOURCE,
+        notes=(f"it takes float operators only, in parts of at least {litert_coreml.LEAST}", *shared),
+        least=litert_coreml.LEAST,
+    )
+    half = len(whole.nodes) < len(graph.nodes)
+    android = Delegate(
+        unit="nnapi",
+        takes=nnapi.takes,
+        source=nnapi.SOURCE,
+        notes=(*nnapi.notes(whole, half=half), *shared, DEPRECATED),
+        parts=nnapi.MOST_PARTS,
+    )
+    return [_counted(whole, coreml), _counted(whole, android)]
+
+
+def _of_onnx(graph: Graph) -> list[UnitVerdict]:
+    notes: tuple[str, ...] = ("as an ML Program, through ONNX Runtime's Core ML provider", LISTED)
+    notes += (OPEN_ONNX,) if _opened(graph) else ()
+    coreml = Delegate(unit="coreml", takes=_listed(COREML_OF_ONNX), source=ONNX_COREML, notes=notes)
+    takes = _listed(NNAPI_OF_ONNX, axes=nnapi.MOST_AXES)
+    android = Delegate(unit="nnapi", takes=takes, source=ONNX_NNAPI, notes=(LISTED, DEPRECATED))
+    if _opened(graph):
+        reason = "its inputs leave sizes open, and fixed ones are needed: export it with its size"
+        refused = _not_for("nnapi", reason).model_copy(update={"source": ONNX_NNAPI, "notes": (DEPRECATED,)})
+        return [_counted(graph, coreml), refused]
+    return [_counted(graph, coreml), _counted(graph, android)]
+
+
+def read_halves(graph: Graph) -> Graph:
+    """The graph as LiteRT's delegates see it: constants in half precision are read in place, without a DEQUANTIZE.
+
+    Args:
+        graph: the main graph of a LiteRT file.
+    """
+    halves = {
+        node.outputs[0]: node.inputs[0]
+        for node in graph.nodes
+        if node.op == "DEQUANTIZE" and graph.is_constant(node.inputs[0]) and graph.dtype(node.inputs[0]) == "float16"
+    }
+    nodes = tuple(
+        replace(node, inputs=tuple(halves.get(name, name) for name in node.inputs))
+        for node in graph.nodes
+        if not halves.keys() & set(node.outputs)
+    )
+    return replace(graph, nodes=nodes)
+
+
+def _opened(graph: Graph) -> bool:
+    return any(None in (graph.tensors[name].shape or ()) for name in graph.inputs if name in graph.tensors)
+
+
+def _is_resized(graph: Graph, node: Node) -> bool:
+    """Whether the size of an operator's result is computed at run time."""
+    named = [node.inputs[place] for place in SIZES.get(node.op, ()) if place < len(node.inputs)]
+    return any(name and not graph.is_constant(name) for name in named)
+
+
+def _listed(known: frozenset[str], *, axes: int | None = None) -> Callable[[Graph, Node], bool]:
+    """Whether an operator is on a list, and its tensors' axes are few."""
 
     def takes(graph: Graph, node: Node) -> bool:
         ranks = [len(graph.tensors[n].shape or ()) for n in (*node.inputs, *node.outputs) if n in graph.tensors]
-        deep = axes is not None and max(ranks, default=0) > axes
-        types = {graph.dtype(name) for name in (*graph.live(node), *node.outputs)}
-        return node.op in known and not deep and not (floats and types & {"int8", "uint8", "int16"})
+        return node.op in known and (axes is None or max(ranks, default=0) <= axes)
 
     return takes
 
 
-def _counted(graph: Graph, unit: str, takes: Takes, source: str, notes: tuple[str, ...], least: int = 1) -> UnitVerdict:
-    """Count what a delegate takes, in parts of at least `least` operators."""
-    shapes = [graph.tensors[name].shape or () for name in graph.inputs if name in graph.tensors]
-    # the Core ML delegates take the batch that an input has when the file is loaded
-    if any(None in (shape if unit == "nnapi" else shape[1:]) for shape in shapes):
-        reason = "its inputs leave sizes open, and fixed ones are needed: export it with its size"
-        return UnitVerdict(unit=unit, how="rules", status="refused", reason=reason, source=source, notes=notes)
-    able = {index for index, node in enumerate(graph.nodes) if _is_free(graph, node) or takes(graph, node)}
-    working = {index for index in able if not _is_free(graph, graph.nodes[index])}
-    parts = [part for part in partitions(graph, able) if len(working & set(part)) >= least]
+def _counted(graph: Graph, delegate: Delegate) -> UnitVerdict:
+    """Count what a delegate takes."""
+    able = {index for index, node in enumerate(graph.nodes) if delegate.takes(graph, node)}
+    found = [part for part in partitions(graph, able) if len(part) >= delegate.least]
+    parts = sorted(found, key=len, reverse=True)[: delegate.parts]
     kept = {index for part in parts for index in part}
-    outside = Counter(n.op for index, n in enumerate(graph.nodes) if index not in kept and not _is_free(graph, n))
+    outside = Counter(node.op for index, node in enumerate(graph.nodes) if index not in kept)
     return UnitVerdict(
-        unit=unit,
+        unit=delegate.unit,
         how="rules",
         status="none" if not parts else "partly" if outside else "taken",
         partitions=len(parts),
         outside=dict(outside.most_common()),
-        notes=notes,
-        source=source,
+        notes=delegate.notes,
+        source=delegate.source,
     )
-
-
-def _is_free(graph: Graph, node: Node) -> bool:
-    """Whether a node decodes stored weights, which delegates do when they load a file."""
-    return node.kind in ("dequantize", "densify") and all(graph.is_constant(name) for name in node.inputs if name)
 
 
 def partitions(graph: Graph, taken: set[int]) -> list[list[int]]:
