@@ -5,6 +5,8 @@ import subprocess
 import sys
 from pathlib import Path
 
+import pytest
+
 SKIPPING = """
 import pytest
 
@@ -20,6 +22,7 @@ def test_something():
 """
 
 
+@pytest.mark.slow
 def test_skipped_tests_are_counted_by_reason_below_which_only_the_closing_line_stands(tmp_path: Path) -> None:
     shutil.copy(Path(__file__).with_name("conftest.py"), tmp_path)
     (tmp_path / "test_skipping.py").write_text(SKIPPING)

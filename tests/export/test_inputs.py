@@ -72,7 +72,7 @@ def test_oblong_files_of_any_channels_compute_what_pytorch_does(
     assert written["resize_and_crop"] == spec.preprocessing.rule((12, 20))
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ["onnx", pytest.param("litert", marks=pytest.mark.slow), *TARGETS[2:]])
 def test_grey_pixels_go_in(tiny_spec: ExportSpec, tmp_path: Path, target: str) -> None:
     network, spec = Net(1), spec_for(tiny_spec, 1, image=True)
     (result,) = export_files(network, spec, [target], ["fp32"], tmp_path)

@@ -51,7 +51,7 @@ def test_pixels_go_in_and_probabilities_come_out(
     assert read_metadata(Path(result.path)) == build_metadata(spec, result.artifact.input.layout)
 
 
-@pytest.mark.parametrize("target", TARGETS)
+@pytest.mark.parametrize("target", ["onnx", pytest.param("litert", marks=pytest.mark.slow), *TARGETS[2:]])
 def test_the_same_network_gives_the_same_bytes(
     tiny: nn.Module,
     tiny_file: Callable[[str], ExportResult],

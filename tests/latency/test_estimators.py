@@ -86,6 +86,7 @@ def test_twenty_measurements_carry_a_predictor_to_another_device(networks, predi
     assert moved.record.device == OTHER
 
 
+@pytest.mark.slow
 def test_a_saved_predictor_predicts_the_same(networks, predictor, tmp_path):
     loaded = Predictor.load(predictor.save(tmp_path / "p.json"))
     assert loaded.predict_kernels(networks[0]) == predictor.predict_kernels(networks[0])

@@ -93,9 +93,9 @@ SLOW = pytest.mark.slow
     [
         "pair",
         "has_record",
-        "single",
-        "temporary",
-        "together",
+        pytest.param("single", marks=SLOW),
+        pytest.param("temporary", marks=SLOW),
+        pytest.param("together", marks=SLOW),
         pytest.param("folder", marks=SLOW),
         pytest.param("first", marks=SLOW),
     ],

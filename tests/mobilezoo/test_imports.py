@@ -166,6 +166,7 @@ def test_help_and_the_list_import_nothing_heavy() -> None:
     assert "demo" in printed
 
 
+@pytest.mark.slow
 def test_a_look_at_a_search_imports_no_torch(tmp_path: Path) -> None:
     """A status that takes seconds of imports is not asked for twice."""
     stage = {"stride": 2, "block": ["ir"], "width": [8, 16], "kernel": [3, 5], "expansion": [2, 3], "depth": [1, 2]}

@@ -207,9 +207,9 @@ def test_a_network_of_every_family_loses_all_its_norms(name: str) -> None:
         assert size_of(fused) == FUSED_PARAMS[name]
 
 
-OTHER_SIZES = [("cas_vit_xs_dist", (96, 96), reparameterize_model)]
+OTHER_SIZES: list[Any] = [("cas_vit_xs_dist", (96, 96), reparameterize_model)]
 OTHER_SIZES += [("emo2_1m", size, reparameterize_model) for size in ((97, 81), (64, 64))]
-OTHER_SIZES += [("mobilemamba_t2", size, fuse) for size in ((97, 81), (64, 64))]
+OTHER_SIZES += [pytest.param("mobilemamba_t2", size, fuse, marks=pytest.mark.slow) for size in ((97, 81), (64, 64))]
 """Network, size of its images, and what folds it: timm's function calls our blocks' `fuse` alone."""
 
 

@@ -5,10 +5,7 @@ import pytest
 from mobilezoo.search.engines import ENGINES
 from mobilezoo.testing import EngineConformance
 
-QUICK = ("random",)
-"""Always tested; the others are slow, since each takes several seconds."""
-
 for name in ENGINES:
     suite = type(f"Test_{name}", (EngineConformance,), {"engine": name})
-    globals()[suite.__name__] = suite if name in QUICK else pytest.mark.slow(suite)
+    globals()[suite.__name__] = pytest.mark.slow(suite)
 del suite

@@ -213,6 +213,7 @@ def test_failures_in_a_row_end_the_search_with_the_last_reason(tmp_path: Path) -
     assert all(t.reason == "phone unplugged" for t in load_search_result(tmp_path).trials)
 
 
+@pytest.mark.slow
 def test_a_missing_toolchain_stops_the_search_and_its_network_runs_again(tmp_path: Path) -> None:
     def missing(candidate: Candidate) -> Figures:
         raise MissingToolError("litert_torch", "litert")
@@ -260,9 +261,9 @@ def test_pruned_networks_keep_their_curve(tmp_path: Path) -> None:
     ("change", "message"),
     [
         ({"space": {**DATA["space"], "stem": 16}}, "a search of another space: use name=OTHER"),
-        ({"objective": {"target_ms": 4.0}}, "with another objective"),
-        ({"goal": "front"}, "with another goal"),
-        ({"recipe": "imagenet"}, "with another training recipe"),
+        pytest.param({"objective": {"target_ms": 4.0}}, "with another objective", marks=pytest.mark.slow),
+        pytest.param({"goal": "front"}, "with another goal", marks=pytest.mark.slow),
+        pytest.param({"recipe": "imagenet"}, "with another training recipe", marks=pytest.mark.slow),
         ({"devices": ["phone"]}, "with another latency source"),
     ],
 )
@@ -384,6 +385,7 @@ def test_a_lost_device_stops_the_search_and_its_network_runs_again_however_often
     assert outcome(Judge().search(config(), tmp_path)) == outcome(Judge().search(config(), tmp_path / "unbroken"))
 
 
+@pytest.mark.slow
 def test_sigterm_in_a_training_stops_the_search_and_its_network_runs_again(tmp_path: Path) -> None:
     judge = Judge()
 
@@ -400,10 +402,11 @@ def test_sigterm_in_a_training_stops_the_search_and_its_network_runs_again(tmp_p
 @pytest.mark.parametrize(
     "error",
     [
-        pytest.param(OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)), marks=pytest.mark.slow),
+        OSError(errno.ENOSPC, os.strerror(errno.ENOSPC)),
         MobilezooError("x: No space left on device"),
     ],
 )
+@pytest.mark.slow
 def test_a_full_disk_stops_the_search_and_its_network_runs_again(error: Exception, tmp_path: Path) -> None:
     """However it is reported, it is no fault of the network: an empty front and exit code 0 would be a wrong result."""
     judge = Judge()

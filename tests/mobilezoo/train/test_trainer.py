@@ -144,6 +144,7 @@ def test_ten_kills_at_random_moments_lose_three_updates_at_most(recipe: Path, tm
     assert scores(run) == scores(tmp_path / "whole")
 
 
+@pytest.mark.slow
 def test_a_torn_checkpoint_is_passed_over_in_one_line(
     recipe: Path, tmp_path: Path, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -182,6 +183,7 @@ def test_a_full_disk_keeps_the_checkpoint_before(recipe: Path, tmp_path: Path, m
     assert [p.name for p in (tmp_path / "run" / "checkpoints").iterdir()] == ["epoch-0001"]
 
 
+@pytest.mark.slow
 def test_a_disk_that_is_full_from_the_start_tells_to_resume(
     recipe: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:
@@ -219,6 +221,7 @@ def test_an_existing_run_is_not_overwritten_and_not_resumed_with_another_config(
 @pytest.mark.parametrize(
     "change", [("head: 32", "head: 48"), ("depth: 1, kernel: 3, stride: 2", "depth: 2, kernel: 3, stride: 2")]
 )
+@pytest.mark.slow
 def test_a_run_is_not_resumed_with_another_network_of_the_same_path(
     recipe: Path, tmp_path: Path, change: tuple[str, str]
 ) -> None:

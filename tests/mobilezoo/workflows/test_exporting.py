@@ -79,6 +79,7 @@ def images_of(path: Path, data: str | None = None, calib: str | None = None, cou
     return export_images(loaded, spec_of(loaded), ExportConfig(data=data, calib=calib, parity_images=count), SHOWN)
 
 
+@pytest.mark.slow
 def test_a_run_on_few_images_of_another_split_is_exported_from_any_folder(
     trained: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:

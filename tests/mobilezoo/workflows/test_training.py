@@ -50,6 +50,7 @@ def run(trained: Path, tmp_path: Path) -> Path:
     return run
 
 
+@pytest.mark.slow
 def test_a_run_folder_is_enough_to_go_on(run: Path, capsys: pytest.CaptureFixture[str]) -> None:
     code, said = told(capsys, str(run), "--resume", "data.workers=1", "train.keep=1")
     assert (code, f"resuming {run} after epoch 1" in said) == (0, True), said
