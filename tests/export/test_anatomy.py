@@ -140,6 +140,14 @@ def test_custom_operators_open_sizes_and_many_axes_are_found() -> None:
     assert kinds(replace(graph, tensors=graph.tensors | deep)) == {"deep": 1}
 
 
+def test_a_custom_operator_counts_wherever_it_stands_and_whatever_its_name() -> None:
+    graph = graph_of(("EXP", "x", "y"))
+    inside = replace(graph, custom_ops=("{braces}",), further=Counter({"{braces}": 2, "ADD": 1}))
+    (found,) = find(inside)
+    assert (found.kind, found.count) == ("custom", 2)
+    assert "2 custom operators ({braces})" in found.text
+
+
 def test_partitions_are_as_large_as_the_order_allows() -> None:
     graph = graph_of(("EXP", "x", "a"), ("GELU", "a", "b"), ("EXP", "x", "c"), ("ADD", "b c", "y"))
     assert partitions(graph, {0, 1, 2, 3}) == [[0, 1, 2, 3]]
@@ -282,7 +290,10 @@ def test_onnx_files_are_read_with_their_constants_captures_and_scales(tmp_path: 
 
     given = numpy_helper.from_array(np.ones((2, 3), np.float32), "value")
     inner = helper.make_graph(
-        [helper.make_node("Exp", ["made"], ["inside"])],
+        [
+            helper.make_node("Exp", ["made"], ["inner"]),
+            helper.make_node("Deep", ["inner"], ["inside"], domain="theirs"),
+        ],
         "inner",
         [],
         [helper.make_tensor_value_info("inside", TensorProto.FLOAT, [2, 3])],
@@ -312,8 +323,9 @@ def test_onnx_files_are_read_with_their_constants_captures_and_scales(tmp_path: 
         "QuantizeLinear": 1,
         "DequantizeLinear": 1,
         "theirs:Own": 1,
+        "theirs:Deep": 2,
     }
-    assert (found.custom_ops, found.further_graphs) == (("theirs:Own",), 2)
+    assert (found.custom_ops, found.further_graphs) == (("theirs:Own", "theirs:Deep"), 2)
     assert found.producer == "maker (opset 18, IR 10)"
     assert [one.kind for one in found.findings] == ["custom"]  # `made` is read by the branches: nothing is dead
 

@@ -47,6 +47,7 @@ def _read(function: Any, spec: Any, others: list[str]) -> Graph:
     for op in nodes:
         tensors |= {out.name: _tensor(out.name, out.type) for out in op.outputs}
     inner = [one for op in nodes for one in op.blocks]
+    called = [op for one in inner for op in one.operations]
     user = dict(spec.description.metadata.userDefined)
     about = spec.description.metadata
     told = {"author": about.author, "license": about.license, "description": about.shortDescription}
@@ -60,8 +61,8 @@ def _read(function: Any, spec: Any, others: list[str]) -> Graph:
         producer=" ".join(
             filter(None, [f"coremltools {version}" if version else "", source, f"({function.opset} operations)"])
         ),
-        custom_ops=tuple(dict.fromkeys(op.type for op in nodes if op.type.startswith("custom_"))),
-        further=Counter(str(op.type) for one in inner for op in one.operations),
+        custom_ops=tuple(dict.fromkeys(op.type for op in (*nodes, *called) if op.type.startswith("custom_"))),
+        further=Counter(str(op.type) for op in called),
         further_graphs=len(inner) + len(others),
         metadata={key: value[:LONGEST] for key, value in (told | user).items() if value},
         delegated=Counter(str(op.type) for op in constant if op.type.startswith("constexpr_")),

@@ -47,14 +47,17 @@ def find(graph: Graph) -> list[Finding]:
     return [found for look in looked if (found := look(graph)) is not None]
 
 
-def _finding(kind: str, text: str, nodes: Iterable[Node | str], remedy: str = "") -> Finding | None:
-    """The finding about some nodes, whose number replaces `{n}` and its plural `{s}`; None where there are none."""
+def _finding(kind: str, text: str, nodes: Iterable[Node | str], remedy: str = "", about: str = "") -> Finding | None:
+    """The finding about some nodes, whose number replaces `{n}` and its plural `{s}`; None where there are none.
+
+    `about` follows the text as it is: names of a file may hold braces.
+    """
     named = [node if isinstance(node, str) else _label(node) for node in nodes]
     if not named:
         return None
     return Finding(
         kind=kind,
-        text=text.format(n=len(named), s="" if len(named) == 1 else "s"),
+        text=text.format(n=len(named), s="" if len(named) == 1 else "s") + about,
         count=len(named),
         where=tuple(named[:SHOWN]),
         remedy=remedy,
@@ -67,14 +70,15 @@ def _label(node: Node) -> str:
 
 def custom(graph: Graph) -> Finding | None:
     """Operators that only an application that brings them can run."""
-    nodes = [node for node in graph.nodes if node.op in graph.custom_ops]
+    nodes = [_label(node) for node in graph.nodes if node.op in graph.custom_ops]
+    nodes += [f"{name} in a graph beside the main one" for name in graph.custom_ops for _ in range(graph.further[name])]
     remedy = "spell them in standard operators"
     if any(name.startswith("Flex") for name in graph.custom_ops):
         remedy = "convert without SELECT_TF_OPS: such operators need TensorFlow's own runtime beside LiteRT"
     kinds, whose = ", ".join(graph.custom_ops), "only an application that brings them runs the file"
     if set(graph.custom_ops) <= set(MEDIAPIPE):
         whose = "MediaPipe's, which LiteRT knows; Core ML, NNAPI and NPUs do not"
-    return _finding("custom", f"{{n}} custom operator{{s}} ({kinds}): {whose}", nodes, remedy)
+    return _finding("custom", "{n} custom operator{s}", nodes, remedy, f" ({kinds}): {whose}")
 
 
 def open_shapes(graph: Graph) -> Finding | None:

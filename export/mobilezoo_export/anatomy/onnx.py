@@ -56,22 +56,25 @@ class _Reader:
             self._tensors[value.name] = Tensor(name=value.name, dtype=_dtype(value), shape=_shape(value))
         for tensor in graph.initializer:
             self._tensors[tensor.name] = self._stored(tensor, tensor.name)
-        kept = [node for node in graph.node if node.op_type != "Constant" or node.domain not in KNOWN_DOMAINS]
+        kept = []
         for node in graph.node:
-            if node not in kept:
+            if node.op_type == "Constant" and node.domain in KNOWN_DOMAINS:
                 self._constant(node)
+            else:
+                kept.append(node)
         scales = self._scales(kept)
         self._tensors |= {name: _with(self._tensors[name], how) for name, how in scales.items()}
         held = {tensor.name for tensor in graph.initializer}
         inner = [one for node in kept for one in _inner(node)]
+        called = [node for one in inner for node in one.node]
         return Graph(
             inputs=tuple(value.name for value in graph.input if value.name not in held),
             outputs=tuple(value.name for value in graph.output),
             tensors=self._tensors,
             nodes=tuple(self._node(index, node) for index, node in enumerate(kept)),
             producer=" ".join(filter(None, [self._model.producer_name, self._model.producer_version, self._opset()])),
-            custom_ops=tuple(dict.fromkeys(_full_name(node) for node in kept if self._is_custom(node))),
-            further=Counter(_full_name(node) for one in inner for node in one.node),
+            custom_ops=tuple(dict.fromkeys(_full_name(node) for node in (*kept, *called) if self._is_custom(node))),
+            further=Counter(map(_full_name, called)),
             further_graphs=len(inner),
             metadata={p.key: p.value[:LONGEST] for p in self._model.metadata_props},
             notes=tuple(self._notes),
