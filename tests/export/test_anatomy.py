@@ -330,6 +330,23 @@ def test_onnx_files_are_read_with_their_constants_captures_and_scales(tmp_path: 
     assert [one.kind for one in found.findings] == ["custom"]  # `made` is read by the branches: nothing is dead
 
 
+def test_scales_in_files_beside_an_onnx_file_are_left_there(tmp_path: Path) -> None:
+    import onnx
+    from onnx import TensorProto, helper, numpy_helper
+
+    held = [numpy_helper.from_array(np.float32(0.5), "scale"), numpy_helper.from_array(np.int8(0), "zero")]
+    onnx.external_data_helper.set_external_data(held[0], "elsewhere.bin", offset=0, length=4)
+    held[0].ClearField("raw_data")
+    nodes = [
+        helper.make_node("QuantizeLinear", ["x", "scale", "zero"], ["q"]),
+        helper.make_node("DequantizeLinear", ["q", "scale", "zero"], ["y"]),
+    ]
+    ends = [helper.make_tensor_value_info(name, TensorProto.FLOAT, [2, 3]) for name in "xy"]
+    graph = helper.make_graph(nodes, "g", ends[:1], ends[1:], held)
+    onnx.save(helper.make_model(graph, opset_imports=[helper.make_opsetid("", 18)], ir_version=10), tmp_path / "a.onnx")
+    assert "weights lie in files beside this one" in describe(tmp_path / "a.onnx").metadata["note"]
+
+
 @pytest.mark.parametrize(
     ("name", "content", "words"),
     [

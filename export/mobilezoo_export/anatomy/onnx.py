@@ -114,9 +114,11 @@ class _Reader:
 
     def _scales(self, nodes: list[Any]) -> dict[str, tuple[int, str]]:
         """Tensor → number of scales and scale in words, of values that (de)quantizers read or write."""
-        from onnx import numpy_helper
+        from onnx import TensorProto, numpy_helper
 
-        values = {tensor.name: tensor for tensor in self._graph.initializer}
+        # the reader opens no further files: what lies in them has no value here
+        held = [tensor for tensor in self._graph.initializer if tensor.data_location != TensorProto.EXTERNAL]
+        values = {tensor.name: tensor for tensor in held}
         found = {}
         for node in nodes:
             if node.op_type not in ("QuantizeLinear", "DequantizeLinear") or len(node.input) < 2:
