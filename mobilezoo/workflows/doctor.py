@@ -145,7 +145,7 @@ def doctor(
         units=verdicts,
         times=times,
         counts=counts,
-        findings=all_findings(case.anatomy, verdicts, case.record, size_of(file), target),
+        findings=all_findings(case.anatomy, verdicts, case.record, size_of(file), target, file),
         parts=tuple(case.parts),
     )
     return report.model_copy(update={"failed_on": tuple(failing(conditions, report))})

@@ -1,6 +1,9 @@
 """Findings of a graph and of the units in one list, with the command that would help."""
 
+import os
+import shlex
 from collections.abc import Sequence
+from pathlib import Path
 
 from mobilezoo.artifacts import Artifact
 from mobilezoo.doctor_report import Anatomy, Finding, UnitVerdict
@@ -39,6 +42,7 @@ def all_findings(
     record: Artifact | None,
     size_bytes: int,
     target: str,
+    path: Path,
 ) -> tuple[Finding, ...]:
     """Findings in the order of what they cost, each with a command where there is one.
 
@@ -48,20 +52,21 @@ def all_findings(
         record: the file's record, of ours or made from the file; None where it does not run.
         size_bytes: of the file.
         target: its format.
+        path: the file; its record names a checkpoint from there.
     """
-    network = _network(record)
+    network = shlex.quote(_network(record, path))
     found = [*(anatomy.findings if anatomy else ()), *_of_units(verdicts), *_of_precision(anatomy, network, target)]
     found = [_with_command(one, network, target) for one in found]
     rank = {kind: place for place, kind in enumerate(ORDER)}
     return tuple(sorted(found, key=lambda one: rank.get(one.kind, len(ORDER))))
 
 
-def _network(record: Artifact | None) -> str:
+def _network(record: Artifact | None, path: Path) -> str:
     """The network to export again; files of others do not name theirs."""
     if record is None or record.foreign:
         return "timm:NAME"
     if record.checkpoint:
-        return record.checkpoint
+        return os.path.normpath(path.parent / record.checkpoint)
     return record.model
 
 

@@ -8,11 +8,13 @@ from typing import Any
 import pytest
 
 import mobilezoo.cli.main as cli
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
 from mobilezoo.doctor_report import Anatomy, DoctorReport, Finding, UnitVerdict
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.report.doctor_page import render
 from mobilezoo.workflows.doctor import doctor
 from mobilezoo.workflows.doctor_conditions import failing, parse_conditions
+from mobilezoo.workflows.doctor_remedies import all_findings
 
 OnnxMaker = Callable[..., Path]
 
@@ -156,3 +158,25 @@ def test_an_open_size_is_named_and_the_static_part_stays(small_onnx: OnnxMaker, 
     assert "--resolution HEIGHTxWIDTH" in parts["host"].reason
     assert parts["gpu"].status == parts["time"].status == "skipped"
     assert [one.kind for one in found.findings if one.kind == "open-shape"] == ["open-shape"]
+
+
+def test_a_command_names_the_checkpoint_from_here_and_is_one_word_for_a_shell() -> None:
+    record = Artifact(
+        path="a.tflite",
+        target="litert",
+        precision="fp32",
+        model="m",
+        checkpoint="../best of all.safetensors",
+        input=InputSpec(shape=(1, 3, 8, 8)),
+        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3),
+        sha256="0",
+        size_bytes=1,
+        parity=None,
+        why_not_runnable="made in a test",
+        tools={},
+    )
+    anatomy = report_of().anatomy
+    assert anatomy is not None
+    anatomy = anatomy.model_copy(update={"findings": (Finding(kind="transpose", text="one", count=1),)})
+    (found,) = all_findings(anatomy, (), record, 1, "litert", Path("runs/export/a.tflite"))
+    assert found.command == "mobilezoo export 'runs/best of all.safetensors' --to litert"
