@@ -43,8 +43,9 @@ def print_table(
 def print_pairs(title: str, rows: Sequence[tuple[str, object]]) -> None:
     """A line per name and value; long values are left to the terminal to wrap, so that none is cut."""
     print(printable(title))
-    width = max((len(name) for name, _ in rows), default=0)
-    for name, value in rows:
+    named = [(printable(name), value) for name, value in rows]
+    width = max((len(name) for name, _ in named), default=0)
+    for name, value in named:
         print(f"{name.ljust(width)}  {_text(value)}")
 
 

@@ -50,10 +50,10 @@ def test_paths_are_whole_where_the_output_is_piped(capsys):
 def test_nothing_in_a_cell_steers_the_terminal(capsys):
     hostile = "\x1b[2Jname\nnext\r\x07\u202e"
     print_table(f"t{hostile}[red]", ("file", "why"), [(hostile, WORDS), ("[red]a", "")])
-    print_pairs("t", [("file", hostile)])
+    print_pairs("t", [(hostile, hostile)])
     out = capsys.readouterr().out
     assert all(line.isprintable() for line in out.splitlines())
-    assert out.count(r"\x1b[2Jname\nnext\r\x07\u202e") == 3
+    assert out.count(r"\x1b[2Jname\nnext\r\x07\u202e") == 4
     assert "[red]a" in out
 
 
