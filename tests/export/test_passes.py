@@ -420,6 +420,16 @@ def test_elu_needs_neither_comparison_nor_selection_and_loses_an_added_one() -> 
     assert len(list(calls(graph, aten.sub.Tensor))) == 5  # none where 1 is added
 
 
+def test_a_scaled_one_behind_an_elu_stays() -> None:
+    class Scaled(nn.Module):
+        def forward(self, x: torch.Tensor) -> torch.Tensor:
+            return torch.add(F.elu(x), 1.0, alpha=2.0)
+
+    x = torch.linspace(-3, 3, 7)
+    graph, _ = rewritten(Scaled(), x, "elu")
+    torch.testing.assert_close(graph(x), F.elu(x) + 2.0)
+
+
 def test_elu_stays_finite_and_exact_over_the_range_of_half_precision() -> None:
     x = torch.tensor([-6e4, -20.0, -9.0, -1.0, -1e-3, 0.0, 1e-3, 1.0, 6e4])
 

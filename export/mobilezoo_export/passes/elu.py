@@ -59,7 +59,7 @@ def _added_one(node: Node) -> Node | None:
     if len(node.users) != 1:
         return None
     (user,) = node.users
-    return user if user.target is aten.add.Tensor and user.args == (node, 1.0) else None
+    return user if user.target is aten.add.Tensor and user.args == (node, 1.0) and not user.kwargs else None
 
 
 def _times(model: GraphModule, x: Node, factor: float) -> Node:
