@@ -23,7 +23,10 @@ TYPES = {
     6: "float32",
     7: "float64",
     11: "bool",
+    15: "bfloat16",
 }
+BITS = {"int16": 16, "int32": 32, "int64": 64, "float16": 16, "bfloat16": 16, "float32": 32, "float64": 64}
+"""Of an element; those of all other types have 8."""
 XNNPACK = "XnnpackBackend"
 NODES, VALUES, UNION = 1, 2, 1
 """Fields of an XNNGraph, and of the nodes and values in it."""
@@ -104,7 +107,7 @@ class _Reader:
         kind = TYPES.get(int(value.scalar_type), f"type {int(value.scalar_type)}")
         sizes = tuple(int(size) for size in value.sizes)
         if value.allocation_info is None and value.data_buffer_idx > 0:
-            stored = _bytes(sizes, int(kind[-2:].strip("t") or 8) if kind[-1].isdigit() else 8)
+            stored = _bytes(sizes, BITS.get(kind, 8))
         open_sizes = int(value.shape_dynamism) != 0
         name = (value.extra_tensor_info.fully_qualified_name if value.extra_tensor_info else None) or f"value {index}"
         shape = tuple(None for _ in sizes) if open_sizes else sizes
