@@ -26,8 +26,7 @@ class FlatTable:
 
     def byte(self, number: int) -> int:
         """An unsigned byte; 0 where it is absent."""
-        place = self._field(number)
-        return int(self._table.Bytes[place]) if place else 0
+        return self.whole(number, 1)
 
     def whole(self, number: int, size: int = 4) -> int:
         """An unsigned integer; 0 where it is absent.
@@ -37,6 +36,8 @@ class FlatTable:
             size: its bytes.
         """
         place = self._field(number)
+        if place + size > len(self._table.Bytes):
+            raise ValueError(f"field {number} goes beyond the end")
         return int.from_bytes(self._table.Bytes[place : place + size], "little") if place else 0
 
     def table(self, number: int) -> "FlatTable | None":

@@ -14,6 +14,7 @@ from mobilezoo_export.anatomy.describe import anatomy_of, describe
 from mobilezoo_export.anatomy.findings import find
 from mobilezoo_export.anatomy.graph import Graph, Node, Tensor
 from mobilezoo_export.anatomy.rules import judge, partitions
+from mobilezoo_export.flat_table import FlatTable
 
 MAP = (1, 8, 8, 4)
 
@@ -146,6 +147,16 @@ def test_a_custom_operator_counts_wherever_it_stands_and_whatever_its_name() -> 
     (found,) = find(inside)
     assert (found.kind, found.count) == ("custom", 2)
     assert "2 custom operators ({braces})" in found.text
+
+
+def test_a_field_beyond_the_end_is_no_number() -> None:
+    # a table of fields (8 bytes: its size, the object's size, the places of two fields), then the object
+    fields = [size.to_bytes(2, "little") for size in (8, 8, 4, 6)]
+    data = b"".join(fields) + (8).to_bytes(4, "little") + b"\x01\x02\x03"
+    table = FlatTable(data, 8)
+    assert (table.byte(0), table.whole(0, 2), table.whole(9)) == (1, 0x0201, 0)
+    with pytest.raises(ValueError, match="beyond the end"):
+        table.whole(1, 2)
 
 
 def test_partitions_are_as_large_as_the_order_allows() -> None:
