@@ -98,8 +98,7 @@ class LatencyTable(Record):
             device: a key of `cores`.
             precision: precision of the files.
         """
-        error = f"{self.cores[device].error_percent:.1f}%"
-        return f"±{error}" if precision == CALIBRATED else f"±{error} on {CALIBRATED} files, not known for {precision}"
+        return error_in_words(self.cores[device].error_percent, precision)
 
     def save(self, path: Path) -> Path:
         """Writes the table, a row per line, and returns its path.
@@ -119,6 +118,17 @@ class LatencyTable(Record):
     def load(cls, path: Path) -> Self:
         """Loads a table. Raises ConfigError."""
         return cls.parse(read_json(path), str(path))
+
+
+def error_in_words(percent: float, precision: str) -> str:
+    """Describes the error of an estimate, which is known for files of the calibration's precision alone.
+
+    Args:
+        percent: mean absolute error on networks left out of the calibration.
+        precision: precision of the file.
+    """
+    error = f"±{percent:.1f}%"
+    return error if precision == CALIBRATED else f"{error} on {CALIBRATED} files, not known for {precision}"
 
 
 @lru_cache(maxsize=1)

@@ -6,9 +6,9 @@ from typing import Any
 import pytest
 
 from mobilezoo.errors import MobilezooError, UnknownNameError
-from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
+from mobilezoo.latency_report import DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.models import entries as known
-from mobilezoo.models.latency_table import LatencyTable
+from mobilezoo.models.latency_table import LatencyTable, error_in_words
 from mobilezoo.workflows import list_latency, recommend
 from mobilezoo.workflows.recommendation import Wanted
 
@@ -139,6 +139,22 @@ def test_another_device_measures_the_candidates_until_they_are_too_slow() -> Non
     assert [(pick.model, pick.latency_ms) for pick in found.front] == [("mnasnet_small", 3.0)]
     reasons = {name: group.reason for group in found.left_out for name in group.models}
     assert reasons["illama_t"] == "not measured: 2 faster candidates are too slow already"
+
+
+def test_an_estimate_of_another_emulated_core_does_not_claim_its_error_for_int8() -> None:
+    assert error_in_words(7.7, "fp32") == "±7.7%"
+
+    def measure(model: str, config: Any, hooks: Any) -> LatencyReport:
+        estimate = Estimate(latency_ms=3.0, low_ms=2.9, high_ms=3.1, error_percent=7.7, basis="b")
+        device = DeviceInfo(name=config.device, kind="emulated", runtime="LiteRT")
+        nothing = {"load_ms": None, "first_run_ms": None, "sentinel_before_ms": None, "sentinel_after_ms": None}
+        described = {"artifact": "a", "artifact_sha256": "0", "target": "litert", "precision": "int8", "model": model}
+        return LatencyReport(
+            device=device, protocol=Protocol(), samples_ms=(3.0,), measured_at="now", **described, **nothing
+        ).model_copy(update={"estimate": estimate})
+
+    found = recommend.recommend(wanted(device="host", precision="int8"), measure=measure)
+    assert found.best.latency_error == "±7.7% on fp32 files, not known for int8"
 
 
 def test_a_list_says_what_is_not_counted() -> None:
