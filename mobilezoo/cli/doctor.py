@@ -150,6 +150,8 @@ def _print_notes(report: DoctorReport) -> None:
 
 
 def _print_costs(report: DoctorReport) -> None:
+    from mobilezoo.models.latency_table import CALIBRATED
+
     times, counts = report.times, report.counts
     if times is not None:
         rows = [(one.type, one.count, f"{one.ms:.3f}", f"{one.share:.1%}") for one in times.by_type]
@@ -159,9 +161,10 @@ def _print_costs(report: DoctorReport) -> None:
             print(printable(f"note: {line}"))
     if counts is not None:
         numbers = f"{counts.instructions / 1e6:.2f} M instructions, {counts.cycles / 1e6:.2f} M cycles"
-        text = f"{counts.core}, counted: {numbers}"
+        text = f"emulated {counts.core}, counted: {numbers}"
         if counts.estimated_ms is not None:
-            text += f", about {counts.estimated_ms:.2f} ms (error {counts.error_percent or 0:.0f}%)"
+            error = f"mean error {counts.error_percent or 0:.0f}% on {CALIBRATED} files"
+            text += f", estimated {counts.estimated_ms:.2f} ms ({error}; not timed)"
         print(printable(text))
 
 

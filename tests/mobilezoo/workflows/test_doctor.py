@@ -9,7 +9,8 @@ import pytest
 
 import mobilezoo.cli.main as cli
 from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
-from mobilezoo.doctor_report import Anatomy, DoctorReport, Finding, UnitVerdict
+from mobilezoo.cli.doctor import print_report
+from mobilezoo.doctor_report import Anatomy, CoreCounts, DoctorReport, Finding, UnitVerdict
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.report.doctor_page import render
 from mobilezoo.workflows.doctor import doctor
@@ -123,6 +124,16 @@ def test_a_damaged_file_still_has_a_report(tmp_path: Path, capsys: pytest.Captur
     assert ended.value.code == 3
     assert "graph failed: 'a.onnx' is no ONNX file" in out
     assert "Traceback" not in out
+
+
+def test_what_an_emulated_core_counts_is_never_a_phones_time(capsys: pytest.CaptureFixture[str]) -> None:
+    report = report_of(counts=CoreCounts(core="a76", instructions=1, cycles=1.0, estimated_ms=2.0, error_percent=8.0))
+    print_report(report)
+    for said in (capsys.readouterr().out.lower(), render(report).lower()):
+        assert "emulated" in said
+        assert "estimated 2.00 ms" in said
+        assert "mean error 8% on fp32 files" in said
+        assert "not timed" in said
 
 
 def test_text_of_a_file_cannot_steer_the_page() -> None:
