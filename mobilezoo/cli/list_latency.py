@@ -8,7 +8,7 @@ from typing import Annotated, Any
 import typer
 
 from mobilezoo.cli.tables import print_table
-from mobilezoo.errors import printable
+from mobilezoo.errors import MobilezooError, UnknownNameError, printable
 
 
 @dataclass(frozen=True)
@@ -30,8 +30,14 @@ class LatencyFlags:
         from mobilezoo.workflows.list_latency import in_order, peer_rows, with_latency
         from mobilezoo.workflows.list_models import model_rows
 
-        of_peers = peer_rows(pattern) if self.peers else []
-        found = of_peers if of_peers and pattern.startswith("timm:") else model_rows(pattern) + of_peers
+        if self.device is None and self.precision != LatencyFlags.precision:
+            raise MobilezooError(f"--precision {self.precision} needs a core of the latency table: --device cortex_a76")
+        found = peer_rows(pattern) if self.peers else []
+        try:
+            found = model_rows(pattern) + found
+        except UnknownNameError:
+            if not found:  # a pattern may match timm's networks alone
+                raise
         if self.device is not None:
             found = with_latency(found, self.device, self.precision)
         return found if self.sort is None else in_order(found, self.sort)

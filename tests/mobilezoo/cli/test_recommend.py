@@ -45,6 +45,11 @@ def test_a_list_has_latency_beside_what_is_published(capsys: pytest.CaptureFixtu
     assert "are not counted on cortex_a76 in int8 yet" in text or len(counted) == len(rows)
 
 
+def test_a_pattern_may_match_timms_networks_alone(capsys: pytest.CaptureFixture[str]) -> None:
+    rows = json.loads(printed(capsys, "list", "*tinynet_e*", "--peers", "--json"))
+    assert [row["name"] for row in rows] == ["timm:tinynet_e.in1k"]
+
+
 def test_a_recommendation_is_printed_with_commands_and_reasons(capsys: pytest.CaptureFixture[str]) -> None:
     found = json.loads(printed(capsys, "recommend", "--precision", "any", "--json"))
     text = printed(capsys, "recommend", "--precision", "any")
@@ -66,6 +71,8 @@ def test_a_recommendation_is_printed_with_commands_and_reasons(capsys: pytest.Ca
         (("list", "--device", "cortex_a76", "--precision", "int7"), "did you mean int8"),
         (("list", "--sort", "latency"), "--sort latency needs a core"),
         (("list", "--sort", "speed"), "unknown order 'speed'"),
+        (("list", "--precision", "int8"), "--precision int8 needs a core"),
+        (("list", "*no_such_network*", "--peers"), "unknown model"),
     ],
 )
 def test_a_mistake_is_one_line(capsys: pytest.CaptureFixture[str], words: tuple[str, ...], says: str) -> None:
