@@ -4,6 +4,7 @@ from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import TYPE_CHECKING
 
+from mobilezoo.config import config_names
 from mobilezoo.errors import MobilezooError, UnknownNameError
 from mobilezoo.latency_report import LatencyReport
 from mobilezoo.models.entries import Entry, accepted, entries
@@ -254,7 +255,9 @@ def _way(entry: Entry, precision: str) -> tuple[str, str]:
 
     weights = described(entry.name).weights
     if not weights:
-        return entry.license, f"mobilezoo train {entry.family} model={entry.name}  # no weights are published"
+        known = entry.family in config_names("train")
+        recipe, more = (entry.family, "") if known else ("RECIPE.yaml", ", nor a recipe")
+        return entry.license, f"mobilezoo train {recipe} model={entry.name}  # no weights are published{more}"
     scored = {tag: abs((file.top1 or 0.0) - (entry.top1 or 0.0)) for tag, file in weights.items()}
     tag = min(scored, key=lambda tag: scored[tag])
     by_hand = " (fetched by hand first: mobilezoo weights fetch)" if weights[tag].access == "browser" else ""

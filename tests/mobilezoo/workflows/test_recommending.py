@@ -5,6 +5,7 @@ from typing import Any
 
 import pytest
 
+from mobilezoo.config import config_names
 from mobilezoo.errors import MobilezooError, UnknownNameError
 from mobilezoo.latency_report import DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo.models import entries as known
@@ -93,6 +94,12 @@ def test_limits_of_size_license_and_task() -> None:
 def test_the_command_names_weights_that_are_published() -> None:
     commands = {pick.model: pick.command for pick in recommend.recommend(wanted()).front}
     assert commands["shvit_s1"] == "mobilezoo export shvit_s1 --pretrained=in1k --to litert --precision fp32"
+
+
+def test_a_command_names_no_recipe_that_there_is_not() -> None:
+    trained = [recommend._way(entry, "fp32")[1].split() for entry in known.entries() if not entry.is_peer]
+    recipes = {words[2] for words in trained if words[1] == "train"}
+    assert recipes <= {*config_names("train"), "RECIPE.yaml"}
 
 
 @pytest.mark.parametrize(
