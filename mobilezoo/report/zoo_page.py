@@ -3,6 +3,7 @@
 The page is one file without any request: a chart drawn by its own script, since Plotly's would be fifty times as large.
 """
 
+import html
 from pathlib import Path
 from typing import Any
 
@@ -107,12 +108,19 @@ def zoo_markdown(table: LatencyTable) -> str:
         int8 = [row.size_bytes for row in found if row and row.precision == "int8" and row.size_bytes]
         top1 = "" if entry.top1 is None else f"{entry.top1:.1f}" + (" †" if entry.distilled else "")
         cells = [entry.name, entry.family, top1, f"{entry.macs / 1e6:.0f}", f"{entry.params / 1e6:.2f}", *times]
-        cells += [f"{int8[0] / 1e6:.2f}" if int8 else "", entry.license]
+        cells += [f"{int8[0] / 1e6:.2f}" if int8 else "", _text(entry.license)]
         lines.append(f"| {' | '.join(cells)} |")
-    failed = [f"- {row.model}, {row.precision} on {row.device}: {row.reason}" for row in table.rows if row.reason]
+    failed = [
+        f"- {row.model}, {row.precision} on {row.device}: {_text(row.reason)}" for row in table.rows if row.reason
+    ]
     below = ["", "Without a number:", "", *failed] if failed else []
     basis = [f"- {name}: {core.basis}" for name, core in table.cores.items()]
     return head + "\n".join([*lines, *below, "", "The estimates rest on:", "", *basis]) + "\n"
+
+
+def _text(words: str) -> str:
+    """Words of a license or of a converter on one line, where they make no tag and no cell."""
+    return html.escape(" ".join(words.split()), quote=False).replace("|", "\\|")
 
 
 def main() -> None:

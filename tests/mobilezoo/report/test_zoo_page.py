@@ -47,6 +47,12 @@ def test_a_reason_cannot_end_the_script() -> None:
     assert "</script><b>" not in page
 
 
+def test_a_reason_makes_no_tag_and_no_line_in_markdown() -> None:
+    table = read_latencies()
+    row = table.rows[0].model_copy(update={"reason": "<unknown>:0: error:\n# no | kernel"})
+    assert "&lt;unknown&gt;:0: error: # no \\| kernel\n" in zoo_markdown(table.model_copy(update={"rows": (row,)}))
+
+
 @pytest.mark.slow
 @pytest.mark.skipif(CHROMIUM is None, reason="needs chromium")
 def test_it_draws_in_a_browser(tmp_path: Path) -> None:
