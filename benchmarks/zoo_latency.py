@@ -189,6 +189,8 @@ def count(path: Path, core: str) -> Row:
     assert isinstance(device, EmulatedDevice)
     calibration = device.config.calibration
     assert calibration is not None, core
+    if not path.is_file():  # no reason of the network's: it would be kept
+        raise SystemExit(f"{str(path)!r} is gone: remove its network's lines from cells.jsonl")
     try:
         counted = count_blocks(emulator, device.config, path, memory=calibration.dram_cycles > 0)
     except MobilezooError as error:
@@ -243,11 +245,16 @@ def table(kept: Kept) -> LatencyTable:
         protocol=PROTOCOL,
         tools={**versions(TOOLS), "qemu": installed.qemu, "llvm": installed.llvm},
         cores={core: core_facts(core) for core in CORES},
-        cpu_hours=round(sum(row["cpu_s"] for row in kept.rows.values()) / 3600, 2),
+        cpu_hours=round(sum(map(cpu_s, kept.rows.values())) / 3600, 2),
         peers=tuple(peers()),
         strides={row.model: tuple(one["strides"]) for row in rows if (one := kept.rows.get(f"{row.model}/strides"))},
         rows=tuple(rows),
     )
+
+
+def cpu_s(row: Row) -> float:
+    """CPU seconds of a cell; those of a stopped one are part of the finished one's."""
+    return 0.0 if row["cell"].endswith("/interrupted") else float(row["cpu_s"])
 
 
 def row_of(kept: Kept, name: str, core: str, precision: str) -> LatencyRow:
