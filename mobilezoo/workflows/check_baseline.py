@@ -115,9 +115,9 @@ def _pair(baseline: _Baseline, file: Path, options: CheckOptions, hooks: Hooks) 
         )
     if not record.foreign and record.precision != known.precision:
         raise ConfigError(f"{file.name!r} is {record.precision} and the baseline {known.precision}: compare alike")
-    if record.foreign:  # its record did not travel: the baseline's says how it is fed
-        how = {"preprocessing": known.preprocessing, "precision": known.precision, "undeclared": ()}
-        record = record.model_copy(update=how)
+    if record.foreign:  # its record did not travel: what the file does not declare is as in the baseline's
+        fed = known.preprocessing if "preprocessing" in record.undeclared else record.preprocessing
+        record = record.model_copy(update={"preprocessing": fed, "precision": known.precision, "undeclared": ()})
     return _Pair(baseline, existing_path(file, "file"), record, options, hooks)
 
 
@@ -241,7 +241,8 @@ def _top1(pair: _Pair) -> Compared:
 
     assert pair.options.data is not None
     source = named_data(pair.options.data, None)
-    old, new = (evaluate_file(file, source, pair.options.classes) for file in (pair.old, pair.file))
+    old = evaluate_file(pair.old, source, pair.options.classes)
+    new = evaluate_file(pair.file, source, pair.options.classes, record=pair.record)
     limit = pair.options.limits.max_drop
     text = f"{old.top1:.2f}% → {new.top1:.2f}% of {new.images} images (at most {limit:g} points less)"
     status = "passed" if old.top1 - new.top1 <= limit else "failed"

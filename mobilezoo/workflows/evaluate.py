@@ -120,7 +120,13 @@ def _source(model: str, data: str | None, loaded: "LoadedModel | None") -> DataC
     return named_data(data, recorded) if data is not None else cast("DataConfig", recorded)
 
 
-def evaluate_file(path: Path, source: DataConfig, classes: str | None = None, hooks: Hooks = SILENT) -> Scores:
+def evaluate_file(
+    path: Path,
+    source: DataConfig,
+    classes: str | None = None,
+    hooks: Hooks = SILENT,
+    record: Artifact | None = None,
+) -> Scores:
     """Scores of an exported file, run in its own runtime, on the validation split.
 
     Args:
@@ -128,10 +134,11 @@ def evaluate_file(path: Path, source: DataConfig, classes: str | None = None, ho
         source: data, batch size and loader processes.
         classes: as for `evaluate`.
         hooks: receives messages and progress.
+        record: how the file is fed; None: its own record, or what the file declares.
     """
     from mobilezoo.data import open_data
 
-    record = described(path, ModelOptions())
+    record = record or described(path, ModelOptions())
     return _evaluate_file(path, record, source, open_data(source, train=False), _How(hooks, classes))
 
 

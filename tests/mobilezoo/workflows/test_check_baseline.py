@@ -158,3 +158,21 @@ def test_the_action_passes_its_inputs_as_variables_and_runs_a_command_that_exist
     assert not any("${{" in script for script in scripts)  # an input could end the quotes it stands in
     assert any("python -m mobilezoo check" in script for script in scripts)
     assert all("@" in step["uses"] and len(step["uses"].split("@")[1]) == 40 for step in action["runs"]["steps"][:1])
+
+
+def test_top1_feeds_a_file_without_a_record_as_the_baseline(
+    tmp_path: Path, baseline: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    fed: list[Artifact | None] = []
+
+    def scored(file: Path, source: object, classes: object, record: Artifact | None = None) -> SimpleNamespace:
+        fed.append(record)
+        return SimpleNamespace(top1=50.0, images=2)
+
+    monkeypatch.setattr("mobilezoo.workflows.evaluate.evaluate_file", scored)
+    new = changed(baseline, tmp_path / "new.onnx")
+    options = CheckOptions(CheckLimits(max_size=2.0), data="folder:photos", latency=False)
+    assert failed(baseline, new, options) == []
+    assert fed[0] is None
+    assert fed[1] is not None
+    assert fed[1].preprocessing.mean == (0.5,) * 3
