@@ -32,6 +32,8 @@ def read_graph(path: Path) -> Graph:
     if not functions:
         raise ExportError(f"{path.name!r} holds no function")
     name = "main" if "main" in functions else sorted(functions)[0]
+    if functions[name].opset not in functions[name].block_specializations:  # reading it would make an empty one
+        raise ExportError(f"{path.name!r}: its function {name!r} has no operations of {functions[name].opset!r}")
     return _read(functions[name], spec, sorted(set(functions) - {name}))
 
 
