@@ -1,6 +1,7 @@
 """Every planted regression is found, and files that only look different pass."""
 
 import json
+import subprocess
 from collections.abc import Callable
 from pathlib import Path
 from types import SimpleNamespace
@@ -157,6 +158,13 @@ def test_the_action_passes_its_inputs_as_variables_and_runs_a_command_that_exist
     assert action["runs"]["using"] == "composite"
     assert not any("${{" in script for script in scripts)  # an input could end the quotes it stands in
     assert any("python -m mobilezoo check" in script for script in scripts)
+    (install,) = (script for script in scripts if "pip install" in script)
+    for extras, asked in (("", "/there"), ("litert,onnx", "/there[litert,onnx]")):
+        command = ["bash", "-c", f'python() {{ echo "$@"; }}; {install}']
+        done = subprocess.run(
+            command, env={"EXTRAS": extras, "SOURCE": "/there"}, capture_output=True, text=True, check=True
+        )
+        assert done.stdout.split() == ["-m", "pip", "install", asked]
     assert all("@" in step["uses"] and len(step["uses"].split("@")[1]) == 40 for step in action["runs"]["steps"][:1])
 
 
