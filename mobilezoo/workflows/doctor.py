@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from mobilezoo.artifacts import Artifact
+from mobilezoo.artifacts import Artifact, has_record
 from mobilezoo.doctor_report import (
     Anatomy,
     CoreCounts,
@@ -23,6 +23,7 @@ from mobilezoo.doctor_report import (
     UnitVerdict,
 )
 from mobilezoo.errors import (
+    ConfigError,
     DeviceError,
     ExportError,
     MissingToolError,
@@ -118,7 +119,8 @@ def doctor(
         hooks: receives the part under way.
 
     Raises:
-        MobilezooError: there is no such file, unit or condition, or its suffix is unknown.
+        MobilezooError: there is no such file, unit or condition, its suffix is unknown, or preprocessing was given
+            for a file whose record has it.
     """
     from mobilezoo_export.registry import exporter_of
 
@@ -128,6 +130,9 @@ def doctor(
     for unit in units:
         if unit not in UNITS:
             raise UnknownNameError("unit", unit, UNITS)
+    given = [name for name in ("preprocess", "mean", "std") if getattr(options, name) is not None]
+    if given and has_record(file):
+        raise ConfigError(f"{file.name!r} has a record, which says how images become its input: leave --{given[0]} out")
     with temporary_folder("doctor") as folder:
         case = _Case(file, options, images, units, folder, hooks)
         case.anatomy = case.part("graph", lambda: _anatomy(case))

@@ -16,6 +16,7 @@ from mobilezoo.report.doctor_page import render
 from mobilezoo.workflows.doctor import doctor
 from mobilezoo.workflows.doctor_conditions import failing, parse_conditions
 from mobilezoo.workflows.doctor_remedies import all_findings
+from mobilezoo.workflows.model_options import ModelOptions
 
 OnnxMaker = Callable[..., Path]
 
@@ -159,6 +160,13 @@ def test_each_part_that_fails_is_a_line_and_the_others_answer(
     assert parts["host"] == ("done", "")
     assert found.anatomy is not None
     assert found.inputs_from == "4 crops of sample photographs"
+
+
+def test_preprocessing_of_a_file_with_a_record_is_not_ignored(small_onnx: OnnxMaker, tmp_path: Path) -> None:
+    file = small_onnx(tmp_path / "a.onnx")
+    file.with_name("a.onnx.json").write_text("{}", encoding="utf-8")
+    with pytest.raises(ConfigError, match="leave --preprocess out"):
+        doctor(file, ModelOptions(preprocess="imagenet"), static=True)
 
 
 @pytest.mark.usefixtures("read_inline")
