@@ -27,6 +27,23 @@ BINS = 15
 OTHER_ORDER = "the split came in another order for PyTorch than for the file: their answers are not compared"
 
 
+def hash_of(model: str) -> str:
+    """SHA-256 of the checkpoint or exported file that a name stands for; empty where there is none to be read.
+
+    Args:
+        model: as somebody named it, or as a record of any origin does: never a pipe, a device, or a whole disk.
+    """
+    from mobilezoo.workflows.load_model import WEIGHTS
+    from mobilezoo_export.registry import file_suffixes
+
+    path, of_files = Path(model), file_suffixes()
+    try:
+        is_one = path.suffix in (*WEIGHTS, ".safetensors", *of_files) and path.is_file()
+        return sha256_of(path) if is_one or (path.suffix in of_files and path.is_dir()) else ""
+    except (OSError, ValueError):  # a name that is no path here, or a place that is not ours to read
+        return ""
+
+
 def check_place(out: Path) -> None:
     """Raises MobilezooError where no page can be written, before the work for it is done."""
     require("jinja2", "report")
@@ -51,7 +68,7 @@ def evaluation_report(scores: "Scores", names: tuple[str, ...], seen: Seen, pyto
     confusions, complete = _confusions(seen)
     return EvaluationReport(
         model=scores.model,
-        sha256=sha256_of(file) if (file := Path(scores.model)).exists() else "",
+        sha256=hash_of(scores.model),
         data=scores.data,
         runs_in=scores.runs_in,
         made_at=datetime.now(UTC).isoformat(timespec="seconds"),

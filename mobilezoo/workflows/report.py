@@ -7,7 +7,7 @@ from typing import TYPE_CHECKING, Any, TypeVar
 from mobilezoo.artifacts import Artifact, Checkpoint, Described, read_record_of, record_path, why_changed
 from mobilezoo.errors import MobilezooError, existing_folder, writable_place
 from mobilezoo.evaluation_report import EVALUATION, EvaluationReport
-from mobilezoo.files import COMMIT, sha256_of, tidy
+from mobilezoo.files import COMMIT, tidy
 from mobilezoo.latency_report import LatencyReport
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import written
@@ -132,10 +132,12 @@ def _preview(path: Path) -> TrainingPreview:
 
 def _evaluation(path: Path) -> EvaluationReport:
     """The record; with a note where the file that it is of has another content now."""
+    from mobilezoo.workflows.evaluation_page import hash_of
+
     record = EvaluationReport.parse(read_json(path), str(path))
-    file = Path(record.model)
-    if record.sha256 and file.exists() and sha256_of(file) != record.sha256:
-        return record.model_copy(update={"note": f"{file.name} has changed since: these are figures of an earlier one"})
+    if record.sha256 and hash_of(record.model) not in ("", record.sha256):
+        name = Path(record.model).name
+        return record.model_copy(update={"note": f"{name} has changed since: these are figures of an earlier one"})
     return record
 
 

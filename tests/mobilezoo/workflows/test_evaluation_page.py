@@ -3,6 +3,7 @@
 import base64
 import io
 import json
+import os
 from pathlib import Path
 from typing import Any
 
@@ -111,6 +112,15 @@ def test_figures_of_a_file_that_changed_since_are_marked(tmp_path: Path) -> None
     assert _evaluation(tmp_path / "net.evaluation.json").note == ""
     file.write_bytes(b"two")
     assert "net.onnx has changed since" in _evaluation(tmp_path / "net.evaluation.json").note
+
+
+@pytest.mark.parametrize("model", ["{}/pipe.onnx", "{}", "/dev/zero", "x" * 5000 + ".onnx", "nul\0.onnx"])
+def test_what_a_record_names_is_only_read_if_it_is_a_network(model: str, tmp_path: Path) -> None:
+    os.mkfifo(tmp_path / "pipe.onnx")
+    named = {"model": model.format(tmp_path), "sha256": "0" * 64}
+    report = evaluation_report(SCORES, ("a", "b", "c"), tallied(FOUR, TRUTH), None).model_copy(update=named)
+    (tmp_path / "net.evaluation.json").write_text(report.model_dump_json())
+    assert _evaluation(tmp_path / "net.evaluation.json").note == ""
 
 
 def test_the_page_escapes_names_and_the_record_beside_it_is_reported(tmp_path: Path) -> None:
