@@ -126,6 +126,9 @@ def _layer(loaded: "LoadedModel", name: str | None) -> str:
 def map_layers(network: "nn.Module", channels: int, size: tuple[int, int]) -> list[str]:
     """Modules whose output is a map [1, C, H, W] of more than one pixel, in the order in which they end.
 
+    Tokens by heads, matrices of attention and maps with channels last have four axes too: a map is what has the shape
+    of the image, up to borders.
+
     Args:
         network: in eval mode.
         channels: of its input.
@@ -137,7 +140,7 @@ def map_layers(network: "nn.Module", channels: int, size: tuple[int, int]) -> li
 
     def hook(name: str) -> Any:
         def ended(_module: Any, _inputs: Any, output: Any) -> None:
-            if isinstance(output, torch.Tensor) and output.ndim == 4 and output.shape[2] * output.shape[3] > 1:
+            if isinstance(output, torch.Tensor) and output.ndim == 4 and _is_map(tuple(output.shape[2:]), size):
                 names.append(name)
 
         return ended
@@ -150,6 +153,13 @@ def map_layers(network: "nn.Module", channels: int, size: tuple[int, int]) -> li
         for handle in handles:
             handle.remove()
     return list(dict.fromkeys(names))
+
+
+def _is_map(found: tuple[int, int], size: tuple[int, int]) -> bool:
+    """Whether both sides are those of the image divided by one whole number, give or take what borders cost."""
+    stride = max(1, round(max(size) / max(found)))
+    slack = max(1, min(3, max(found) / 8))
+    return max(found) > 1 and all(abs(side / stride - one) <= slack for one, side in zip(found, size, strict=True))
 
 
 def _target(word: str | None, loaded: "LoadedModel") -> int | None:
@@ -172,9 +182,9 @@ def _explained(looking: _Looking, path: Path) -> Explanation:
     loaded = looking.loaded
     try:
         image = Pixels(channels=loaded.preprocessing.channels).read(path)
-    except BAD_IMAGE as error:
+        pixels = eval_pixels(loaded.preprocessing, loaded.resolution)(image)
+    except BAD_IMAGE as error:  # a strip of an image may have no row left once it is fitted
         return Explanation(image=str(path), fault=" ".join(str(error).split())[:200])
-    pixels = eval_pixels(loaded.preprocessing, loaded.resolution)(image)
     x = Normalize(loaded.preprocessing)(pixels)[None]
     probabilities, target, heat = _grad_cam(looking, x)
     guess = [Guess(index=i, label=_label(loaded, i), probability=float(p)) for i, p in enumerate(probabilities)]

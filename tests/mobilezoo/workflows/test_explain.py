@@ -13,7 +13,7 @@ from torch import nn
 from mobilezoo.errors import ConfigError, MissingToolError, UnknownNameError
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.workflows import load_model
-from mobilezoo.workflows.explain import explain, map_layers, overlay
+from mobilezoo.workflows.explain import _explained, _is_map, _Looking, explain, map_layers, overlay
 from mobilezoo.workflows.load_model import LoadedModel
 
 PREP = Preprocessing(mean=(0.0,) * 3, std=(1.0,) * 3, crop_pct=1.0)
@@ -100,3 +100,31 @@ def test_layers_with_maps_are_found_in_order_and_a_map_is_painted_to_the_size_of
     painted = overlay(np.full((20, 20, 3), 128, np.uint8), heat)
     assert painted.shape == (20, 20, 3)
     assert int(painted[2, 2].sum()) > int(painted[17, 17].sum()) + 200
+
+
+class Tokens(nn.Module):
+    """A map, then a norm of tokens by heads as vision transformers have it."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.patches, self.norm = nn.Conv2d(3, 4, 8, stride=8), nn.Identity()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        tokens = self.patches(x).flatten(2).transpose(1, 2)
+        return self.norm(tokens[:, None].repeat(1, 2, 1, 1)).mean((1, 2))
+
+
+def test_tokens_and_maps_with_channels_last_are_no_maps() -> None:
+    assert map_layers(Tokens().eval(), 3, (64, 64)) == ["patches"]
+    for shape in ((197, 64), (197, 197), (49, 49), (7, 768), (7, 1), (1, 1)):
+        assert not _is_map(shape, (224, 224)), shape
+    for shape, size in (((7, 7), (224, 224)), ((8, 8), (299, 299)), ((35, 35), (299, 299)), ((3, 5), (33, 65))):
+        assert _is_map(shape, size)
+
+
+def test_an_image_of_which_fitting_leaves_nothing_is_told_by_a_line(tmp_path: Path) -> None:
+    path = tmp_path / "strip.png"
+    Image.fromarray(np.zeros((1, 300, 3), np.uint8)).save(path)
+    prep = PREP.model_copy(update={"crop_mode": "border"})
+    loaded = LoadedModel(Reds().eval(), "reds", (32, 32), 3, prep, (), None, False, None)
+    assert _explained(_Looking(loaded, "maps", None), path).fault
