@@ -10,10 +10,20 @@ from pathlib import Path
 from typing import Any
 
 import numpy as np
-from PIL import Image, ImageOps
+from PIL import Image
 
 HERE = Path(__file__).resolve().parent
 BAD_IMAGE = (OSError, SyntaxError, ValueError, Image.DecompressionBombError)
+TURNS = {
+    2: Image.Transpose.FLIP_LEFT_RIGHT,
+    3: Image.Transpose.ROTATE_180,
+    4: Image.Transpose.FLIP_TOP_BOTTOM,
+    5: Image.Transpose.TRANSPOSE,
+    6: Image.Transpose.ROTATE_270,
+    7: Image.Transpose.TRANSVERSE,
+    8: Image.Transpose.ROTATE_90,
+}
+"""EXIF orientation -> what brings an image upright."""
 
 
 class Classifier:
@@ -37,7 +47,7 @@ def read(path: str, channels: int) -> Image.Image:
     with Image.open(path) as opened:
         opened.load()
         deep = opened.mode.startswith("I;16") or (opened.mode == "I" and opened.format == "PPM")
-        image = ImageOps.exif_transpose(opened)
+        turn, image = upright(opened), opened.copy()
     if deep:
         image = Image.fromarray(((np.asarray(image).astype(np.uint32) + 128) // 257).astype(np.uint8))
     elif image.mode in ("I", "F", "LAB"):
@@ -47,7 +57,16 @@ def read(path: str, channels: int) -> Image.Image:
         if channels != 4:
             image = Image.alpha_composite(Image.new("RGBA", image.size, "white"), image)
     image = image if image.mode in ("RGB", "RGBA", "L") else image.convert("RGB")
-    return image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    image = image.convert({1: "L", 3: "RGB", 4: "RGBA"}[channels])
+    return image if turn is None else image.transpose(turn)
+
+
+def upright(image: Image.Image) -> Image.Transpose | None:
+    """How an image is turned by its EXIF data; None where it stands upright, or where that data is damaged."""
+    try:
+        return TURNS.get(image.getexif().get(0x0112, 1))
+    except Exception:  # Pillow raises whatever a damaged block leads to; the pixels are not concerned
+        return None
 
 
 def fit(image: Image.Image, size: list[int], prep: dict[str, Any]) -> Image.Image:

@@ -1,13 +1,17 @@
 """`mobilezoo kit`: what a kit holds, what is refused, and that no folder of the user's is lost."""
 
 import json
+import runpy
 from pathlib import Path
 from typing import Any
 
+import numpy as np
 import pytest
+from PIL import Image
 
 from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
 from mobilezoo.cli.main import main
+from mobilezoo.data.pixels import Pixels
 from mobilezoo.errors import ConfigError, DeviceError, MobilezooError
 from mobilezoo.workflows import kit
 from mobilezoo.workflows.kit import MARK, write_kit
@@ -140,6 +144,20 @@ def test_values_are_neither_markdown_nor_templates() -> None:
     assert filled("{{a}} {{b}}", {"a": "{{b}}", "b": "$x"}) == "{{b}} $x"
     assert code("a`b|c\nd") == "`` a`b\\|c d ``"
     assert c_string('a "b" \\ 猫\n1') == '"a \\"b\\" \\\\ 猫\\0121"'
+
+
+def test_a_python_kit_turns_photographs_as_evaluation_does_whatever_their_exif_data(tmp_path: Path) -> None:
+    read = runpy.run_path(str(TEMPLATES / "python" / "classify.py"))["read"]
+    pixels, path = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8), tmp_path / "a.jpg"
+    for turn in range(1, 9):
+        exif = Image.Exif()
+        exif[0x0112] = turn
+        Image.fromarray(pixels).save(path, exif=exif)
+        assert np.array_equal(np.asarray(read(str(path), 3)), np.asarray(Pixels().read(path))), turn
+        exif[0x010F] = "maker"
+        wrong = exif.tobytes().replace(b"\x01\x0f\0\2", b"\x01\x0f\0\5") + bytes(64)  # the maker as fractions
+        Image.fromarray(pixels).save(path, exif=wrong)
+        assert np.array_equal(np.asarray(read(str(path), 3)), np.asarray(Pixels().read(path))), turn
 
 
 @pytest.mark.parametrize("kind", ["cpp", "android", "ios"])
