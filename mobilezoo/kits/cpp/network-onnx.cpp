@@ -17,9 +17,10 @@ void check(OrtStatus* status) {
   throw std::runtime_error(text);
 }
 
-constexpr ONNXTensorElementDataType kType = std::is_same_v<model::Value, float>  ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
-                                            : std::is_same_v<model::Value, int8_t> ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8
-                                                                                   : ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
+template <typename T>
+constexpr ONNXTensorElementDataType kType = std::is_same_v<T, float>    ? ONNX_TENSOR_ELEMENT_DATA_TYPE_FLOAT
+                                            : std::is_same_v<T, int8_t> ? ONNX_TENSOR_ELEMENT_DATA_TYPE_INT8
+                                                                        : ONNX_TENSOR_ELEMENT_DATA_TYPE_UINT8;
 
 }  // namespace
 
@@ -62,17 +63,23 @@ Network::~Network() = default;
 std::vector<model::Answer> Network::run(std::vector<model::Value>& input) {
   OrtValue *image = nullptr, *answer = nullptr;
   check(api->CreateTensorWithDataAsOrtValue(state_->memory, input.data(), input.size() * sizeof(model::Value),
-                                            model::shape.data(), model::shape.size(), kType, &image));
+                                            model::shape.data(), model::shape.size(), kType<model::Value>, &image));
   const char *given = state_->given.c_str(), *wanted = state_->wanted.c_str();
   OrtStatus* status = api->Run(state_->session, nullptr, &given, &image, 1, &wanted, 1, &answer);
   api->ReleaseValue(image);
   check(status);
   OrtTensorTypeAndShapeInfo* info = nullptr;
+  ONNXTensorElementDataType type;
   size_t count = 0;
   void* place = nullptr;
   check(api->GetTensorTypeAndShape(answer, &info));
+  check(api->GetTensorElementType(info, &type));
   check(api->GetTensorShapeElementCount(info, &count));
   api->ReleaseTensorTypeAndShapeInfo(info);
+  if (type != kType<model::Answer>) {
+    api->ReleaseValue(answer);
+    throw std::runtime_error("the file answers with numbers of another type than model.h says");
+  }
   check(api->GetTensorMutableData(answer, &place));
   const auto* numbers = static_cast<const model::Answer*>(place);
   std::vector<model::Answer> scores(numbers, numbers + count);
