@@ -127,7 +127,9 @@ async function onnx(network, model) {
     where: wasmName('onnxruntime-web', ort.env.wasm.numThreads),
     async run(values) {
       const results = await session.run({ [given]: new ort.Tensor(network.input.dtype, values, network.input.shape) });
-      return Float32Array.from(results[wanted].data, Number);
+      const { type, data } = results[wanted];
+      if (type === 'float16' && data instanceof Uint16Array) throw new Error('this browser reads no 16-bit floats');
+      return Float32Array.from(data, Number);
     },
     close: () => session.release(),
   };

@@ -46,6 +46,7 @@ try {
   files.disabled = false;
   files.addEventListener('change', async () => {
     answers.replaceChildren();
+    files.disabled = true; // one after the other: a runtime runs one image at a time
     document.body.dataset.state = 'busy';
     for (const file of files.files) {
       try {
@@ -54,6 +55,7 @@ try {
         show(file, [], error.message);
       }
     }
+    files.disabled = false;
     document.body.dataset.state = 'ready';
   });
 } catch (error) {

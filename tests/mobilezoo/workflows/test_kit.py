@@ -199,6 +199,13 @@ def test_what_a_kit_does_not_handle_is_one_line(
     assert not (tmp_path / "kit").exists()
 
 
+def test_the_server_that_a_web_kits_readme_starts_is_for_this_machine_alone() -> None:
+    lines = [line for page in TEMPLATES.rglob("*.md") for line in page.read_text(encoding="utf-8").splitlines()]
+    servers = [line for line in lines if "http.server" in line]
+    assert servers
+    assert all("--bind 127.0.0.1" in line for line in servers)
+
+
 def test_a_web_kit_without_the_runtimes_names_the_command_that_fetches_them(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
