@@ -28,17 +28,22 @@ class MainActivity : ComponentActivity() {
     private val classifier by lazy { Classifier(this) }
     private lateinit var preview: PreviewView
     private lateinit var text: TextView
+    @Volatile private var held = false // a photograph's answer stays until the camera's picture is tapped
 
     private val permission = registerForActivityResult(ActivityResultContracts.RequestPermission()) { granted ->
         if (granted) startCamera() else text.text = "The camera was refused. Photographs still work."
     }
     private val photograph = registerForActivityResult(ActivityResultContracts.PickVisualMedia()) { chosen ->
-        if (chosen != null) classify(chosen)
+        if (chosen != null) {
+            held = true
+            classify(chosen)
+        }
     }
 
     override fun onCreate(state: Bundle?) {
         super.onCreate(state)
         preview = PreviewView(this)
+        preview.setOnClickListener { held = false }
         text = TextView(this).apply { setPadding(32, 32, 32, 32) }
         val button = Button(this).apply { setText("Photograph") }
         button.setOnClickListener {
@@ -62,17 +67,20 @@ class MainActivity : ComponentActivity() {
                 .setBackpressureStrategy(ImageAnalysis.STRATEGY_KEEP_ONLY_LATEST)
                 .setOutputImageFormat(ImageAnalysis.OUTPUT_IMAGE_FORMAT_RGBA_8888)
                 .build()
-            analysis.setAnalyzer(worker) { frame -> frame.use { answer(upright(it.toBitmap(), it.imageInfo.rotationDegrees)) } }
+            analysis.setAnalyzer(worker) { frame ->
+                frame.use { if (!held) answer { upright(it.toBitmap(), it.imageInfo.rotationDegrees) } }
+            }
             waiting.get().bindToLifecycle(this, CameraSelector.DEFAULT_BACK_CAMERA, shown, analysis)
         }, ContextCompat.getMainExecutor(this))
     }
 
     private fun classify(chosen: Uri) = worker.execute {
-        // Upright by EXIF, in software memory so that its pixels can be read.
-        val decoded = ImageDecoder.decodeBitmap(ImageDecoder.createSource(contentResolver, chosen)) { decoder, _, _ ->
-            decoder.allocator = ImageDecoder.ALLOCATOR_SOFTWARE
+        answer {
+            // Upright by EXIF, in software memory so that its pixels can be read.
+            ImageDecoder.decodeBitmap(ImageDecoder.createSource(contentResolver, chosen)) { decoder, _, _ ->
+                decoder.allocator = ImageDecoder.ALLOCATOR_SOFTWARE
+            }
         }
-        answer(decoded)
     }
 
     private fun upright(image: Bitmap, degrees: Int): Bitmap {
@@ -81,12 +89,17 @@ class MainActivity : ComponentActivity() {
         return Bitmap.createBitmap(image, 0, 0, image.width, image.height, turn, false)
     }
 
-    private fun answer(image: Bitmap) {
-        val began = SystemClock.elapsedRealtime()
-        val best = classifier.best(image)
-        val lines = best.map { "%6.2f %%  %s".format(100 * it.probability, it.label) }
-        val spent = SystemClock.elapsedRealtime() - began
-        runOnUiThread { text.text = (lines + "$spent ms with preparation").joinToString("\n") }
+    private fun answer(read: () -> Bitmap) {
+        val lines = try {
+            val image = read()
+            val began = SystemClock.elapsedRealtime()
+            val best = classifier.best(image)
+            val spent = SystemClock.elapsedRealtime() - began
+            best.map { "%6.2f %%  %s".format(100 * it.probability, it.label) } + "$spent ms with preparation"
+        } catch (error: Exception) { // a damaged photograph, or one of a kind that this phone does not read
+            listOf(error.message ?: error.toString())
+        }
+        runOnUiThread { text.text = lines.joinToString("\n") }
     }
 
     override fun onDestroy() {

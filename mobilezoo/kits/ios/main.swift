@@ -10,9 +10,17 @@ let classifier = try await Classifier()
 if classifier.model.labels.isEmpty {
     FileHandle.standardError.write(Data("no names of classes in model.json: they are shown by their number\n".utf8))
 }
+var code: Int32 = 0
 for path in paths {
-    print(path)
-    for guess in try classifier.best(URL(fileURLWithPath: path)) {
-        print(String(format: "  %6.2f %%  %4ld  ", 100 * guess.probability, guess.index) + guess.label)
+    do {
+        let best = try classifier.best(URL(fileURLWithPath: path))
+        print(path)
+        for guess in best {
+            print(String(format: "  %6.2f %%  %4ld  ", 100 * guess.probability, guess.index) + guess.label)
+        }
+    } catch {
+        FileHandle.standardError.write(Data("\(path): \(error)\n".utf8))
+        code = 2
     }
 }
+exit(code)
