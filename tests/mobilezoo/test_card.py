@@ -19,7 +19,8 @@ from mobilezoo.models import load_model_config
 from mobilezoo.models.base import FAMILIES, family_module
 from mobilezoo.models.latency_table import read_latencies
 from mobilezoo.models.papers import PAPERS, papers_of
-from mobilezoo.report.model_card.front_matter import hub_license
+from mobilezoo.report.model_card.contents import CardContents, data_name
+from mobilezoo.report.model_card.front_matter import front_matter, hub_license
 from mobilezoo.report.model_card.latency import latency_section
 from mobilezoo.report.model_card.markdown import code, link, plain, table
 from mobilezoo.workflows.card import card_of
@@ -203,6 +204,23 @@ def test_estimates_that_come_with_the_zoo_are_named_so() -> None:
     assert "### Emulated or estimated (not measured)" in shown
     assert all(f"| litert {row.precision} | {plain(row.device)} (emulated) |" in shown for row in rows)
     assert "(measured)" not in shown
+
+
+@pytest.mark.parametrize(
+    ("source", "name"),
+    [
+        ("digits", "digits"),
+        ("folder:/home/me/secret/pets", "pets (folder)"),
+        ("hfds/owner/pets", "hfds/owner/pets"),
+        ("hfds//home/me/secret/pets", "pets (hfds)"),
+        ("hfds/~/secret/pets", "pets (hfds)"),
+        ("wds/home/me/secret/pets", "pets (wds)"),
+        ("wds//home/me/secret/pipe:cat /home/pets", "pets (wds)"),
+        ("torch/cifar10", "torch/cifar10"),
+    ],
+)
+def test_of_training_data_only_the_last_folder_is_named(source: str, name: str) -> None:
+    assert data_name(source) == name
 
 
 @pytest.mark.parametrize(

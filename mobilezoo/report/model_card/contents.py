@@ -81,9 +81,12 @@ def data_name(source: str) -> str:
         source: `digits`, `folder:PATH`, `hfds/OWNER/NAME`, …
     """
     kind, colon, place = source.partition(":")
-    if not colon or kind.partition("/")[0] in NAMED:
-        return source
-    return f"{PurePosixPath(place.replace(chr(92), '/')).name or 'images'} ({kind})"
+    reader = kind.partition("/")[0]
+    if not colon or reader in NAMED:
+        place = source[len(reader) + 1 :]
+        if not place.startswith(("/", "~", ".")) and place.count("/") < 2:
+            return source
+    return f"{PurePosixPath(place.replace(chr(92), '/')).name or 'images'} ({reader})"
 
 
 def with_repo(text: str, repo: str) -> str:

@@ -4,9 +4,10 @@ Keys as in https://huggingface.co/docs/hub/model-cards; licenses by the hub's id
 (https://huggingface.co/docs/hub/repositories-licenses).
 """
 
+import re
 from typing import Any
 
-from mobilezoo.report.model_card.contents import PLACEHOLDER, CardContents, data_name
+from mobilezoo.report.model_card.contents import PLACEHOLDER, REPO, CardContents, data_name
 from mobilezoo.report.model_card.markdown import ADDRESS, one_line
 
 TASK = "image-classification"
@@ -74,7 +75,7 @@ def _datasets(contents: CardContents) -> list[str]:
     """Names on the hub, of the training data."""
     if contents.checkpoint is not None and contents.checkpoint.dataset:
         kind, _, name = contents.checkpoint.dataset.partition("/")
-        return [one_line(name)] if kind == "hfds" and name.count("/") == 1 else []
+        return [name] if kind == "hfds" and REPO.fullmatch(name) else []
     tags = [one.tag for one in contents.weights] or ([contents.origin.name] if contents.origin else [])
     return [IMAGENET] if any("in1k" in tag for tag in tags) else []
 
@@ -101,7 +102,9 @@ def _results(contents: CardContents) -> list[Any]:
         if record.top1 is None:
             return []
         name = data_name(record.dataset) or "unnamed data"
-        return [result(f"{name}, validation split", record.dataset.partition(":")[0] or "custom", record.top1)]
+        reader = re.split("[:/]", record.dataset, maxsplit=1)[0] or "custom"
+        kind = next(iter(_datasets(contents)), reader)
+        return [result(f"{name}, validation split", kind, record.top1)]
     scored = next((one for one in contents.weights if one.file.top1 is not None), None)
     if scored is None or scored.file.top1 is None:
         return []
