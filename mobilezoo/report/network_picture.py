@@ -154,7 +154,7 @@ def si(value: float) -> str:
         For example `3.41 M`.
     """
     for factor, prefix in ((1e9, " G"), (1e6, " M"), (1e3, " k")):
-        if value >= factor:
+        if value >= 0.9995 * factor:  # 999.5 k is written as 1 M
             return f"{value / factor:.3g}{prefix}"
     return f"{value:g}"
 

@@ -8,7 +8,7 @@ from xml.etree import ElementTree
 import pytest
 
 from mobilezoo.errors import ConfigError, MissingToolError
-from mobilezoo.report.network_picture import MapTime, network_svg
+from mobilezoo.report.network_picture import MapTime, network_svg, si
 from mobilezoo.workflows.draw_network import draw_network, read_operators, times_by_map
 
 TABLE: dict[str, Any] = {
@@ -28,6 +28,11 @@ def measured(file: str, rows: list[tuple[str, str, str, float]]) -> dict[str, An
     return {"file": file, "runtime": "LiteRT 2.3.0", "whole_ms": 3.4, "operators": operators, "how": "profiler"} | {
         "left_out": [], "unproven": None, "sum_ms": 3.5
     }  # fmt: skip
+
+
+def test_counts_have_three_digits_and_a_prefix_at_every_bound() -> None:
+    written = {0: "0", 999: "999", 999_400: "999 k", 999_600: "1 M", 1e9 - 1: "1 G", 3.414e6: "3.41 M"}
+    assert {value: si(value) for value in written} == written
 
 
 def test_bars_are_as_long_as_their_shares_and_names_are_escaped() -> None:
