@@ -104,6 +104,7 @@ def _of_network(what: str) -> CardContents:
     size = weights[0].resolution if weights else config.resolution
     network = _network(config.built_for(size))
     source = what if is_yaml(what) or what.startswith("timm:") else weights[0].name if tag is not True else config.name
+    through_timm = _timm_name(config, source)
     return CardContents(
         kind="network",
         name=config.name,
@@ -113,7 +114,8 @@ def _of_network(what: str) -> CardContents:
         origin=_of_timm(config),
         **_counts(network, size),
         preprocessing=weights[0].preprocessing() if weights else config.preprocessing(),
-        through_timm=_timm_name(config, source),
+        through_timm=through_timm,
+        timm_has_another=through_timm is None and not is_yaml(source) and _is_of_timm(config.name),
         counted=_counted(config, size),
         latencies=stored_reports(model=config.name),
     )
@@ -234,6 +236,13 @@ def _timm_name(config: "ModelConfig", source: str) -> str | None:
 
     if config.family == "timm":
         return config.name.removeprefix("timm:")
-    if is_yaml(source) or not timm.is_model(config.name):
+    if is_yaml(source) or not timm.is_model(config.name) or _is_of_timm(config.name):
         return None
-    return None if timm.models.model_entrypoint(config.name).__module__.startswith("timm.") else source
+    return source
+
+
+def _is_of_timm(name: str) -> bool:
+    """Whether timm itself has a network of this name."""
+    import timm
+
+    return timm.is_model(name) and timm.models.model_entrypoint(name).__module__.startswith("timm.")

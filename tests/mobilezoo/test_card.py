@@ -1,7 +1,10 @@
 """Model cards: valid front matter, every record shown, and nothing of a stranger's string left alive."""
 
+import ast
 import re
 from pathlib import Path
+from types import SimpleNamespace
+from typing import Any, cast
 
 import pytest
 import torch
@@ -22,7 +25,9 @@ from mobilezoo.models.papers import PAPERS, papers_of
 from mobilezoo.report.model_card.contents import CardContents, data_name
 from mobilezoo.report.model_card.front_matter import front_matter, hub_license
 from mobilezoo.report.model_card.latency import latency_section
-from mobilezoo.report.model_card.markdown import code, link, plain, table
+from mobilezoo.report.model_card.loading import loading_section
+from mobilezoo.report.model_card.markdown import code, link, literal, plain, table
+from mobilezoo.report.model_card.page import _license
 from mobilezoo.workflows.card import card_of
 from mobilezoo.workflows.report import write_report
 
@@ -230,12 +235,39 @@ def test_of_training_data_only_the_last_folder_is_named(source: str, name: str) 
         ("apache-2.0 (timm card)", {"license": "apache-2.0"}),
         ("none stated for weights (torchvision: BSD-3-Clause)", {"license": "unknown"}),
         ("Apple sample code license", {"license": "other", "license_name": "Apple sample code license"}),
+        ("cc-by-nc-4.0", {"license": "cc-by-nc-4.0"}),
+        ("unknown", {"license": "unknown"}),
         ("MITRE license", {"license": "other", "license_name": "MITRE license"}),
         ("", {}),
     ],
 )
 def test_licenses_by_the_hubs_identifiers(words: str, expected: dict[str, str]) -> None:
     assert hub_license(words) == expected
+
+
+def _of_weights(*licenses: str) -> CardContents:
+    weights = [SimpleNamespace(tag="x", name="x", file=SimpleNamespace(license=one, top1=None)) for one in licenses]
+    return CardContents(
+        kind="network", name="x", source="x.yaml", weights=cast("Any", weights), resolution=(8, 8), preprocessing=None
+    )
+
+
+def test_licenses_that_differ_are_all_named() -> None:
+    one, two = _of_weights("MIT", "MIT (timm)"), _of_weights("none stated")
+    both = _of_weights("MIT", "none stated")
+    assert "license: mit\n" in front_matter(one)
+    assert "license: unknown\n" in front_matter(two)
+    assert "license: other\nlicense_name: MIT; none stated\n" in front_matter(both)
+    assert "Licenses of the weights: MIT; none stated; the table above" in _license(both)
+
+
+def test_code_of_a_card_names_what_is_meant() -> None:
+    for name in ("a😀.onnx", 'a"b\\c\n', "naïve 猫"):
+        assert ast.literal_eval(literal(name)) == name
+        assert literal(name).isascii()
+    text = loading_section(_of_weights("MIT"))
+    assert 'create_model("x.yaml"' in text
+    assert "timm has a network of its own" not in text
 
 
 @pytest.mark.slow

@@ -58,13 +58,14 @@ class CardContents:
     """Repository OWNER/NAME on the hub."""
     through_timm: str | None = None
     """Name that timm builds a network by, with its weights; None where it has none or another under that name."""
+    timm_has_another: bool = False
+    """Whether timm has a network of its own under the zoo's name."""
 
     @property
-    def license(self) -> str:
-        """License of the weights in words; empty where nobody recorded one."""
-        if self.origin is not None:
-            return self.origin.license
-        return self.weights[0].file.license if self.weights else ""
+    def licenses(self) -> tuple[str, ...]:
+        """Licenses of the weights in words, each once; () where nobody recorded one."""
+        words = [one.file.license for one in self.weights] if self.origin is None else [self.origin.license]
+        return tuple(dict.fromkeys(filter(None, words)))
 
     @property
     def sha256(self) -> str:

@@ -13,9 +13,11 @@ from mobilezoo.report.model_card.markdown import ADDRESS, one_line
 TASK = "image-classification"
 IMAGENET = "ILSVRC/imagenet-1k"
 """The hub's name of ImageNet-1k."""
-LICENSES = {"mit": "mit", "apache-2.0": "apache-2.0", "clear bsd": "bsd-3-clause-clear"}
+SAME = ("mit", "apache-2.0", "bsd-3-clause", "cc-by-4.0", "cc-by-nc-4.0", "cc-by-nc-sa-4.0", "apple-amlr", "apple-ascl")
+"""Identifiers of the hub that timm uses too."""
+LICENSES = {"clear bsd": "bsd-3-clause-clear", **{name: name for name in SAME}}
 """How a recorded license begins, lower case → the hub's identifier."""
-UNKNOWN = ("none stated", "no weights")
+UNKNOWN = ("none stated", "no weights", "unknown")
 LIBRARIES = {"onnx": "onnx", "litert": "tflite", "coreml": "coreml", "executorch": "executorch"}
 """Export target → the hub's tag of its format."""
 
@@ -29,7 +31,7 @@ def front_matter(contents: CardContents) -> str:
     from huggingface_hub import ModelCardData
 
     results = _results(contents)
-    license: dict[str, Any] = {**hub_license(contents.license, contents.origin.address if contents.origin else "")}
+    license: dict[str, Any] = {**_license(contents)}
     data = ModelCardData(
         library_name="timm" if contents.kind != "file" else LIBRARIES.get(contents.artifacts[0].target),
         pipeline_tag=TASK,
@@ -43,6 +45,15 @@ def front_matter(contents: CardContents) -> str:
     if not results:
         data.model_name = None
     return f"---\n{data.to_yaml()}\n---"
+
+
+def _license(contents: CardContents) -> dict[str, str]:
+    """The license of all weights; where they differ none of them, but all by name."""
+    address = contents.origin.address if contents.origin else ""
+    found = [hub_license(words, address) for words in contents.licenses] or [{}]
+    if all(one == found[0] for one in found):
+        return found[0]
+    return {"license": "other", "license_name": one_line("; ".join(contents.licenses))}
 
 
 def hub_license(words: str, address: str = "") -> dict[str, str]:

@@ -29,7 +29,7 @@ def _network(contents: CardContents) -> list[str]:
     parts = ["With mobilezoo:", code("python", ours)]
     if contents.through_timm is not None:
         parts += ["With timm:", _with_timm(literal(contents.through_timm), bool(pretrained))]
-    else:
+    elif contents.timm_has_another:
         parts.append("timm has a network of its own under this name: `timm.create_model` builds that one.")
     words = shlex.quote(one_line(contents.source)) + (" --pretrained" if pretrained else "")
     parts += ["Files for phones:", code("sh", f"mobilezoo export {words} --to litert,onnx,coreml,executorch")]

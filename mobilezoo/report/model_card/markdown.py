@@ -1,6 +1,5 @@
 """Markdown from strings that nobody checked: no tag, link, image, formula or table cell comes out of them."""
 
-import json
 import re
 from collections.abc import Iterable, Sequence
 
@@ -73,4 +72,5 @@ def code(language: str, text: str) -> str:
 
 def literal(text: str) -> str:
     """A string as a literal of Python, in printable ASCII."""
-    return json.dumps(text)
+    escaped = text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+    return f'"{escaped}"'

@@ -162,6 +162,8 @@ def _limits_of_records(contents: CardContents) -> list[str]:
         lines.append("No accuracy is recorded.")
     if contents.artifacts:
         lines.append("Agreement with PyTorch is numeric; accuracy of a file is shown by `mobilezoo eval` alone.")
+    if contents.kind == "network" and contents.latencies:
+        lines.append("Latency is of files of this network by name: their input size and classes may be others.")
     if not any(report.device.kind == "phone" for report in contents.latencies):
         lines.append("Its latency was measured on no phone.")
     return lines
@@ -169,19 +171,21 @@ def _limits_of_records(contents: CardContents) -> list[str]:
 
 def _license(contents: CardContents) -> str:
     """License of the weights, and where they came from."""
-    origin, words = contents.origin, contents.license
+    origin, words = contents.origin, contents.licenses
     lines = []
     if origin is not None:
         lines.append(f"Weights of, or trained from, {plain(origin.name)}: {link(origin.address)}.")
-    if words:
-        lines.append(f"License of the weights: {plain(words)}.")
-        if words.casefold().startswith("none stated"):
-            lines.append("Their authors stated none, so that use is between you and them.")
+    if len(words) > 1:
+        lines.append(f"Licenses of the weights: {plain('; '.join(words))}; the table above has that of each.")
+    elif words:
+        lines.append(f"License of the weights: {plain(words[0])}.")
     elif contents.kind == "network":
         whose = "timm" if contents.source.startswith("timm:") else "mobilezoo"
         lines.append(f"No weights are published. The definition is part of {whose} (Apache-2.0).")
     else:
         lines.append("No license is recorded. Whoever publishes the weights adds `license:` to the front matter.")
+    if any(one.casefold().startswith("none stated") for one in words):
+        lines.append("Where their authors stated none, use is between you and them.")
     return "## License\n\n" + " ".join(lines)
 
 
