@@ -4,7 +4,7 @@ VENV := .venv
 BIN := $(VENV)/bin
 READY := $(VENV)/.ready
 
-.PHONY: setup devices demo test test-slow lint types schemas models zoo docs clean
+.PHONY: setup devices demo test test-slow test-nightly lint types schemas models zoo docs clean
 setup: $(READY)
 
 $(READY): pyproject.toml requirements.lock
@@ -23,10 +23,13 @@ demo: $(READY)
 	$(BIN)/mobilezoo demo
 
 test: devices
-	$(BIN)/pytest -n auto -m 'not slow'
+	$(BIN)/pytest -n auto -m 'not slow and not nightly'
 
 test-slow: devices
-	$(BIN)/pytest -n auto -m slow
+	$(BIN)/pytest -n auto -m 'slow and not nightly'
+
+test-nightly: devices
+	$(BIN)/pytest -n auto -m nightly
 
 lint: $(READY)
 	$(BIN)/ruff check .

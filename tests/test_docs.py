@@ -163,7 +163,7 @@ def dead_links(site: Path) -> list[str]:
     return dead
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_site_builds_without_warnings_and_has_no_dead_links(tmp_path: Path) -> None:
     pytest.importorskip("mkdocs", reason="no MkDocs: pip install 'mobilezoo[docs]'")
     build = [sys.executable, "-m", "mkdocs", "build", "--strict", "--site-dir", str(tmp_path)]

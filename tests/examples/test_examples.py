@@ -40,7 +40,7 @@ def test_the_notebook_runs_end_to_end(tmp_path: Path, monkeypatch: pytest.Monkey
         assert seen[name]._repr_html_().startswith("<table>")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_the_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any, small: None) -> None:
     monkeypatch.chdir(tmp_path)
     runpy.run_path(str(EXAMPLES / "train_and_export.py"), run_name="__main__")
@@ -49,7 +49,7 @@ def test_the_first_example_runs(tmp_path: Path, monkeypatch: pytest.MonkeyPatch,
     assert all("top-1" in line for line in lines)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_network_of_timm_is_exported_and_timed(tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: Any) -> None:
     monkeypatch.chdir(tmp_path)
     example = runpy.run_path(str(EXAMPLES / "timm_to_phone.py"))

@@ -47,7 +47,7 @@ def test_what_phones_refuse_is_named_with_its_source() -> None:
         ("litert", "GATHER"),
         ("onnx", "Gather"),
         pytest.param("coreml", "gather", marks=pytest.mark.slow),
-        pytest.param("executorch", "index_select", marks=pytest.mark.slow),
+        pytest.param("executorch", "index_select", marks=pytest.mark.nightly),
     ],
 )
 def test_an_operator_outside_the_delegate_is_counted(

@@ -16,7 +16,7 @@ from mobilezoo_export.images import sample_images
 from mobilezoo_export.prepare import prepare
 from mobilezoo_export.same_padding import settle_padding
 
-SLOW = [pytest.param("coreml", marks=pytest.mark.slow), pytest.param("executorch", marks=pytest.mark.slow)]
+LONG = [pytest.param(name, marks=pytest.mark.nightly) for name in ("coreml", "executorch")]
 
 
 class Convolutions(nn.Module):
@@ -88,7 +88,7 @@ def test_resolutions_go_from_half_to_double_in_steps_that_stages_halve(
     assert shapes == [(3, 3, expected[0], expected[-1]), (1, 3, expected[-1], expected[0])]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("target", ["onnx", "litert", "coreml", "executorch"])
 def test_flexible_files_may_be_int8(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     spec = flexible(tiny_spec, "both")
@@ -98,7 +98,7 @@ def test_flexible_files_may_be_int8(target: str, tiny_spec: ExportSpec, tmp_path
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["onnx", "litert", *SLOW])
+@pytest.mark.parametrize("target", ["onnx", "litert", *LONG])
 def test_flexible_files_agree_at_other_sizes(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     network, spec = Convolutions(), flexible(tiny_spec, "both")
     (result,) = export_files(network, spec, [target], ["fp32"], tmp_path)
@@ -124,7 +124,7 @@ def test_graphs_hold_no_sizes(tiny_spec: ExportSpec) -> None:
         torch.testing.assert_close(graph(images), network(images), rtol=1e-4, atol=1e-4)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("target", ["coreml", "executorch"])
 def test_coordinate_attention_follows_the_resolution(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     (result,) = export_files(Coordinates(), flexible(tiny_spec, "both"), [target], ["fp32"], tmp_path)
@@ -132,7 +132,7 @@ def test_coordinate_attention_follows_the_resolution(target: str, tiny_spec: Exp
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize("target", ["onnx", *SLOW])
+@pytest.mark.parametrize("target", ["onnx", *LONG])
 def test_attention_follows_the_resolution(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     (result,) = export_files(Attention(), flexible(tiny_spec, "both"), [target], ["fp32"], tmp_path)
     assert result.ok, result.reason

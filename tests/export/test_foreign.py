@@ -191,7 +191,7 @@ def damaged(source: Path, folder: Path) -> list[Path]:
     return [*made, swapped]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("target", ["onnx", "litert", "coreml", "executorch"])
 def test_damaged_files_run_or_are_one_line(target, exported, tmp_path):
     refused = 0

@@ -16,8 +16,8 @@ from mobilezoo_export.targets.coreml import _drop_strays
 TARGETS = [
     "onnx",
     "litert",
-    pytest.param("coreml", marks=pytest.mark.slow),
-    pytest.param("executorch", marks=pytest.mark.slow),
+    pytest.param("coreml", marks=pytest.mark.nightly),
+    pytest.param("executorch", marks=pytest.mark.nightly),
 ]
 COLORS = {1: "grey (ITU-R 601 luma", 4: "RGBA (alpha 255"}
 
@@ -53,7 +53,7 @@ def spec_for(spec: ExportSpec, channels: int, **options: object) -> ExportSpec:
 
 @pytest.mark.parametrize("target", TARGETS)
 @pytest.mark.parametrize("precision", ["fp32", pytest.param("int8", marks=pytest.mark.slow)])
-@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.slow), 4])
+@pytest.mark.parametrize("channels", [pytest.param(1, marks=pytest.mark.nightly), 4])
 def test_oblong_files_of_any_channels_compute_what_pytorch_does(
     tiny_spec: ExportSpec, tmp_path: Path, target: str, precision: str, channels: int
 ) -> None:

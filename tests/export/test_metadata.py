@@ -20,8 +20,8 @@ from mobilezoo_export.records import Borders
 TARGETS = [
     "onnx",
     "litert",
-    pytest.param("coreml", marks=pytest.mark.slow),
-    pytest.param("executorch", marks=pytest.mark.slow),
+    pytest.param("coreml", marks=pytest.mark.nightly),
+    pytest.param("executorch", marks=pytest.mark.nightly),
 ]
 
 

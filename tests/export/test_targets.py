@@ -3,6 +3,7 @@
 import sys
 from collections.abc import Callable
 from pathlib import Path
+from typing import Any
 
 import pytest
 import torch
@@ -64,13 +65,14 @@ CELLS = {
     "coreml": ("fp16", "int8", "pal4", "pal6", "w8a8"),
     "executorch": ("fp16", "int8"),
 }
-FAST = {("onnx", "int8"), ("litert", "int8")}
+MARKS: dict[tuple[str, str], Any] = {("onnx", "int8"): (), ("litert", "int8"): ()}
+MARKS |= dict.fromkeys((("litert", "fp16"), ("coreml", "int8"), ("executorch", "int8")), pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
     ("target", "precision"),
     [
-        pytest.param(target, precision, marks=() if (target, precision) in FAST else pytest.mark.slow)
+        pytest.param(target, precision, marks=MARKS.get((target, precision), pytest.mark.nightly))
         for target, precisions in CELLS.items()
         for precision in precisions
     ],

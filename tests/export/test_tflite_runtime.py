@@ -13,7 +13,7 @@ from mobilezoo.testing.targets import export_files
 from mobilezoo_export import ExportSpec, load_runner
 from mobilezoo_export.images import sample_images
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 
 SCRIPT = """
 import sys

@@ -121,7 +121,7 @@ def test_a_target_of_another_package_brings_its_profiler(tmp_path, record_beside
     assert (found.runtime, found.whole_ms, found.unproven) == ("toy on 3 threads", 2.5, "a test file")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_executorchs_trace_looks_into_its_delegate(tmp_path):
     pytest.importorskip("executorch")
     from mobilezoo.workflows.export import export

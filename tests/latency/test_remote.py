@@ -454,7 +454,7 @@ def test_a_board_is_measured_over_a_real_ssh_connection(sshd, launcher, tiny_tfl
     assert report.sentinel_before_ms > 0
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_files_of_others_are_measured_over_a_real_ssh_connection(sshd, launcher, shared, tmp_path):
     store = Store(tmp_path / "latency.db")
     for name in ("coral_mobilenet_v1_0.25_128_quant", "mlperf_tiny_vww_96_float"):

@@ -43,6 +43,9 @@ COMMANDS = {
     "import-table": ["latency", "import-table", "blocks.csv", "--on", "phone", "--out", "table.json"],
 }
 
+OFTEN = ("eval", "convert", "push", "train", "export")
+"""The others are killed nightly."""
+
 
 def environment(folder: Path) -> dict[str, str]:
     """A marked one, so that every process that comes from it can be found."""
@@ -154,7 +157,9 @@ def check_whole(folder: Path) -> None:
         assert not open_artifact(file).foreign
 
 
-@pytest.mark.parametrize("name", COMMANDS)
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=[] if name in OFTEN else [pytest.mark.nightly]) for name in COMMANDS]
+)
 def test_a_killed_command_can_be_given_again(tmp_path: Path, name: str) -> None:
     inputs(tmp_path)
     began = time.monotonic()

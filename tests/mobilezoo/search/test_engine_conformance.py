@@ -5,7 +5,9 @@ import pytest
 from mobilezoo.search.engines import ENGINES
 from mobilezoo.testing import EngineConformance
 
+QUICK = ("random", "evolution")
+
 for name in ENGINES:
     suite = type(f"Test_{name}", (EngineConformance,), {"engine": name})
-    globals()[suite.__name__] = pytest.mark.slow(suite)
+    globals()[suite.__name__] = (pytest.mark.slow if name in QUICK else pytest.mark.nightly)(suite)
 del suite

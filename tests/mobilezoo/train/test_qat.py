@@ -105,7 +105,7 @@ def test_what_fake_quantization_cannot_train_is_one_line(tmp_path: Path) -> None
         FakeQuantized(network, torch.zeros(2, 3, 64, 64))
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("shown", [True, False])
 def test_a_failing_export_is_said_and_training_goes_on(
     shown: bool, tmp_path: Path, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
@@ -130,7 +130,7 @@ def test_a_failing_export_is_said_and_training_goes_on(
         assert [row["export_litert_fp32_top1"] for row in csv.DictReader(handle)] == ["", "", "", "42.0"]
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_exports_during_training_are_scored_as_eval_scores_them(tmp_path: Path) -> None:
     pytest.importorskip("onnxruntime", reason="needs the extra 'onnx'")
     wanted = ["train.epochs=2", "train.export_every=2", "train.export_to=[onnx]", "train.export_precision=[fp32, int8]"]

@@ -109,7 +109,7 @@ def test_resuming_after_any_epoch_repeats_the_unbroken_run(
     assert all(torch.equal(whole.model[k], broken.model[k]) for k in whole.model)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_ten_kills_at_random_moments_lose_three_updates_at_most(recipe: Path, tmp_path: Path) -> None:
     command = [
         sys.executable,

@@ -33,7 +33,7 @@ from tests.mobilezoo.workflows.kit_cases import (
 from tests.mobilezoo.workflows.test_try_file import network
 
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(
         not (shutil.which("cmake") and shutil.which("g++") and Path("/usr/include/jpeglib.h").is_file()),
         reason="no CMake, C++ compiler or libjpeg here: run `apt-get install cmake g++ libjpeg62-turbo-dev`",

@@ -15,7 +15,7 @@ from tests.mobilezoo.workflows.kit_cases import PREPARATIONS, columns_first, pho
 
 KOTLIN, JAVA = shutil.which("kotlinc"), shutil.which("java")
 pytestmark = [
-    pytest.mark.slow,
+    pytest.mark.nightly,
     pytest.mark.skipif(not KOTLIN or not JAVA, reason="no Kotlin here: run `npm install -g kotlin-compiler`, and Java"),
 ]
 SIZE = (24, 40)

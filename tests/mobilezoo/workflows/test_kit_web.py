@@ -29,7 +29,7 @@ from tests.mobilezoo.workflows.kit_cases import (
 )
 
 playwright = pytest.importorskip("playwright.sync_api")
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-background-networking"]
 READ = """all => all.map((one) => [...one.querySelectorAll('ol li')].map(
   (line) => [+line.dataset.index, +line.dataset.probability]))"""
