@@ -35,12 +35,18 @@ def evaluate(
 
     Raises:
         DataError: there is no image.
+        MobilezooError: an answer is not a finite number, whose rank and loss would mean nothing.
     """
-    from mobilezoo.errors import DataError
+    from mobilezoo.errors import DataError, MobilezooError
 
     images, top1, top5, loss = 0, 0, 0, 0.0
     for x, y in batches:
         logits = logits_of(x).float()
+        if not bool(torch.isfinite(logits).all()):
+            raise MobilezooError(
+                f"the network's answers are not finite (NaN or infinite) from image {images + 1} on: its weights are "
+                "damaged, its training diverged, or its values exceed half precision: train or export it again"
+            )
         ranked = logits.topk(min(5, logits.shape[1])).indices == y[:, None]
         images += len(y)
         top1 += int(ranked[:, 0].sum())

@@ -155,7 +155,7 @@ def map_layers(network: "nn.Module", channels: int, size: tuple[int, int]) -> li
     return list(dict.fromkeys(names))
 
 
-def _is_map(found: tuple[int, int], size: tuple[int, int]) -> bool:
+def _is_map(found: tuple[int, ...], size: tuple[int, int]) -> bool:
     """Whether both sides are those of the image divided by one whole number, give or take what borders cost."""
     stride = max(1, round(max(size) / max(found)))
     slack = max(1, min(3, max(found) / 8))
