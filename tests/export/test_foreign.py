@@ -143,7 +143,7 @@ def exported(tiny_file: Callable[[str], ExportResult]) -> dict[str, Path]:
     return {target: Path(str(tiny_file(target).path)) for target in ("onnx", "litert", "coreml", "executorch")}
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_files_that_lost_their_record_tell_what_their_metadata_holds(exported, tiny_spec, tmp_path):
     for target, source in exported.items():
         lost = tmp_path / source.name
@@ -257,7 +257,7 @@ def test_a_record_that_is_of_another_file_is_an_error_and_never_foreign(exported
         open_artifact(path)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_core_ml_files_with_two_outputs_are_read_at_the_one_that_fits_and_classifiers_know_names(tmp_path):
     ct = pytest.importorskip("coremltools")
     import torch

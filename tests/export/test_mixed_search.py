@@ -72,7 +72,7 @@ def wide() -> nn.Module:
     return nn.Sequential(*layers, nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(32, 10)).eval()
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize("target", ["onnx", "litert", "executorch", "coreml"])
 def test_segments_really_stay_float(target: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     images = np.random.default_rng(0).normal(size=(16, 3, 14, 14)).astype(np.float32)

@@ -180,7 +180,7 @@ def test_a_litert_file_has_both(tiny_file: Callable[[str], ExportResult], tiny_s
     check_litert(tiny_file("litert"), tiny_spec)
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("precision", "options"),
     [
@@ -239,7 +239,7 @@ def test_onnx_ranges(mean: float, std: float, image: bool, word: str | None, tin
     assert told["model_license"] == "Apache-2.0"
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_int8_onnx_files_keep_them(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     import onnx
 
@@ -250,7 +250,7 @@ def test_int8_onnx_files_keep_them(tiny: nn.Module, tiny_spec: ExportSpec, tmp_p
         assert json.loads({p.key: p.value for p in proto.metadata_props}["labels"]) == list("abcdefghij")
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_core_ml_classifier_of_images_has_a_preview(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     import coremltools as ct
 
@@ -269,7 +269,7 @@ def test_a_core_ml_classifier_of_images_has_a_preview(tiny: nn.Module, tiny_spec
     assert packs.from_coreml(Path(str(plain.path))).labels == tiny_spec.labels
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_an_executorch_program_answers_what_it_takes(
     tiny_file: Callable[[str], ExportResult], tiny_spec: ExportSpec
 ) -> None:
