@@ -111,7 +111,7 @@ def test_the_exported_graph_is_static_small_dimensional_and_equal(network: nn.Mo
         assert _relative(program.module()(x), network(x)) <= 1e-4
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_onnx_and_litert_files_compute_the_same_as_pytorch(tmp_path: Path) -> None:
     onnxruntime = pytest.importorskip("onnxruntime")
     pytest.importorskip("onnxscript")
