@@ -53,7 +53,7 @@ def test_the_graph_pass_leaves_one_relu_of_two() -> None:
     assert sum("relu" in str(node.target) for node in graph.graph.nodes) == 1
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_it_is_installed_and_used_through_every_command(tmp_path: Path) -> None:
     site = tmp_path / "site"
     pip = [sys.executable, "-m", "pip", "install", "--no-deps", "--no-build-isolation", "--no-index", "--target", site]
