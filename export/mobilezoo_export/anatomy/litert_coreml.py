@@ -1,7 +1,7 @@
-"""What LiteRT's Core ML delegate takes: `IsNodeSupportedByDelegate`, and the conditions in builders/ that it asks.
+"""What LiteRT's Core ML delegate takes: `IsNodeSupportedByDelegate`, and the conditions in builders/ that it checks.
 
 Read in google-ai-edge/LiteRT at f674577 (21 August 2026), tflite/delegates/coreml. Judged for Core ML 3, which it
-chooses from iOS 13 on: there it takes no RESHAPE. Which axes MEAN and PAD work on is told by the shapes of results.
+chooses from iOS 13 on: there it takes no RESHAPE. Which axes MEAN and PAD work on follows from the shapes of results.
 """
 
 from collections.abc import Callable

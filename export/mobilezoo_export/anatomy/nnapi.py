@@ -3,9 +3,9 @@
 Read in google-ai-edge/LiteRT at f674577 (21 August 2026), tflite/delegates/nnapi/nnapi_delegate.cc, with the default
 options of nnapi_delegate.h. The file in tensorflow/tensorflow at 002e5f4 is an older state, with fewer operators.
 
-The driver is asked next, and may take less. Left out, too, is what the delegate lets pass and NNAPI may not know: more
-than four axes (the delegate asks that of some operators only), types that `AddTensor` does not map, 16-bit integers
-(`IsQuantized`: not supported yet). So is what depends on more than a graph here says: LSTM cells of five inputs, which
+The driver decides next, and may take less. Left out, too, is what the delegate lets pass and NNAPI may lack: more
+than four axes (the delegate checks that of some operators only), types that `AddTensor` does not map, 16-bit integers
+(`IsQuantized`: not supported yet). So is what depends on more than a graph here holds: LSTM cells of five inputs, which
 need certain scales, and operators that need feature level 6 or 7 of NNAPI.
 """
 
