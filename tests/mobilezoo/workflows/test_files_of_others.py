@@ -16,7 +16,7 @@ from mobilezoo.workflows.answers import Answers
 from mobilezoo.workflows.model_options import ModelOptions
 from mobilezoo.workflows.open_file import parse_preprocess
 from mobilezoo.workflows.profile import files_to_time
-from mobilezoo_export import apart, load_runner, open_artifact
+from mobilezoo_export import load_runner, open_artifact
 from mobilezoo_latency.config import ProfileConfig
 from mobilezoo_latency.contract import load_artifact
 
@@ -103,28 +103,7 @@ def means_tflite(path: Path, signature: tuple[int, ...]) -> Path:
     return path
 
 
-class Inline:
-    """The child's side of `FileApart` in this process: these files end no runtime."""
-
-    def __init__(self, *_: object) -> None:
-        self._loaded = apart._Loaded()
-
-    def call(self, request: dict[str, Any], *_: object) -> dict[str, Any]:
-        try:
-            return self._loaded.answer(request)
-        except MobilezooError as error:
-            return {"error": str(error)}
-
-    def __enter__(self) -> "Inline":
-        return self
-
-    def __exit__(self, *_: object) -> None:
-        pass
-
-
-@pytest.fixture(autouse=True)
-def _inline(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(apart, "Worker", Inline)
+pytestmark = pytest.mark.usefixtures("read_inline")
 
 
 @pytest.fixture
