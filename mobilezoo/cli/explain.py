@@ -46,7 +46,8 @@ def explain(
     else:
         for one in found:
             print(printable(_line(one.image, one.fault, one.target)))
-        print(printable(str(out)))
+        if any(one.fault is None for one in found):
+            print(printable(str(out)))
     if any(one.fault for one in found):
         raise typer.Exit(2)
 

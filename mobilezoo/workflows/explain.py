@@ -107,7 +107,8 @@ def explain(
         raise ConfigError(f"{model!r} has random weights here: pass --checkpoint PATH")
     looking = _Looking(loaded, _layer(loaded, layer), _target(target, loaded))
     found = [_explained(looking, path) for path in hooks.track(paths, "explaining", len(paths))]
-    write_explanations(out, model, looking.layer, found)
+    if any(one.fault is None for one in found):  # of failures alone there is no page
+        write_explanations(out, model, looking.layer, found)
     return found
 
 

@@ -75,6 +75,8 @@ def test_the_map_is_bright_where_the_class_is(photo: Path, tmp_path: Path) -> No
     assert BAD not in page
     assert "alert(1)" in page
     assert "default-src 'none'" in page
+    assert explain("reds", [broken], tmp_path / "none.html")[0].fault
+    assert not (tmp_path / "none.html").exists()
 
 
 def test_mistakes_are_one_line(photo: Path, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
