@@ -143,7 +143,7 @@ AGAIN = "what was finished is kept; run the same command again"
 
 
 def _said(label: str, text: str, code: int) -> int:
-    print(f"{label}: {text}", file=sys.stderr)
+    sys.stderr.write(f"{label}: {text}\n")  # one write: torchrun's processes share the stream, unbuffered
     return code
 
 

@@ -71,7 +71,7 @@ def read_state(network: nn.Module, config: ModelConfig, path: str | Path, key: s
     """
     found = find_weights(network, config, tensors_of(path, key), path)
     if line := found.line(path):
-        print(line, file=sys.stderr)
+        sys.stderr.write(f"{line}\n")
     return found.taken.state
 
 

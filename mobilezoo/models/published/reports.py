@@ -39,7 +39,7 @@ def message(text: str) -> None:
     """A line worth reading."""
     listener = _listener.get()
     if listener is None:
-        print(text, file=sys.stderr)
+        sys.stderr.write(f"{text}\n")
     else:
         listener.on_message(text)
 
