@@ -15,6 +15,8 @@ from mobilezoo.reading import read_json
 from mobilezoo.resolution import Resolution
 
 D = TypeVar("D", bound="Described")
+FOLDERS = (".mlpackage", ".ncnn")
+"""Suffixes of exported files that are folders."""
 
 Output = Literal["logits", "probabilities", "percent", "sigmoid"]
 """Meaning of the output values; sigmoid: independent probabilities per class, in files that others made."""
@@ -163,7 +165,7 @@ class UnitCheck(Record):
 
 
 class Artifact(Described):
-    """One exported file (or `.mlpackage` folder) and its comparison with PyTorch."""
+    """One exported file (or `.mlpackage` or `.ncnn` folder) and its comparison with PyTorch."""
 
     target: str
     precision: str
@@ -254,7 +256,7 @@ def read_record_of(cls: type[D], path: str | Path) -> D:
     finish(Path(path).expanduser())
     beside = record_path(existing_path(path, "file"))
     if not beside.is_file():
-        if beside.with_suffix("").is_dir() and beside.with_suffix("").suffix != ".mlpackage":
+        if beside.with_suffix("").is_dir() and beside.with_suffix("").suffix not in FOLDERS:
             raise MobilezooError(wrong_kind(path, "file"))
         raise MobilezooError(f"{str(path)!r} has no record {beside.name!r} beside it: export or train it again")
     return cls.parse(read_json(beside), str(beside))

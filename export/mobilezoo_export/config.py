@@ -15,7 +15,9 @@ class ExportConfig(ExportOptions):
     """One YAML in configs/export/."""
 
     targets: tuple[str, ...] = Field(
-        default=("onnx", "litert", "coreml"), min_length=1, description="formats: onnx, litert, coreml, executorch, ..."
+        default=("onnx", "litert", "coreml"),
+        min_length=1,
+        description="formats: onnx, litert, coreml, executorch, ncnn, ...",
     )
     precisions: tuple[str, ...] = Field(default=("fp32",), min_length=1, description="fp32, fp16, int8, ...")
     batch: int = Field(default=1, gt=0, description="fixed batch size of the files")

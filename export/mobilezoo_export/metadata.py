@@ -16,6 +16,8 @@ KEY = "mobilezoo"
 """Key of the metadata entry in every format."""
 INPUT, OUTPUT = "image", "logits"
 """Names of a file's input and output, where the format has names."""
+PIXELS = "pixels 0..255"
+"""Values of an input that takes an image."""
 FLOAT_BORDERS = Borders()
 
 
@@ -66,7 +68,7 @@ def _float_metadata(spec: ExportSpec, layout: str, prep: Preprocessing, colors: 
         "precision": spec.precision,
         "input": {
             "name": INPUT,
-            "values": "pixels 0..255" if spec.options.image else "(pixels / 255 - mean) / std",
+            "values": PIXELS if spec.options.image else "(pixels / 255 - mean) / std",
             "channels": colors,
             "mean": list(prep.mean),
             "std": list(prep.std),

@@ -27,6 +27,7 @@ TARGETS: "Registry[type[Exporter]]" = Registry(
         "litert": "mobilezoo_export.targets.litert:LiteRTExporter",
         "coreml": "mobilezoo_export.targets.coreml:CoreMLExporter",
         "executorch": "mobilezoo_export.targets.executorch:ExecuTorchExporter",
+        "ncnn": "mobilezoo_export.targets.ncnn:NcnnExporter",
     },
     is_subclass(_exporter),
     "a subclass of mobilezoo_export.contract.Exporter",

@@ -119,10 +119,11 @@ def _rule(record: Artifact, unit: str, runner: "Runner") -> str:
 
 
 def _only_shown_on_arm(record: Artifact) -> bool:
-    """Whether the file computes in half precision on ARM cores and in float32 on this machine."""
+    """Whether the file computes in half precision on ARM cores, which are emulated, and in float32 on this machine."""
     from mobilezoo_export.registry import load_exporter
+    from mobilezoo_latency.emulator.runtimes import RUNTIMES
 
-    return record.precision in load_exporter(record.target).half_arithmetic
+    return record.target in RUNTIMES and record.precision in load_exporter(record.target).half_arithmetic
 
 
 def _refuse_wrong(record: Artifact, checks: list[UnitCheck]) -> None:

@@ -20,6 +20,7 @@ INTRODUCTION = (
     "Random networks lose more in int8 than trained ones. The "
     "last columns are of the fp32 file.\n"
 )
+TRANSPOSES = ("transpose", "permute")
 Row = dict[str, str]
 """Column → text of one row."""
 
@@ -92,7 +93,7 @@ def _counts(result: ExportResult) -> tuple[str, str, str, str]:
     found = result.artifact.coverage if result.artifact else None
     if found is None:
         return "", "", "", ""
-    transposes = sum(count for op, count in found.ops.items() if op.lower() == "transpose")
+    transposes = sum(count for op, count in found.ops.items() if op.lower() in TRANSPOSES)
     outside = "" if found.outside is None else str(sum(found.outside.values()))
     partitions = "" if found.partitions is None else str(found.partitions)
     return str(sum(found.ops.values())), str(transposes), partitions, outside

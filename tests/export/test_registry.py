@@ -40,7 +40,7 @@ def test_a_missing_artifact_and_a_foreign_suffix_are_one_line(tmp_path: Path) ->
         load_runner(tmp_path / "model.txt")
 
 
-@pytest.mark.parametrize("suffix", [".onnx", ".tflite", ".pte"])
+@pytest.mark.parametrize("suffix", [".onnx", ".tflite", ".pte", ".ncnn"])
 def test_a_damaged_artifact_is_one_line(tmp_path: Path, suffix: str) -> None:
     path = tmp_path / f"model{suffix}"
     path.write_bytes(b"not a model at all" * 10)

@@ -13,6 +13,7 @@ from mobilezoo.testing import TargetConformance
 from mobilezoo.testing.targets import export_files
 from mobilezoo_export import ExportOptions, ExportResult, ExportSpec, load_exporter, load_runner
 from mobilezoo_export.images import sample_images
+from mobilezoo_export.metadata import read_metadata
 from mobilezoo_export.tolerances import TOLERANCES
 
 
@@ -47,6 +48,19 @@ class TestExecuTorch(Conformance):
     target = "executorch"
 
 
+@pytest.mark.slow
+class TestNcnn(Conformance):
+    target = "ncnn"
+
+    def test_it_is_one_folder_of_the_usual_parts_with_named_ends(self, result: ExportResult) -> None:
+        assert result.path is not None
+        parts = sorted(part.name for part in Path(result.path).iterdir())
+        assert parts == ["metadata.json", "model.ncnn.bin", "model.ncnn.param"]
+        runner = load_runner(result.path)
+        assert runner.inputs[0].name == "image"
+        assert read_metadata(Path(result.path))["input"]["layout"] == "NCHW"
+
+
 class TestCoreML(Conformance):
     target = "coreml"
 
@@ -64,6 +78,7 @@ CELLS = {
     "litert": ("fp16", "fp16-weights", "int8-dynamic", "int8"),
     "coreml": ("fp16", "int8", "pal4", "pal6", "w8a8"),
     "executorch": ("fp16", "int8"),
+    "ncnn": ("fp16",),
 }
 MARKS: dict[tuple[str, str], Any] = {("onnx", "int8"): (), ("litert", "int8"): ()}
 MARKS |= dict.fromkeys((("litert", "fp16"), ("coreml", "int8"), ("executorch", "int8")), pytest.mark.slow)
