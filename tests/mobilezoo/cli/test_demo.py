@@ -10,7 +10,7 @@ from mobilezoo.search.records import RESULT_NAME
 from mobilezoo.workflows import train as training
 
 
-@pytest.mark.slow
+@pytest.mark.nightly  # CI runs the demo itself
 def test_the_demo_leaves_weights_files_latencies_a_search_and_a_page(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
 ) -> None:

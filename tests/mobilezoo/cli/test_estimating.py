@@ -1,4 +1,4 @@
-"""Tables and predictors of a search space through their commands; the slow one exports and measures for real."""
+"""Tables and predictors of a search space through their commands; the nightly one exports and measures for real."""
 
 import json
 from pathlib import Path
@@ -117,7 +117,7 @@ def test_what_is_neither_table_nor_predictor_is_one_line(tmp_path, capsys):
         assert expected in err
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_a_table_and_a_predictor_are_made_by_one_command_each_and_go_on(tmp_path, capsys, monkeypatch):
     pytest.importorskip("ai_edge_litert")
     monkeypatch.setenv("MOBILEZOO_LATENCY_DB", str(tmp_path / "latency.db"))

@@ -212,12 +212,12 @@ def test_a_name_is_exported_and_counted_on_an_emulated_core_and_found_again(tmp_
     if not (home() / STAMP).is_file():
         pytest.skip("no emulator: run `mobilezoo device setup emulator`")
     monkeypatch.chdir(tmp_path)
-    how = ("profile", "mnasnet_small", "--device", "cortex_a76", "--json", "--quiet")
+    how = ("profile", "mnasnet_small", "--resolution", "96", "--device", "cortex_a76", "--json", "--quiet")
     code, out, err = call(capsys, *how)
     assert code == 0, err
     (first,) = json.loads(out)
     assert first["device"]["kind"] == "emulated"
-    assert first["counts"]["macs"] > 50e6
+    assert first["counts"]["macs"] > 10e6
     assert first["estimate"] is None or first["summary"]["median_ms"] == first["estimate"]["latency_ms"]
     (again,) = json.loads(call(capsys, *how)[1])
     assert again["cached"], "the same name gives the same file"
