@@ -45,7 +45,7 @@ def test_what_phones_refuse_is_named_with_its_source() -> None:
     ("target", "op"),
     [
         ("litert", "GATHER"),
-        ("onnx", "Gather"),
+        pytest.param("onnx", "Gather", marks=pytest.mark.slow),
         pytest.param("coreml", "gather", marks=pytest.mark.slow),
         pytest.param("executorch", "index_select", marks=pytest.mark.nightly),
     ],

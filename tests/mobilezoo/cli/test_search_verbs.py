@@ -8,7 +8,7 @@ import pytest
 
 from mobilezoo.cli.main import main
 
-pytestmark = pytest.mark.slow
+pytestmark = pytest.mark.nightly  # the demo searches in CI
 QUICK = ("train.epochs=1", "train.schedule.warmup_epochs=0", "train.resolution=16")
 
 

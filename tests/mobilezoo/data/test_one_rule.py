@@ -289,7 +289,7 @@ def seen_by_a_process(seed: int, roots: list[Path]) -> str:
     return done.stdout
 
 
-@pytest.mark.slow
+@pytest.mark.nightly
 def test_many_more_trees() -> None:
     environment = {**os.environ, "ONE_RULE_EXAMPLES": "300"}
     command = [sys.executable, "-m", "pytest", "-q", "-n", "0", __file__, "-k", "every_source"]

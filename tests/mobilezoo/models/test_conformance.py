@@ -50,8 +50,13 @@ PATCHES |= {"illama_t": 1, "lightnet_deit_t": 1, "loope_deit_t": 1}
 """How many of the stages, from the first, cut maps into unpadded patches: an odd row or column is left out there."""
 WITHOUT_DROP_PATH = ("ghostnetv2_100",)
 
-WITHOUT_GRADIENT = {"agent_deit_t": r"^blocks\.11\.attn\.", "inline_deit_t": r"^blocks\.11\.attn\.local\."}
-"""What the last block computes for the patches alone, of which the class token reads nothing any more."""
+WITHOUT_GRADIENT = {
+    "agent_deit_t": r"^blocks\.11\.attn\.",
+    "inline_deit_t": r"^blocks\.11\.attn\.local\.",
+    "ghostnetv2_100": r"^blocks\.8\.\d+\.ghost1\.short_conv\.[13]\.bias$",
+}
+"""What the last block computes for the patches alone, of which the class token reads nothing any more; and biases of
+GhostNetV2's last gate, whose map is one pixel here: the next norm takes them off, and rounding alone is left."""
 CHANNELS = {"cas_vit_xs": [48, 56, 112, 220], "emo2_1m": [32, 48, 80, 180], "mobilemamba_t2": [144, 272, 368]}
 """Widths of the official networks' features."""
 

@@ -152,8 +152,16 @@ def test_the_smallest_network_is_of_convolutions_where_they_are_cheaper() -> Non
     assert SPACE.smallest() in SPACE
 
 
-@pytest.mark.slow
-@pytest.mark.parametrize("mixer", ["shvit", "cas_vit", "emov2", "mobilemamba", "agent", "nat"])
+FURTHER = ("shvit", "cas_vit", "emov2", "mobilemamba", "nat")
+
+
+@pytest.mark.parametrize(
+    "mixer",
+    [
+        pytest.param("agent", marks=pytest.mark.slow),
+        *(pytest.param(name, marks=pytest.mark.nightly) for name in FURTHER),
+    ],
+)
 def test_a_network_with_mixers_exports_with_equal_answers(mixer: str, tmp_path: Path) -> None:
     from mobilezoo.workflows.export import export_network
     from mobilezoo.workflows.load_model import with_random_weights
