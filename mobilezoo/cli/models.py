@@ -2,14 +2,18 @@
 
 import threading
 from pathlib import Path
-from typing import Annotated, Any
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
 from mobilezoo.cli.list_latency import LatencyFlags, print_csv, print_latencies
 from mobilezoo.cli.options import Json, config_completion, print_json
+from mobilezoo.cli.progress import shown
 from mobilezoo.cli.tables import print_table
-from mobilezoo.errors import MobilezooError, printable
+from mobilezoo.errors import MobilezooError, printable, writable_place
+
+if TYPE_CHECKING:
+    from mobilezoo.workflows.stage_latency import StagePrices
 
 
 def list_(
@@ -63,6 +67,14 @@ def show(
         Path | None,
         typer.Option("--ops", help="With --picture: times, the output of `profile FILE --ops --json` in a file."),
     ] = None,
+    device: Annotated[
+        str | None,
+        typer.Option(
+            "--device",
+            autocompletion=config_completion("devices"),
+            help="Where a phone's time goes: an emulated core such as cortex_a76 counts it stage by stage.",
+        ),
+    ] = None,
     netron: Annotated[bool, typer.Option("--netron", help="Open an exported file in Netron's viewer.")] = False,
     as_json: Json = False,
 ) -> None:
@@ -73,24 +85,40 @@ def show(
         mobilezoo show mobilenetv2_ca_100
         mobilezoo show my_variant.yaml resolution=160
         mobilezoo show shvit_s1 --picture shvit_s1.svg
+        mobilezoo show shvit_s1 --picture shvit_s1.svg --device cortex_a76
         mobilezoo show shvit_s1 --picture shvit_s1.svg --ops ops.json
         mobilezoo show runs/digits/export/mobilenetv2_ca_100.int8.tflite --netron
     """
     if netron:
-        if overrides or picture or ops or as_json:
+        if overrides or picture or ops or device or as_json:
             raise MobilezooError("--netron opens an exported file as it is: leave the other options out")
         _netron(Path(model))
         return
     if ops is not None and picture is None:
         raise MobilezooError("--ops gives a picture its times: name the picture with --picture")
-    from mobilezoo.workflows.draw_network import draw_network
+    if ops is not None and device is not None:
+        raise MobilezooError("--ops and --device both give times: choose one")
+    from mobilezoo.workflows.draw_network import draw_network, price_words
     from mobilezoo.workflows.list_models import stage_table
+    from mobilezoo.workflows.stage_latency import price_stages
 
-    table = stage_table(model, tuple(overrides or ()))
     if picture is not None:
-        draw_network(table, picture, ops)
-    print_json(table) if as_json else print_stages(table)
-    if picture is not None and not as_json:
+        writable_place(picture, "--picture")  # counting takes a while
+    changes = tuple(overrides or ())
+    table = stage_table(model, changes)
+    prices = None
+    if device is not None:
+        with shown(as_json) as hooks:
+            prices = price_stages(model, changes, table, device, hooks)
+    if picture is not None:
+        draw_network(table, picture, ops, prices)
+    if as_json:
+        print_json({**table, **({"latency": prices.model_dump()} if prices else {})})
+        return
+    print_stages(table, prices)
+    if prices is not None:
+        print(price_words(prices))
+    if picture is not None:
         print(f"picture: {printable(str(picture))}")
 
 
@@ -141,12 +169,12 @@ def print_parts(rows: list[dict[str, Any]]) -> None:
     print_table(title, columns, [[row[column] for column in columns] for row in rows])
 
 
-def print_stages(table: dict[str, Any]) -> None:
+def print_stages(table: dict[str, Any], prices: "StagePrices | None" = None) -> None:
     title = (
         f"{table['name']} ({table['family']}, {table['resolution']} px): "
         f"{table['params']:,} parameters, {table['macs'] / 1e6:.1f} M MACs"
     )
-    rows = [
+    rows: list[tuple[object, ...]] = [
         (
             s["stage"],
             s["layers"],
@@ -157,4 +185,10 @@ def print_stages(table: dict[str, Any]) -> None:
         )
         for s in table["stages"]
     ]
-    print_table(title, ("stage", "layers", "output", "params", "MACs M", "of MACs"), rows)
+    columns: tuple[str, ...] = ("stage", "layers", "output", "params", "MACs M", "of MACs")
+    if prices is not None:
+        columns += (f"{prices.unit} (emulated)", f"of {prices.unit}")
+        of = {s.first: (f"{s.value:.3g}", f"{s.share:.1%}") for s in prices.stages}
+        shared = {row for s in prices.stages for row in range(s.first + 1, s.last + 1)}
+        rows = [(*row, *of.get(i, ('"', '"') if i in shared else ("", ""))) for i, row in enumerate(rows)]
+    print_table(title, columns, rows)

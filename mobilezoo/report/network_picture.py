@@ -4,9 +4,10 @@ A plain SVG of its own, light or dark as its viewer is.
 """
 
 import math
+import textwrap
 from collections.abc import Mapping, Sequence
 from html import escape
-from itertools import pairwise
+from itertools import groupby, pairwise
 from typing import Any, NamedTuple
 
 WIDTH, ROW, TOP = 760, 46, 96
@@ -14,7 +15,7 @@ NARROW = 622
 """Width without times."""
 NAMES, SHAPES, PARAMS, MACS, TIMES = 16, 186, 350, 490, 630
 BAR, BAR_HEIGHT = 116, 10
-LETTER_PX = 6.9
+FOOT_LETTERS = 128
 STYLE = (
     "text{font-family:system-ui,-apple-system,'Segoe UI',Roboto,Arial,sans-serif;font-size:12px;fill:#16202c}"
     ".bg{fill:#fff}.h{font-size:19px;font-weight:650}.b{font-weight:600}.s{fill:#5b6878;font-size:11px}"
@@ -24,6 +25,18 @@ STYLE = (
     ".map{fill:#23405e;stroke:#4f9be2}.p{fill:#b98ae6}.m{fill:#5aa7f0}.t{fill:#f0905a}.line{stroke:#2a343f}"
     ".flow{stroke:#4f9be2}}"
 )
+
+
+class Price(NamedTuple):
+    """Time or cycles of some stages in a row."""
+
+    first: int
+    last: int
+    """Rows of the table."""
+    words: str
+    """The value with its unit."""
+    share: float
+    """Of the whole network, 0..1."""
 
 
 class MapTime(NamedTuple):
@@ -36,24 +49,27 @@ class MapTime(NamedTuple):
     """Of the sum over all operators, 0..1."""
 
 
-def network_svg(table: Mapping[str, Any], times: Sequence[MapTime] = (), timed_in: str = "") -> str:
+def network_svg(
+    table: Mapping[str, Any], prices: Sequence[Price] = (), foot_words: Sequence[str] = (), heading: str = "time"
+) -> str:
     """Draws a network; all text is escaped.
 
     Args:
         table: name, family, resolution, params, macs and stages, as `mobilezoo show --json` prints them.
-        times: by the size of the maps that are written; () draws no such column.
-        timed_in: runtime and whole time, for the foot.
+        prices: of stages; () draws no such column.
+        foot_words: lines below the table, which name what the prices are.
+        heading: of the prices' column.
     """
-    stages, wide = table["stages"], WIDTH if times else NARROW
+    stages, wide = table["stages"], WIDTH if prices else NARROW
     rows = [_stage(number, stage, table) for number, stage in enumerate(stages)]
     rows += [_between(number, before, after) for number, (before, after) in enumerate(pairwise(stages))]
-    rows += _times(stages, times)
+    rows += [_price(price) for price in prices]
     foot = TOP + ROW * len(stages) + 22
-    words = _foot(stages, times, timed_in)
+    words = [line for text in foot_words for line in textwrap.wrap(text, FOOT_LETTERS)]
     height = foot + 16 * len(words)
     rows += [_text(NAMES, foot + 16 * i, line, "s") for i, line in enumerate(words)]
     head = f"{table['resolution']} px · {si(table['params'])} parameters · {si(table['macs'])} MACs"
-    columns = [(SHAPES, "output"), (PARAMS, "parameters"), (MACS, "MACs"), *([(TIMES, "time")] if times else [])]
+    columns = [(SHAPES, "output"), (PARAMS, "parameters"), (MACS, "MACs"), *([(TIMES, heading)] if prices else [])]
     name = str(table["name"])
     return (
         f'<svg xmlns="http://www.w3.org/2000/svg" viewBox="0 0 {wide} {height}" role="img" '
@@ -107,44 +123,48 @@ def _between(number: int, before: Mapping[str, Any], after: Mapping[str, Any]) -
 
 def _bar(x: int, top: float, share: float, words: str, css: str) -> str:
     rail = f'<rect class="rail" x="{x}" y="{top + 24:.1f}" width="{BAR}" height="{BAR_HEIGHT}" rx="3"/>'
-    part = f'<rect class="{css}" x="{x}" y="{top + 24:.1f}" width="{BAR * share:.1f}" height="{BAR_HEIGHT}" rx="3"/>'
+    width = BAR * max(share, 0.0)
+    part = f'<rect class="{css}" x="{x}" y="{top + 24:.1f}" width="{width:.1f}" height="{BAR_HEIGHT}" rx="3"/>'
     return _text(x, top + 18, f"{words} · {share:.1%}", "") + rail + part
 
 
-def _times(stages: Sequence[Mapping[str, Any]], times: Sequence[MapTime]) -> list[str]:
-    """A bar per size of map, over all rows of that size that follow each other."""
+def _price(price: Price) -> str:
+    """A bar, beside a line over all its stages."""
+    top = TOP + ROW * (price.first + price.last) / 2
+    low, high = TOP + ROW * price.first + 5, TOP + ROW * (price.last + 1) - 5
+    line = f'<line class="line" x1="{TIMES - 10}" x2="{TIMES - 10}" y1="{low}" y2="{high}"/>'
+    return _bar(TIMES, top, price.share, price.words, "t") + line
+
+
+def map_prices(
+    stages: Sequence[Mapping[str, Any]], times: Sequence[MapTime], timed_in: str
+) -> tuple[list[Price], list[str]]:
+    """Times by the size of map as prices of the first rows of that size that follow each other, and words for the foot.
+
+    Args:
+        stages: rows of the table.
+        times: by the size of the maps that are written.
+        timed_in: runtime and whole time.
+    """
     known = {time.size: time for time in times}
     sizes = [_size(stage) for stage in stages]
-    parts = []
-    first = 0
-    for number in range(1, len(sizes) + 1):
-        if number < len(sizes) and sizes[number] == sizes[first]:
-            continue
-        time = known.pop(sizes[first], None)
-        if sizes[first] is not None and time is not None:
-            top = TOP + ROW * (first + number - 1) / 2
-            parts.append(_bar(TIMES, top, time.share, f"{time.ms:.3g} ms", "t"))
-            low, high = TOP + ROW * first + 5, TOP + ROW * number - 5
-            parts.append(f'<line class="line" x1="{TIMES - 10}" x2="{TIMES - 10}" y1="{low}" y2="{high}"/>')
-        first = number
-    return parts
+    prices, first = list[Price](), 0
+    for size, rows in groupby(sizes):
+        last = first + len(list(rows)) - 1
+        time = known.pop(size, None) if size is not None else None
+        if time is not None:
+            prices.append(Price(first, last, f"{time.ms:.3g} ms", time.share))
+        first = last + 1
+    words = [f"Time: operators by the size of the maps that they write; {timed_in}."]
+    if known:
+        ms, share = sum(time.ms for time in known.values()), sum(time.share for time in known.values())
+        words.append(f"{ms:.3g} ms ({share:.1%}) are operators that write other sizes, such as vectors and strips.")
+    return prices, words
 
 
 def _size(stage: Mapping[str, Any]) -> tuple[int, int] | None:
     output = tuple(stage["output"])
     return (output[1], output[2]) if len(output) == 3 else None
-
-
-def _foot(stages: Sequence[Mapping[str, Any]], times: Sequence[MapTime], timed_in: str) -> list[str]:
-    if not times:
-        return []
-    drawn = {_size(stage) for stage in stages}
-    rest = [time for time in times if time.size is None or time.size not in drawn]
-    words = [f"Time: operators by the size of the maps that they write; {timed_in}."]
-    if rest:
-        ms, share = sum(time.ms for time in rest), sum(time.share for time in rest)
-        words.append(f"{ms:.3g} ms ({share:.1%}) are operators that write other sizes, such as vectors and strips.")
-    return words
 
 
 def si(value: float) -> str:

@@ -9,7 +9,8 @@ from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError, existing_path, writable_place
 from mobilezoo.files import write_text
 from mobilezoo.reading import read_json
-from mobilezoo.report.network_picture import MapTime, network_svg
+from mobilezoo.report.network_picture import MapTime, Price, map_prices, network_svg
+from mobilezoo.workflows.stage_latency import StagePrices
 
 CHANNELS_LAST = (".tflite",)
 """Endings of files whose maps are [N, H, W, C]."""
@@ -38,13 +39,16 @@ class MeasuredOperators(Record):
     unproven: str | None = None
 
 
-def draw_network(table: Mapping[str, Any], out: Path, operators: Path | None = None) -> Path:
+def draw_network(
+    table: Mapping[str, Any], out: Path, operators: Path | None = None, prices: StagePrices | None = None
+) -> Path:
     """Writes the picture of a network.
 
     Args:
         table: what `stage_table` gives.
         out: SVG file.
-        operators: output of `mobilezoo profile FILE --ops --json`; None draws no times.
+        operators: output of `mobilezoo profile FILE --ops --json`, for times by the size of map.
+        prices: what `price_stages` gives, in place of `operators`; without either no times are drawn.
 
     Returns:
         The path of the picture.
@@ -53,6 +57,9 @@ def draw_network(table: Mapping[str, Any], out: Path, operators: Path | None = N
         MobilezooError: `out` cannot be written, or `operators` holds no times of such a network.
     """
     writable_place(out, "--picture")
+    if prices is not None:
+        drawn = [Price(s.first, s.last, f"{s.value:.3g} {prices.unit}", s.share) for s in prices.stages]
+        return write_text(out, network_svg(table, drawn, [price_words(prices)], prices.heading))
     if operators is None:
         return write_text(out, network_svg(table))
     measured = read_operators(operators)
@@ -64,7 +71,16 @@ def draw_network(table: Mapping[str, Any], out: Path, operators: Path | None = N
             f"at {table['resolution']} pixels?"
         )
     timed_in = f"{Path(measured.file).name}, {measured.runtime}, {measured.whole_ms:.3g} ms as one"
-    return write_text(out, network_svg(table, times, timed_in))
+    return write_text(out, network_svg(table, *map_prices(table["stages"], times, timed_in)))
+
+
+def price_words(prices: StagePrices) -> str:
+    """One sentence on what prices of stages are, and how far off."""
+    what = f"Predicted, not timed: {prices.runtime} {prices.precision} counted on an emulated {prices.device}"
+    if prices.basis is None:
+        return f"{what}, {prices.whole:.3g} {prices.unit} in all; the core has no calibration, so there is no latency."
+    error = f"mean error {prices.error_percent:.1f}% for whole networks, unmeasured for single stages"
+    return f"{what}, {prices.whole:.3g} {prices.unit} in all; {error}; calibrated on {prices.basis}."
 
 
 def read_operators(path: Path) -> MeasuredOperators:
