@@ -182,6 +182,7 @@ def check_left(folder: Path) -> None:
     check_whole(folder)
 
 
+@pytest.mark.nightly
 def test_killed_measurements_of_a_space_go_on_where_they_were(tmp_path: Path) -> None:
     """`latency table` and `latency fit` share their networks and the store, so the second has little left to do."""
     (tmp_path / "space.yaml").write_text(SPACE)
