@@ -11,6 +11,10 @@ from mobilezoo_export.passes.graph import aten
 from mobilezoo_export.quantize.mixed import float_positions
 
 WEIGHTED = (aten.conv2d.default, aten.conv2d.padding, aten.linear.default, aten.bmm.default)
+CLAMPS = (aten.hardtanh.default, aten.hardtanh_.default)
+"""ReLU6, as traced."""
+CLAMPED = (aten.conv2d.default, aten.linear.default, aten.batch_norm.default)
+"""Operators whose integer kernels clamp their own output; a norm is part of its convolution by then."""
 
 
 def to_int8(
@@ -66,12 +70,24 @@ def quantizer(qat: bool = False, float_segments: Sequence[int] = ()) -> Any:
             shared = SharedQuantizationSpec(source)
             node.meta[KEY] = QuantizationAnnotation({source: shared}, shared, _annotated=True)
 
+    def clamp_inside(node: torch.fx.Node) -> None:
+        """Quantize what a clamp lets through: the quantizer fuses only ReLU, and spends the scale of a ReLU6 on the
+        values before it, which it cuts off."""
+        source = node.all_input_nodes[0]
+        before = source.meta.get(KEY)
+        if source.target in CLAMPED and len(source.users) == 1 and before is not None and before.output_qspec:
+            node.meta[KEY] = QuantizationAnnotation(output_qspec=before.output_qspec, _annotated=True)
+            before.output_qspec = None
+
     class Mixed(XNNPACKQuantizer):
-        """Pads keep their input's scale; the annotations of the segments that stay float are taken away again."""
+        """Clamps belong to their convolution, pads keep their input's scale; segments that stay float lose theirs."""
 
         def annotate(self, model: torch.fx.GraphModule) -> torch.fx.GraphModule:
             annotated: torch.fx.GraphModule = super().annotate(model)
             nodes = [node for node in annotated.graph.nodes if node.op == "call_function"]
+            for node in nodes:
+                if node.target in CLAMPS:
+                    clamp_inside(node)
             for node in nodes:
                 share_scale(node)
             propagate_annotation(annotated)
