@@ -112,6 +112,8 @@ class Exporter(ABC):
     precisions: ClassVar[tuple[str, ...]]
     calibrated: ClassVar[tuple[str, ...]] = ()
     """Precisions that need calibration images."""
+    proof_images: ClassVar[int | None] = None
+    """Most images that a file is compared on, where its runtime takes seconds for one; None: all."""
     half_arithmetic: ClassVar[tuple[str, ...]] = ()
     """Precisions whose files compute in half precision on phones, though not on every machine."""
     runtime: ClassVar[Runtime | None] = None

@@ -106,7 +106,7 @@ def convert(
         runner = exporter.open(path, 1, None)
         runner.input = exporter.input_spec(spec)
         runner.pixels = spec.preprocessing if spec.options.image else None
-        logits = runner.run(images)
+        logits = runner.run(images[: exporter.proof_images])
         check_other_sizes(model, spec, exporter, runner)
     except (MobilezooError, OSError):
         raise

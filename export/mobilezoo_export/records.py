@@ -35,6 +35,12 @@ class ExportOptions(Record):
         default="none", description="files that take other batch sizes (1 to 16), resolutions (half to double), or both"
     )
     coreml_target: str = Field(default="iOS16", description="oldest system a Core ML file must run on")
+    htp_arch: Literal["73", "75", "79", "81"] = Field(
+        default="75", description="Hexagon HTP of qnn files: 73 Snapdragon 8 Gen 2, 75 Gen 3, 79 Elite, 81 Elite Gen 5"
+    )
+    soc_model: int = Field(
+        default=57, ge=0, le=100_000, description="Qualcomm's number of a qnn file's chip: 57 is SM8650; 0: any"
+    )
     passes: tuple[str, ...] = Field(
         default=(),
         description="further graph passes, by name or package.module:function, after the common ones",

@@ -27,6 +27,7 @@ TARGETS: "Registry[type[Exporter]]" = Registry(
         "litert": "mobilezoo_export.targets.litert:LiteRTExporter",
         "coreml": "mobilezoo_export.targets.coreml:CoreMLExporter",
         "executorch": "mobilezoo_export.targets.executorch:ExecuTorchExporter",
+        "qnn": "mobilezoo_export.targets.qnn:QnnExporter",
         "ncnn": "mobilezoo_export.targets.ncnn:NcnnExporter",
     },
     is_subclass(_exporter),
@@ -77,8 +78,9 @@ def exporter_of(path: Path, record: Artifact | None = None) -> "Exporter":
     """
     if record is not None:
         return load_exporter(record.target)
-    for cls in TARGETS.load_all().values():
-        if cls.suffix == path.suffix:
+    longest_first = sorted(TARGETS.load_all().values(), key=lambda cls: -cls.suffix.count("."))
+    for cls in longest_first:  # `.qnn.onnx` before `.onnx`
+        if path.name.endswith(cls.suffix):
             return cls()
     raise ExportError(f"{path.name!r} is no exported model: its suffix must be one of {', '.join(file_suffixes())}")
 

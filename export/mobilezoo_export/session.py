@@ -179,7 +179,7 @@ class ExportSession:
         if logits is None:
             return None
         names = {"precision": spec.precision, "inputs": self._source, "ran_in": outcome.runtime or target}
-        parity = measure_parity(self._reference, logits, **names)
+        parity = measure_parity(self._reference[: load_exporter(target).proof_images], logits, **names)
         if reason := verdict(parity, spec.precision):
             raise ExportError(f"{spec.model}: the {target} {spec.precision} file {reason}; it was not kept")
         return parity

@@ -32,6 +32,7 @@ TOLERANCES = {
     # 2.9 in ExecuTorch, whose ranges cut rare peaks: 1 dB more than in the other formats, but a longer tail.
     "int8": Tolerance(relative=3.0, snr_db=8.0),
     "int8-dynamic": Tolerance(relative=2.0, snr_db=8.0),
+    "w8a16": Tolerance(relative=2.0, snr_db=8.0),
     "w8a8": Tolerance(relative=2.5, snr_db=8.0),
     "pal6": Tolerance(relative=2.0, snr_db=8.0),
     "pal4": Tolerance(relative=4.0, snr_db=0.0),

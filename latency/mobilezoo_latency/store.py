@@ -18,9 +18,9 @@ from sqlalchemy.exc import ArgumentError, DatabaseError, IntegrityError, NoSuchM
 from sqlalchemy.schema import CreateIndex, CreateTable
 
 from mobilezoo.errors import MobilezooError, first_line, printable
+from mobilezoo.installed import user_data
 from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
 from mobilezoo.reading import parse_json
-from mobilezoo_latency.installed import user_data
 from mobilezoo_latency.store_table import REPORTS, cell, columns_of, key_of, where
 
 ENVIRONMENT = "MOBILEZOO_LATENCY_DB"

@@ -18,7 +18,7 @@ INTRODUCTION = (
     "PyTorch over the deviation of the logits and the signal-to-error ratio, on 64 crops of real photographs, run "
     "in the file's own runtime (Core ML: program check), and what units of a phone made of it where it was run on any. "
     "Random networks lose more in int8 than trained ones. The "
-    "last columns are of the fp32 file.\n"
+    "last columns are of the fp32 file. A target without a row was not run.\n"
 )
 TRANSPOSES = ("transpose", "permute")
 Row = dict[str, str]
@@ -56,6 +56,8 @@ def write_matrix(results: Sequence[tuple[str, ExportResult]], path: Path) -> Pat
     for name in done:
         for target in targets:
             row = rows.get((name, target), {})
+            if not row:
+                continue
             cells = [row.get(column, NOT_RUN if column in precisions else "") for column in columns]
             lines.append(f"| {name} | {target} | {' | '.join(cells)} |")
     if missing := [name for name in zoo if name not in done]:

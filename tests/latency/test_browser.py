@@ -14,6 +14,7 @@ import pytest
 
 from mobilezoo.artifacts import InputSpec, Quantization
 from mobilezoo.errors import ConfigError, DeviceError
+from mobilezoo.installed import STAMP
 from mobilezoo.latency_report import Protocol
 from mobilezoo_latency import Store, load_artifact, load_device, profile
 from mobilezoo_latency.browser import assets, device, reporting
@@ -22,7 +23,6 @@ from mobilezoo_latency.browser.device import BrowserDevice
 from mobilezoo_latency.browser.messages import CAPS, job_of
 from mobilezoo_latency.browser.server import PageServer
 from mobilezoo_latency.contract import ArtifactFile
-from mobilezoo_latency.installed import STAMP
 
 QUICK = Protocol(name="quick", warmup_runs=2, warmup_s=0.0, min_runs=4, min_s=0.0, max_repeats=1)
 HELLO = {

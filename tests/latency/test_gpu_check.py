@@ -7,6 +7,7 @@ import pytest
 
 from mobilezoo.artifacts import Artifact, load_record_of
 from mobilezoo.errors import DeviceError, MissingToolError
+from mobilezoo.installed import STAMP
 from mobilezoo.latency_report import Protocol
 from mobilezoo.workflows.check_units import check_file
 from mobilezoo_export.registry import start_runner
@@ -14,7 +15,6 @@ from mobilezoo_latency.contract import ArtifactFile, Device, load_artifact
 from mobilezoo_latency.emulator.probe import IN_CHANNELS, SIDE
 from mobilezoo_latency.gpu import layout, setup
 from mobilezoo_latency.gpu.log import cause_of, left_of
-from mobilezoo_latency.installed import STAMP
 from mobilezoo_latency.registry import load_device
 
 IMAGES = np.random.default_rng(1).standard_normal((2, IN_CHANNELS, SIDE, SIDE), dtype=np.float32)

@@ -7,11 +7,12 @@ import numpy as np
 import pytest
 
 from mobilezoo.errors import ConfigError, DeviceError
+from mobilezoo.installed import STAMP
 from mobilezoo.latency_report import Protocol
 from mobilezoo.workflows.check_units import check_file
+from mobilezoo_export.htp import layout
 from mobilezoo_latency.contract import ArtifactFile, Device, load_artifact
-from mobilezoo_latency.installed import STAMP
-from mobilezoo_latency.npu import layout, setup
+from mobilezoo_latency.npu import setup
 from mobilezoo_latency.npu.probe import SHAPE, record_of, write_probe
 from mobilezoo_latency.registry import load_device
 

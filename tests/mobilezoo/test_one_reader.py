@@ -44,9 +44,9 @@ OWN = {
     "latency/mobilezoo_latency/browser/assets.py": {"tarfile.open"},  # an archive of a pinned SHA-512
     "latency/mobilezoo_latency/emulator/packages.py": {"zipfile.ZipFile"},  # a wheel that pip has checked
     "latency/mobilezoo_latency/emulator/runner.py": {"np.fromfile"},  # numbers in a scratch folder of ours
-    "latency/mobilezoo_latency/unit_runner.py": {"np.load"},  # the same
+    "export/mobilezoo_export/unit_runner.py": {"np.load"},  # the same
     "latency/mobilezoo_latency/gpu/worker.py": {"np.load"},  # the same
-    "latency/mobilezoo_latency/npu/worker.py": {"np.load", "json.loads"},  # the same, and a pipe between two processes
+    "export/mobilezoo_export/htp/worker.py": {"np.load", "json.loads"},  # the same, and a pipe between two processes
 }
 """What is read there was written by ourselves."""
 TOOLCHAINS = {"onnx.load", "onnx.load_model", "ct.utils.load_spec"}

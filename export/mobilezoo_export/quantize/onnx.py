@@ -10,6 +10,8 @@ import numpy as np
 from mobilezoo_export.metadata import INPUT
 from mobilezoo_export.quantize.mixed import float_positions
 
+ACTIVATIONS = {"int8": "QInt8", "uint8": "QUInt8", "uint16": "QUInt16"}
+"""Type of activations → its name in ONNX Runtime's quantizer."""
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -24,7 +26,7 @@ def to_int8(
     proto: Any,
     batches: Sequence[np.ndarray],
     path: Path,
-    unsigned_activations: bool,
+    activations: str,
     float_segments: Sequence[int] = (),
 ) -> None:
     """Quantize a model statically (int8 weights per channel) and write it.
@@ -33,8 +35,8 @@ def to_int8(
         proto: float32 ModelProto.
         batches: NCHW calibration batches in the type of the model's input.
         path: file to write.
-        unsigned_activations: uint8 instead of int8 activations (u8s8), for x86 CPUs, whose integer kernels multiply
-            unsigned with signed bytes.
+        activations: type of activations: int8; uint8 (u8s8) for x86 CPUs, whose integer kernels multiply unsigned with
+            signed bytes; uint16.
         float_segments: segments that stay float, see `quantize.mixed`.
     """
     import onnx
@@ -51,7 +53,7 @@ def to_int8(
             _reader(batches),
             quant_format=QuantFormat.QDQ,
             per_channel=True,
-            activation_type=QuantType.QUInt8 if unsigned_activations else QuantType.QInt8,
+            activation_type=getattr(QuantType, ACTIVATIONS[activations]),
             weight_type=QuantType.QInt8,
             nodes_to_exclude=_names(onnx.load(prepared).graph, float_segments),
         )

@@ -76,36 +76,52 @@ class OnnxExporter(Exporter):
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
     ) -> list[str]:
-        import onnx
-        import torch
-
-        from mobilezoo_export.flexible import dynamic_shapes, example_of
-        from mobilezoo_export.io_wrappers import Uint8Input
-
-        with quiet(), torch.no_grad():
-            program = torch.onnx.export(
-                Uint8Input(model) if spec.options.image else model,
-                (example_of(spec).to(getattr(torch, spec.dtype)),),
-                dynamo=True,
-                dynamic_shapes=dynamic_shapes(spec),
-                opset_version=spec.options.opset,
-                input_names=[INPUT],
-                output_names=[OUTPUT],
-                verbose=False,
-                # Weights stay inside: one file is one artifact.
-                external_data=False,
-            )
-            assert program is not None
-            proto = program.model_proto
-            plain: Any = _without_traces(proto)
-            plain.metadata_props.add(key=KEY, value=metadata_text(spec, "NCHW"))
-            describe_onnx(plain, spec)
-            if spec.precision == "int8":
-                batches = [batch.astype(spec.dtype) for batch in calibration_batches(calibration, spec)]
-                to_int8(plain, batches, path, spec.options.onnx_activations == "uint8", spec.float_segments)
-            else:
-                onnx.save(to_float16(plain) if spec.precision == "fp16" else plain, path)
+        activations = spec.options.onnx_activations if spec.precision == "int8" else None
+        write_onnx(model, spec, path, calibration, activations)
         return []
+
+
+def write_onnx(
+    model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray], activations: str | None
+) -> None:
+    """Write an ONNX file.
+
+    Args:
+        model: traced, folded graph that takes `spec.shape`.
+        spec: input, precision and options of the file.
+        path: file to write.
+        calibration: preprocessed float32 NCHW batches; read where there are quantized activations.
+        activations: type of quantized activations; None: a file of floats, in half precision for fp16.
+    """
+    import onnx
+    import torch
+
+    from mobilezoo_export.flexible import dynamic_shapes, example_of
+    from mobilezoo_export.io_wrappers import Uint8Input
+
+    with quiet(), torch.no_grad():
+        program = torch.onnx.export(
+            Uint8Input(model) if spec.options.image else model,
+            (example_of(spec).to(getattr(torch, spec.dtype)),),
+            dynamo=True,
+            dynamic_shapes=dynamic_shapes(spec),
+            opset_version=spec.options.opset,
+            input_names=[INPUT],
+            output_names=[OUTPUT],
+            verbose=False,
+            # Weights stay inside: one file is one artifact.
+            external_data=False,
+        )
+        assert program is not None
+        proto = program.model_proto
+        plain: Any = _without_traces(proto)
+        plain.metadata_props.add(key=KEY, value=metadata_text(spec, "NCHW"))
+        describe_onnx(plain, spec)
+        if activations:
+            batches = [batch.astype(spec.dtype) for batch in calibration_batches(calibration, spec)]
+            to_int8(plain, batches, path, activations, spec.float_segments)
+        else:
+            onnx.save(to_float16(plain) if spec.precision == "fp16" else plain, path)
 
 
 def _without_traces(proto: "object") -> "object":

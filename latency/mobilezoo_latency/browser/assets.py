@@ -19,8 +19,8 @@ from typing import NamedTuple
 
 from mobilezoo.errors import ConfigError, DeviceError
 from mobilezoo.files import sha256_of, write_text
+from mobilezoo.installed import STAMP, folder_of
 from mobilezoo.reading import mapping, read_json
-from mobilezoo_latency.installed import STAMP, folder_of
 
 OnMessage = Callable[[str], None]
 

@@ -7,8 +7,8 @@ from pathlib import Path
 
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
+from mobilezoo.installed import folder_of, read_stamp
 from mobilezoo.workers import bound
-from mobilezoo_latency.installed import folder_of, read_stamp
 
 ENVIRONMENT = "MOBILEZOO_EMULATOR"
 NATIVE = Path(__file__).parent / "native"

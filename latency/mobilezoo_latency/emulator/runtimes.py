@@ -11,9 +11,9 @@ from pathlib import Path
 
 from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError, DeviceError
+from mobilezoo.installed import STAMP
 from mobilezoo.reading import read_json
 from mobilezoo_latency.emulator.layout import NATIVE, SETUP_LINE, Emulator
-from mobilezoo_latency.installed import STAMP
 
 COMMON_SOURCES = ("runner.c", "runner.h")
 

@@ -14,6 +14,7 @@ from pathlib import Path
 
 from mobilezoo.errors import DeviceError
 from mobilezoo.files import write_text
+from mobilezoo.installed import STAMP
 from mobilezoo_latency.emulator.compiling import compile_plugin, compile_runner, host_compiler
 from mobilezoo_latency.emulator.layout import Emulator, Installed, find_emulator, home, tool_environment
 from mobilezoo_latency.emulator.packages import OnMessage, add_cpp_compiler, call, download_runtime, unpack_packages
@@ -26,7 +27,6 @@ from mobilezoo_latency.emulator.runtimes import (
     hash_of_sources,
     installed_runtime,
 )
-from mobilezoo_latency.installed import STAMP
 
 LITERT = RUNTIMES["litert"]
 SOURCES = ("blockcount.c", *LITERT.sources)

@@ -6,9 +6,9 @@ from typing import ClassVar, Literal
 from mobilezoo.errors import DeviceError, require
 from mobilezoo.files import versions
 from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
+from mobilezoo_export.unit_runner import UnitRunner
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig
 from mobilezoo_latency.gpu.layout import SoftwareGpu, find_gpu
-from mobilezoo_latency.unit_runner import UnitRunner
 
 WORKER = [sys.executable, "-m", "mobilezoo_latency.gpu.worker"]
 
@@ -89,4 +89,4 @@ def open_on(gpu: SoftwareGpu, artifact: ArtifactFile) -> UnitRunner:
     Raises:
         DeviceError: LiteRT or the driver does not take it.
     """
-    return UnitRunner("the GPU", WORKER, gpu.environment(), artifact, {"half": gpu.driver.half})
+    return UnitRunner("the GPU", WORKER, gpu.environment(), artifact.path, artifact.record, {"half": gpu.driver.half})

@@ -6,7 +6,7 @@ from pathlib import Path
 
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
-from mobilezoo_latency.installed import folder_of, read_stamp
+from mobilezoo.installed import folder_of, read_stamp
 
 ENVIRONMENT = "MOBILEZOO_GPU"
 SETUP_LINE = "run `mobilezoo device setup gpu` (a Vulkan driver in software; no root needed)"

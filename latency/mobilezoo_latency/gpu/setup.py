@@ -16,13 +16,13 @@ import numpy as np
 from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
 from mobilezoo.errors import DeviceError, require
 from mobilezoo.files import sha256_of, size_of, write_text
+from mobilezoo.installed import STAMP
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency.contract import ArtifactFile
 from mobilezoo_latency.debian import fetch_files
 from mobilezoo_latency.emulator.probe import IN_CHANNELS, SIDE, write_probe
 from mobilezoo_latency.gpu.device import open_on
 from mobilezoo_latency.gpu.layout import LOADER, Driver, SoftwareGpu, find_gpu, home
-from mobilezoo_latency.installed import STAMP
 
 OnMessage = Callable[[str], None]
 

@@ -1,18 +1,21 @@
 """The device that checks files on an emulated Hexagon NPU and measures nothing."""
 
-import sys
-from pathlib import Path
 from typing import ClassVar, Literal
 
 from pydantic import Field
 
 from mobilezoo.errors import DeviceError
 from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
+from mobilezoo_export.htp.layout import (
+    ENVIRONMENT_OF_WORKER,
+    Emulation,
+    command_of,
+    find_emulation,
+    provider_options,
+    python_of,
+)
+from mobilezoo_export.unit_runner import UnitRunner
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig
-from mobilezoo_latency.npu.layout import Emulation, find_emulation
-from mobilezoo_latency.unit_runner import UnitRunner
-
-SCRIPT = Path(__file__).parent / "worker.py"
 
 
 class NpuCheckConfig(DeviceConfig):
@@ -30,8 +33,7 @@ class NpuCheckConfig(DeviceConfig):
 
     def provider(self) -> dict[str, str]:
         """Options of ONNX Runtime's QNN provider."""
-        half = "1" if self.half else "0"
-        return {"htp_arch": self.htp_arch, "soc_model": str(self.soc_model), "enable_htp_fp16_precision": half}
+        return provider_options(self.htp_arch, self.soc_model, self.half)
 
 
 class NpuCheckDevice(Device):
@@ -102,22 +104,6 @@ def open_on(emulation: Emulation, config: NpuCheckConfig, artifact: ArtifactFile
     Raises:
         DeviceError: the NPU does not take it.
     """
-    command = [python_of(emulation), "-I", "-S", str(SCRIPT), str(emulation.packages)]
     where = f"the emulated NPU (v{config.htp_arch}, soc_model {config.soc_model})"
-    # This process's packages would hide those of the emulation.
-    return UnitRunner(where, command, {"PYTHONPATH": ""}, artifact, {"provider": config.provider()})
-
-
-def python_of(emulation: Emulation) -> str:
-    """This interpreter. Raises DeviceError where the emulation's packages are built for another version.
-
-    Args:
-        emulation: the installed emulation.
-    """
-    version = f"{sys.version_info.major}.{sys.version_info.minor}"
-    if emulation.versions.python != version:
-        raise DeviceError(
-            f"the emulated NPU below {str(emulation.root)!r} is for Python {emulation.versions.python}, and this is "
-            f"{version}: run `mobilezoo device setup npu --force`"
-        )
-    return sys.executable
+    options = {"provider": config.provider()}
+    return UnitRunner(where, command_of(emulation), ENVIRONMENT_OF_WORKER, artifact.path, artifact.record, options)

@@ -8,9 +8,9 @@ from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
 from mobilezoo.errors import DeviceError, require
 from mobilezoo.files import sha256_of, size_of
 from mobilezoo.scratch import temporary_folder
+from mobilezoo_export.htp.layout import Emulation
 from mobilezoo_latency.contract import ArtifactFile
 from mobilezoo_latency.npu.device import NpuCheckConfig, open_on
-from mobilezoo_latency.npu.layout import Emulation
 
 SHAPE = (1, 4, 8, 8)
 WRONG = 1e-2

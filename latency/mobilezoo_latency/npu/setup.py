@@ -15,8 +15,8 @@ from pathlib import Path
 
 from mobilezoo.errors import DeviceError
 from mobilezoo.files import write_text
-from mobilezoo_latency.installed import STAMP
-from mobilezoo_latency.npu.layout import PACKAGES, Emulation, Versions, find_emulation, home
+from mobilezoo.installed import STAMP
+from mobilezoo_export.htp.layout import PACKAGES, Emulation, Versions, find_emulation, home
 
 OnMessage = Callable[[str], None]
 

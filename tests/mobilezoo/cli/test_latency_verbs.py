@@ -206,8 +206,8 @@ def test_a_damaged_database_is_kept_aside_and_named(tiny, tmp_path, capsys):
 
 @pytest.mark.slow
 def test_a_name_is_exported_and_counted_on_an_emulated_core_and_found_again(tmp_path, capsys, monkeypatch):
+    from mobilezoo.installed import STAMP
     from mobilezoo_latency.emulator.layout import home
-    from mobilezoo_latency.installed import STAMP
 
     if not (home() / STAMP).is_file():
         pytest.skip("no emulator: run `mobilezoo device setup emulator`")

@@ -15,11 +15,11 @@ import pytest
 from PIL import Image
 
 from mobilezoo.artifacts import InputSpec
+from mobilezoo.installed import STAMP
 from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 from mobilezoo.workflows.predict import predict
 from mobilezoo.workflows.try_file import TryConfig, try_files
 from mobilezoo_latency.browser import assets
-from mobilezoo_latency.installed import STAMP
 from tests.mobilezoo.workflows.kit_cases import PREPARATIONS, columns_first
 from tests.mobilezoo.workflows.test_try_file import network, onnx, recorded
 

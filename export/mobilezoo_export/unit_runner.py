@@ -4,21 +4,22 @@ The child answers `open` with the file's inputs and outputs and with what the un
 values of the chosen output. Values are passed as `.npy` files in a scratch folder.
 """
 
+import weakref
 from collections import Counter
 from collections.abc import Mapping, Sequence
 from contextlib import ExitStack
+from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-from mobilezoo.artifacts import InputSpec, Preprocessing
+from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
 from mobilezoo.errors import DeviceError
 from mobilezoo.scratch import temporary_folder
 from mobilezoo.workers import Worker, WorkerEndedError
-from mobilezoo_export import Runner
-from mobilezoo_export.feeding import dequantized
+from mobilezoo_export.contract import Runner
+from mobilezoo_export.feeding import dequantized, image_input
 from mobilezoo_export.records import Reading, TensorSpec
-from mobilezoo_latency.contract import ArtifactFile
 
 OPEN_LIMIT_S = 900.0
 """Compiling a network for a unit, on a busy machine."""
@@ -32,7 +33,8 @@ class UnitRunner(Runner):
         where: the unit, for messages: `the GPU`.
         command: starts the child.
         environment: variables of the child.
-        artifact: the file and its record.
+        path: the file.
+        record: its record; None: the input is derived from the file alone.
         options: further fields of `open`.
 
     Raises:
@@ -46,25 +48,28 @@ class UnitRunner(Runner):
         where: str,
         command: Sequence[str],
         environment: Mapping[str, str],
-        artifact: ArtifactFile,
+        path: Path,
+        record: Artifact | None,
         options: Mapping[str, Any] | None = None,
     ) -> None:
-        self._where, self._path, record = where, artifact.path, artifact.record
+        self._where, self._path = where, path
         self._held = ExitStack()
         try:
             self._folder = self._held.enter_context(temporary_folder("unit"))
             self._worker = self._held.enter_context(Worker(command, {**environment, "TMPDIR": str(self._folder)}))
-            request = {"op": "open", "path": str(artifact.path), "record": record.model_dump(mode="json")}
+            described = record.model_dump(mode="json") if record else None
+            request = {"op": "open", "path": str(path), "record": described}
             self._opened = self._ask({**request, **(options or {})}, OPEN_LIMIT_S)
         except BaseException:
             self._held.close()
             raise
         self.inputs = tuple(TensorSpec.parse(one, "input") for one in self._opened["inputs"])
         self.outputs = tuple(TensorSpec.parse(one, "output") for one in self._opened["outputs"])
-        self.output_index = record.output_index
-        self.input: InputSpec = record.input
-        pixels = record.input.dtype == "uint8" and record.input.quantization is None
-        self.pixels: Preprocessing | None = record.preprocessing if pixels else None
+        self.output_index = record.output_index if record else 0
+        self.input: InputSpec = record.input if record else image_input(self.inputs, "NCHW")
+        pixels = self.input.dtype == "uint8" and self.input.quantization is None
+        self.pixels: Preprocessing | None = record.preprocessing if record and pixels else None
+        weakref.finalize(self, self._held.close)  # runners of exported files are not closed
         self._fed: list[np.ndarray] = []
 
     @property

@@ -1,4 +1,4 @@
-"""The process in which the emulated HTP computes one ONNX file: `python -I -S worker.py PACKAGES`.
+"""The process in which the emulated HTP computes one ONNX file, or compiles it: `python -I -S worker.py PACKAGES`.
 
 It runs on the packages of the emulation's own folder, which hold no mobilezoo: this file imports nothing of it. It
 answers JSON lines as `mobilezoo.workers.serve` does.
@@ -27,19 +27,13 @@ class Loaded:
 
     def __init__(self, path: str, options: dict[str, str]) -> None:
         import onnxruntime
-        import onnxruntime_qnn  # type: ignore[import-not-found]  # in a folder of its own
 
-        onnxruntime.register_execution_provider_library(QNN, onnxruntime_qnn.get_library_path())
-        session = onnxruntime.SessionOptions()
-        session.log_severity_level = 2
-        session.add_session_config_entry(RECORD, "1")
-        devices = [one for one in onnxruntime.get_ep_devices() if one.ep_name == QNN]
-        session.add_provider_for_devices(devices[:1], {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), **options})
+        session, version = _session(options)
         with _logged() as log:
             self._session = onnxruntime.InferenceSession(path, session)
             self._log = _text(log)
         self._half = options["enable_htp_fp16_precision"] == "1"
-        self._runtime = f"ONNX Runtime {onnxruntime.__version__}, QNN {onnxruntime_qnn.__version__}"
+        self._runtime = f"ONNX Runtime {onnxruntime.__version__}, QNN {version}"
         self._arch = options["htp_arch"]
 
     def opened(self) -> dict[str, Any]:
@@ -93,6 +87,39 @@ class Loaded:
         return list(dict.fromkeys(lines))
 
 
+def compiled(path: str, out: str, options: dict[str, str]) -> dict[str, Any]:
+    """Answer to `compile`: write the file with what QNN takes as context binaries (EPContext).
+
+    Args:
+        path: an ONNX file of fixed shapes.
+        out: file to write.
+        options: of the provider.
+    """
+    import onnxruntime
+
+    session, _ = _session(options)
+    with _logged() as log:
+        onnxruntime.ModelCompiler(session, path, embed_compiled_data_into_model=True).compile_to_file(out)
+        text = _text(log)
+    if started := STARTED.search(text):
+        raise ValueError(f"its backend does not start ({started[0]}): is soc_model right?")
+    return {"reasons": [f"{kind} ({node}, QNN error {code})" for node, kind, code in REFUSED.findall(text)]}
+
+
+def _session(options: dict[str, str]) -> tuple[Any, str]:
+    """Options of a session on QNN, and the version of QNN's package."""
+    import onnxruntime
+    import onnxruntime_qnn  # type: ignore[import-not-found]  # in a folder of its own
+
+    onnxruntime.register_execution_provider_library(QNN, onnxruntime_qnn.get_library_path())
+    session = onnxruntime.SessionOptions()
+    session.log_severity_level = 2
+    session.add_session_config_entry(RECORD, "1")
+    devices = [one for one in onnxruntime.get_ep_devices() if one.ep_name == QNN]
+    session.add_provider_for_devices(devices[:1], {"backend_path": onnxruntime_qnn.get_qnn_htp_path(), **options})
+    return session, onnxruntime_qnn.__version__
+
+
 def _described(tensor: Any) -> dict[str, Any]:
     """Name, shape and type of an input or output. Raises ValueError for a size that is left open."""
     if any(not isinstance(size, int) for size in tensor.shape):
@@ -132,6 +159,8 @@ def main() -> None:
             if request["op"] == "open":
                 loaded = Loaded(request["path"], request["provider"])
                 result = loaded.opened()
+            elif request["op"] == "compile":
+                result = compiled(request["path"], request["out"], request["provider"])
             else:
                 assert loaded is not None
                 result = loaded.invoke(request["folder"], request["inputs"], request["output"])
