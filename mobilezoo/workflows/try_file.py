@@ -143,13 +143,13 @@ def _models(paths: list[Path]) -> dict[str, Path]:
 
 def _described(path: Path, options: ModelOptions) -> Artifact:
     """The record of a file that a browser can run. Raises ConfigError in one line for all others."""
-    from mobilezoo_export.registry import is_exported
+    from mobilezoo_export.registry import exporter_of, is_exported
     from mobilezoo_latency.browser.device import RUNTIMES, TYPES
 
     runs = "the page runs .tflite (LiteRT.js) and .onnx (onnxruntime-web)"
     if not is_exported(path):
         raise ConfigError(f"{path.name!r} is no exported file: {runs}; make one with `mobilezoo export`")
-    if path.suffix not in (".tflite", ".onnx"):
+    if exporter_of(path).target not in RUNTIMES:
         raise ConfigError(f"{path.name!r} runs in no browser: {runs}; export with --to litert or --to onnx")
     record = described(path, options)
     title = RUNTIMES[record.target][0]

@@ -68,6 +68,8 @@ def test_without_a_set_up_the_line_that_makes_it(
 def test_what_the_htp_cannot_take_is_refused(tiny: nn.Module, tiny_spec: ExportSpec) -> None:
     exporter = load_exporter("qnn")
     assert "half precision: use fp16" in str(exporter.unsupported_reason(tiny, tiny_spec))
+    image = {"precision": "fp16", "options": ExportOptions(image=True)}
+    assert "0 or 1" in str(exporter.unsupported_reason(tiny, tiny_spec.model_copy(update=image)))
     flexible = {"precision": "fp16", "options": ExportOptions(flexible="batch")}
     assert "fixed sizes" in str(exporter.unsupported_reason(tiny, tiny_spec.model_copy(update=flexible)))
 

@@ -71,6 +71,8 @@ class QnnExporter(Exporter):
     def unsupported_reason(self, model: "nn.Module", spec: ExportSpec) -> str | None:
         if spec.precision == "fp32":
             return "the HTP computes floats in half precision: use fp16"
+        if spec.options.image:
+            return "QNN turns uint8 pixels into 0 or 1 where they become floats: leave image out, normalize in the app"
         if spec.options.flexible != "none":
             return "a QNN context has fixed sizes: leave flexible out, and export one file per resolution"
         return super().unsupported_reason(model, spec)

@@ -118,6 +118,7 @@ def test_a_file_without_labels_is_shown_by_numbers_and_that_is_a_message(tmp_pat
     ("name", "message"),
     [
         ("a.pte", r"'a\.pte' runs in no browser: the page runs \.tflite \(LiteRT\.js\) and \.onnx"),
+        ("a.qnn.onnx", r"runs in no browser"),
         ("a.mlpackage", r"runs in no browser"),
         ("a.safetensors", r"is no exported file: .*make one with `mobilezoo export`"),
         ("missing.onnx", "missing"),
