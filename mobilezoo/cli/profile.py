@@ -21,12 +21,7 @@ from mobilezoo.errors import MobilezooError, printable
 from mobilezoo.latency_report import LatencyReport
 
 if TYPE_CHECKING:
-    from mobilezoo_export.records import OperatorProfile
     from mobilezoo_latency import Comparison
-
-BAR = 40
-SHOWN = 20
-"""Single operators printed; `--json` holds all of them."""
 
 
 def profile(
@@ -57,8 +52,8 @@ def profile(
     threads: Annotated[int | None, typer.Option("--threads", min=1, help="Default: one.")] = None,
     cores: Annotated[str | None, typer.Option("--cores", help="Phones and boards: big, mid, little or any.")] = None,
     compare: Annotated[bool, typer.Option("--compare", help="Time two files in turns; report their ratio.")] = False,
-    ops: Annotated[bool, typer.Option("--ops", help="Where the milliseconds go, operator by operator.")] = False,
-    plot: Annotated[Path | None, typer.Option("--plot", help="With --ops: a flame-like picture, SVG.")] = None,
+    ops: Annotated[bool, typer.Option("--ops", help="Where the time goes, operator by operator.")] = False,
+    plot: Annotated[Path | None, typer.Option("--plot", help="With --ops: a flame graph, SVG.")] = None,
     no_cache: Annotated[bool, typer.Option("--no-cache", help="Measure again even if a stored result fits.")] = False,
     allow_folded: Annotated[
         bool, typer.Option("--allow-folded", help="Time a file whose zero norms let branches vanish.")
@@ -77,6 +72,7 @@ def profile(
         mobilezoo profile shvit_s1 --device android device.runner.kind=benchmark_model device.runner.path=PATH
         mobilezoo profile shvit_s1 --tier report --no-cache --json
         mobilezoo profile shvit_s1 --ops --plot shvit_s1.svg
+        mobilezoo profile shvit_s1 --ops --device cortex_a76 --plot shvit_s1.svg
     """
     models, overrides = flags.split(words, "mobilezoo profile FILE", "device.")
     short = {
@@ -108,6 +104,8 @@ def profile(
     if compare:
         print_json(ratio.model_dump()) if flags.as_json else print_comparison(ratio)
     elif ops:
+        from mobilezoo.cli.operators import print_operators
+
         print_json(operators.operators_dict(found)) if flags.as_json else print_operators(found)
     else:
         print_json([workflow.report_dict(r) for r in reports]) if flags.as_json else print_reports(reports)
@@ -175,29 +173,3 @@ def _notes(r: LatencyReport) -> str:
     notes += [r.unproven] if r.unproven else []
     notes += [f"NOISY: {', '.join(r.noisy)}"] if r.noisy else []
     return "; ".join(notes)
-
-
-def print_operators(found: "dict[str, OperatorProfile]") -> None:
-    """Times by type and the most expensive single operators, with bars as long as their share."""
-    from mobilezoo_latency.operators import advice, by_type
-
-    for name, p in found.items():
-        both = f"{p.whole_ms:.3f} ms as one, {p.sum_ms:.3f} ms summed over operators"
-        print(f"{printable(name)}: {both} ({p.runtime}; {p.how})")
-        rows = [
-            (kind, count, f"{ms:.3f}", f"{share:.1%}", _bar(share)) for kind, count, ms, share in by_type(p.operators)
-        ]
-        print_table("by type", ("type", "operators", "ms", "share", ""), rows)
-        top = sorted(p.operators, key=lambda op: -op.ms)[:SHOWN]
-        cells = [(op.type, op.shape, op.name, f"{op.ms:.3f}", f"{op.share:.1%}", _bar(op.share)) for op in top]
-        print_table("most expensive", ("type", "output", "name", "ms", "share", ""), cells)
-        for line in p.left_out:
-            print(f"not timed alone: {printable(line)}")
-        if p.unproven:
-            print(f"note: {printable(p.unproven)}")
-        for line in advice(p.operators):
-            print(f"note: {line}")
-
-
-def _bar(share: float) -> str:
-    return "█" * round(BAR * share)

@@ -27,6 +27,12 @@ def compile_plugin(root: Path) -> None:
     atomic_write(root / "bin" / "blockcount.so", lambda path: _build([*command, str(path)]))
 
 
+def compile_clock(root: Path) -> None:
+    """Builds the arm64 library whose clock numbers the parts of a run. Raises DeviceError."""
+    command = [*_c(root), "-shared", "-fPIC", str(NATIVE / "clock.c"), "-o"]
+    atomic_write(root / "bin" / "clock.so", lambda path: _build([*command, str(path)], tool_environment(root)))
+
+
 def compile_runner(root: Path, runtime: Runtime, folder: Path, program: Path) -> None:
     """Builds a runtime's runner for arm64.
 
@@ -39,18 +45,19 @@ def compile_runner(root: Path, runtime: Runtime, folder: Path, program: Path) ->
     Raises:
         DeviceError: it does not compile.
     """
-    command = _cpp(root, runtime, folder) if runtime.headers else _c(root, runtime)
+    sources = [str(NATIVE / runtime.source), str(NATIVE / "runner.c")]
+    command = _cpp(root, runtime, folder) if runtime.headers else [*_c(root), *sources]
     libraries = sorted(str(path) for path in folder.glob("*.so*"))
     # the kernels of a runtime register themselves when their library is loaded: keep those that nothing calls
     command += ["-Wl,--no-as-needed", *libraries, "-Wl,--allow-shlib-undefined", "-o"]
     atomic_write(program, lambda path: _build([*command, str(path)], tool_environment(root)))
 
 
-def _c(root: Path, runtime: Runtime) -> list[str]:
+def _c(root: Path) -> list[str]:
     flags, arm = _cross(root), root / "tools" / "usr" / "aarch64-linux-gnu"
     headers = [] if arm.is_symlink() else ["-isystem", str(arm / "include")]
     compiler = str(root / "tools" / "usr" / "bin" / "aarch64-linux-gnu-gcc")
-    return [compiler, "-O2", *flags, *headers, str(NATIVE / runtime.source), str(NATIVE / "runner.c")]
+    return [compiler, "-O2", *flags, *headers]
 
 
 def _cpp(root: Path, runtime: Runtime, folder: Path) -> list[str]:

@@ -36,6 +36,11 @@ class Block(NamedTuple):
     def words(self) -> list[str]:
         return [self.code[i : i + 8] for i in range(0, len(self.code), 8)]
 
+    @property
+    def instructions(self) -> int:
+        """Executed instructions, all executions together."""
+        return len(self.code) // 8 * self.executions
+
 
 class BlockCounts(NamedTuple):
     """Counts of what ran between the runner's markers."""
@@ -66,12 +71,24 @@ def count_blocks(
     """
     with temporary_folder("count") as folder:
         out = folder / "blocks.txt"
-        plugin = f"{emulator.root}/bin/blockcount.so,out={out}"
-        if memory and core.caches:
-            plugin += ",cache=" + ":".join(f"{kib}:{ways}" for kib, ways in core.caches)
-        printed = run_on(emulator, core, model, ["count"], ["-plugin", plugin], target)
-        output = tuple(float(value) for value in printed.get("output", "").split())
+        printed = run_on(emulator, core, model, ["count"], plugin_switches(emulator, core, out, memory), target)
+        output = tuple(float(value) for line in printed.get("output", ()) for value in line.split())
         return parse_counts(out.read_text(encoding="ascii"), output)
+
+
+def plugin_switches(emulator: Emulator, core: EmulatedConfig, out: Path, memory: bool = True) -> list[str]:
+    """QEMU's arguments that load the counting plugin.
+
+    Args:
+        emulator: the prepared emulator.
+        core: gives the data caches.
+        out: the file that the plugin writes.
+        memory: also simulate the data caches.
+    """
+    plugin = f"{emulator.root}/bin/blockcount.so,out={out}"
+    if memory and core.caches:
+        plugin += ",cache=" + ":".join(f"{kib}:{ways}" for kib, ways in core.caches)
+    return ["-plugin", plugin]
 
 
 def run_on(
@@ -81,7 +98,7 @@ def run_on(
     action: Sequence[str],
     switches: Sequence[str] = (),
     target: str = "litert",
-) -> dict[str, str]:
+) -> dict[str, list[str]]:
     """Run `model` on an emulated core to its end.
 
     Args:
@@ -93,14 +110,16 @@ def run_on(
         target: export target of the file, which gives the runtime.
 
     Returns:
-        The runner's lines, by their first word.
+        The rest of the runner's lines, in order, by their first word.
 
     Raises:
         DeviceError: the runtime is not prepared or refuses the file, or the process ends early.
     """
     runtime = find_runtime(emulator, target)
     done = emulator.call([*guest_command(emulator, core, runtime, switches), str(model), "1", *action])
-    printed = dict(line.partition(" ")[::2] for line in done.stdout.splitlines())
+    printed: dict[str, list[str]] = {}
+    for key, _, rest in (line.partition(" ") for line in done.stdout.splitlines()):
+        printed.setdefault(key, []).append(rest)
     # the runner prints "done" last: a run that ended early must not pass for a small network
     if done.returncode != 0 or "done" not in printed:
         raise DeviceError(f"{model.name} did not run on the emulated {core.name}: {_reason(done.stderr)}")
@@ -147,7 +166,7 @@ def parse_counts(text: str, output: tuple[float, ...] = ()) -> BlockCounts:
         elif kind == "total":
             instructions = int(fields[0])
     counted = [Block(code, count) for code, count in blocks.items()]
-    if instructions != sum(len(block.code) // 8 * block.executions for block in counted):
+    if instructions != sum(block.instructions for block in counted):
         raise DeviceError("the plugin's counts are incomplete: is the disk full?")
     return BlockCounts(counted, instructions, accesses, misses, output)
 

@@ -28,6 +28,7 @@ LANES = {"2s": 2, "4s": 4, "2d": 2, "4h": 4, "8h": 8, "8b": 8, "16b": 16}
 VECTOR_MAC = re.compile(r"^(fmla|fmls|mla|mls|[su]mlal2?|[su]mlsl2?)$")
 DOT = re.compile(r"^([su]dot|usdot|sudot)$")
 SCALAR_MAC = re.compile(r"^(fn?m(add|sub)|madd|msub|[su]maddl|[su]msubl)$")
+SCALAR_INTEGER = ("madd", "msub", "smadd", "umadd", "smsub", "umsub")
 FIRST_ARRANGEMENT = re.compile(r"v\d+\.(\d+[bhsd])")
 
 
@@ -77,10 +78,7 @@ def floating_or_integer_macs(emulator: Emulator, core: EmulatedConfig, blocks: l
         blocks: executed blocks.
     """
     texts = disassemble(emulator, core, (word for block in blocks for word in block.words))
-    value = {
-        word: 0 if text.startswith(("madd", "msub", "smadd", "umadd", "smsub", "umsub")) else macs_of(text)
-        for word, text in texts.items()
-    }
+    value = {word: 0 if text.startswith(SCALAR_INTEGER) else macs_of(text) for word, text in texts.items()}
     return sum(block.executions * sum(value[word] for word in block.words) for block in blocks)
 
 
@@ -95,25 +93,51 @@ def cycles_of(emulator: Emulator, core: EmulatedConfig, blocks: list[Block]) -> 
     Raises:
         DeviceError: this LLVM version has no model of the core.
     """
-    hot = _hottest(blocks)
-    prices = PriceList(emulator, core)
-    prices.add(block.code for block in hot)
-    priced = sum(block.executions * prices[block.code] for block in hot)
-    covered = sum(block.executions * len(block.words) for block in hot)
-    total = sum(block.executions * len(block.words) for block in blocks)
-    return priced * total / covered  # the cold rest at the mean price per instruction
+    return Prices(emulator, core, blocks).of(blocks)
+
+
+class Prices:
+    """Prices of the blocks of one run, also for parts of it.
+
+    Args:
+        emulator: the prepared emulator.
+        core: the core whose model prices the blocks.
+        blocks: all executed blocks; the hottest are priced, the cold rest gets their mean price per instruction.
+
+    Raises:
+        DeviceError: this LLVM version has no model of the core.
+    """
+
+    def __init__(self, emulator: Emulator, core: EmulatedConfig, blocks: list[Block]) -> None:
+        hot = _hottest(blocks)
+        prices = PriceList(emulator, core)
+        prices.add(block.code for block in hot)
+        self._known = {block.code: prices[block.code] for block in hot}
+        priced = sum(block.executions * self._known[block.code] for block in hot)
+        self._mean = priced / sum(block.instructions for block in hot)
+
+    def of(self, blocks: Iterable[Block]) -> float:
+        """Cycles of blocks of this run."""
+        priced, cold = 0.0, 0
+        for block in blocks:
+            price = self._known.get(block.code)
+            if price is None:
+                cold += block.instructions
+            else:
+                priced += block.executions * price
+        return priced + cold * self._mean
 
 
 def _hottest(blocks: list[Block]) -> list[Block]:
     """The fewest blocks that hold COVERAGE of all executed instructions."""
     ordered = sorted(blocks, key=lambda block: (-block.executions * len(block.code), block.code))
-    left = COVERAGE * sum(block.executions * len(block.words) for block in blocks)
+    left = COVERAGE * sum(block.instructions for block in blocks)
     chosen = []
     for block in ordered:
         if left <= 0:
             break
         chosen.append(block)
-        left -= block.executions * len(block.words)
+        left -= block.instructions
     return chosen
 
 

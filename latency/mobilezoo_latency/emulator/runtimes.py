@@ -34,6 +34,8 @@ class Runtime:
     """Folder of its headers in the wheel; empty where the source restates what it calls."""
     source: str
     """Its runner in `native/`."""
+    traced: bool = False
+    """Whether its runner counts operators."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -51,6 +53,7 @@ RUNTIMES = {
             distribution="ai-edge-litert",
             libraries=r"ai_edge_litert/libLiteRt\.so",
             source="litert_run.c",
+            traced=True,
         ),
         Runtime(
             target="onnx",
@@ -71,6 +74,9 @@ RUNTIMES = {
         ),
     )
 }
+
+SOURCES = ("blockcount.c", "clock.c", *RUNTIMES["litert"].sources)
+"""What every emulator is compiled from; optional runtimes have hashes of their own."""
 
 
 class InstalledRuntime(Record):
@@ -127,6 +133,19 @@ def installed_runtime(emulator: Emulator, target: str) -> InstalledRuntime | Non
         return InstalledRuntime.parse(read_json(stamp), str(stamp))
     except ConfigError:  # prepared by another version of this program
         return None
+
+
+def is_current(emulator: Emulator, target: str) -> bool:
+    """Whether a runtime's programs are compiled from today's sources.
+
+    Args:
+        emulator: the prepared emulator.
+        target: its key in RUNTIMES.
+    """
+    if emulator.installed.sources_sha256 != hash_of_sources(SOURCES):
+        return False
+    found = None if target == "litert" else installed_runtime(emulator, target)
+    return found is None or found.sources_sha256 == hash_of_sources(RUNTIMES[target].sources)
 
 
 def find_runtime(emulator: Emulator, target: str) -> Prepared:

@@ -15,11 +15,12 @@ from pathlib import Path
 from mobilezoo.errors import DeviceError
 from mobilezoo.files import write_text
 from mobilezoo.installed import STAMP
-from mobilezoo_latency.emulator.compiling import compile_plugin, compile_runner, host_compiler
+from mobilezoo_latency.emulator.compiling import compile_clock, compile_plugin, compile_runner, host_compiler
 from mobilezoo_latency.emulator.layout import Emulator, Installed, find_emulator, home, tool_environment
 from mobilezoo_latency.emulator.packages import OnMessage, add_cpp_compiler, call, download_runtime, unpack_packages
 from mobilezoo_latency.emulator.runtimes import (
     RUNTIMES,
+    SOURCES,
     InstalledRuntime,
     Prepared,
     Runtime,
@@ -29,8 +30,6 @@ from mobilezoo_latency.emulator.runtimes import (
 )
 
 LITERT = RUNTIMES["litert"]
-SOURCES = ("blockcount.c", *LITERT.sources)
-"""What every emulator is compiled from; optional runtimes have hashes of their own."""
 
 
 def set_up(on_message: OnMessage = print, force: bool = False) -> Emulator:
@@ -193,9 +192,10 @@ def _prepare(stage: Path, on_message: OnMessage) -> Emulator:
 
 
 def _compile(root: Path, on_message: OnMessage) -> None:
-    """Build the plugin for this machine and LiteRT's runner for arm64."""
+    """Build the plugin for this machine, LiteRT's runner and the profiler's clock for arm64."""
     on_message("emulator: compiling the plugin and the runner")
     compile_plugin(root)
+    compile_clock(root)
     compile_runner(root, LITERT, root / "lite", root / "bin" / "litert_run")
 
 

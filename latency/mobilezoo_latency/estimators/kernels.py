@@ -16,6 +16,8 @@ ELEMENTWISE |= {"SQUARED_DIFFERENCE", "MAXIMUM", "MINIMUM", "LEAKY_RELU", "EXP",
 REDUCE = {"MEAN", "SUM", "AVERAGE_POOL_2D", "MAX_POOL_2D", "REDUCE_MAX", "SOFTMAX", "L2_NORMALIZATION"}
 MOVE = {"RESHAPE", "TRANSPOSE", "CONCATENATION", "PAD", "PADV2", "SLICE", "STRIDED_SLICE", "SPLIT", "PACK", "UNPACK"}
 MOVE |= {"GATHER", "RESIZE_BILINEAR", "RESIZE_NEAREST_NEIGHBOR", "EXPAND_DIMS", "SQUEEZE", "BROADCAST_TO", "SPLIT_V"}
+TRANSPOSE_BIAS = "Convolution2DTransposeBias"
+"""MediaPipe's custom operator, which XNNPACK takes."""
 BYTES = {"FLOAT32": 4, "FLOAT16": 2, "INT8": 1, "UINT8": 1, "INT32": 4, "INT64": 8, "BOOL": 1, "INT16": 2}
 LANES = (8, 16)
 """Widths that runtimes round output channels up to: tiles of XNNPACK's float kernels on NEON and on AVX-512."""
@@ -33,6 +35,10 @@ class Kernel(NamedTuple):
     weight_bytes: float
     channels: int = 0
     """Output channels of kernels with multiply-adds."""
+    operator: str = ""
+    """The file's name of the operator, CONV_2D; empty without a file."""
+    shape: tuple[int, ...] = ()
+    """Of its first output, in the file."""
 
 
 def conv(k: int, c_in: int, c_out: int, h_out: int, w_out: int, stride: int = 1, groups: int = 1) -> Kernel:
@@ -90,6 +96,8 @@ def kernels_of(path: str | Path) -> list[Kernel]:
         operator = graph.Operators(i)
         code = model.OperatorCodes(operator.OpcodeIndex())
         name = names.get(max(code.BuiltinCode(), code.DeprecatedBuiltinCode()), "CUSTOM")
+        if name == "CUSTOM":
+            name = (code.CustomCode() or b"CUSTOM").decode(errors="replace")
         inputs = [_Tensor.of(model, graph, operator.Inputs(j), types) for j in range(operator.InputsLength())]
         outputs = [_Tensor.of(model, graph, operator.Outputs(j), types) for j in range(operator.OutputsLength())]
         found.append(_kernel(name, [t for t in inputs if t], [t for t in outputs if t]))
@@ -124,6 +132,9 @@ def _kernel(name: str, inputs: list[_Tensor], outputs: list[_Tensor]) -> Kernel:
     elif name == "DEPTHWISE_CONV_2D" and len(inputs) > 1:
         _, height, width, channels = inputs[1].shape
         kind, macs = _conv_kind(max(height, width), True), positions * channels * height * width
+    elif (name == "TRANSPOSE_CONV" and len(inputs) > 2) or (name == TRANSPOSE_BIAS and len(inputs) > 1):
+        image, weight = (inputs[0], inputs[1]) if name == TRANSPOSE_BIAS else (inputs[2], inputs[1])
+        kind, macs = _conv_kind(max(weight.shape[1:3]), False), _product(image.shape[:-1]) * _product(weight.shape)
     elif name == "FULLY_CONNECTED" and len(inputs) > 1:
         kind, macs = "dense", positions * _product(inputs[1].shape)
     elif name == "BATCH_MATMUL" and outputs:
@@ -135,7 +146,7 @@ def _kernel(name: str, inputs: list[_Tensor], outputs: list[_Tensor]) -> Kernel:
     elif name in MOVE:
         kind = "move"
     channels = outputs[0].shape[-1] if macs else 0
-    return Kernel(kind, macs, moved, weights, channels)
+    return Kernel(kind, macs, moved, weights, channels, name, outputs[0].shape if outputs else ())
 
 
 def _conv_kind(k: int, depthwise: bool) -> str:

@@ -1,14 +1,17 @@
 /* SPDX-License-Identifier: GPL-2.0-or-later
  *
  * blockcount: a QEMU user-mode plugin (TCG plugin API 1, QEMU 6.0 to 8.x) that counts how often each translated block
- * of guest code runs between two markers, and how many cache lines a three-level data cache would fetch from memory.
+ * of guest code runs between two markers, and how many cache lines a three-level data cache would fetch from memory;
+ * both also for each part of the run.
  * QEMU's plugin interface is GPL-2; this file is a program of its own and is loaded by QEMU alone.
  *
- * A marker is the system call number MARKER with argument 2 (switch the memory model on: warm run), 1 (begin to count)
- * or 0 (end: write the counts).
+ * A marker is the system call number MARKER with argument 2 (switch the memory model on: warm run), 1 (begin to count),
+ * 3 (a part of the run ends) or 0 (end: write the counts).
  * Arguments: out=FILE, cache=KIB:WAYS[:KIB:WAYS[:KIB:WAYS]] (level 1 first; without it, no memory model).
  *
- * Output, one line per block that ran:   block ADDRESS COUNT CODE     (CODE: the instruction words in hex)
+ * Output, for each part that ended:      part MISSES_OF_THE_LAST_LEVEL
+ *         and each block that ran in it: ran BLOCK COUNT
+ * then, for each block that ran:         block BLOCK COUNT CODE       (CODE: the instruction words in hex)
  * and at the end:                        memory ACCESSES MISSES_OF_EACH_LEVEL...
  *                                        total INSTRUCTIONS BLOCKS
  *
@@ -59,13 +62,13 @@ EXPORT int qemu_plugin_version = 1;
 /* ---- blocks ------------------------------------------------------------------------------------------------------ */
 
 typedef struct Block {
-    uint64_t address, count, count_at_begin;
-    uint32_t length, hash;
+    uint64_t address, count, count_at_begin, count_at_part;
+    uint32_t length, hash, number;
     uint32_t *code;
-    struct Block *next;
+    struct Block *next, *older;
 } Block;
 
-static Block *buckets[BUCKETS];
+static Block *buckets[BUCKETS], *newest;
 static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *out_path = "blocks.txt";
 static bool counting, modelling;
@@ -97,7 +100,9 @@ static Block *find_block(const struct qemu_plugin_tb *tb)
     for (size_t i = 0; i < length; i++)
         b->code[i] = word_at(tb, i);
     b->next = *slot;
-    *slot = b;
+    b->older = newest;
+    b->number = newest ? newest->number + 1 : 0;
+    *slot = newest = b;
     return b;
 }
 
@@ -163,38 +168,55 @@ static void parse_caches(const char *text)
 
 /* ---- markers and output ------------------------------------------------------------------------------------------ */
 
+static FILE *out;
+static uint64_t misses_at_part;
+
+static uint64_t fetched(void)
+{
+    return level_count ? levels[level_count - 1].misses : 0;
+}
+
 static void begin(void)
 {
-    for (unsigned k = 0; k < BUCKETS; k++)
-        for (Block *b = buckets[k]; b; b = b->next)
-            b->count_at_begin = b->count;
+    out = fopen(out_path, "w");
+    if (!out) {
+        perror(out_path);
+        exit(1);
+    }
+    for (Block *b = newest; b; b = b->older)
+        b->count_at_begin = b->count_at_part = b->count;
     for (unsigned i = 0; i < level_count; i++)
         levels[i].misses = 0;
-    accesses = 0;
+    accesses = misses_at_part = 0;
     counting = modelling = true;
+}
+
+static void end_part(void)
+{
+    fprintf(out, "part %" PRIu64 "\n", fetched() - misses_at_part);
+    misses_at_part = fetched();
+    for (Block *b = newest; b; b = b->older) {
+        if (b->count != b->count_at_part)
+            fprintf(out, "ran %" PRIu32 " %" PRIu64 "\n", b->number, b->count - b->count_at_part);
+        b->count_at_part = b->count;
+    }
 }
 
 static void end(void)
 {
     uint64_t instructions = 0, blocks = 0;
-    FILE *out = fopen(out_path, "w");
     counting = modelling = false;
-    if (!out) {
-        perror(out_path);
-        exit(1);
+    for (Block *b = newest; b; b = b->older) {
+        uint64_t count = b->count - b->count_at_begin;
+        if (!count)
+            continue;
+        instructions += count * b->length;
+        blocks++;
+        fprintf(out, "block %" PRIu32 " %" PRIu64 " ", b->number, count);
+        for (uint32_t i = 0; i < b->length; i++)
+            fprintf(out, "%08" PRIx32, b->code[i]);
+        fputc('\n', out);
     }
-    for (unsigned k = 0; k < BUCKETS; k++)
-        for (Block *b = buckets[k]; b; b = b->next) {
-            uint64_t count = b->count - b->count_at_begin;
-            if (!count)
-                continue;
-            instructions += count * b->length;
-            blocks++;
-            fprintf(out, "block %" PRIx64 " %" PRIu64 " ", b->address, count);
-            for (uint32_t i = 0; i < b->length; i++)
-                fprintf(out, "%08" PRIx32, b->code[i]);
-            fputc('\n', out);
-        }
     if (level_count) {
         fprintf(out, "memory %" PRIu64, accesses);
         for (unsigned i = 0; i < level_count; i++)
@@ -213,8 +235,10 @@ static void on_syscall(qemu_plugin_id_t id, unsigned cpu, int64_t number, uint64
     pthread_mutex_lock(&lock);
     if (first == 2)
         modelling = true;
-    else if (first)
+    else if (first == 1)
         begin();
+    else if (counting && first == 3)
+        end_part();
     else if (counting)
         end();
     pthread_mutex_unlock(&lock);

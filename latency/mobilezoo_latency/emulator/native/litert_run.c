@@ -6,8 +6,10 @@
  */
 #include "runner.h"
 
+#include <stdint.h>
 #include <stdio.h>
 #include <stdlib.h>
+#include <string.h>
 
 typedef void *Handle;
 typedef int Status;
@@ -33,8 +35,24 @@ Status LiteRtLockTensorBuffer(Handle, void **, int);
 Status LiteRtUnlockTensorBuffer(Handle);
 Status LiteRtGetTensorBufferSize(Handle, size_t *);
 Status LiteRtGetTensorBufferPackedSize(Handle, size_t *);
+Status LiteRtCompiledModelGetProfiler(Handle, Handle *);
+Status LiteRtStartProfiler(Handle);
+Status LiteRtStopProfiler(Handle);
+Status LiteRtGetNumProfilerEvents(Handle, int *);
+
+typedef struct {
+    const char *tag;
+    int type;
+    uint64_t start_us, elapsed_us;
+    size_t memory[6];
+    uint64_t node, graph;
+    int source;
+} Event;
+
+Status LiteRtGetProfilerEvents(Handle, int, Event *);
 
 enum { ACCELERATOR_CPU = 1, LOCK_READ = 0, LOCK_WRITE = 1, TENSOR_TYPE_BYTES = 512 };
+enum { BY_INTERPRETER = 1 << 1, BY_DELEGATE = 1 << 3 }; /* types of profiled events */
 enum { INT32 = 2, INT64 = 4, BOOL = 6 }; /* LiteRtElementType */
 
 #define CHECK(call)                                                                                                    \
@@ -45,7 +63,7 @@ enum { INT32 = 2, INT64 = 4, BOOL = 6 }; /* LiteRtElementType */
     } while (0)
 
 static struct {
-    Handle environment, compiled, buffers[2][MAX_TENSORS]; /* inputs, outputs */
+    Handle environment, compiled, profiler, buffers[2][MAX_TENSORS]; /* inputs, outputs */
     size_t count[2];
 } net;
 
@@ -81,17 +99,25 @@ static void create_buffers(Handle signature)
     }
 }
 
-void network_load(const char *path, int threads)
+static void add_options(Handle options, const char *whose, char *settings)
 {
-    Handle model, options, xnnpack, signature;
+    Handle opaque;
+    CHECK(LiteRtCreateOpaqueOptions(whose, settings, free, &opaque));
+    CHECK(LiteRtAddOpaqueOptions(options, opaque));
+}
+
+void network_load(const char *path, int threads, int traced)
+{
+    Handle model, options, signature;
     char *settings = malloc(64);
     snprintf(settings, 64, "num_threads = %d\n", threads);
     CHECK(LiteRtCreateEnvironment(0, NULL, &net.environment));
     CHECK(LiteRtCreateModelFromFile(net.environment, path, &model));
     CHECK(LiteRtCreateOptions(&options));
     CHECK(LiteRtSetOptionsHardwareAccelerators(options, ACCELERATOR_CPU));
-    CHECK(LiteRtCreateOpaqueOptions("xnnpack", settings, free, &xnnpack));
-    CHECK(LiteRtAddOpaqueOptions(options, xnnpack));
+    add_options(options, "xnnpack", settings);
+    if (traced)
+        add_options(options, "runtime_options_string", strdup("enable_profiling = true\n"));
     CHECK(LiteRtCreateCompiledModel(net.environment, model, options, &net.compiled));
     CHECK(LiteRtGetModelSignature(model, 0, &signature));
     CHECK(LiteRtGetNumSignatureInputs(signature, &net.count[INPUT]));
@@ -99,6 +125,8 @@ void network_load(const char *path, int threads)
     if (net.count[INPUT] > MAX_TENSORS || net.count[OUTPUT] > MAX_TENSORS)
         refuse("more than %d inputs or outputs", MAX_TENSORS);
     create_buffers(signature);
+    if (traced)
+        CHECK(LiteRtCompiledModelGetProfiler(net.compiled, &net.profiler));
 }
 
 void network_run(void)
@@ -123,4 +151,25 @@ Tensor tensor_open(int end, size_t index)
 void tensor_close(int end, size_t index)
 {
     CHECK(LiteRtUnlockTensorBuffer(net.buffers[end][index]));
+}
+
+void trace_start(void)
+{
+    CHECK(LiteRtStartProfiler(net.profiler));
+}
+
+void trace_stop(void)
+{
+    int count;
+    CHECK(LiteRtStopProfiler(net.profiler));
+    CHECK(LiteRtGetNumProfilerEvents(net.profiler, &count));
+    Event *events = malloc((size_t)count * sizeof *events);
+    CHECK(LiteRtGetProfilerEvents(net.profiler, count, events));
+    for (const Event *e = events; e < events + count; e++)
+        if (e->type == BY_DELEGATE) /* without its begin; readings follow one another: part n takes n microseconds */
+            show_operator((long)e->elapsed_us, (long)e->elapsed_us, -1, e->tag);
+        else if (e->type == BY_INTERPRETER)
+            show_operator(part_at(e->start_us) + 1, part_at(e->start_us + e->elapsed_us), e->graph ? -1 : (long)e->node,
+                          e->tag);
+    free(events);
 }

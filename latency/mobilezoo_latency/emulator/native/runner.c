@@ -5,16 +5,21 @@
  *
  *   RUNNER MODEL THREADS count
  *       one warm run, then one run between two marker system calls (see blockcount.c).
+ *   RUNNER MODEL THREADS operators
+ *       the same with the runtime's profiler, in parts (see clock.c).
  *   RUNNER MODEL THREADS time WARMUP_RUNS WARMUP_S MIN_RUNS MIN_S
  *       warm-up, then at least MIN_RUNS runs and MIN_S seconds.
  *   RUNNER MODEL THREADS compute INPUTS OUTPUTS INDEX
  *       INPUTS holds packed values of input 0, one run after the other; output INDEX of each is appended to OUTPUTS.
  *
  * Every line of output is `KEY VALUE`, written out at once, so that a run cut off half-way has lost nothing before:
- * load_ms, first_run_ms, warmup_ms and sample_ms (one per run each), output (the first four values of output 0), done.
+ * load_ms, first_run_ms, warmup_ms and sample_ms (one per run each), operator (see runner.h), output (the first four
+ * values of output 0), done.
  */
+#define _GNU_SOURCE
 #include "runner.h"
 
+#include <dlfcn.h>
 #include <stdarg.h>
 #include <stdint.h>
 #include <stdio.h>
@@ -23,8 +28,6 @@
 #include <sys/syscall.h>
 #include <time.h>
 #include <unistd.h>
-
-enum { MARKER = 0xb0b0 };
 
 void refuse(const char *format, ...)
 {
@@ -79,11 +82,46 @@ static void show_output(void)
 
 static void count(void)
 {
-    syscall(MARKER, 2);
+    syscall(MARKER, MEMORY_STARTS);
     run(); /* plans memory, and fills the modelled caches */
-    syscall(MARKER, 1);
+    syscall(MARKER, COUNT_STARTS);
     run();
-    syscall(MARKER, 0);
+    syscall(MARKER, COUNT_ENDS);
+}
+
+/* Without clock.c there are no parts. */
+static void clock_does(const char *what)
+{
+    void (*call)(void) = (void (*)(void))dlsym(RTLD_DEFAULT, what);
+    if (!call)
+        refuse("no %s: the library of clock.c is not loaded", what);
+    call();
+}
+
+static void count_operators(void)
+{
+    syscall(MARKER, MEMORY_STARTS);
+    network_run();
+    trace_start();
+    clock_does("clock_start");
+    syscall(MARKER, COUNT_STARTS);
+    network_run();
+    syscall(MARKER, COUNT_ENDS);
+    clock_does("clock_stop");
+    trace_stop();
+}
+
+long part_at(unsigned long us)
+{
+    unsigned long part = 0;
+    while ((part + 1) * (part + 2) / 2 <= us)
+        part++;
+    return (long)part;
+}
+
+void show_operator(long first, long last, long node, const char *name)
+{
+    printf("operator %ld %ld %ld %s\n", first, last, node, name);
 }
 
 static void take_samples(long warmup_runs, double warmup_s, long min_runs, double min_s)
@@ -138,18 +176,21 @@ static void compute(const char *from, const char *to, size_t index)
 int main(int argc, char **argv)
 {
     int timing = argc == 8 && !strcmp(argv[3], "time"), computing = argc == 7 && !strcmp(argv[3], "compute");
-    if (!timing && !computing && !(argc == 4 && !strcmp(argv[3], "count"))) {
+    int tracing = argc == 4 && !strcmp(argv[3], "operators");
+    if (!timing && !computing && !tracing && !(argc == 4 && !strcmp(argv[3], "count"))) {
         fprintf(stderr, "usage: %s MODEL THREADS "
-                        "(count | time WARMUP_RUNS WARMUP_S MIN_RUNS MIN_S | compute INPUTS OUTPUTS INDEX)\n", argv[0]);
+                        "(count | operators | time WARMUP_RUNS WARMUP_S MIN_RUNS MIN_S | compute INPUTS OUTPUTS INDEX)\n", argv[0]);
         return 2;
     }
     double start = now_s();
-    network_load(argv[1], atoi(argv[2]));
+    network_load(argv[1], atoi(argv[2]), tracing);
     say("load_ms", (now_s() - start) * 1e3);
     if (timing)
         take_samples(atol(argv[4]), atof(argv[5]), atol(argv[6]), atof(argv[7]));
     else if (computing)
         compute(argv[4], argv[5], (size_t)atol(argv[6]));
+    else if (tracing)
+        count_operators();
     else
         count();
     show_output();
