@@ -3,9 +3,10 @@
 A record is saved beside what it describes: `shvit_s1.fp32.tflite` has `shvit_s1.fp32.tflite.json`.
 """
 
+import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path, wrong_kind
@@ -14,12 +15,20 @@ from mobilezoo.preprocessing import Preprocessing as Preprocessing
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import Resolution
 
+if TYPE_CHECKING:
+    import numpy as np
+
 D = TypeVar("D", bound="Described")
 FOLDERS = (".mlpackage", ".ncnn")
 """Suffixes of exported files that are folders."""
 
 Output = Literal["logits", "probabilities", "percent", "sigmoid"]
 """Meaning of the output values; sigmoid: independent probabilities per class, in files that others made."""
+
+MOST_POINTS = 1.0
+"""A file of a trained network that costs more top-1 than this, in percentage points, is warned of."""
+CHANCE = 0.01
+"""Largest chance of a warning about a file that is as good as PyTorch."""
 
 
 class Quantization(Record):
@@ -164,6 +173,56 @@ class UnitCheck(Record):
     """Why operators fall back, and what the check does not show; a line each."""
 
 
+class Top1Drop(Record):
+    """Top-1 of a file beside PyTorch's on the same labelled images, none of which it was calibrated on."""
+
+    inputs: str
+    """Source of the images."""
+    images: int
+    top1_pytorch: float
+    """Percent."""
+    top1: float
+    """Of the file, percent."""
+    lost: int
+    """Images that PyTorch classifies rightly and the file does not."""
+    won: int
+    """Images that the file classifies rightly and PyTorch does not."""
+
+    @classmethod
+    def of(cls, pytorch: "np.ndarray", file: "np.ndarray", inputs: str) -> "Top1Drop":
+        """Counts what a file loses.
+
+        Args:
+            pytorch: (images,) whether PyTorch's top-1 is right.
+            file: (images,) whether the file's is.
+            inputs: source of the images.
+        """
+        return cls(
+            inputs=inputs,
+            images=len(file),
+            top1_pytorch=100 * float(pytorch.mean()),
+            top1=100 * float(file.mean()),
+            lost=int((pytorch & ~file).sum()),
+            won=int((file & ~pytorch).sum()),
+        )
+
+    @property
+    def points(self) -> float:
+        """By which the file is worse, in percentage points."""
+        return 100 * (self.lost - self.won) / self.images
+
+    @property
+    def p_value(self) -> float:
+        """McNemar's exact one-sided test: chance of so many lost among those that differ, were both equally good."""
+        differing = self.lost + self.won
+        return sum(math.comb(differing, lost) for lost in range(self.lost, differing + 1)) / 2**differing
+
+    @property
+    def too_large(self) -> bool:
+        """Whether the file costs more than a point, and chance does not explain it: few images prove nothing."""
+        return self.points > MOST_POINTS and self.p_value < CHANCE
+
+
 class Artifact(Described):
     """One exported file (or `.mlpackage` or `.ncnn` folder) and its comparison with PyTorch."""
 
@@ -184,6 +243,8 @@ class Artifact(Described):
     why_not_runnable: str | None = None
     checks: tuple[UnitCheck, ...] = ()
     """Units of a phone that the file was also run on."""
+    top1_drop: Top1Drop | None = None
+    """Of a trained network, where labelled images were at hand; None: not measured."""
     zero_gammas: tuple[str, ...] = ()
     """Norm or LayerScale tensors that are all zero: converters fold their branches away, so latency is too low."""
     coverage: Coverage | None = None

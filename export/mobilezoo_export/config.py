@@ -9,6 +9,7 @@ from mobilezoo_export.records import ExportOptions, ExportSpec, ModelSpec
 from mobilezoo_export.registry import TARGETS
 
 PARITY_IMAGES = 64
+SCORED_IMAGES = 512
 
 
 class ExportConfig(ExportOptions):
@@ -34,6 +35,9 @@ class ExportConfig(ExportOptions):
         default=(), description="units of a phone that files are also run on: cpu (an emulated core), gpu, npu"
     )
     parity_images: int = Field(default=PARITY_IMAGES, gt=0, description="images that files are compared on")
+    scored_images: int = Field(
+        default=SCORED_IMAGES, ge=0, description="further images of data, at most, for the top-1 of reduced precisions"
+    )
 
     @field_validator("targets", "precisions", "check", mode="before", json_schema_input_type=Words)
     @classmethod

@@ -175,10 +175,32 @@ def print_exports(results: "list[ExportResult]") -> None:
         )
     columns = ("target", "precision", "status", "MB", "max diff / std", "SNR dB", "top-1 agreement %", "run by", "file")
     print_table("difference from PyTorch on real images", columns, rows, paths_last=True)
-    print_checks([r.artifact for r in results if r.artifact])
+    artifacts = [r.artifact for r in results if r.artifact]
+    print_drops(artifacts)
+    print_checks(artifacts)
     print_mixed(results)
     for warning in dict.fromkeys(w for r in results for w in r.warnings):
         print(f"warning: {warning}")
+
+
+def print_drops(artifacts: "Sequence[Artifact]") -> None:
+    """Print top-1 beside PyTorch's, for files that labelled images were at hand for."""
+    rows = [
+        (
+            one.target,
+            one.precision,
+            f"{drop.top1_pytorch:.2f}",
+            f"{drop.top1:.2f}",
+            f"{drop.points:.2f}",
+            f"{drop.lost} / {drop.won}",
+            drop.inputs,
+        )
+        for one in artifacts
+        if (drop := one.top1_drop) is not None
+    ]
+    columns = ("target", "precision", "top-1 PyTorch", "this file", "drop", "lost / won", "images")
+    if rows:
+        print_table("top-1 on images that no file was calibrated on", columns, rows)
 
 
 def print_checks(artifacts: "Sequence[Artifact]") -> None:

@@ -250,8 +250,18 @@ def _spread(dataset: Any, count: int) -> Iterator[Any]:
     if isinstance(dataset, IterableDataset):
         stream: Any = dataset
         total = min(len(stream), READ_AHEAD)
-        picked = set(np.linspace(0, total - 1, min(count, total)).astype(int).tolist())
+        picked = set(spread_positions(total, count))
         yield from (image for i, (image, _) in enumerate(islice(stream, total)) if i in picked)
         return
-    for i in np.linspace(0, len(dataset) - 1, min(count, len(dataset))).astype(int):
-        yield dataset[int(i)][0]
+    for i in spread_positions(len(dataset), count):
+        yield dataset[i][0]
+
+
+def spread_positions(total: int, count: int) -> list[int]:
+    """Positions spread evenly over a sequence, its ends included.
+
+    Args:
+        total: length of the sequence.
+        count: most positions; a shorter sequence gives all it has.
+    """
+    return [int(position) for position in np.linspace(0, total - 1, min(count, total)).astype(int)]

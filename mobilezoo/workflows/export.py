@@ -4,6 +4,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING
 
 from mobilezoo.errors import writable_place
+from mobilezoo.workflows.accuracy_drop import with_top1_drops
 from mobilezoo.workflows.check_units import UnitChecks
 from mobilezoo.workflows.export_images import ExportImages, export_images
 from mobilezoo.workflows.hooks import SILENT, Hooks
@@ -93,7 +94,8 @@ def export_network(
         hooks.on_progress(f"{loaded.name}: {number + 1} of {total}, {target} {precision}", number, total)
 
     callbacks = ExportHooks(on_start=starting, check=UnitChecks(config.check, hooks))
-    return export_model(loaded.network, model, config, out, images=images.proof, isolate=isolate, hooks=callbacks)
+    made = export_model(loaded.network, model, config, out, images=images.proof, isolate=isolate, hooks=callbacks)
+    return with_top1_drops(loaded, config, images, made, hooks)
 
 
 def bisect_model(

@@ -20,6 +20,7 @@ class Clamped(nn.Module):
             nn.Conv2d(3, 8, 3), nn.BatchNorm2d(8), nn.ReLU6(), nn.Conv2d(8, 4, 1), nn.BatchNorm2d(4), nn.ReLU6(True)
         )
         for norm in (self.layers[1], self.layers[4]):
+            assert isinstance(norm, nn.BatchNorm2d)
             nn.init.constant_(norm.weight, 20.0)
 
     def forward(self, x_bchw: torch.Tensor) -> torch.Tensor:
@@ -42,12 +43,9 @@ def test_the_scale_of_a_relu6_is_spent_on_what_it_lets_through() -> None:
     from mobilezoo_export.quantize.executorch import to_int8
 
     network, images = Clamped().eval(), torch.randn(8, 3, 8, 8)
+    layers: Any = network.layers
     fused = nn.Sequential(
-        *(
-            part
-            for at in (0, 3)
-            for part in (nn.utils.fuse_conv_bn_eval(network.layers[at], network.layers[at + 1]), network.layers[at + 2])
-        )
+        *(part for at in (0, 3) for part in (nn.utils.fuse_conv_bn_eval(layers[at], layers[at + 1]), layers[at + 2]))
     )
     graph = to_int8(fused, images[:1], [images.numpy()])
     assert _clamp_scales(graph) == pytest.approx([6 / 255] * 2, rel=1e-3)
