@@ -17,7 +17,7 @@ from torch import Tensor
 
 from mobilezoo.errors import CheckpointError, first_line, printable, shortened
 from mobilezoo.models.tensor_names import Kind, MalformedError, RefusedNameError
-from mobilezoo.models.tensor_pickle import Reader, Source
+from mobilezoo.models.tensor_pickle import MAX_BYTES, Reader, Source
 
 MAX_DIRECTORY = 1 << 24
 """Bytes of an archive's directory or of a safetensors header: a thousand tensors take about 100 KB."""
@@ -98,8 +98,10 @@ def _read_zip(file: _Sparing) -> Any:
         _check_size(key, found[key].numel(), kind, elements)
         return found[key]
 
-    file.seek(_start(file, entries[f"{folder}/data.pkl"]))
-    return Reader(Source(file), storage).load()
+    pickled = entries[f"{folder}/data.pkl"]
+    if pickled.file_size > MAX_BYTES:
+        raise MalformedError(f"a pickle of {pickled.file_size:,} bytes beside the tensors")
+    return Reader(Source(io.BytesIO(_entry(file, pickled).numpy().data)), storage).load()
 
 
 def _check_entries(entries: list[zipfile.ZipInfo], size: int) -> None:
@@ -122,12 +124,10 @@ def _start(file: _Sparing, entry: zipfile.ZipInfo) -> int:
 
 
 def _entry(file: _Sparing, entry: zipfile.ZipInfo) -> Tensor:
-    """uint8 [bytes]; the pickle goes on where it was."""
-    here = file.tell()
+    """uint8 [bytes]."""
     file.seek(_start(file, entry))
     data = torch.empty(entry.file_size, dtype=torch.uint8)
     _fill(file, data)
-    file.seek(here)
     return data
 
 

@@ -89,7 +89,7 @@ def verify_weights(names: Sequence[str] = ()) -> list[dict[str, Any]]:
     for one in chosen:
         row: dict[str, Any] = {"name": one.name, "path": str(place_of(one)), "ok": True, "reason": ""}
         try:
-            row["sha256"] = local(one).sha256
+            row["sha256"] = local(one, anew=True).sha256
         except MobilezooError as error:
             row.update(ok=False, reason=str(error))
         rows.append(row)

@@ -7,6 +7,8 @@
 """
 
 import os
+import time
+from contextlib import suppress
 from datetime import UTC, datetime
 from pathlib import Path
 from typing import Literal
@@ -19,6 +21,8 @@ from mobilezoo.models.published.choose import Published, WeightsError
 from mobilezoo.reading import read_json
 
 VARIABLE = "MOBILEZOO_CACHE"
+SETTLED_S = 2.0
+"""The coarsest clock of a file system (FAT's)."""
 
 
 class Pin(Record):
@@ -33,6 +37,9 @@ class Pin(Record):
     """Of the safetensors made of a TensorFlow checkpoint."""
     pinned_at: str
     """ISO 8601, UTC."""
+    unchanged: tuple[int, int, int, int] | None = None
+    """Size, inode, modification and change time of the file that had this hash (`mark_of`); None before the second
+    reading."""
 
 
 class Pins(Record):
@@ -72,6 +79,32 @@ def pin_of(one: Published) -> Pin | None:
     return pin if pin is not None and pin.address == one.file.address else None
 
 
+def mark_of(path: Path) -> tuple[int, int, int, int] | None:
+    """What the system changes with a file: its size, inode, and the times of its last writing and last change, in ns.
+
+    Nobody can set the time of a change, so a file with the same mark holds the same bytes. None within two seconds of
+    a change: file systems with coarse clocks would give a second one the same time.
+    """
+    found = path.stat()
+    if abs(time.time() - found.st_ctime) < SETTLED_S:
+        return None
+    return found.st_size, found.st_ino, found.st_mtime_ns, found.st_ctime_ns
+
+
+def note_mark(one: Published, pin: Pin, mark: tuple[int, int, int, int]) -> None:
+    """Keep the mark of a file whose hash was compared, so that the next reader need not hash it.
+
+    Where the lock file cannot be written (a cache that others share), nothing is kept.
+
+    Args:
+        one: which file.
+        pin: its pin.
+        mark: what `mark_of` gave before and after it was hashed.
+    """
+    with suppress(OSError):
+        _keep(one, pin.model_copy(update={"unchanged": mark}))
+
+
 def write_pin(one: Published, sha256: str, size_bytes: int, key: str | None, converted: str | None = None) -> Pin:
     """Pin a file that was just fetched.
 
@@ -90,11 +123,15 @@ def write_pin(one: Published, sha256: str, size_bytes: int, key: str | None, con
         converted_sha256=converted,
         pinned_at=datetime.now(UTC).isoformat(timespec="seconds"),
     )
+    _keep(one, pin)
+    return pin
+
+
+def _keep(one: Published, pin: Pin) -> None:
     path = lock_file()
     with locked(path.with_name(f".{path.name}.lock"), wait=True):
         pins = _pins()
         save_json(path, pins.model_copy(update={"files": dict(sorted({**pins.files, one.name: pin}.items()))}))
-    return pin
 
 
 def _pins() -> Pins:

@@ -10,7 +10,7 @@ from mobilezoo.hub_client import hub_errors
 from mobilezoo.hub_config import HubError
 from mobilezoo.locks import locked
 from mobilezoo.models.published import reports
-from mobilezoo.models.published.cache import Pin, converted_place, pin_of, place_of, write_pin
+from mobilezoo.models.published.cache import Pin, converted_place, mark_of, note_mark, pin_of, place_of, write_pin
 from mobilezoo.models.published.choose import Published, WeightsError
 from mobilezoo.models.published.content import check_content, checked_hash
 
@@ -56,19 +56,40 @@ def fetch(one: Published, *, given: Path | None = None, force: bool = False) -> 
         raise WeightsError(f"{one.name}: cannot write to the cache {str(place.parent)!r}: {reason}") from None
 
 
-def local(one: Published) -> Local:
-    """The file of the cache, compared with its pinned hash. Raises WeightsError where it is not there or changed."""
+def local(one: Published, *, anew: bool = False) -> Local:
+    """The file of the cache, compared with its pinned hash.
+
+    Args:
+        one: which file.
+        anew: read and hash it even where the system shows that nobody changed it since it was.
+
+    Raises:
+        WeightsError: it is not there, or changed.
+    """
     place = place_of(one)
     if not place.is_file():
         raise WeightsError(f"{one.name} is not fetched yet: run `mobilezoo weights fetch {one.name}`")
-    sha256 = checked_hash(place, one, f"the file {str(place)!r}")
-    pin = pin_of(one) or _pinned(one, place, sha256)
+    pin = _compared(one, place, anew)
+    sha256 = pin.sha256
     if one.file.names != "tensorflow":
         return Local(one, place, sha256, pin.key)
     made = converted_place(one)
     if not made.is_file() or sha256_of(made) != pin.converted_sha256:
         _pinned(one, place, sha256)
     return Local(one, made, sha256, None)
+
+
+def _compared(one: Published, place: Path, anew: bool) -> Pin:
+    """The pin of the file of the cache, which is hashed unless nobody touched it since it was. Raises WeightsError."""
+    pin, mark = pin_of(one), mark_of(place)
+    settled = pin is not None and mark is not None and pin.unchanged == mark
+    if pin is not None and settled and not anew and pin.sha256.startswith(one.file.sha256 or ""):
+        return pin
+    sha256 = checked_hash(place, one, f"the file {str(place)!r}")
+    pin = pin_of(one) or _pinned(one, place, sha256)
+    if mark is not None and mark == mark_of(place):
+        note_mark(one, pin, mark)
+    return pin
 
 
 def _fetched(one: Published, place: Path, given: Path | None) -> Local:

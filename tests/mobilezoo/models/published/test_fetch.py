@@ -12,7 +12,7 @@ from typing import Any
 import pytest
 
 from mobilezoo.errors import CheckpointError, MobilezooError
-from mobilezoo.models.published import https
+from mobilezoo.models.published import content, https
 from mobilezoo.models.published.cache import lock_file, pin_of, place_of
 from mobilezoo.models.published.choose import WeightsError
 from mobilezoo.models.published.fetch import fetch, local
@@ -161,6 +161,39 @@ def test_a_file_that_its_host_replaced_is_refused(host: Host, weights: bytes, ca
     path.write_bytes(weights[:-1] + b"?")
     with pytest.raises(WeightsError, match=r"the file '.*official\.pth' is another file than was published"):
         local(one)
+
+
+def test_a_file_is_hashed_again_only_after_a_change(
+    host: Host, weights: bytes, cache: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    hashed: list[Path] = []
+    real = content.sha256_of
+    monkeypatch.setattr(content, "sha256_of", lambda path: hashed.append(path) or real(path))
+    monkeypatch.setattr("mobilezoo.models.published.cache.SETTLED_S", 0.0)
+    host.files[PATH] = weights
+    one = published(host)
+    place = fetch(one).path
+    fetch(one)
+    before = len(hashed)
+    assert fetch(one).sha256 == hashlib.sha256(weights).hexdigest()
+    assert len(hashed) == before  # nobody touched it
+    assert local(one, anew=True).path == place
+    assert len(hashed) == before + 1
+    times = place.stat()
+    place.write_bytes(weights[:-1] + b"x")  # of the same size, and with the old time of writing
+    os.utime(place, ns=(times.st_atime_ns, times.st_mtime_ns))
+    with pytest.raises(WeightsError, match="was pinned on"):
+        fetch(one)
+
+
+def test_a_file_changed_a_moment_ago_is_hashed_every_time(host: Host, weights: bytes) -> None:
+    host.files[PATH] = weights
+    one = published(host)
+    fetch(one)
+    fetch(one)
+    pin = pin_of(one)
+    assert pin is not None
+    assert pin.unchanged is None  # a second change within the file system's clock would not show
 
 
 def test_a_file_with_another_key_than_its_record_is_refused(host: Host, weights: bytes, cache: Path) -> None:
