@@ -103,7 +103,8 @@ def compiled(path: str, out: str, options: dict[str, str]) -> dict[str, Any]:
         text = _text(log)
     if started := STARTED.search(text):
         raise ValueError(f"its backend does not start ({started[0]}): is soc_model right?")
-    return {"reasons": [f"{kind} ({node}, QNN error {code})" for node, kind, code in REFUSED.findall(text)]}
+    refused = dict.fromkeys((kind, code) for _, kind, code in REFUSED.findall(text))
+    return {"reasons": [f"the HTP refuses {kind}: QNN error {code}" for kind, code in refused]}
 
 
 def _session(options: dict[str, str]) -> tuple[Any, str]:
