@@ -158,16 +158,29 @@ void trace_start(void)
     CHECK(LiteRtStartProfiler(net.profiler));
 }
 
+/* A delegate gives no begins. Part n takes n microseconds, and an operator of several parts (a concatenation) their sum:
+ * they follow the operator before. */
+static void show_delegated(long *end, long elapsed_us, const char *tag)
+{
+    long sum = *end + 1, last = *end + 1;
+    while (sum < elapsed_us)
+        sum += ++last;
+    int following = *end >= 0 && sum == elapsed_us;
+    show_operator(following ? *end + 1 : elapsed_us, following ? last : elapsed_us, -1, tag);
+    *end = following ? last : elapsed_us;
+}
+
 void trace_stop(void)
 {
+    long end = -1;
     int count;
     CHECK(LiteRtStopProfiler(net.profiler));
     CHECK(LiteRtGetNumProfilerEvents(net.profiler, &count));
     Event *events = malloc((size_t)count * sizeof *events);
     CHECK(LiteRtGetProfilerEvents(net.profiler, count, events));
     for (const Event *e = events; e < events + count; e++)
-        if (e->type == BY_DELEGATE) /* without its begin; readings follow one another: part n takes n microseconds */
-            show_operator((long)e->elapsed_us, (long)e->elapsed_us, -1, e->tag);
+        if (e->type == BY_DELEGATE)
+            show_delegated(&end, (long)e->elapsed_us, e->tag);
         else if (e->type == BY_INTERPRETER)
             show_operator(part_at(e->start_us) + 1, part_at(e->start_us + e->elapsed_us), e->graph ? -1 : (long)e->node,
                           e->tag);
