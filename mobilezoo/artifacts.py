@@ -6,7 +6,9 @@ A record is saved beside what it describes: `shvit_s1.fp32.tflite` has `shvit_s1
 import math
 from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, Self, TypeVar
+
+from pydantic import Field, model_validator
 
 from mobilezoo.config import Record
 from mobilezoo.errors import MobilezooError, existing_path, wrong_kind
@@ -24,6 +26,8 @@ FOLDERS = (".mlpackage", ".ncnn")
 
 Output = Literal["logits", "probabilities", "percent", "sigmoid"]
 """Meaning of the output values; sigmoid: independent probabilities per class, in files that others made."""
+Task = Literal["classify", "detect", "segment"]
+"""What a network answers: a score per class, boxes, or the class of every pixel (`mobilezoo.dense.reading`)."""
 
 MOST_POINTS = 1.0
 """A file of a trained network that costs more top-1 than this, in percentage points, is warned of."""
@@ -85,6 +89,15 @@ class Parity(Record):
     def passed(self) -> bool:
         """Whether the relative error is within the tolerance."""
         return self.relative <= self.tolerance
+
+
+class BoxThresholds(Record):
+    """Which boxes of a detector count."""
+
+    score: float = Field(default=0.5, gt=0, lt=1)
+    """Least probability of a box."""
+    overlap: float = Field(default=0.5, gt=0, lt=1)
+    """Intersection over union from which the less probable of two boxes of a class is left out."""
 
 
 class Described(Record):
@@ -230,6 +243,11 @@ class Artifact(Described):
     precision: str
     model: str
     input: InputSpec
+    task: Task = "classify"
+    boxes: BoxThresholds | None = None
+    """Set where the task is detect."""
+    output_shape: tuple[int, ...] = ()
+    """Of one image's answer, [N, 4 + K] of a detector or [H, W, K] of a segmenter; () for a classifier."""
     output: Output = "logits"
     output_index: int = 0
     """Index of the file's output that holds the scores."""
@@ -267,6 +285,23 @@ class Artifact(Described):
     undeclared: tuple[str, ...] = ()
     """What the file does not declare, so that this record holds a default: `preprocessing`, `resolution`, `output`,
     or `scores` (the index of the output that holds them)."""
+
+    @model_validator(mode="after")
+    def _layout_fits_task(self) -> Self:
+        if self.task == "classify":
+            if self.boxes is not None or self.output_shape:
+                raise ValueError("boxes and output_shape belong to the tasks detect and segment, the task is classify")
+            return self
+        axes, first = (2, 4) if self.task == "detect" else (3, 0)
+        shape = self.output_shape
+        if len(shape) != axes or min(shape) < 1 or shape[-1] <= first:
+            layout = "[places, 4 + classes]" if first else "[height, width, classes]"
+            raise ValueError(f"task {self.task} has an output_shape of {layout}, got {list(shape)}")
+        if (self.boxes is not None) != (self.task == "detect"):
+            raise ValueError("boxes are set for the task detect, and only there")
+        if self.labels and len(self.labels) != shape[-1] - first:
+            raise ValueError(f"{shape[-1] - first} classes in output_shape and {len(self.labels)} labels")
+        return self
 
 
 def record_path(path: Path) -> Path:

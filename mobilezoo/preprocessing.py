@@ -76,6 +76,23 @@ class Preprocessing(Record):
         height, width = (math.floor(side / self.crop_pct) for side in size)
         return height, width
 
+    def fitted(self, image: Size, size: Size) -> Size:
+        """Returns the (height, width) that one image is resized to before its crop is taken.
+
+        Args:
+            image: its (height, width).
+            size: (height, width) of the crop.
+        """
+        height, width = self.resized(size)
+        if self.crop_mode == "squash":
+            return height, width
+        if self.crop_mode == "center" and height == width:
+            short = min(image)
+            return int(height * image[0] / short), int(width * image[1] / short)
+        ratios = image[0] / height, image[1] / width
+        ratio = max(ratios) if self.crop_mode == "border" else min(ratios)
+        return round(image[0] / ratio), round(image[1] / ratio)
+
     def rule(self, size: Size) -> str:
         """Describes resize and crop to `size` (height, width) in words and numbers, for developers of apps."""
         height, width = self.resized(size)

@@ -211,6 +211,12 @@ class Exporter(ABC):
         self.require()
         if spec.precision not in self.precisions:
             return f"{self.target} has no precision {spec.precision!r}: choose from {', '.join(self.precisions)}"
+        if spec.options.classifier and spec.task != "classify":
+            return f"a network that does {spec.task} is no classifier: leave classifier out"
+        if spec.options.flexible != "none" and spec.task != "classify":
+            return f"a file that does {spec.task} has one size: leave flexible out"
+        if spec.options.softmax and spec.task == "detect":
+            return "a detector's output holds probabilities already: leave softmax out"
         return None
 
     @abstractmethod

@@ -8,6 +8,7 @@ whose names are free. The TFLite schema is in `tflite_metadata`.
 import json
 from typing import Any
 
+from mobilezoo.artifacts import Task
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo_export.metadata import INPUT, OUTPUT
 from mobilezoo_export.records import ExportSpec
@@ -16,6 +17,12 @@ PIXEL_FORMATS = {1: "Gray8", 3: "Rgb8"}
 """Channels → ONNX's `Image.BitmapPixelFormat`."""
 RANGES = {(0.0, 1 / 255): "NominalRange_0_255", (0.0, 1.0): "Normalized_0_1", (0.5, 0.5): "Normalized_1_1"}
 """Mean and deviation of pixels 0..1 → ONNX's `Image.NominalPixelRange`; it has no word for any others."""
+TASKS: dict[Task, str] = {
+    "classify": "image-classification",
+    "detect": "object-detection",
+    "segment": "image-segmentation",
+}
+"""The field's words for what a network answers."""
 PREVIEW = "com.apple.coreml.model.preview.type"
 DENOTATIONS = ("DATA_BATCH", "DATA_CHANNEL", "DATA_FEATURE", "DATA_FEATURE")
 """ONNX's meaning of the axes NCHW."""
@@ -43,7 +50,7 @@ def onnx_properties(spec: ExportSpec) -> dict[str, str]:
     Args:
         spec: what was exported.
     """
-    found = {"task": "image-classification"}
+    found = {"task": TASKS[spec.task]}
     if spec.in_chans in PIXEL_FORMATS:
         found["Image.BitmapPixelFormat"] = PIXEL_FORMATS[spec.in_chans]
         found["Image.ColorSpaceGamma"] = "SRGB"
@@ -79,7 +86,7 @@ def describe_coreml(converted: Any, spec: ExportSpec) -> None:
     rule = spec.preprocessing.for_channels(spec.in_chans).rule(spec.resolution)
     converted.input_description[INPUT] = f"{how}; {rule}"
     if not spec.options.classifier:
-        converted.output_description[OUTPUT] = _answers(spec)
+        converted.output_description[OUTPUT] = spec.answers
     if spec.labels:
         converted.user_defined_metadata["labels"] = json.dumps(list(spec.labels), ensure_ascii=False)
     if spec.options.classifier and spec.options.image:  # the preview feeds images and shows names
@@ -102,7 +109,7 @@ def executorch_methods(spec: ExportSpec) -> dict[str, Any]:
         "get_mean": [float(value) for value in mean],
         "get_std": [float(value) for value in std],
         "get_image_size": list(spec.resolution),
-        "get_output_kind": "probabilities" if spec.options.softmax else "logits",
+        "get_output_kind": spec.output,
     }
     if spec.labels:
         methods["get_labels"] = json.dumps(list(spec.labels), ensure_ascii=False)
@@ -112,8 +119,4 @@ def executorch_methods(spec: ExportSpec) -> dict[str, Any]:
 def summary(spec: ExportSpec) -> str:
     """One line for whoever opens the file."""
     classes = f", {len(spec.labels)} classes" if spec.labels else ""
-    return f"{spec.model}: image classification{classes}; {_answers(spec)}"
-
-
-def _answers(spec: ExportSpec) -> str:
-    return "a probability for each class" if spec.options.softmax else "a logit for each class"
+    return f"{spec.model}: {TASKS[spec.task].replace('-', ' ')}{classes}; {spec.answers}"

@@ -38,7 +38,7 @@ def build_metadata(spec: ExportSpec, layout: str, borders: Borders = FLOAT_BORDE
     if borders.input is not None:
         metadata["input"] |= _quantized_input(borders.input, prep)
     if borders.output is not None:
-        what = "probability" if spec.options.softmax else "logit"
+        what = "value" if spec.task == "detect" else "probability" if spec.options.softmax else "logit"
         metadata["output_quantization"] = {
             **borders.output.model_dump(),
             "formula": f"{what} = (q - zero_point) * scale",
@@ -79,9 +79,18 @@ def _float_metadata(spec: ExportSpec, layout: str, prep: Preprocessing, colors: 
             "crop_mode": prep.crop_mode,
             "interpolation": prep.interpolation,
         },
-        "output": "probabilities" if spec.options.softmax else "logits",
+        "output": spec.output,
         "labels": list(spec.labels),
+        **_dense(spec),
     }
+
+
+def _dense(spec: ExportSpec) -> dict[str, Any]:
+    """Describe what is no score per class; nothing for classifiers."""
+    if spec.task == "classify":
+        return {}
+    boxes = {"boxes": spec.boxes.model_dump()} if spec.boxes else {}
+    return {"task": spec.task, "answers": spec.answers, **boxes}
 
 
 def metadata_text(spec: ExportSpec, layout: str, borders: Borders = FLOAT_BORDERS) -> str:

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from pydantic import Field, field_validator
 
-from mobilezoo.artifacts import Artifact, Origin, Output, Preprocessing, Quantization, UnitCheck
+from mobilezoo.artifacts import Artifact, BoxThresholds, Origin, Output, Preprocessing, Quantization, Task, UnitCheck
 from mobilezoo.config import Record, listed
 
 if TYPE_CHECKING:
@@ -71,6 +71,10 @@ class ModelSpec(Record):
     preprocessing: Preprocessing
     in_chans: int = 3
     labels: tuple[str, ...] = ()
+    task: Task = "classify"
+    """What the network answers; layouts in `mobilezoo.dense.reading`."""
+    boxes: BoxThresholds | None = None
+    """Which boxes of a detector count; None for other tasks."""
     checkpoint: str | None = None
     """Path of the checkpoint with the weights, for the record."""
     checkpoint_key: str | None = None
@@ -94,6 +98,19 @@ class ExportSpec(ModelSpec):
     def dtype(self) -> Literal["float32", "uint8"]:
         """Type of the input values before quantization."""
         return "uint8" if self.options.image else "float32"
+
+    @property
+    def answers(self) -> str:
+        """What the output holds, in words."""
+        if self.task == "detect":
+            return "left, top, right, bottom in shares of the image, then a probability for each class, for each place"
+        kind = "probability" if self.options.softmax else "logit"
+        return f"a {kind} for each class" + (" of every pixel" if self.task == "segment" else "")
+
+    @property
+    def output(self) -> Output:
+        """Meaning of the output values."""
+        return "sigmoid" if self.task == "detect" else "probabilities" if self.options.softmax else "logits"
 
     @property
     def shape(self) -> tuple[int, int, int, int]:

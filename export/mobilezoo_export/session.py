@@ -179,7 +179,9 @@ class ExportSession:
         if logits is None:
             return None
         names = {"precision": spec.precision, "inputs": self._source, "ran_in": outcome.runtime or target}
-        parity = measure_parity(self._reference[: load_exporter(target).proof_images], logits, **names)
+        parity = measure_parity(
+            self._reference[: load_exporter(target).proof_images], logits, boxes=spec.boxes, **names
+        )
         if reason := verdict(parity, spec.precision):
             raise ExportError(f"{spec.model}: the {target} {spec.precision} file {reason}; it was not kept")
         return parity
@@ -187,6 +189,8 @@ class ExportSession:
     def _recipe(self, spec: ExportSpec, check: UnitChecker | None) -> str:
         """Return the SHA-256 over everything that determines a file and its record: weights, spec, images, units."""
         chosen = spec.model_dump(mode="json", exclude={"checkpoint", "origin"})
+        if spec.task == "classify":  # as in records from before there were other tasks
+            del chosen["task"], chosen["boxes"]
         decides = {"weights": self._weights, "images": self._source, "spec": chosen}
         if check and check.units:
             decides["units"] = list(check.units)
@@ -206,7 +210,10 @@ class ExportSession:
             model=spec.model,
             input=exporter.input_spec(spec).model_copy(update={"quantization": borders.input}),
             output_quantization=borders.output,
-            output="probabilities" if spec.options.softmax else "logits",
+            task=spec.task,
+            boxes=spec.boxes,
+            output_shape=() if spec.task == "classify" else self._reference.shape[1:],
+            output=spec.output,
             float_segments=spec.float_segments,
             preprocessing=spec.preprocessing,
             labels=spec.labels,

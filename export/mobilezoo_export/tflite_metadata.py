@@ -162,16 +162,16 @@ def _properties(b: Any, kind: int, table: int) -> int:
 
 def _output(b: Any, spec: ExportSpec) -> int:
     """TensorMetadata of the scores, with the labels' file where there are names."""
-    name = "probability" if spec.options.softmax else "logit"
+    name = "boxes" if spec.task == "detect" else "probability" if spec.options.softmax else "logit"
     fields: list[Field] = [
         ("offset", 0, b.CreateString(name)),
-        ("offset", 1, b.CreateString(f"A {name} for each class")),
+        ("offset", 1, b.CreateString(spec.answers[0].upper() + spec.answers[1:])),
         ("offset", 3, _properties(b, FEATURE, _table(b, 0, []))),
     ]
     if spec.options.softmax:
         one, zero = _floats(b, [1.0]), _floats(b, [0.0])
         fields.append(("offset", 5, _table(b, 2, [("offset", 0, one), ("offset", 1, zero)])))
-    if spec.labels:
+    if spec.labels and spec.task != "detect":  # its last axis holds sides as well
         texts: list[Field] = [("offset", 0, b.CreateString(LABELS)), ("offset", 1, b.CreateString("Names of classes"))]
         fields.append(("offset", 6, _vector(b, [_table(b, 5, [*texts, ("uint8", 2, AXIS_LABELS)])])))
     return _table(b, 7, fields)

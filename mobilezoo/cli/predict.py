@@ -14,7 +14,7 @@ from mobilezoo.cli.tables import print_table
 from mobilezoo.errors import MobilezooError
 
 if TYPE_CHECKING:
-    from mobilezoo.workflows.predict import Prediction
+    from mobilezoo.workflows.predict import Area, FoundBox, Prediction
 
 
 def predict(
@@ -35,6 +35,8 @@ def predict(
 ) -> None:
     """The best classes of single images, read and prepared as `eval` does; exit code 2 where one cannot be read.
 
+    Files of detectors and segmenters give boxes and masks instead.
+
     Examples:
 
         mobilezoo predict runs/digits/best.safetensors photo.jpg
@@ -52,8 +54,10 @@ def predict(
         print_json([f.model_dump() for f in found])
     elif as_csv:
         print(csv_text(found), end="")
-    else:
+    elif found[0].task == "classify":
         print_predictions(found)
+    else:
+        print_dense(found)
     if any(f.fault for f in found):
         raise typer.Exit(2)
 
@@ -62,6 +66,8 @@ def csv_text(predictions: "list[Prediction]") -> str:
     """One row per image and rank; a fault has a row of its own."""
     out = io.StringIO()
     writer = csv.writer(out, lineterminator="\n")
+    if any(found.task != "classify" for found in predictions):
+        raise MobilezooError("--csv is for classes: boxes and masks are printed by --json")
     writer.writerow(("image", "rank", "index", "label", "probability", "fault"))
     for found in predictions:
         for rank, guess in enumerate(found.best, 1):
@@ -81,3 +87,28 @@ def print_predictions(predictions: "list[Prediction]") -> None:
         if found.fault:
             rows.append((found.image, "", f"cannot be read: {found.fault}", ""))
     print_table("best classes", ("image", "rank", "class", "probability"), rows)
+
+
+def print_dense(predictions: "list[Prediction]") -> None:
+    """Boxes in pixels of each image, or the classes of its mask with their share of the crop."""
+    detect = predictions[0].task == "detect"
+    rows: list[tuple[Any, ...]] = []
+    for found in predictions:
+        lines = [(_named(box), f"{100 * box.probability:.2f}%", _sides(box)) for box in found.boxes]
+        lines += [(_named(area), f"{100 * area.share:.2f}%", "") for area in found.areas]
+        if found.fault:
+            lines = [(f"cannot be read: {found.fault}", "", "")]
+        for number, line in enumerate(lines or [("no box", "", "")]):
+            rows.append((found.image if number == 0 else "", *line[: 3 if detect else 2]))
+    if detect:
+        print_table("boxes", ("image", "class", "probability", "left, top, right, bottom"), rows)
+    else:
+        print_table("masks", ("image", "class", "share of the crop"), rows)
+
+
+def _named(one: "FoundBox | Area") -> str:
+    return one.label if one.label is not None else f"class {one.index}"
+
+
+def _sides(box: "FoundBox") -> str:
+    return ", ".join(f"{side:.0f}" for side in (box.left, box.top, box.right, box.bottom))

@@ -1,6 +1,7 @@
-// The scores of a file become probabilities and the best classes, as `mobilezoo eval` reads them.
+// The scores of a file become probabilities and the best classes, as `mobilezoo eval` reads them; or boxes, or a mask.
+import { dense } from './dense.mjs';
 
-/** A function from the file's numbers to {probabilities, best: [{index, label, probability}]}. */
+/** A function from the file's numbers to {best: [{index, label, probability}]}, with probabilities, boxes or mask. */
 export function reader(network) {
   const how = network.output_quantization;
   const step = how ? how.scale : 0;
@@ -19,6 +20,7 @@ export function reader(network) {
     const first = raw.subarray(0, raw.length / network.input.shape[0]); // of a batch
     const scores = how ? first.map((value) => (value - how.zero_point) * how.scale) : first;
     if (!scores.every(Number.isFinite)) throw new Error('the file answers with numbers that are not finite');
+    if (network.task !== 'classify') return dense(scores, network);
     wholes = wholes.filter(([, whole]) => couldBe(scores, whole));
     const kind = network.output ?? wholes[0]?.[0] ?? 'logits';
     const shares = kind === 'percent' ? scores.map((score) => score / 100) : scores;

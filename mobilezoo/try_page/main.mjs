@@ -5,6 +5,7 @@ import { Camera, breathe } from './camera.mjs';
 import { hasSimd, load, webgpu } from './network.mjs';
 import { Panel } from './panel.mjs';
 import { decode } from './decode.mjs';
+import { paint } from './dense.mjs';
 import { Gallery, draw } from './pictures.mjs';
 import { preparer, region } from './prepare.mjs';
 import { screenshot } from './screenshot.mjs';
@@ -71,8 +72,7 @@ async function answerPrepared(prepared) {
     const start = performance.now();
     const raw = await network.runner.run(tensor);
     const ran = performance.now();
-    const { best } = network.read(raw);
-    found.push({ network, best, bytes, times: { prepare: ms, run: ran - start, read: performance.now() - ran } });
+    found.push({ network, ...network.read(raw), bytes, times: { prepare: ms, run: ran - start, read: performance.now() - ran } });
   }
   return found;
 }
@@ -105,12 +105,17 @@ function outline(image, element) {
   });
 }
 
-function showPicture(image, video) {
+/** Shows a frame of the camera as the video, or an image with what was found in it. */
+function showPicture(image, answers, video) {
   $('hint').hidden = true;
   $('loading').hidden = true;
   $('video').hidden = !video;
   $('still').hidden = video;
-  if (!video) draw($('still'), image, 1600);
+  if (!video) {
+    draw($('still'), image, 1600);
+    const pen = $('still').getContext('2d');
+    for (const one of answers) if (one.network.task !== 'classify') paint(pen, image, one);
+  }
   state.shown = { image, video };
   requestAnimationFrame(() => outline(image, video ? $('video') : $('still')));
   $('shot').disabled = false;
@@ -141,7 +146,8 @@ async function live() {
     state.frames += 1;
     state.same += answers.every((one) => one.best[0].index === answers[0].best[0].index);
     state.last = { image, answers };
-    if (size !== (size = `${image.width}×${image.height}`)) showPicture(image, true);
+    if (state.drawn) showPicture(image, answers, false); // the very frame that was answered, boxes or mask on it
+    else if (size !== (size = `${image.width}×${image.height}`)) showPicture(image, answers, true);
     if (performance.now() - drawn > SHOW_MS) {
       drawn = performance.now();
       show(answers);
@@ -188,7 +194,7 @@ async function pause() {
   state.live = false;
   await state.loop;
   if (state.last) {
-    showPicture(state.last.image, false);
+    showPicture(state.last.image, state.last.answers, false);
     show(state.last.answers);
     agreement();
     document.body.dataset.frames = state.frames;
@@ -208,7 +214,7 @@ async function stopCamera() {
 
 async function choose({ image, answers }) {
   await stopCamera();
-  showPicture(image, false);
+  showPicture(image, answers, false);
   show(answers);
   state.last = { image, answers };
 }
@@ -328,6 +334,7 @@ function beat() {
 
 function take(info) {
   state.networks = info.networks.map((network) => ({ ...network, prepare: preparer(network) }));
+  state.drawn = state.networks.some((one) => one.task !== 'classify');
   state.samples = info.samples;
   state.notes = info.notes;
   state.ahead = new Ahead(info.networks);
@@ -339,6 +346,7 @@ function take(info) {
   const eyes = ({ size, preprocessing }) => JSON.stringify([size, preprocessing]);
   const [first, second] = state.networks;
   if (second && eyes(first) === eyes(second)) second.panel.hideSeen();
+  document.querySelector('main').classList.toggle('drawn', state.drawn);
   document.querySelector('main').classList.toggle('pair', state.networks.length > 1);
   document.title = `${state.networks.map((one) => one.name).join(', ')} · mobilezoo try`;
 }

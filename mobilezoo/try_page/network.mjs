@@ -148,6 +148,11 @@ export async function load(network, accelerator, onProgress) {
     const { dtype, shape } = network.input;
     const scores = await loaded.run(new ARRAYS[dtype](shape.reduce((a, b) => a * b, 1))); // some faults show only here
     const [outputs, labels] = [scores.length / shape[0], network.labels.length];
+    if (network.task !== 'classify') {
+      const wanted = network.output_shape.reduce((a, b) => a * b, 1);
+      if (outputs !== wanted) throw new Error(`${outputs} numbers per image, and its record holds ${wanted}`);
+      return loaded;
+    }
     if (labels && labels !== outputs) throw new Error(`${outputs} outputs and ${labels} labels`);
     return loaded;
   });

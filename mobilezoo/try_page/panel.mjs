@@ -1,4 +1,5 @@
 // The panel of one network: best classes with bars, milliseconds, trace, and what the network sees.
+import { color } from './dense.mjs';
 import { percent } from './pictures.mjs';
 
 const KEPT = 120; // frames in the trace
@@ -69,6 +70,7 @@ export class Panel {
       row.firstChild.textContent = best[i].label;
       row.firstChild.title = best[i].label;
       row.lastChild.textContent = percent(best[i].probability);
+      if (this.network.task !== 'classify') row.style.setProperty('--class', best[i].index < 0 || (best[i].index === 0 && this.network.task === 'segment') ? 'transparent' : color(best[i].index));
       row.style.setProperty('--share', Math.min(1, best[i].probability).toFixed(4));
     });
     for (const of of TIMES) this.fill(of, times[of].toFixed(times[of] < 9.95 ? 1 : 0), 'ms');

@@ -1,4 +1,5 @@
 // Photographs and samples, shown as a list of buttons.
+import { paint } from './dense.mjs';
 
 /** Draws an image into a canvas of its own size, or smaller. */
 export function draw(canvas, image, most = Infinity) {
@@ -40,6 +41,7 @@ export class Gallery {
       button.disabled = true;
     } else {
       draw(canvas, image, 240);
+      for (const one of answers) if (one.network.task !== 'classify') paint(canvas.getContext('2d'), image, one);
       this.count(answers, truth);
       const firsts = answers.map((answer) => answer.best[0]);
       const same = firsts.every((first) => first.index === firsts[0].index);

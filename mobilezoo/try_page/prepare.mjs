@@ -38,7 +38,7 @@ export function resizedSize([h, w], size, { crop_pct, crop_mode }) {
 }
 
 /** First row or column of the crop; negative where the resized image is smaller and has to be padded. */
-const cropStart = (from, to) => (to > from ? -Math.floor((to - from) / 2) : halfToEven((from - to) / 2));
+export const cropStart = (from, to) => (to > from ? -Math.floor((to - from) / 2) : halfToEven((from - to) / 2));
 
 /** Weights of output pixels `first` … `first + count`: for each the first source pixel, and `taps` weights. */
 function weights(from, to, first, count, [reach, weight]) {

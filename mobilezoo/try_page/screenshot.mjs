@@ -1,4 +1,5 @@
 // Picture and answers as one PNG, saved by the browser.
+import { paint } from './dense.mjs';
 import { percent } from './pictures.mjs';
 
 const WIDTH = 900;
@@ -16,6 +17,8 @@ export async function screenshot(image, answers) {
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.imageSmoothingEnabled = scale < 4; // pixels of a tiny picture stay pixels
   pen.drawImage(full, 0, 0, WIDTH, top);
+  for (const one of answers) if (one.network.task !== 'classify') paint(pen, image, one);
+  pen.textBaseline = 'alphabetic';
   const column = WIDTH / answers.length;
   answers.forEach((one, i) => {
     const left = i * column + 20;

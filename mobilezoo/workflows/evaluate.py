@@ -9,7 +9,7 @@ from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
-from mobilezoo.workflows.open_file import check_network, described, refuse_weights
+from mobilezoo.workflows.open_file import check_network, described, refuse_dense, refuse_weights
 
 if TYPE_CHECKING:
     import torch
@@ -93,6 +93,8 @@ def evaluate(
     record = described(Path(model), options) if is_exported(model) else None
     if record is None:
         check_network(model, options)
+    else:
+        refuse_dense(Path(model), record, "eval scores")
     weights = weights_of(Path(model), record, options) if record else (model, options)
     if weights is None:
         refuse_weights(Path(model), options)
@@ -139,6 +141,7 @@ def evaluate_file(
     from mobilezoo.data import open_data
 
     record = record or described(path, ModelOptions())
+    refuse_dense(path, record, "eval scores")
     return _evaluate_file(path, record, source, open_data(source, train=False), _How(hooks, classes))
 
 

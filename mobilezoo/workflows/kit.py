@@ -12,6 +12,7 @@ import numpy as np
 
 from mobilezoo.artifacts import Artifact
 from mobilezoo.config import Record
+from mobilezoo.dense.reading import dense_answers
 from mobilezoo.errors import ConfigError, UnknownNameError, existing_path, writable_place
 from mobilezoo.files import atomic_write
 from mobilezoo.scratch import temporary_folder
@@ -20,7 +21,7 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.kit_facts import filled, header_values, placeholders
 from mobilezoo.workflows.kit_kinds import KINDS, TEMPLATES, Runs, kinds_of
 from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
-from mobilezoo.workflows.open_file import described
+from mobilezoo.workflows.open_file import NOUNS, described
 
 MARK = ".mobilezoo-kit"
 """A file that only kits hold: no other folder is ever replaced."""
@@ -102,9 +103,11 @@ def check_target(path: Path, kind: str) -> None:
     usual = " or ".join(f"--to {name}" for name in KINDS[kind].runs)
     own = " or ".join(f"--for {name}" for name in kinds_of(target))
     remedy = f"this file runs with {own}" if own else "no kit runs this file"
-    raise ConfigError(
-        f"{path.name!r}: {'an' if kind[0] in 'ai' else 'a'} {kind} kit runs {taken}; {remedy}, or export with {usual}"
-    )
+    raise ConfigError(f"{path.name!r}: {_a(kind)} kit runs {taken}; {remedy}, or export with {usual}")
+
+
+def _a(kind: str) -> str:
+    return f"{'an' if kind[0] in 'ai' else 'a'} {kind}"
 
 
 def _check_assets(kind: str, path: Path) -> None:
@@ -129,6 +132,14 @@ def _check_place(out: Path, overwrite: bool) -> None:
 
 def _check_types(path: Path, record: Artifact, kind: str) -> None:
     """Raise ConfigError for what a kit's runtime or code does not handle."""
+    tasks = KINDS[kind].tasks
+    if record.task not in tasks:
+        own = [name for name, one in KINDS.items() if record.task in one.tasks and record.target in one.runs]
+        remedy = f": this file runs with {' or '.join(f'--for {name}' for name in own)}" if own else ""
+        raise ConfigError(
+            f"{path.name!r} answers with {NOUNS[record.task]} (task {record.task}), and {_a(kind)} kit reads "
+            f"{' and '.join(NOUNS[task] for task in tasks)} only{remedy}"
+        )
     how, answers, channels = KINDS[kind].runs[record.target], record.output_quantization, record.preprocessing.channels
     if record.input.dtype not in how.types:
         raise ConfigError(
@@ -166,7 +177,7 @@ def _copy(path: Path, target: Path) -> None:
 
 
 def tried(path: Path, record: Artifact) -> Artifact:
-    """Run a file on a blank and on a noisy image: it works, has as many outputs as labels, and its output has a kind.
+    """Run a file on a blank and on a noisy image: it works, its answer fits labels and task, and its output has a kind.
 
     Args:
         path: the exported file.
@@ -176,7 +187,8 @@ def tried(path: Path, record: Artifact) -> Artifact:
         The record, with a kind of output also where the file leaves it open.
 
     Raises:
-        ConfigError: the output is no score per class, or their number is not that of the labels.
+        ConfigError: the output is no score per class, or their number is not that of the labels; or it has not the
+            layout of the record's task.
         ExportError: the file is damaged or its runtime cannot run it.
     """
     from mobilezoo_export import FileApart
@@ -186,7 +198,11 @@ def tried(path: Path, record: Artifact) -> Artifact:
     images[0] = 0
     answers = Answers.of_file(path, record)
     with FileApart(path, record) as opened:
-        scores = answers.read(opened.run(images), len(images))
+        answer = opened.run(images)
+    if record.task != "classify":
+        dense_answers(record, answer)
+        return record
+    scores = answers.read(answer, len(images))
     check_labels(record.labels, scores.shape[1])
     open_ends = tuple(name for name in record.undeclared if name != "output")
     return record.model_copy(update={"output": answers.output, "undeclared": open_ends})
@@ -211,7 +227,7 @@ def _fill(folder: Path, path: Path, record: Artifact, kind: str) -> None:
     (home / "model.json").write_text(model_json(name, record), encoding="utf-8")
     readme = placeholders(path, record, f"{made.model}/{name}".lstrip("/"))
     readme["facts"] = filled((TEMPLATES / "facts.md").read_text(encoding="utf-8"), readme).rstrip()
-    for template, place in {**made.files, **how.files}.items():
+    for template, place in {**made.files, **made.tasks[record.task], **how.files}.items():
         source, target = TEMPLATES / kind / template, folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
         if source.name == "model.h":
@@ -245,6 +261,8 @@ def model_json(name: str, record: Artifact) -> str:
         record: the file's record.
     """
     fields = ("input", "preprocessing", "output", "output_index", "output_quantization", "labels")
+    if record.task != "classify":
+        fields = ("task", "output_shape", *(("boxes",) if record.boxes else ()), *fields)
     kept = record.model_dump(mode="json", include=set(fields))
     told: dict[str, Any] = {"file": name, "runtime": record.target, "size": list(record.input.resolution)}
     told |= {field: kept[field] for field in fields}

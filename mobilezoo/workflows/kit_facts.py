@@ -8,6 +8,19 @@ from mobilezoo.artifacts import Artifact
 from mobilezoo.workflows.answers import WORDS
 
 PLACEHOLDER = re.compile(r"\{\{(\w+)\}\}")
+DENSE: dict[str, dict[str, str]] = {
+    "detect": {
+        "found": "boxes",
+        "printed": "probability, number, name, left, top, right and bottom (in pixels) of each box",
+        "read": "finds the boxes and draws them",
+    },
+    "segment": {
+        "found": "masks",
+        "printed": "the share of each class: percent of the pixels, number, name",
+        "read": "finds the class of each pixel and draws it",
+    },
+}
+"""Task → further values of a README."""
 C_TYPES = {"float32": "float", "uint8": "uint8_t", "int8": "int8_t"}
 
 
@@ -39,10 +52,25 @@ def placeholders(path: Path, record: Artifact, place: str) -> dict[str, str]:
         "input": f"{'×'.join(map(str, spec.shape))} {spec.dtype}, {spec.layout}, {_colors(record)}",
         "rule": escaped(prep.rule(spec.resolution)),
         "values": escaped(_values(record)),
-        "output": WORDS[record.output] + (f"; real = (q - {how.zero_point}) * {how.scale!r}" if how else ""),
+        **DENSE.get(record.task, {}),
+        "output": _output(record) + (f"; real = (q - {how.zero_point}) * {how.scale!r}" if how else ""),
         "classes": count,
         "weights": f"{code(origin.name)}, license: {escaped(origin.license)}" if origin else _weights(record),
     }
+
+
+def _output(record: Artifact) -> str:
+    if record.task == "classify":
+        return WORDS[record.output]
+    shape = "×".join(map(str, record.output_shape))
+    if record.boxes is None:
+        return f"{shape}: rows, columns, {WORDS[record.output]} of each class; the first class is the background"
+    how = record.boxes
+    return (
+        f"{shape}: places; left, top, right, bottom in shares of the input's sides, then a probability for each class. "
+        f"A box counts from {how.score:g}; of two of a class that overlap by more than {how.overlap:g} (intersection "
+        "over union) the more probable one"
+    )
 
 
 def _weights(record: Artifact) -> str:

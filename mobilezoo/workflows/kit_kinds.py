@@ -4,11 +4,16 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import NamedTuple
 
+from mobilezoo.artifacts import Task
+
 TEMPLATES = Path(__file__).parents[1] / "kits"
 NUMBERS = ("float32", "uint8", "int8")
 MORE_NUMBERS = ("float16", "float64", "int16", "int32", "int64")
-PAGE = {f"../../try_page/{name}": name for name in ("answers.mjs", "decode.mjs", "network.mjs", "prepare.mjs")}
+SHARED = ("answers.mjs", "decode.mjs", "dense.mjs", "network.mjs", "prepare.mjs")
+PAGE = {f"../../try_page/{name}": name for name in SHARED}
 """What a web kit shares with the page of `mobilezoo try`."""
+DRAW = {"README-dense.md": "README.md", "draw.py": "draw.py"}
+"""Of a Python kit that draws boxes and masks."""
 APP = "app/src/main"
 CODE = f"{APP}/java/org/mobilezoo/classify"
 
@@ -36,21 +41,29 @@ class KitKind(NamedTuple):
     """Export target → how its files are run."""
     model: str = ""
     """Folder of the network, and of `model.json`, in the kit."""
+    tasks: Mapping[Task, Mapping[str, str]] = {"classify": {}}
+    """What its code reads of a file's answers → further templates and their places for it."""
 
 
 KINDS: dict[str, KitKind] = {
     "python": KitKind(
-        {"README.md": "README.md", "classify.py": "classify.py"},
+        {"network.py": "network.py"},
         {
             "litert": Runs({"requirements-litert.txt": "requirements.txt"}, (*NUMBERS, *MORE_NUMBERS), (), (1, 3, 4)),
             "onnx": Runs({"requirements-onnx.txt": "requirements.txt"}, (*NUMBERS, *MORE_NUMBERS), (), (1, 3, 4)),
         },
+        tasks={"classify": {"README.md": "README.md", "classify.py": "classify.py"}, "detect": DRAW, "segment": DRAW},
     ),
     "web": KitKind(
-        {**{name: name for name in ("README.md", "index.html", "main.mjs")}, **PAGE},
+        {**{name: name for name in ("index.html", "main.mjs")}, **PAGE},
         {
             "litert": Runs({}, ("float32", "int32", "uint8"), ("litert", "wasm-utils"), (1, 3, 4)),
             "onnx": Runs({}, ("float32", "float64", "int8", "uint8", "int16", "int32", "int64"), ("ort",), (1, 3, 4)),
+        },
+        tasks={
+            "classify": {"README.md": "README.md"},
+            "detect": {"README-dense.md": "README.md"},
+            "segment": {"README-dense.md": "README.md"},
         },
     ),
     "cpp": KitKind(

@@ -4,7 +4,7 @@ import re
 from pathlib import Path
 from typing import Any, Literal, NamedTuple
 
-from mobilezoo.artifacts import Artifact, InputSpec, has_record
+from mobilezoo.artifacts import Artifact, InputSpec, Task, has_record
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.files import atomic_write
 from mobilezoo.preprocessing import Preprocessing
@@ -15,6 +15,8 @@ from mobilezoo.workflows.model_options import ModelOptions
 
 READ = (*WEIGHTS, ".safetensors", ".yaml", ".yml")
 """Endings of what holds a network beside them."""
+NOUNS: dict[Task, str] = {"classify": "classes", "detect": "boxes", "segment": "masks"}
+"""What a network answers with."""
 PRESETS = {
     "imagenet": {"mean": [0.485, 0.456, 0.406], "std": [0.229, 0.224, 0.225]},
     "inception": {"mean": [0.5], "std": [0.5]},
@@ -61,6 +63,21 @@ def check_network(model: str, options: ModelOptions) -> None:
         raise ConfigError(
             f"--{option} {given!r} is for exported files without a record, {model!r} is a network: "
             "say --mean, --std and --resolution where its own are not meant"
+        )
+
+
+def refuse_dense(path: Path, record: Artifact, what: str) -> None:
+    """Raise ConfigError for a file that answers with boxes or masks, where only classifiers are meant.
+
+    Args:
+        path: the file.
+        record: its record.
+        what: what was asked for, in the third person.
+    """
+    if record.task != "classify":
+        raise ConfigError(
+            f"{path.name!r} answers with {NOUNS[record.task]} (task {record.task}): {what} classifiers only; "
+            "predict, try and kit read it"
         )
 
 

@@ -7,7 +7,9 @@ from pathlib import Path
 
 import numpy as np
 
+from mobilezoo.artifacts import Artifact, Task
 from mobilezoo.config import Record
+from mobilezoo.dense.reading import boxes_of, dense_answers, mask_of, placement
 from mobilezoo.errors import ConfigError, DataError, existing_path
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size
@@ -28,11 +30,35 @@ class Guess(Record):
     probability: float
 
 
+class FoundBox(Guess):
+    """One box that a detector found, its sides in pixels of the upright image; they may lie outside of it."""
+
+    left: float
+    top: float
+    right: float
+    bottom: float
+
+
+class Area(Record):
+    """One class of a segmenter's mask."""
+
+    index: int
+    label: str | None
+    share: float
+    """Of the pixels of the crop that the network sees, 0..1."""
+
+
 class Prediction(Record):
-    """The best classes of one image, or why it could not be read."""
+    """What was found in one image, or why it could not be read."""
 
     image: str
+    task: Task = "classify"
     best: tuple[Guess, ...] = ()
+    """Of a classifier, most probable first."""
+    boxes: tuple[FoundBox, ...] = ()
+    """Of a detector, most probable first."""
+    areas: tuple[Area, ...] = ()
+    """Of a segmenter, largest first."""
     fault: str | None = None
 
 
@@ -47,6 +73,8 @@ class _Scorer:
     labels: tuple[str, ...]
     proof: str | None = None
     """Of a file without a record: that nothing was shown of it."""
+    dense: Artifact | None = None
+    """Record of a file that answers with boxes or masks."""
 
 
 def predict(
@@ -57,7 +85,7 @@ def predict(
     top: int = 5,
     hooks: Hooks = SILENT,
 ) -> list[Prediction]:
-    """The most probable classes of every image.
+    """The most probable classes of every image; of files that answer with boxes or masks, those.
 
     Images are read, resized and cropped as `evaluate` does. One that cannot be read has its fault in its place.
 
@@ -65,7 +93,7 @@ def predict(
         model: name, YAML, checkpoint or exported file.
         images: files and folders; a folder stands for all images in it, however deep.
         options: changes to what the record or the config has.
-        top: classes per image.
+        top: classes or boxes per image.
         hooks: receives a message for a file without a record.
 
     Raises:
@@ -81,10 +109,12 @@ def predict(
         pixels = Pixels(channels=scorer.preprocessing.channels)
         faults: dict[Path, str] = {}
         scores: dict[Path, np.ndarray] = {}
+        sizes: dict[Path, Size] = {}
         waiting: dict[Path, np.ndarray] = {}
         for path in paths:
             try:
-                waiting[path] = np.asarray(fit(pixels.read(path)))
+                image = pixels.read(path)
+                waiting[path], sizes[path] = np.asarray(fit(image)), (image.height, image.width)
             except BAD_IMAGE as error:
                 faults[path] = " ".join(str(error).split())[:200]
             if len(waiting) == BATCH:
@@ -93,6 +123,14 @@ def predict(
         scores |= _scores(scorer, waiting)
     if scorer.proof and scores:
         hooks.on_message(f"{model}: output: {WORDS[scorer.answers.output]}; {scorer.proof}")
+    if scorer.dense is not None:
+        record = scorer.dense
+        return [
+            _found(record, path, scores[path], sizes[path], top)
+            if path in scores
+            else Prediction(image=str(path), task=record.task, fault=faults[path])
+            for path in paths
+        ]
     return [_prediction(scorer, path, scores.get(path), faults.get(path), top) for path in paths]
 
 
@@ -117,7 +155,10 @@ def images_of(given: list[Path]) -> list[Path]:
 def _scores(scorer: _Scorer, waiting: dict[Path, np.ndarray]) -> dict[Path, np.ndarray]:
     if not waiting:
         return {}
-    scores = scorer.answers.read(scorer.run(np.stack(list(waiting.values()))), len(waiting))
+    answer = scorer.run(np.stack(list(waiting.values())))
+    if scorer.dense is not None:
+        return dict(zip(waiting, dense_answers(scorer.dense, answer), strict=True))
+    scores = scorer.answers.read(answer, len(waiting))
     check_labels(scorer.labels, scores.shape[1])
     return dict(zip(waiting, scores, strict=True))
 
@@ -129,6 +170,23 @@ def _prediction(scorer: _Scorer, path: Path, scores: np.ndarray | None, fault: s
     order = np.argsort(-row, kind="stable")[:top]
     best = (Guess(index=int(i), label=labels[i] if labels else None, probability=float(row[i])) for i in order)
     return Prediction(image=str(path), best=tuple(best))
+
+
+def _found(record: Artifact, path: Path, answer: np.ndarray, size: Size, top: int) -> Prediction:
+    """Boxes or areas of one image of (height, width) `size`."""
+    labels = record.labels
+    if record.boxes is not None:
+        place = placement(size, record.input.resolution, record.preprocessing)
+        boxes = []
+        for box in boxes_of(answer, record.boxes)[:top]:
+            sides = dict(zip(("left", "top", "right", "bottom"), place.of(box.sides), strict=True))
+            label = labels[box.index] if labels else None
+            boxes.append(FoundBox(index=box.index, label=label, probability=box.probability, **sides))
+        return Prediction(image=str(path), task="detect", boxes=tuple(boxes))
+    shares = np.bincount(mask_of(answer).ravel(), minlength=answer.shape[-1]) / answer[..., 0].size
+    order = [int(i) for i in np.argsort(-shares, kind="stable") if shares[i] > 0][:top]
+    areas = (Area(index=i, label=labels[i] if labels else None, share=float(shares[i])) for i in order)
+    return Prediction(image=str(path), task="segment", areas=tuple(areas))
 
 
 @contextmanager
@@ -144,7 +202,8 @@ def _scorer(model: str, options: ModelOptions) -> Iterator[_Scorer]:
         answers, size = Answers.of_file(path, record), record.input.resolution
         proof = record.why_not_runnable if record.foreign else None
         with FileApart(path, record) as opened:
-            yield _Scorer(opened.run, answers, record.preprocessing, size, record.labels, proof)
+            dense = record if record.task != "classify" else None
+            yield _Scorer(opened.run, answers, record.preprocessing, size, record.labels, proof, dense)
         return
     check_network(model, options)
     import torch

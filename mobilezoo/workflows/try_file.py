@@ -18,7 +18,7 @@ from mobilezoo.config import Record
 from mobilezoo.errors import ConfigError, DeviceError, existing_path
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
-from mobilezoo.workflows.open_file import described
+from mobilezoo.workflows.open_file import NOUNS, described
 
 if TYPE_CHECKING:
     from mobilezoo_latency.browser.site import Site
@@ -29,6 +29,8 @@ MOST = 2
 SILENT_S = 150.0
 """A page asks every 15 s whether the server is there; in the background, browsers let it ask once a minute."""
 POLL_S = 0.2
+FIELDS = ("input", "preprocessing", "output_index", "output_quantization", "task", "output_shape", "boxes")
+"""What the page is given of a record as it is."""
 
 
 class TryConfig(Record):
@@ -103,6 +105,7 @@ def try_files(
     assets = find_assets()
     paths = [existing_path(name, "file") for name in files]
     records = [_described(path, options) for path in paths]
+    _check_dense(paths, records)
     samples = samples_of(paths[0], records[0], data, classes, config.samples, hooks)
     records = [record.model_copy(update={"labels": record.labels or samples.names}) for record in records]
     notes = _notes(paths, records)
@@ -116,6 +119,15 @@ def try_files(
         yield TryPage(site.url, note, description, site, config.patience_s)
     finally:
         site.close()
+
+
+def _check_dense(paths: list[Path], records: list[Artifact]) -> None:
+    """Raise ConfigError for two files where the page would draw over one picture for both."""
+    for path, record in zip(paths, records, strict=True):
+        if record.task != "classify" and len(paths) > 1:
+            raise ConfigError(
+                f"{path.name!r} answers with {NOUNS[record.task]}: the page draws those of one file at a time"
+            )
 
 
 def _opened(config: TryConfig, files: dict[str, Path]) -> "tuple[Site, str]":
@@ -172,7 +184,7 @@ def _network(index: int, paths: list[Path], record: Artifact) -> dict[str, Any]:
     path = paths[index]
     same = len({one.name for one in paths}) < len(paths)
     kept = {"runtime": record.target, "precision": record.precision, "labels": record.labels}
-    fields = record.model_dump(mode="json", include={"input", "preprocessing", "output_index", "output_quantization"})
+    fields = record.model_dump(mode="json", include=set(FIELDS))
     return {
         "name": f"{path.parent.name}/{path.name}" if same else path.name,
         "url": f"model{index}",

@@ -9,6 +9,7 @@ from mobilezoo.artifacts import Artifact, Checkpoint, has_record, read_record_of
 from mobilezoo.data.config import DataConfig, named_data
 from mobilezoo.errors import ConfigError, MobilezooError
 from mobilezoo.workflows.hooks import Hooks
+from mobilezoo.workflows.open_file import NOUNS
 
 
 class Samples(NamedTuple):
@@ -37,6 +38,12 @@ def samples_of(
     Raises:
         MobilezooError: the named source cannot be opened, or its classes and the outputs do not agree.
     """
+    if record.task != "classify":
+        if data or classes:
+            raise ConfigError(
+                f"{path.name!r} answers with {NOUNS[record.task]}: --data and --classes are for classifiers"
+            )
+        return Samples([], {})
     source = _source(path, record, data)
     if source is None or count == 0:
         names = _names(path, record, classes, _outputs(path, record)) if classes else ()

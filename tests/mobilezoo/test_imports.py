@@ -19,6 +19,7 @@ LAYERS = {
     "layers": ("mobilezoo/layers", 1),
     "models": ("mobilezoo/models", 2),
     "data": ("mobilezoo/data", 2),
+    "dense": ("mobilezoo/dense", 2),
     "train": ("mobilezoo/train", 3),
     "export": ("export/mobilezoo_export", 4),
     "latency": ("latency/mobilezoo_latency", 5),

@@ -40,7 +40,7 @@ OWN = {
     "export/mobilezoo_export/packs.py": {"zipfile.ZipFile"},  # in that process too; sizes are compared before reading
     "export/mobilezoo_export/tflite_metadata.py": {"zipfile.ZipFile"},  # appends to a file that was just made
     "export/mobilezoo_export/profilers/onnx.py": {"json.loads"},  # what the runtime's own profiler wrote
-    "mobilezoo/kits/python/classify.py": {"Image.open", "json.loads"},  # runs without us, on its own model.json
+    "mobilezoo/kits/python/network.py": {"Image.open", "json.loads"},  # runs without us, on its own model.json
     "latency/mobilezoo_latency/browser/assets.py": {"tarfile.open"},  # an archive of a pinned SHA-512
     "latency/mobilezoo_latency/emulator/packages.py": {"zipfile.ZipFile"},  # a wheel that pip has checked
     "latency/mobilezoo_latency/emulator/runner.py": {"np.fromfile"},  # numbers in a scratch folder of ours

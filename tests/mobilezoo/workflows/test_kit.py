@@ -15,7 +15,7 @@ from mobilezoo.data.pixels import Pixels
 from mobilezoo.errors import ConfigError, DeviceError, MobilezooError
 from mobilezoo.workflows import kit
 from mobilezoo.workflows.kit import MARK, write_kit
-from mobilezoo.workflows.kit_facts import PLACEHOLDER, c_string, code, filled, header_values, placeholders
+from mobilezoo.workflows.kit_facts import DENSE, PLACEHOLDER, c_string, code, filled, header_values, placeholders
 from mobilezoo.workflows.kit_kinds import KINDS, TEMPLATES
 from tests.mobilezoo.workflows.kit_cases import LABELS
 from tests.mobilezoo.workflows.test_try_file import network, onnx, recorded
@@ -31,7 +31,7 @@ def untried(monkeypatch: pytest.MonkeyPatch) -> None:
 def test_a_kit_holds_the_file_its_labels_and_how_images_become_its_input(tmp_path: Path) -> None:
     file = network(tmp_path / "a.onnx", labels=LABELS)
     made = write_kit(file, "python", tmp_path / "kit")
-    assert made.files == ("README.md", "classify.py", "model.json", "model.onnx", "requirements.txt")
+    assert made.files == ("README.md", "classify.py", "model.json", "model.onnx", "network.py", "requirements.txt")
     assert (tmp_path / "kit" / "model.onnx").read_bytes() == file.read_bytes()
     told = json.loads((tmp_path / "kit" / "model.json").read_text(encoding="utf-8"))
     assert tuple(told["labels"]) == LABELS
@@ -128,9 +128,10 @@ def test_every_template_is_used_and_every_placeholder_known(tmp_path: Path) -> N
     record = Artifact.model_validate_json(
         (network(tmp_path / "a.onnx").with_name("a.onnx.json")).read_text(encoding="utf-8")
     )
-    known: dict[str, Any] = {**placeholders(tmp_path / "a.onnx", record, "model.onnx"), "facts": ""}
+    known: dict[str, Any] = {**placeholders(tmp_path / "a.onnx", record, "model.onnx"), "facts": "", **DENSE["detect"]}
     for name, kind in KINDS.items():
-        listed = {template for files in (kind.files, *(how.files for how in kind.runs.values())) for template in files}
+        parts = (kind.files, *kind.tasks.values(), *(how.files for how in kind.runs.values()))
+        listed = {template for files in parts for template in files}
         there = {p.relative_to(TEMPLATES / name).as_posix() for p in (TEMPLATES / name).rglob("*") if p.is_file()}
         assert there == {template for template in listed if not template.startswith("../")}
         assert all((TEMPLATES / name / template).is_file() for template in listed)
@@ -147,7 +148,7 @@ def test_values_are_neither_markdown_nor_templates() -> None:
 
 
 def test_a_python_kit_turns_photographs_as_evaluation_does_whatever_their_exif_data(tmp_path: Path) -> None:
-    read = runpy.run_path(str(TEMPLATES / "python" / "classify.py"))["read"]
+    read = runpy.run_path(str(TEMPLATES / "python" / "network.py"))["read"]
     pixels, path = np.random.default_rng(0).integers(0, 256, (5, 7, 3), dtype=np.uint8), tmp_path / "a.jpg"
     for turn in range(1, 9):
         exif = Image.Exif()

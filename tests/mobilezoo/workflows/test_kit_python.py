@@ -24,7 +24,9 @@ from tests.mobilezoo.workflows.kit_cases import (
 )
 
 pytestmark = pytest.mark.slow
-RUN = "import sys; sys.modules['mobilezoo'] = None; import runpy; runpy.run_path(sys.argv[1], run_name='__main__')"
+RUN = "import sys; sys.modules['mobilezoo'] = None; import runpy; " + (
+    "sys.path.insert(0, 'kit'); runpy.run_path(sys.argv[1], run_name='__main__')"
+)
 """Runs a script with `import mobilezoo` forbidden."""
 
 
