@@ -4,6 +4,7 @@ A detector answers [N, 4 + K]: left, top, right and bottom as shares 0..1 of the
 each class. A segmenter answers [H, W, K]: logits of every pixel of the crop.
 """
 
+from dataclasses import dataclass
 from typing import NamedTuple
 
 import numpy as np
@@ -17,7 +18,8 @@ MOST = 100
 """Boxes of an image."""
 
 
-class Box(NamedTuple):
+@dataclass(frozen=True)
+class Box:
     """A box that was found."""
 
     index: int

@@ -72,7 +72,7 @@ def refuse_dense(path: Path, record: Artifact, what: str) -> None:
     Args:
         path: the file.
         record: its record.
-        what: what was asked for, in the third person.
+        what: verb of the message, in the third person.
     """
     if record.task != "classify":
         raise ConfigError(
