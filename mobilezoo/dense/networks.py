@@ -24,7 +24,7 @@ START_LOGIT, START_DISTANCE = -4.0, -2.0
 """Biases before training: scores of 2 %, and sides at 12 % of the image from the place's center."""
 
 
-class Pyramid(nn.Module):
+class Neck(nn.Module):
     """The feature map nearest to a stride, with what the coarser ones add to it."""
 
     def __init__(self, backbone: str, stride: int, channels: int, **kwargs: object) -> None:
@@ -77,7 +77,7 @@ class Detector(nn.Module):
             ConfigError: the backbone is unknown or gives no feature maps.
         """
         super().__init__()
-        self.features = Pyramid(backbone, 8, channels, **kwargs)
+        self.features = Neck(backbone, 8, channels, **kwargs)
         self.classes = nn.Sequential(_conv(channels), nn.Conv2d(channels, classes, 1))
         self.sides = nn.Sequential(_conv(channels), nn.Conv2d(channels, 4, 1))
         for branch, start in ((self.classes, START_LOGIT), (self.sides, START_DISTANCE)):
@@ -115,7 +115,7 @@ class Segmenter(nn.Module):
             ConfigError: the backbone is unknown or gives no feature maps.
         """
         super().__init__()
-        self.features = Pyramid(backbone, 4, channels, **kwargs)
+        self.features = Neck(backbone, 4, channels, **kwargs)
         self.classes = nn.Sequential(_conv(channels), nn.Conv2d(channels, classes, 1))
 
     def forward(self, x_bchw: Tensor) -> Tensor:
@@ -147,7 +147,7 @@ def _feature_strides(backbone: str, kwargs: dict[str, object]) -> list[int]:
     return found
 
 
-def _map_size(features: Pyramid, size: Size) -> tuple[int, int]:
+def _map_size(features: Neck, size: Size) -> tuple[int, int]:
     """Rows and columns of the map of an image."""
     with torch.no_grad():
         rows, columns = features.eval()(torch.zeros(1, 3, *size)).shape[2:]

@@ -66,7 +66,13 @@ def best_boxes(answer: np.ndarray, score: float, overlap: float) -> list[tuple[i
             break
         if all(best[i] != best[j] or covered(answer[i, :4], answer[j, :4]) <= overlap for j in kept):
             kept.append(int(i))
-    return [(int(best[i]), float(scores[i]), tuple(map(float, answer[i, :4]))) for i in kept]
+    return [(int(best[i]), float(scores[i]), sides_of(answer[i])) for i in kept]
+
+
+def sides_of(row: np.ndarray) -> Sides:
+    """Left, top, right and bottom."""
+    left, top, right, bottom = map(float, row[:4])
+    return left, top, right, bottom
 
 
 def covered(a: np.ndarray, b: np.ndarray) -> float:
@@ -87,11 +93,12 @@ def draw_boxes(image: Image.Image, found: list[tuple[int, float, Sides]], finder
     """A copy of the image with boxes, each with its class."""
     drawn = image.convert("RGB")
     pen, wide = ImageDraw.Draw(drawn), max(1, round(max(image.size) / 250))
-    font = ImageFont.load_default(max(10, 6 * wide))
+    tall = max(10, 6 * wide)
+    font = ImageFont.load_default(tall)
     for index, share, sides in reversed(found):
         text = f"{finder.name(index) or index} {100 * share:.0f} %"
         pen.rectangle(sides, outline=color(index), width=wide)
-        corner = max(0.0, sides[0]), max(0.0, sides[1] - font.size - 2 * wide)
+        corner = max(0.0, sides[0]), max(0.0, sides[1] - tall - 2 * wide)
         pen.rectangle(pen.textbbox(corner, text, font=font), fill=color(index))
         pen.text(corner, text, fill="black", font=font)
     return drawn
