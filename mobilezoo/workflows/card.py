@@ -14,6 +14,7 @@ from mobilezoo.report.model_card.contents import REPO
 from mobilezoo.workflows.card_records import exported_of, latencies_of, stored_reports
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.load_model import WEIGHTS
+from mobilezoo.workflows.open_file import refuse_dense
 
 if TYPE_CHECKING:
     from mobilezoo.models.base import ModelConfig
@@ -156,6 +157,7 @@ def _of_file(path: Path, hooks: Hooks) -> CardContents:
     record = open_artifact(path)
     if record.input.layout == "none":
         raise ConfigError(f"{path.name!r} takes no image (input {record.input.shape}): it has no card")
+    refuse_dense(path, record, "cards describe")
     spec = record.input
     return CardContents(
         kind="file",

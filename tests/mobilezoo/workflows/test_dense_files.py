@@ -13,6 +13,7 @@ from PIL import Image
 from mobilezoo.cli.main import main
 from mobilezoo.errors import ConfigError
 from mobilezoo.workflows.evaluate import evaluate
+from mobilezoo.workflows.card import card_of
 from mobilezoo.workflows.kit import write_kit
 from mobilezoo.workflows.predict import Prediction, predict
 from mobilezoo.workflows.try_file import TryConfig, try_files
@@ -109,6 +110,8 @@ def test_what_only_classifiers_have_is_refused_in_one_line(tmp_path: Path) -> No
     file, mask = detector(tmp_path / "a.onnx"), segmenter(tmp_path / "b.onnx")
     with pytest.raises(ConfigError, match=r"'a.onnx' answers with boxes \(task detect\): eval scores classifiers only"):
         evaluate(str(file), "digits")
+    with pytest.raises(ConfigError, match="cards describe classifiers only"):
+        card_of(str(file))
     with pytest.raises(ConfigError, match=r"task segment\), and a cpp kit reads classes only: .*--for python or"):
         write_kit(mask, "cpp", tmp_path / "kit")
     assert not (tmp_path / "kit").exists()
