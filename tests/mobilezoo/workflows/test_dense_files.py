@@ -12,8 +12,8 @@ from PIL import Image
 
 from mobilezoo.cli.main import main
 from mobilezoo.errors import ConfigError
-from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.card import card_of
+from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.kit import write_kit
 from mobilezoo.workflows.predict import Prediction, predict
 from mobilezoo.workflows.try_file import TryConfig, try_files
