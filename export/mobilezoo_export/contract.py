@@ -136,6 +136,16 @@ class Exporter(ABC):
             MissingToolError: the runtime is not installed.
         """
 
+    def open_exact(self, path: Path, threads: int, record: Artifact | None) -> Runner:
+        """Load a file as `open` does, for its answers instead of its speed: without what only this host's kernels do.
+
+        Args:
+            path: the exported file.
+            threads: threads that the runtime may use.
+            record: the file's record; None: the input is derived from the file alone.
+        """
+        return self.open(path, threads, record)
+
     def reading(self, path: Path) -> Reading | None:
         """List a file's operators and what its delegate takes; None for a format without a reader."""
         return None

@@ -86,7 +86,7 @@ def exporter_of(path: Path, record: Artifact | None = None) -> "Exporter":
 
 
 def load_runner(artifact: str | Path, threads: int = 1) -> "Runner":
-    """Load an exported file, and the record beside it if there is one, in its own runtime.
+    """Load an exported file, and the record beside it if there is one, in its own runtime, for its answers.
 
     Args:
         artifact: path of the file.
@@ -96,7 +96,8 @@ def load_runner(artifact: str | Path, threads: int = 1) -> "Runner":
         ExportError: the suffix is unknown, or the file is damaged.
         MissingToolError: the runtime is not installed.
     """
-    return start_runner(*with_record(artifact), threads)
+    path, record = with_record(artifact)
+    return _described(exporter_of(path, record).open_exact(path, threads, record), record)
 
 
 def with_record(artifact: str | Path) -> "tuple[Path, Artifact | None]":
@@ -118,7 +119,11 @@ def start_runner(path: Path, record: Artifact | None, threads: int = 1) -> "Runn
         ExportError: the suffix is unknown, or the file is damaged.
         MissingToolError: the runtime is not installed.
     """
-    runner = exporter_of(path, record).open(path, threads, record)
+    return _described(exporter_of(path, record).open(path, threads, record), record)
+
+
+def _described(runner: "Runner", record: "Artifact | None") -> "Runner":
+    """A runner whose input and output are those of the record, if there is one."""
     if record is not None:
         set_input(runner, record)
     return runner
