@@ -124,7 +124,7 @@ class ExportSession:
 
         def describe(written: Path) -> Artifact:
             record = self._record(target, spec, path, written, *found[0])
-            record = record.model_copy(update={"recipe_sha256": self._recipe(spec, check)})
+            record = record.model_copy(update={"recipe_sha256": self._recipe(target, spec, check)})
             checks = check(written, record, self._images, self._reference) if check else ()
             return record.model_copy(update={"checks": checks})
 
@@ -186,11 +186,13 @@ class ExportSession:
             raise ExportError(f"{spec.model}: the {target} {spec.precision} file {reason}; it was not kept")
         return parity
 
-    def _recipe(self, spec: ExportSpec, check: UnitChecker | None) -> str:
+    def _recipe(self, target: str, spec: ExportSpec, check: UnitChecker | None) -> str:
         """Return the SHA-256 over everything that determines a file and its record: weights, spec, images, units."""
         chosen = spec.model_dump(mode="json", exclude={"checkpoint", "origin"})
         if spec.task == "classify":  # as in records from before there were other tasks
             del chosen["task"], chosen["boxes"]
+        if target != "qnn":  # as before, and another chip makes no other file
+            del chosen["options"]["htp_arch"], chosen["options"]["soc_model"]
         decides = {"weights": self._weights, "images": self._source, "spec": chosen}
         if check and check.units:
             decides["units"] = list(check.units)
@@ -243,7 +245,7 @@ class ExportSession:
         except MobilezooError as error:
             reason = f"{error}; --overwrite replaces it"
             return ExportResult(target=target, precision=spec.precision, status="refused", reason=reason)
-        if artifact.recipe_sha256 != self._recipe(spec, check):
+        if artifact.recipe_sha256 != self._recipe(target, spec, check):
             return None
         reason = f"{path.name} exists, made of the same weights and options: --overwrite makes it again"
         return ExportResult(

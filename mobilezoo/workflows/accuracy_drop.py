@@ -52,14 +52,18 @@ def with_top1_drops(
 
 
 def _is_scored(result: "ExportResult") -> bool:
-    return result.artifact is not None and result.artifact.parity is not None and result.precision not in EXACT
+    from mobilezoo_export import load_exporter
+
+    if result.artifact is None or result.artifact.parity is None or result.precision in EXACT:
+        return False
+    return load_exporter(result.target).proof_images is None  # where an image takes a second, hundreds are too many
 
 
 def _scored(result: "ExportResult", held: "Held", hooks: Hooks) -> "ExportResult":
     artifact = result.artifact
     assert artifact is not None
     assert result.path is not None
-    if artifact.top1_drop is None:
+    if not held.gave(artifact.top1_drop):
         hooks.on_status(f"top-1 of {artifact.path}")
         path = Path(result.path)
         try:
@@ -118,6 +122,10 @@ class Held:
         if self.positions:
             self._places = self._placed()
         self.name = f"{len(self.positions)} held images of {source.source} (split {source.val_split})"
+
+    def gave(self, drop: Top1Drop | None) -> bool:
+        """Whether a kept file was scored on these images, and by the data's own classes: no record holds others."""
+        return drop is not None and drop.inputs == self.name and self._classes is None
 
     def by_pytorch(self) -> "np.ndarray":
         """(images,) whether PyTorch's top-1 is right; computed once."""

@@ -138,7 +138,7 @@ def _files_of(model: str, config: "ProfileConfig", options: ModelOptions, hooks:
     from mobilezoo_export import ExportConfig
 
     torch.manual_seed(SEED)
-    wanted = ExportConfig(targets=config.targets, precisions=config.precisions, overwrite=True)
+    wanted = ExportConfig(targets=config.targets, precisions=config.precisions, overwrite=True, scored_images=0)
     results = export(model, wanted, options, out=EXPORTS, hooks=hooks)
     for result in results:
         if not result.ok:

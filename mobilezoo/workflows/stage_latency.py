@@ -116,7 +116,7 @@ def stage_borders(
             )
         groups.append((number if groups else 0, following - 1))
         borders.append(nearest + 1)
-    return groups, borders
+    return groups, [*borders[:-1], len(operators)]  # what follows the last multiply-add belongs to the last stage
 
 
 def operator_macs(path: Path) -> list[float]:

@@ -141,7 +141,9 @@ def _export_and_score(recipe: TrainConfig, weights: Path) -> tuple[dict[str, flo
     from mobilezoo.workflows.export import export
     from mobilezoo_export import ExportConfig
 
-    files = ExportConfig(targets=recipe.train.export_to, precisions=recipe.train.export_precision, overwrite=True)
+    targets, precisions = recipe.train.export_to, recipe.train.export_precision
+    # all of the validation split is scored below
+    files = ExportConfig(targets=targets, precisions=precisions, overwrite=True, scored_images=0)
     results = export(str(weights), files, out=weights.parent)
     metrics: dict[str, float] = {}
     lines, failures = [], []

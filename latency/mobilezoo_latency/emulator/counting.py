@@ -13,6 +13,7 @@ from mobilezoo_latency.emulator.layout import Emulator
 from mobilezoo_latency.emulator.refusals import in_words
 from mobilezoo_latency.emulator.runtimes import RUNTIMES, Prepared, find_runtime
 
+INCOMPLETE = "the plugin's counts are incomplete: is the disk full?"
 CPUINFO = """processor\t: 0
 BogoMIPS\t: 38.40
 Features\t: {features}
@@ -152,6 +153,8 @@ def parse_counts(text: str, output: tuple[float, ...] = ()) -> BlockCounts:
     Raises:
         DeviceError: the file is truncated.
     """
+    if not text.endswith("\n"):
+        raise DeviceError(INCOMPLETE)
     blocks: dict[str, int] = {}
     accesses: int | None = None
     misses: tuple[int, ...] = ()
@@ -167,7 +170,7 @@ def parse_counts(text: str, output: tuple[float, ...] = ()) -> BlockCounts:
             instructions = int(fields[0])
     counted = [Block(code, count) for code, count in blocks.items()]
     if instructions != sum(block.instructions for block in counted):
-        raise DeviceError("the plugin's counts are incomplete: is the disk full?")
+        raise DeviceError(INCOMPLETE)
     return BlockCounts(counted, instructions, accesses, misses, output)
 
 

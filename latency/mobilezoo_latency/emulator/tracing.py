@@ -62,10 +62,11 @@ def trace_operators(emulator: Emulator, core: EmulatedConfig, model: Path, targe
         switches = [*plugin_switches(emulator, core, out), "-E", f"LD_PRELOAD={emulator.root / 'bin' / 'clock.so'}"]
         printed = run_on(emulator, core, model, ["operators"], switches, target)
         text = out.read_text(encoding="ascii")
+    counts = parse_counts(text)
     operators = parse_operators(printed.get("operator", []), parse_parts(text))
     if not operators:
         raise DeviceError(f"{model.name}: the runtime's profiler reports no operators")
-    return Trace(parse_counts(text).blocks, operators)
+    return Trace(counts.blocks, operators)
 
 
 def check_traceable(emulator: Emulator, target: str, name: str) -> None:
@@ -82,9 +83,11 @@ def check_traceable(emulator: Emulator, target: str, name: str) -> None:
     if target not in TRACED:
         able = ", ".join(TRACED)
         title = RUNTIMES[target].title if target in RUNTIMES else target
+        remedy = (
+            "--ops without --device times them on this machine" if target in RUNTIMES else f"export with --to {able}"
+        )
         raise DeviceError(
-            f"{name}: on an emulated core operators are counted for {able} files only, not for {title}: "
-            "--ops without --device times them on this machine"
+            f"{name}: on an emulated core operators are counted for {able} files only, not for {title}: {remedy}"
         )
     find_runtime(emulator, target)
     if not is_current(emulator, target):

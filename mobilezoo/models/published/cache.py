@@ -15,7 +15,7 @@ from typing import Literal
 
 from mobilezoo.artifacts import save_json
 from mobilezoo.config import Record
-from mobilezoo.errors import printable
+from mobilezoo.errors import MobilezooError, printable
 from mobilezoo.locks import locked
 from mobilezoo.models.published.choose import Published, WeightsError
 from mobilezoo.reading import read_json
@@ -101,7 +101,7 @@ def note_mark(one: Published, pin: Pin, mark: tuple[int, int, int, int]) -> None
         pin: its pin.
         mark: what `mark_of` gave before and after it was hashed.
     """
-    with suppress(OSError):
+    with suppress(OSError, MobilezooError):
         _keep(one, pin.model_copy(update={"unchanged": mark}))
 
 

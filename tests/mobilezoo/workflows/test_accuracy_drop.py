@@ -134,13 +134,18 @@ def test_images_that_were_calibrated_on_are_not_scored(trained: LoadedModel) -> 
     assert right.mean() > 0.8
 
 
-def test_classes_that_do_not_agree_are_a_line_and_no_failure(trained: LoadedModel) -> None:
+@pytest.mark.slow
+def test_classes_that_do_not_agree_are_a_line_and_no_failure(trained: LoadedModel, tmp_path: Path) -> None:
     others = replace(trained, labels=tuple("abcdefghij"))
     images = export_images(trained, spec_of(trained), INT8, SILENT)
     lines: list[str] = []
     from mobilezoo_export import ExportResult
 
-    result = ExportResult(target="onnx", precision="int8", status="failed")
+    failed = ExportResult(target="onnx", precision="int8", status="failed")
     hooks = Hooks(on_message=lines.append)
-    assert with_top1_drops(others, INT8, images, [result], hooks) == [result]
+    assert with_top1_drops(others, INT8, images, [failed], hooks) == [failed]
     assert not lines  # nothing to score, nothing to complain of
+    (made,) = export_network(trained, INT8.model_copy(update={"scored_images": 0}), tmp_path, isolate=False)
+    assert with_top1_drops(others, INT8, images, [made], hooks) == [made]
+    (line,) = lines
+    assert "what its files cost in top-1 is not measured" in line
