@@ -22,7 +22,7 @@ header nav, #latency .table, #latency > p, .confusions .table, #search .split > 
 .confusions { grid-template-columns: 1fr }
 """
 """Tables and lists, which are too small to be read in a picture, and more curves."""
-HEIGHT = 1520
+HEIGHT = 1540
 WIDTH, GAP, MARGIN = 780, 22, 30
 
 
