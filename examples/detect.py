@@ -78,7 +78,7 @@ def _annotation(image: int, digit: int, box: list[float]) -> dict[str, Any]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train, export and measure a detector.")
     parser.add_argument("--backbone", default="lcnet_050", help="any name timm.create_model knows")
-    parser.add_argument("--steps", type=int, default=1000)
+    parser.add_argument("--steps", type=int, default=5000)
     parser.add_argument("--size", type=int, default=96, help="pixels per side of the input")
     parser.add_argument("--photos", type=Path, help="folder of photographs; default: scikit-learn's two")
     parser.add_argument("--out", type=Path, default=Path("runs/detect"))

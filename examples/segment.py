@@ -47,7 +47,7 @@ def mean_iou(answers: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
 def main(arguments: Sequence[str] | None = None) -> None:
     parser = argparse.ArgumentParser(description="Train, export and measure a segmenter.")
     parser.add_argument("--backbone", default="lcnet_050", help="any name timm.create_model knows")
-    parser.add_argument("--steps", type=int, default=600)
+    parser.add_argument("--steps", type=int, default=3500)
     parser.add_argument("--size", type=int, default=96, help="pixels per side of the input")
     parser.add_argument("--photos", type=Path, help="folder of photographs; default: scikit-learn's two")
     parser.add_argument("--out", type=Path, default=Path("runs/segment"))
