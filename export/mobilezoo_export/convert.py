@@ -103,7 +103,7 @@ def convert(
         return Outcome(warnings=tuple(warnings), coverage=coverage(exporter, path)), None
     try:
         # Without a record, the runner would have to guess the layout of a square, few-pixel input.
-        runner = exporter.open(path, 1, None)
+        runner = exporter.open_exact(path, 1, None)
         runner.input = exporter.input_spec(spec)
         runner.pixels = spec.preprocessing if spec.options.image else None
         logits = runner.run(images[: exporter.proof_images])

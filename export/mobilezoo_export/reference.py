@@ -49,3 +49,28 @@ def parity_images(spec: ExportSpec, images: ProofImages) -> tuple[np.ndarray, st
     if images.parity.shape[1:] != spec.shape[1:]:
         raise ExportError(f"parity images have shape {images.parity.shape[1:]}, the model takes {spec.shape[1:]}")
     return np.asarray(images.parity, dtype=np.float32), images.parity_name
+
+
+def check_answers(spec: ExportSpec, shape: tuple[int, ...]) -> None:
+    """Checks that a network answers as its task has it.
+
+    Args:
+        spec: task, thresholds and names of the classes.
+        shape: of the answer to one image.
+
+    Raises:
+        ExportError: the answer has another layout or number of classes, or thresholds of boxes are wanted or idle.
+    """
+    if spec.task == "classify":
+        return
+    wanted = {"detect": "[N, 4 + K] and boxes=BoxThresholds(...)", "segment": "[H, W, K] of the input's H and W"}[
+        spec.task
+    ]
+    sides = 4 * (spec.task == "detect")
+    fits = len(shape) == 2 if sides else shape[:-1] == tuple(spec.resolution)
+    named = not spec.labels or len(spec.labels) == shape[-1] - sides
+    if not fits or not named or (spec.boxes is None) is bool(sides):
+        found = f"{list(shape)} with {len(spec.labels)} labels, boxes={spec.boxes}"
+        raise ExportError(
+            f"{spec.model}: task {spec.task} answers {wanted}, one label per class K; this network: {found}"
+        )

@@ -26,7 +26,7 @@ from mobilezoo_export.pixels import to_normalized, to_pixels
 from mobilezoo_export.prepare import Prepared, prepare
 from mobilezoo_export.quantize.calibration import too_few
 from mobilezoo_export.records import ExportResult, ExportSpec, ProofImages, UnitChecker
-from mobilezoo_export.reference import parity_images, torch_logits
+from mobilezoo_export.reference import check_answers, parity_images, torch_logits
 from mobilezoo_export.registry import load_exporter
 from mobilezoo_export.tolerances import verdict
 
@@ -144,6 +144,7 @@ class ExportSession:
         """Trace the network and compute PyTorch's logits, once."""
         if self._prepared is None:
             self._reference = torch_logits(self._network, self._images, softmax=self._spec.options.softmax)
+            check_answers(self._spec, self._reference.shape[1:])
             self._prepared = prepare(self._network, self._spec)
             if self._converters:
                 self._save(self._prepared)

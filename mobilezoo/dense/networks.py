@@ -35,6 +35,7 @@ class Neck(nn.Module):
         taken = [i for i, one in enumerate(strides) if i == first or (i > first and one <= COARSEST)]
         self.backbone = timm.create_model(backbone, features_only=True, out_indices=tuple(taken), **kwargs)
         self.stride = strides[first]
+        self.in_chans = int(kwargs.get("in_chans", 3))  # type: ignore[call-overload]
         self.widths = list(self.backbone.feature_info.channels())
         self.pyramid = FeaturePyramidNetwork(self.widths, channels, norm_layer=nn.BatchNorm2d)
         for unused in list(self.pyramid.layer_blocks)[1:]:
@@ -150,7 +151,7 @@ def _feature_strides(backbone: str, kwargs: dict[str, object]) -> list[int]:
 def _map_size(features: Neck, size: Size) -> tuple[int, int]:
     """Rows and columns of the map of an image."""
     with torch.no_grad():
-        rows, columns = features.eval()(torch.zeros(1, 3, *size)).shape[2:]
+        rows, columns = features.eval()(torch.zeros(1, features.in_chans, *size)).shape[2:]
     features.train()
     return rows, columns
 

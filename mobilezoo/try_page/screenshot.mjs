@@ -17,7 +17,12 @@ export async function screenshot(image, answers) {
   pen.fillRect(0, 0, canvas.width, canvas.height);
   pen.imageSmoothingEnabled = scale < 4; // pixels of a tiny picture stay pixels
   pen.drawImage(full, 0, 0, WIDTH, top);
+  pen.save();
+  pen.beginPath();
+  pen.rect(0, 0, WIDTH, top);
+  pen.clip(); // a mask with borders reaches beyond the picture
   for (const one of answers) if (one.network.task !== 'classify') paint(pen, image, one);
+  pen.restore();
   pen.textBaseline = 'alphabetic';
   const column = WIDTH / answers.length;
   answers.forEach((one, i) => {

@@ -95,7 +95,9 @@ def check_file(
         device.close()
     rule = _rule(record, unit, runner)
     source = record.parity.inputs if record.parity else "given images" if images is not None else "noise"
-    parity: Parity = measure_parity(reference[:IMAGES], logits, precision=rule, inputs=source, ran_in=runner.runtime)
+    parity: Parity = measure_parity(
+        reference[:IMAGES], logits, precision=rule, inputs=source, ran_in=runner.runtime, boxes=record.boxes
+    )
     reason = verdict(parity, rule)
     return UnitCheck(
         unit=unit,

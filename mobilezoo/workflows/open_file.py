@@ -9,7 +9,7 @@ from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.files import atomic_write
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.resolution import Size, parse_resolution, written
-from mobilezoo.workflows.answers import chosen_output
+from mobilezoo.workflows.answers import check_labels, chosen_output
 from mobilezoo.workflows.load_model import WEIGHTS
 from mobilezoo.workflows.model_options import ModelOptions
 
@@ -135,7 +135,10 @@ def _ours(path: Path, record: Artifact, options: ModelOptions) -> Artifact:
         given.append("resolution")
     if given:
         raise ConfigError(f"{path.name!r} has a record, which says how images become its input: leave --{given[0]} out")
-    return record.model_copy(update={"labels": options.labels or record.labels})
+    labels = options.labels or record.labels
+    if record.task != "classify":
+        check_labels(labels, record.output_shape[-1] - 4 * (record.task == "detect"))
+    return record.model_copy(update={"labels": labels})
 
 
 def file_to_time(path: Path, options: ModelOptions, folder: Path) -> Path:

@@ -93,7 +93,7 @@ def predict(
         model: name, YAML, checkpoint or exported file.
         images: files and folders; a folder stands for all images in it, however deep.
         options: changes to what the record or the config has.
-        top: classes or boxes per image.
+        top: classes, boxes or areas per image at most.
         hooks: receives a message for a file without a record.
 
     Raises:
@@ -109,8 +109,18 @@ def predict(
         pixels = Pixels(channels=scorer.preprocessing.channels)
         faults: dict[Path, str] = {}
         scores: dict[Path, np.ndarray] = {}
+        dense: dict[Path, Prediction] = {}
         sizes: dict[Path, Size] = {}
         waiting: dict[Path, np.ndarray] = {}
+
+        def score() -> None:
+            for path, answer in _scores(scorer, waiting).items():
+                if scorer.dense is None:
+                    scores[path] = answer
+                else:  # answers of many images would fill the memory
+                    dense[path] = _found(scorer.dense, path, answer, sizes[path], top)
+            waiting.clear()
+
         for path in paths:
             try:
                 image = pixels.read(path)
@@ -118,19 +128,13 @@ def predict(
             except BAD_IMAGE as error:
                 faults[path] = " ".join(str(error).split())[:200]
             if len(waiting) == BATCH:
-                scores |= _scores(scorer, waiting)
-                waiting = {}
-        scores |= _scores(scorer, waiting)
+                score()
+        score()
     if scorer.proof and scores:
         hooks.on_message(f"{model}: output: {WORDS[scorer.answers.output]}; {scorer.proof}")
     if scorer.dense is not None:
-        record = scorer.dense
-        return [
-            _found(record, path, scores[path], sizes[path], top)
-            if path in scores
-            else Prediction(image=str(path), task=record.task, fault=faults[path])
-            for path in paths
-        ]
+        task = scorer.dense.task
+        return [dense.get(path, Prediction(image=str(path), task=task, fault=faults.get(path))) for path in paths]
     return [_prediction(scorer, path, scores.get(path), faults.get(path), top) for path in paths]
 
 

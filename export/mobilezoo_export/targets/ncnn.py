@@ -1,5 +1,6 @@
 """ncnn (a folder of `.param` and `.bin`) through pnnx; files run in ncnn's Python runtime."""
 
+import math
 import subprocess
 import tempfile
 from collections import Counter
@@ -30,7 +31,7 @@ PARAM, WEIGHTS, METADATA = "model.ncnn.param", "model.ncnn.bin", "metadata.json"
 NAMES = {"in0": INPUT, "out0": OUTPUT}
 """pnnx's names of a network's ends; blobs that nothing reads are left beside them."""
 LARGEST_METADATA = 1 << 22
-LARGEST_SIDE = 1 << 14
+LARGEST_SIDE, LARGEST_INPUT = 1 << 14, 1 << 26
 PNNX_LIMIT_S = 900.0
 
 
@@ -43,7 +44,7 @@ class NcnnExporter(Exporter):
     modules = ("ncnn", "pnnx")
     packages = ("torch", "pnnx", "ncnn")
     precisions = ("fp32", "fp16")
-    half_arithmetic = ("fp16",)
+    half_arithmetic = ("fp32", "fp16")
     runtime = Runtime("ncnn", "CPU", ("ncnn",), "ncnn", "ncnn")
 
     def open(self, path: Path, threads: int, record: Artifact | None) -> Runner:
@@ -203,7 +204,7 @@ def _declared(path: Path) -> _Known:
         about = parse_json(read_text(path / METADATA, LARGEST_METADATA), METADATA)
         height, width = map(int, about["input"]["resolution"])
         shape = (1, len(about["input"]["mean"]), height, width)
-        if not all(0 < size <= LARGEST_SIDE for size in shape):
+        if not all(0 < size <= LARGEST_SIDE for size in shape) or math.prod(shape) > LARGEST_INPUT:
             raise ValueError(f"a size of {'×'.join(map(str, shape))}")
         return _Known(shape, str(about["precision"]), about["input"]["values"] == PIXELS)
     except (ConfigError, KeyError, TypeError, ValueError) as error:

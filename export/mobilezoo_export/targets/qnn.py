@@ -59,7 +59,7 @@ class QnnExporter(Exporter):
     def reading(self, path: Path) -> Reading:
         import onnx
 
-        return Reading(Counter(node.op_type for node in onnx.load(path).graph.node))
+        return Reading(Counter(node.op_type for node in onnx.load(path, load_external_data=False).graph.node))
 
     def read_metadata_text(self, path: Path) -> str:
         return _properties(path).get(KEY, "")
@@ -94,7 +94,7 @@ def _properties(path: Path) -> dict[str, str]:
     import onnx
 
     try:
-        return {p.key: p.value for p in onnx.load(path).metadata_props}
+        return {p.key: p.value for p in onnx.load(path, load_external_data=False).metadata_props}
     except Exception as error:  # protobuf raises errors of its own
         raise ExportError(f"{path.name!r} cannot be read as ONNX: it is damaged") from error
 

@@ -124,15 +124,21 @@ def main(paths: list[str]) -> int:
         print("usage: python draw.py IMAGE ...", file=sys.stderr)
         return 2
     finder, code = Finder(), 0
+    written = set[Path]()
     for path in paths:
+        out = Path(f"{Path(path).stem}.found.png")
         try:
+            if out in written:
+                raise ValueError(f"{out} is the picture of another image of this name: draw it by itself")
             drawn, lines = finder.draw(read(path, len(finder.model["preprocessing"]["mean"])))
+            part = out.with_suffix(".part")
+            drawn.save(part, format="PNG")
+            part.replace(out)
         except BAD_IMAGE as error:
             print(f"{path}: {' '.join(str(error).split())}", file=sys.stderr)
             code = 2
             continue
-        out = Path(f"{Path(path).stem}.found.png")
-        drawn.save(out)
+        written.add(out)
         print(f"{path} -> {out}")
         print("\n".join(lines or ["  nothing found"]))
     return code

@@ -76,6 +76,8 @@ def upright(image: Image.Image) -> Image.Transpose | None:
 def fit(image: Image.Image, size: list[int], prep: dict[str, Any]) -> Image.Image:
     """Resize, then cut `size` (height, width) from the center; what is smaller is padded."""
     height, width = resized_size(image.height, image.width, size, prep)
+    if min(height, width) < 1:
+        raise ValueError(f"{image.width}x{image.height} pixels are too narrow for the network's input")
     image = image.resize((width, height), Image.Resampling[prep["interpolation"].upper()])
     border = prep["crop_mode"] == "border"
     fill = tuple(round(255 * value) if border else 0 for value in prep["mean"])

@@ -5,18 +5,23 @@ import os
 import subprocess
 import sys
 from pathlib import Path
+from typing import Any
 
 import numpy as np
 import pytest
 from PIL import Image
 
+from mobilezoo.artifacts import BoxThresholds
 from mobilezoo.cli.main import main
-from mobilezoo.errors import ConfigError
+from mobilezoo.errors import ConfigError, ExportError
+from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.workflows.card import card_of
 from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.kit import write_kit
 from mobilezoo.workflows.predict import Prediction, predict
 from mobilezoo.workflows.try_file import TryConfig, try_files
+from mobilezoo_export import ExportSpec
+from mobilezoo_export.reference import check_answers
 from tests.mobilezoo.workflows.dense_cases import LABELS, detector, segmenter
 from tests.mobilezoo.workflows.kit_cases import photographs
 from tests.mobilezoo.workflows.test_try_file import get, runtimes
@@ -139,3 +144,30 @@ def test_the_command_prints_boxes_and_areas(tmp_path: Path, capsys: pytest.Captu
         main(["predict", str(tmp_path / "b.onnx"), str(tmp_path / "red.png"), "--csv"])
     assert done.value.code == 2
     assert "--csv is for classes" in capsys.readouterr().err
+
+
+def test_labels_of_another_number_are_one_line(tmp_path: Path) -> None:
+    from mobilezoo.workflows.model_options import ModelOptions
+
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    for file in (detector(tmp_path / "a.onnx"), segmenter(tmp_path / "b.onnx")):
+        with pytest.raises(ConfigError, match="3 outputs and 2 labels"):
+            predict(str(file), [tmp_path / "a.png"], ModelOptions(labels=("a", "b")))
+
+
+@pytest.mark.parametrize(
+    ("changes", "shape"),
+    [
+        ({"task": "detect", "labels": ("a",)}, (9, 5)),  # without thresholds
+        ({"task": "detect", "boxes": BoxThresholds(), "labels": ("a", "b")}, (9, 5)),
+        ({"task": "segment", "labels": ("a", "b")}, (2, 14, 14)),
+        ({"task": "segment"}, (2, 14, 14)),
+        ({"task": "segment", "boxes": BoxThresholds()}, (14, 14, 2)),
+    ],
+)
+def test_answers_of_another_layout_are_one_line(changes: dict[str, Any], shape: tuple[int, ...]) -> None:
+    spec = ExportSpec(
+        model="x", resolution=(14, 14), preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3), **changes
+    )
+    with pytest.raises(ExportError, match=f"task {changes['task']} answers"):
+        check_answers(spec, shape)

@@ -7,8 +7,8 @@ from typing import ClassVar, Literal
 from pydantic import Field
 
 from mobilezoo.latency_report import DeviceInfo, LatencyReport, Protocol
-from mobilezoo_export import load_runner
 from mobilezoo_export.feeding import noise_for
+from mobilezoo_export.registry import start_runner
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig, utc_now
 
 
@@ -28,7 +28,8 @@ class InProcess(Device):
         return DeviceInfo(name=self.config.name, kind="host", runtime="the artifact's own")
 
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
-        record, runner = artifact.record, load_runner(artifact.path, protocol.threads)
+        record = artifact.record
+        runner = start_runner(artifact.path, record, protocol.threads)
         runner.feed(noise_for(runner.inputs))
         samples = [_timed_ms(runner.invoke) for _ in range(self.config.runs + 1)]
         return LatencyReport(
