@@ -6,7 +6,6 @@
 The data is drawn from real photographs and real digits, see `digits_on_photos.py`. Needs pycocotools, for the AP.
 """
 
-import argparse
 import contextlib
 import io
 from collections.abc import Callable, Sequence
@@ -16,7 +15,7 @@ from typing import Any
 import numpy as np
 import torch
 from digits_on_photos import PREPROCESSING, Scene, Scenes, load_photos, train
-from prove import prove
+from prove import options, prove
 from torch import Tensor
 
 from mobilezoo.artifacts import BoxThresholds
@@ -76,13 +75,7 @@ def _annotation(image: int, digit: int, box: list[float]) -> dict[str, Any]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train, export and measure a detector.")
-    parser.add_argument("--backbone", default="lcnet_050", help="any name timm.create_model knows")
-    parser.add_argument("--steps", type=int, default=5000)
-    parser.add_argument("--size", type=int, default=96, help="pixels per side of the input")
-    parser.add_argument("--photos", type=Path, help="folder of photographs; default: scikit-learn's two")
-    parser.add_argument("--out", type=Path, default=Path("runs/detect"))
-    args = parser.parse_args(arguments)
+    args = options("Train, export and measure a detector.", arguments, 5000, Path("runs/detect"))
     torch.manual_seed(0)
     photos = load_photos(args.photos, args.size)
     network = Detector(args.backbone, len(LABELS), args.size)

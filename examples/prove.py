@@ -1,7 +1,8 @@
-"""The last part of detect.py and segment.py: files of a trained network, their score beside PyTorch's, latency."""
+"""Options and last part of detect.py and segment.py: a network's files, their score beside PyTorch's, latency."""
 
+import argparse
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from pathlib import Path
 
 import numpy as np
@@ -19,6 +20,17 @@ SCENES = 200
 CALIBRATION = 64
 PARITY = 16
 Score = Callable[[np.ndarray, list[Scene]], dict[str, float]]
+
+
+def options(what: str, arguments: Sequence[str] | None, steps: int, out: Path) -> argparse.Namespace:
+    """The options of both examples, with the defaults of one."""
+    parser = argparse.ArgumentParser(description=what)
+    parser.add_argument("--backbone", default="lcnet_050", help="any name timm.create_model knows")
+    parser.add_argument("--steps", type=int, default=steps)
+    parser.add_argument("--size", type=int, default=96, help="pixels per side of the input")
+    parser.add_argument("--photos", type=Path, help="folder of photographs; default: scikit-learn's two")
+    parser.add_argument("--out", type=Path, default=out)
+    return parser.parse_args(arguments)
 
 
 def prove(network: nn.Module, spec: ModelSpec, held_out: Scenes, score: Score, out: Path) -> None:

@@ -6,7 +6,6 @@
 The data is drawn from real photographs and real digits, see `digits_on_photos.py`.
 """
 
-import argparse
 from collections.abc import Callable, Sequence
 from pathlib import Path
 
@@ -14,7 +13,7 @@ import numpy as np
 import torch
 import torch.nn.functional as F
 from digits_on_photos import PREPROCESSING, Scene, Scenes, load_photos, train
-from prove import prove
+from prove import options, prove
 from sklearn.metrics import jaccard_score
 from torch import Tensor
 
@@ -45,13 +44,7 @@ def mean_iou(answers: np.ndarray, scenes: list[Scene]) -> dict[str, float]:
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
-    parser = argparse.ArgumentParser(description="Train, export and measure a segmenter.")
-    parser.add_argument("--backbone", default="lcnet_050", help="any name timm.create_model knows")
-    parser.add_argument("--steps", type=int, default=3500)
-    parser.add_argument("--size", type=int, default=96, help="pixels per side of the input")
-    parser.add_argument("--photos", type=Path, help="folder of photographs; default: scikit-learn's two")
-    parser.add_argument("--out", type=Path, default=Path("runs/segment"))
-    args = parser.parse_args(arguments)
+    args = options("Train, export and measure a segmenter.", arguments, 3500, Path("runs/segment"))
     torch.manual_seed(0)
     photos = load_photos(args.photos, args.size)
     network = Segmenter(args.backbone, len(LABELS))

@@ -183,7 +183,7 @@ def predict(
     model: Named,
     images: Named | Sequence[Named],
     *,
-    top: int = 5,
+    top: int | None = None,
     hooks: Hooks = SILENT,
     **options: Unpack[ModelKeywords],
 ) -> "Records[Prediction]":
@@ -192,7 +192,7 @@ def predict(
     Args:
         model: as in `evaluate`.
         images: an image, a folder, or several of them.
-        top: classes per image.
+        top: classes, boxes or areas per image at most; None: 5 classes, all boxes, all areas.
         hooks: callbacks for progress.
         options: as in `evaluate`.
 

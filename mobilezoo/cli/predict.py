@@ -29,7 +29,10 @@ def predict(
     of: ModelFlags,
     preprocess: PreprocessArg = None,
     outputs: OutputsArg = None,
-    top: Annotated[int, typer.Option("--top", min=1, help="Classes, boxes or areas per image.")] = 5,
+    top: Annotated[
+        int | None,
+        typer.Option("--top", min=1, help="Classes, boxes or areas per image; else 5 classes, or all."),
+    ] = None,
     as_csv: Annotated[bool, typer.Option("--csv", help="Print CSV: one row per image and rank.")] = False,
     as_json: Json = False,
 ) -> None:

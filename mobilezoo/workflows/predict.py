@@ -18,6 +18,8 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 from mobilezoo.workflows.open_file import check_network, described, refuse_weights
 
+CLASSES = 5
+"""Of an image, unless another number is wanted."""
 BATCH = 16
 
 
@@ -82,7 +84,7 @@ def predict(
     images: list[Path],
     options: ModelOptions = NO_OPTIONS,
     *,
-    top: int = 5,
+    top: int | None = None,
     hooks: Hooks = SILENT,
 ) -> list[Prediction]:
     """The most probable classes of every image; of files that answer with boxes or masks, those.
@@ -93,7 +95,7 @@ def predict(
         model: name, YAML, checkpoint or exported file.
         images: files and folders; a folder stands for all images in it, however deep.
         options: changes to what the record or the config has.
-        top: classes, boxes or areas per image at most.
+        top: classes, boxes or areas per image at most; None: 5 classes, all boxes, all areas.
         hooks: receives a message for a file without a record.
 
     Raises:
@@ -167,16 +169,18 @@ def _scores(scorer: _Scorer, waiting: dict[Path, np.ndarray]) -> dict[Path, np.n
     return dict(zip(waiting, scores, strict=True))
 
 
-def _prediction(scorer: _Scorer, path: Path, scores: np.ndarray | None, fault: str | None, top: int) -> Prediction:
+def _prediction(
+    scorer: _Scorer, path: Path, scores: np.ndarray | None, fault: str | None, top: int | None
+) -> Prediction:
     if scores is None:
         return Prediction(image=str(path), fault=fault)
     row, labels = scorer.answers.probabilities(scores[None])[0], scorer.labels
-    order = np.argsort(-row, kind="stable")[:top]
+    order = np.argsort(-row, kind="stable")[: CLASSES if top is None else top]
     best = (Guess(index=int(i), label=labels[i] if labels else None, probability=float(row[i])) for i in order)
     return Prediction(image=str(path), best=tuple(best))
 
 
-def _found(record: Artifact, path: Path, answer: np.ndarray, size: Size, top: int) -> Prediction:
+def _found(record: Artifact, path: Path, answer: np.ndarray, size: Size, top: int | None) -> Prediction:
     """Boxes or areas of one image of (height, width) `size`."""
     labels = record.labels
     if record.boxes is not None:

@@ -171,3 +171,11 @@ def test_answers_of_another_layout_are_one_line(changes: dict[str, Any], shape: 
     )
     with pytest.raises(ExportError, match=f"task {changes['task']} answers"):
         check_answers(spec, shape)
+
+
+def test_all_boxes_are_given_unless_a_number_is(tmp_path: Path) -> None:
+    file = detector(tmp_path / "a.onnx", boxes=BoxThresholds(score=0.01, overlap=0.99))
+    Image.new("RGB", (20, 20)).save(tmp_path / "a.png")
+    (every,), (two,) = (predict(str(file), [tmp_path / "a.png"], top=top) for top in (None, 2))
+    assert len(every.boxes) > 5
+    assert two.boxes == every.boxes[:2]
