@@ -54,6 +54,7 @@ class FileApart:
             reply = self._ask(request, OPEN_LIMIT_S)
             self.artifact = Artifact.parse(reply["artifact"], str(self.path))
             self.runtime = str(reply["runtime"])
+            self.output_types = tuple(map(str, reply["output_types"]))
         except BaseException:
             self.__exit__()
             raise
@@ -211,7 +212,11 @@ class _Loaded:
             raise ExportError(f"{path.name!r} cannot be read: {reason}") from error
         set_input(self.runner, artifact)
         self.artifact = artifact
-        return {"artifact": artifact.model_dump(mode="json"), "runtime": self.runner.runtime}
+        return {
+            "artifact": artifact.model_dump(mode="json"),
+            "runtime": self.runner.runtime,
+            "output_types": [tensor.dtype for tensor in self.runner.outputs],
+        }
 
     def _described(self, what: str, path: Path) -> dict[str, Any]:
         limit_memory_for(size_of(path))

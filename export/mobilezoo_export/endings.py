@@ -43,7 +43,9 @@ def scores_output(outputs: Sequence[TensorSpec], labels: int = 0) -> int:
     if len(fitting) == 1:
         return fitting[0]
     if not fitting:
-        raise ExportError(f"the file gives {described(outputs)}: that is no score per class")
+        raise ExportError(
+            f"the file gives {described(outputs)}: that is no score per class; make one that gives the scores as floats"
+        )
     raise ExportError(
         f"more than one output may hold the scores, {described([outputs[index] for index in fitting])}: pass --labels "
         "with one name per class of the one that is meant, or make a file with that output alone"

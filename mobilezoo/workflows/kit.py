@@ -19,7 +19,7 @@ from mobilezoo.scratch import temporary_folder
 from mobilezoo.workflows.answers import Answers, check_labels
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.kit_facts import filled, header_values, placeholders
-from mobilezoo.workflows.kit_kinds import KINDS, TEMPLATES, Runs, kinds_of
+from mobilezoo.workflows.kit_kinds import FILLED_HEADERS, KINDS, TEMPLATES, Runs, kinds_of
 from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
 from mobilezoo.workflows.open_file import NOUNS, described
 
@@ -74,7 +74,7 @@ def write_kit(
     record = described(path, options)
     _check_types(path, record, kind)
     hooks.on_status(f"running {path.name}")
-    record = _tried_alone(path, record)
+    record = _tried_alone(path, record, kind)
     notes = _notes(path, record)
     for line in notes:
         hooks.on_message(line)
@@ -140,33 +140,48 @@ def _check_types(path: Path, record: Artifact, kind: str) -> None:
             f"{path.name!r} answers with {NOUNS[record.task]} (task {record.task}), and {_a(kind)} kit reads "
             f"{' and '.join(NOUNS[task] for task in tasks)} only{remedy}"
         )
-    how, answers, channels = KINDS[kind].runs[record.target], record.output_quantization, record.preprocessing.channels
+    how, channels = KINDS[kind].runs[record.target], record.preprocessing.channels
     if record.input.dtype not in how.types:
         raise ConfigError(
-            f"{path.name!r} takes {record.input.dtype}, and a {kind} kit only {', '.join(how.types)}: export it with "
-            "float32 or uint8 images"
-        )
-    if answers is not None and answers.dtype not in how.types:
-        raise ConfigError(
-            f"{path.name!r} answers in {answers.dtype}, and a {kind} kit reads only {', '.join(how.types)}"
+            f"{path.name!r} takes {record.input.dtype}, and {_a(kind)} kit gives only {', '.join(how.types)}: "
+            f"{_float32(record, record.input.dtype)}"
         )
     if channels not in how.channels:
         raise ConfigError(
-            f"{path.name!r} takes images of {channels} channels, and a {kind} kit reads RGB and grey only"
+            f"{path.name!r} takes images of {channels} channels, and {_a(kind)} kit reads RGB and grey only"
         )
     if not how.any_size and "resolution" in record.undeclared:
         raise ConfigError(
-            f"{path.name!r} leaves its input's size open, and a {kind} kit cannot set it: export it fixed"
+            f"{path.name!r} leaves its input's size open, and {_a(kind)} kit cannot set it: export it fixed"
         )
-    if "scores" in record.undeclared:
-        raise ConfigError(f"{path.name!r} has several outputs, and nothing tells which one holds the scores: --labels")
 
 
-def _tried_alone(path: Path, record: Artifact) -> Artifact:
+def _check_answer(path: Path, record: Artifact, kind: str, dtype: str) -> None:
+    """Raise ConfigError where a kit does not read the numbers that a file answers with."""
+    types = KINDS[kind].runs[record.target].types
+    if dtype not in types:
+        raise ConfigError(
+            f"{path.name!r} answers in {dtype}, and {_a(kind)} kit reads only {', '.join(types)}: "
+            f"{_float32(record, dtype)}"
+        )
+    if not dtype.startswith("float") and record.output_quantization is None:
+        raise ConfigError(
+            f"{path.name!r} answers in {dtype} without a scale, which kits do not read: make a file with float32 there"
+        )
+
+
+def _float32(record: Artifact, dtype: str) -> str:
+    """What to do about a type that a kit does not handle."""
+    able = [name for name in kinds_of(record.target) if dtype in KINDS[name].runs[record.target].types]
+    own = " or ".join(f"--for {name}" for name in able if record.task in KINDS[name].tasks)
+    return "make a file with float32 there" + (f", or run this one with {own}" if own else "")
+
+
+def _tried_alone(path: Path, record: Artifact, kind: str) -> Artifact:
     """Try a copy with nothing beside it: a file whose weights lie in another one would be of no use in a kit."""
     with temporary_folder("kit") as folder:
         _copy(path, folder / path.name)
-        return tried(folder / path.name, record)
+        return tried(folder / path.name, record, kind)
 
 
 def _copy(path: Path, target: Path) -> None:
@@ -176,19 +191,20 @@ def _copy(path: Path, target: Path) -> None:
         shutil.copyfile(path, target)
 
 
-def tried(path: Path, record: Artifact) -> Artifact:
+def tried(path: Path, record: Artifact, kind: str) -> Artifact:
     """Run a file on a blank and on a noisy image: it works, its answer fits labels and task, and its output has a kind.
 
     Args:
         path: the exported file.
         record: its record.
+        kind: a name of `KINDS`.
 
     Returns:
         The record, with a kind of output also where the file leaves it open.
 
     Raises:
         ConfigError: the output is no score per class, or their number is not that of the labels; or it has not the
-            layout of the record's task.
+            layout of the record's task, or numbers of a type that the kit does not read.
         ExportError: the file is damaged or its runtime cannot run it.
     """
     from mobilezoo_export import FileApart
@@ -199,6 +215,8 @@ def tried(path: Path, record: Artifact) -> Artifact:
     answers = Answers.of_file(path, record)
     with FileApart(path, record) as opened:
         answer = opened.run(images)
+        for dtype in opened.output_types[record.output_index :][:1]:
+            _check_answer(path, record, kind, dtype)
     if record.task != "classify":
         dense_answers(record, answer)
         return record
@@ -230,7 +248,7 @@ def _fill(folder: Path, path: Path, record: Artifact, kind: str) -> None:
     for template, place in {**made.files, **made.tasks[record.task], **how.files}.items():
         source, target = TEMPLATES / kind / template, folder / place
         target.parent.mkdir(parents=True, exist_ok=True)
-        if source.name == "model.h":
+        if source.name in FILLED_HEADERS:
             target.write_text(filled(source.read_text(encoding="utf-8"), header_values(record, name)), encoding="utf-8")
         elif source.suffix == ".md":
             target.write_text(filled(source.read_text(encoding="utf-8"), readme), encoding="utf-8")

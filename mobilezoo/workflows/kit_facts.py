@@ -13,11 +13,13 @@ DENSE: dict[str, dict[str, str]] = {
         "found": "boxes",
         "printed": "probability, number, name, left, top, right and bottom (in pixels) of each box",
         "read": "finds the boxes and draws them",
+        "code": "boxes",
     },
     "segment": {
         "found": "masks",
         "printed": "the share of each class: percent of the pixels, number, name",
         "read": "finds the class of each pixel and draws it",
+        "code": "mask",
     },
 }
 """Task → further values of a README."""
@@ -114,7 +116,7 @@ def code(text: str) -> str:
 
 
 def header_values(record: Artifact, file: str) -> dict[str, str]:
-    """Values of the placeholders of a C++ kit's `model.h`, as C++ literals.
+    """Values of the placeholders of a C++ kit's headers, as C++ literals.
 
     Args:
         record: the file's record.
@@ -145,7 +147,17 @@ def header_values(record: Artifact, file: str) -> dict[str, str]:
         "output_zero": str(out.zero_point if out else 0),
         "output": c_string(record.output),
         "labels": "".join(f"    {c_string(label)},\n" for label in record.labels),
+        **_answer_values(record),
     }
+
+
+def _answer_values(record: Artifact) -> dict[str, str]:
+    """Those of `boxes.h` or of `mask.h`; none for a classifier."""
+    sizes = map(str, record.output_shape)
+    if how := record.boxes:
+        thresholds = {"least_score": repr(how.score), "most_overlap": repr(how.overlap)}
+        return {**dict(zip(("places", "numbers"), sizes, strict=True)), **thresholds}
+    return dict(zip(("rows", "columns", "classes"), sizes, strict=True)) if record.output_shape else {}
 
 
 def _braces(values: Iterable[float]) -> str:

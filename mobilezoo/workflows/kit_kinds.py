@@ -14,6 +14,10 @@ PAGE = {f"../../try_page/{name}": name for name in SHARED}
 """What a web kit shares with the page of `mobilezoo try`."""
 DRAW = {"README-dense.md": "README.md", "draw.py": "draw.py"}
 """Of a Python kit that draws boxes and masks."""
+CPP_DRAW = {"README-dense.md": "README.md", "draw.cpp": "draw.cpp", "draw.h": "draw.h"}
+"""Of a C++ kit that draws boxes and masks."""
+FILLED_HEADERS = ("model.h", "boxes.h", "mask.h")
+"""Headers of a C++ kit that are filled in."""
 APP = "app/src/main"
 CODE = f"{APP}/java/org/mobilezoo/classify"
 
@@ -22,7 +26,7 @@ class Runs(NamedTuple):
     """How a kind of kit runs the files of one export target."""
 
     files: Mapping[str, str] = {}
-    """Template → place in the kit, besides those of the kind; `.md` files and `model.h` are filled in."""
+    """Template → place in the kit, besides those of the kind; `.md` files and `FILLED_HEADERS` are filled in."""
     types: tuple[str, ...] = NUMBERS
     """Types of input and output that its code and runtime handle."""
     assets: tuple[str, ...] = ()
@@ -71,7 +75,8 @@ KINDS: dict[str, KitKind] = {
             name: name
             for name in (
                 "CMakeLists.txt",
-                "README.md",
+                "answers.cpp",
+                "answers.h",
                 "image.cpp",
                 "image.h",
                 "main.cpp",
@@ -93,11 +98,31 @@ KINDS: dict[str, KitKind] = {
             ),
             "onnx": Runs(
                 {
+                    "onnxruntime_c.h": "onnxruntime_c.h",
                     "network-onnx.cpp": "network.cpp",
                     "runtime-onnx.cmake": "runtime.cmake",
                     "runtime-onnx.md": "RUNTIME.md",
                 }
             ),
+        },
+        tasks={
+            "classify": {
+                "README.md": "README.md",
+                "program-classify.cmake": "program.cmake",
+                "classes.cpp": "classes.cpp",
+            },
+            "detect": {
+                **CPP_DRAW,
+                "program-detect.cmake": "program.cmake",
+                "boxes.cpp": "boxes.cpp",
+                "boxes.h": "boxes.h",
+            },
+            "segment": {
+                **CPP_DRAW,
+                "program-segment.cmake": "program.cmake",
+                "mask.cpp": "mask.cpp",
+                "mask.h": "mask.h",
+            },
         },
     ),
 }
@@ -125,7 +150,7 @@ KINDS |= {
             },
             "main.swift": "Sources/classify-images/main.swift",
         },
-        {"coreml": Runs()},
+        {"coreml": Runs(types=(*NUMBERS, "float16"))},
         "Sources/Classify/Network",
     ),
 }

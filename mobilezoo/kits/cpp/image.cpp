@@ -70,7 +70,9 @@ Image read_jpeg(const Bytes& bytes) {
   jpeg_error_mgr errors;
   info.err = jpeg_std_error(&errors);
   errors.error_exit = fail;
-  errors.output_message = [](j_common_ptr) {};
+  errors.emit_message = [](j_common_ptr info, int) {  // other warnings are of no concern, as in Pillow
+    if (info->err->msg_code == JWRN_JPEG_EOF) throw std::runtime_error("a JPEG that is cut off");
+  };
   jpeg_create_decompress(&info);
   Image image;
   int turn = 1;
@@ -91,7 +93,6 @@ Image read_jpeg(const Bytes& bytes) {
       JSAMPROW row = &image.pixels[stride * info.output_scanline];
       jpeg_read_scanlines(&info, &row, 1);
     }
-    if (errors.msg_code == JWRN_JPEG_EOF) throw std::runtime_error("a JPEG that is cut off");
   } catch (...) {
     jpeg_destroy_decompress(&info);
     throw;
@@ -123,7 +124,8 @@ Image read_pnm(const Bytes& bytes) {
   return image;
 }
 
-// RGB to grey by ITU-R 601 luma in integers, or grey to RGB.
+}  // namespace
+
 Image with_channels(const Image& image, int channels) {
   if (image.channels == channels) return image;
   const size_t count = size_t(image.width) * image.height;
@@ -135,8 +137,6 @@ Image with_channels(const Image& image, int channels) {
   }
   return out;
 }
-
-}  // namespace
 
 Image read_image(const std::string& path, int channels) {
   std::ifstream stream(path, std::ios::binary);

@@ -11,3 +11,6 @@ struct Image {
 
 // Reads a JPEG or a binary PPM or PGM as RGB (3 channels) or grey (1), upright. Throws std::runtime_error.
 Image read_image(const std::string& path, int channels);
+
+// RGB to grey by ITU-R 601 luma in integers, or grey to RGB.
+Image with_channels(const Image& image, int channels);

@@ -4,7 +4,7 @@
 #include <stdexcept>
 #include <type_traits>
 
-#include <onnxruntime_c_api.h>
+#include "onnxruntime_c.h"
 
 namespace {
 

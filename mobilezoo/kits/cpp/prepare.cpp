@@ -115,28 +115,6 @@ Image across_rows(const Image& image, int height) {
 
 int half_to_even(double x) { return int(std::nearbyint(x)); }
 
-struct Size {
-  int height, width;
-};
-
-// Size that an image is resized to before the crop is taken.
-Size resized_size(int h, int w) {
-  const int to_h = int(model::height / model::crop_pct), to_w = int(model::width / model::crop_pct);
-  if (model::crop_mode == "squash") return {to_h, to_w};
-  if (model::crop_mode == "center" && to_h == to_w) {
-    const int64_t side = to_h, short_side = std::min(h, w);
-    return {int(side * h / short_side), int(side * w / short_side)};
-  }
-  const double of_h = double(h) / to_h, of_w = double(w) / to_w;
-  const double ratio = model::crop_mode == "border" ? std::max(of_h, of_w) : std::min(of_h, of_w);
-  return {half_to_even(h / ratio), half_to_even(w / ratio)};
-}
-
-// First row or column of the crop; negative where the image is smaller.
-int crop_start(int length, int wanted) {
-  return wanted > length ? -((wanted - length) / 2) : half_to_even((length - wanted) / 2.0);
-}
-
 // The network's number for a byte of a channel, in single precision as in training.
 model::Value value_of(int pixel, int channel) {
   if (model::takes_pixels) return model::Value(pixel);
@@ -151,6 +129,22 @@ model::Value value_of(int pixel, int channel) {
 }
 
 }  // namespace
+
+Size resized_size(int h, int w) {
+  const int to_h = int(model::height / model::crop_pct), to_w = int(model::width / model::crop_pct);
+  if (model::crop_mode == "squash") return {to_h, to_w};
+  if (model::crop_mode == "center" && to_h == to_w) {
+    const int64_t side = to_h, short_side = std::min(h, w);
+    return {int(side * h / short_side), int(side * w / short_side)};
+  }
+  const double of_h = double(h) / to_h, of_w = double(w) / to_w;
+  const double ratio = model::crop_mode == "border" ? std::max(of_h, of_w) : std::min(of_h, of_w);
+  return {half_to_even(h / ratio), half_to_even(w / ratio)};
+}
+
+int crop_start(int length, int wanted) {
+  return wanted > length ? -((wanted - length) / 2) : half_to_even((length - wanted) / 2.0);
+}
 
 Image fit(const Image& image) {
   const Size size = resized_size(image.height, image.width);

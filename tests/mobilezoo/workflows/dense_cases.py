@@ -1,12 +1,17 @@
 """Small files with records that answer with boxes and with masks."""
 
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 import numpy as np
 import pytest
+import torch
 
 from mobilezoo.artifacts import BoxThresholds, Preprocessing
+from mobilezoo.dense.networks import Detector, Segmenter
+from mobilezoo.testing.targets import export_files
+from mobilezoo_export import ExportSpec
+from mobilezoo_export.records import ExportOptions
 from tests.mobilezoo.workflows.test_try_file import recorded
 
 onnx = pytest.importorskip("onnx")
@@ -60,3 +65,27 @@ def _save(path: Path, nodes: list[Any], shape: list[int], held: dict[str, np.nda
     tensors = [onnx.numpy_helper.from_array(values, name) for name, values in held.items()]
     graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], tensors)
     onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
+
+
+def litert_file(folder: Path, task: Literal["detect", "segment"], precision: str) -> Path:
+    """A network of ours with random weights that finds many things, as a LiteRT file with its record."""
+    torch.manual_seed(0)
+    network: torch.nn.Module = Segmenter("mnasnet_small", CLASSES, channels=16)
+    if task == "detect":
+        network = Detector("mnasnet_small", CLASSES, 64, channels=16)
+        with torch.no_grad():
+            for layer in (network.classes[-1], network.sides[-1]):
+                layer.weight *= 40  # as trained ones: the answers differ from place to place
+    spec = ExportSpec(
+        model=task,
+        resolution=(64, 64),
+        preprocessing=BORDER,
+        labels=LABELS,
+        task=task,
+        boxes=BoxThresholds(score=0.3) if task == "detect" else None,
+        options=ExportOptions(int8_io=precision == "int8"),
+    )
+    images = [np.random.default_rng(1).standard_normal((16, 3, 64, 64)).astype(np.float32)]
+    (result,) = export_files(network.eval(), spec, ["litert"], [precision], folder, calibration=images)
+    assert result.path is not None, result.reason
+    return Path(result.path)

@@ -112,14 +112,11 @@ def test_the_page_is_given_task_layout_and_thresholds(tmp_path: Path) -> None:
 
 
 def test_what_only_classifiers_have_is_refused_in_one_line(tmp_path: Path) -> None:
-    file, mask = detector(tmp_path / "a.onnx"), segmenter(tmp_path / "b.onnx")
+    file = detector(tmp_path / "a.onnx")
     with pytest.raises(ConfigError, match=r"'a.onnx' answers with boxes \(task detect\): eval scores classifiers only"):
         evaluate(str(file), "digits")
     with pytest.raises(ConfigError, match="cards describe classifiers only"):
         card_of(str(file))
-    with pytest.raises(ConfigError, match=r"task segment\), and a cpp kit reads classes only: .*--for python or"):
-        write_kit(mask, "cpp", tmp_path / "kit")
-    assert not (tmp_path / "kit").exists()
 
 
 def test_a_file_that_does_not_answer_as_its_record_has_it_is_refused(tmp_path: Path) -> None:

@@ -1,11 +1,5 @@
-"""C++ kits, built by CMake as their README has it, against `mobilezoo predict` on 64 photographs. Slow.
+"""C++ kits, built by CMake as their README has it, against `mobilezoo predict` on 64 photographs. Slow."""
 
-LiteRT's library is that of its Python package, as is ONNX Runtime's; the latter's header has to be at hand.
-"""
-
-import importlib.util
-import os
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -16,8 +10,11 @@ from PIL import Image
 from mobilezoo.artifacts import InputSpec, Preprocessing
 from mobilezoo.data.transforms import eval_pixels
 from mobilezoo.workflows.kit import write_kit
+from mobilezoo.workflows.model_options import ModelOptions
+from tests.mobilezoo.workflows.cpp_cases import built, needs_compiler, run
 from tests.mobilezoo.workflows.kit_cases import (
     CLEAN,
+    LABELS,
     PREPARATIONS,
     Case,
     answers,
@@ -32,14 +29,8 @@ from tests.mobilezoo.workflows.kit_cases import (
 )
 from tests.mobilezoo.workflows.test_try_file import network
 
-pytestmark = [
-    pytest.mark.nightly,
-    pytest.mark.skipif(
-        not (shutil.which("cmake") and shutil.which("g++") and Path("/usr/include/jpeglib.h").is_file()),
-        reason="no CMake, C++ compiler or libjpeg here: run `apt-get install cmake g++ libjpeg62-turbo-dev`",
-    ),
-]
-HEADER = "onnxruntime_c_api.h"
+onnx = pytest.importorskip("onnx")
+pytestmark = [pytest.mark.slow, needs_compiler]
 HARNESS = """
 #include <cstdio>
 #include "prepare.h"
@@ -55,39 +46,9 @@ def images(tmp_path_factory: pytest.TempPathFactory) -> list[Path]:
     return photographs(tmp_path_factory.mktemp("photographs"))
 
 
-def site(module: str) -> Path:
-    found = importlib.util.find_spec(module)
-    assert found is not None
-    assert found.origin is not None
-    return Path(found.origin).parent
-
-
-def onnx_options(folder: Path) -> list[str]:
-    """CMake's options for the library of the Python package and a header of the machine."""
-    places = [Path(os.environ.get("ONNXRUNTIME_ROOT", "/usr")) / "include" / part for part in ("", "onnxruntime")]
-    header = next((place for place in places if (place / HEADER).is_file()), None)
-    if header is None:
-        pytest.skip(f"no {HEADER} here: unpack a release of ONNX Runtime and set ONNXRUNTIME_ROOT to its folder")
-    (library,) = (site("onnxruntime") / "capi").glob("libonnxruntime.so.1.*")
-    (folder / "lib").mkdir()
-    for name in ("libonnxruntime.so", "libonnxruntime.so.1", library.name):
-        (folder / "lib" / name).symlink_to(library)
-    return [f"-DONNXRUNTIME_ROOT={folder}", f"-DONNXRUNTIME_INCLUDE={header}"]
-
-
-def run(command: list[str], cwd: Path) -> str:
-    done = subprocess.run(command, cwd=cwd, capture_output=True, text=True, check=False)
-    assert done.returncode == 0, done.stdout + done.stderr
-    return done.stdout
-
-
-def check(case: Case, images: list[Path], folder: Path, *, library: str) -> str:
+def check(case: Case, images: list[Path], folder: Path) -> str:
     """What the program prints, once it answered as predict does."""
-    kit = folder / "kit"
-    write_kit(case.file, "cpp", kit, case.options)
-    options = [f"-DLITERT_LIBRARY_DIR={site('ai_edge_litert')}"] if library == "litert" else onnx_options(folder)
-    run(["cmake", "-B", "build", *options], kit)
-    run(["cmake", "--build", "build"], kit)
+    kit = built(case.file, folder, case.options)
     printed = run([str(kit / "build" / "classify"), *map(str, images)], folder)
     found = answers(printed)
     if case.file.parent.name == "tflite":  # real photographs
@@ -97,29 +58,58 @@ def check(case: Case, images: list[Path], folder: Path, *, library: str) -> str:
     return printed
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["softmax", "int8", "batch"])
 def test_programs_of_our_exports_answer_as_predict_does(
     name: str, images: list[Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     case = exported_cases(tmp_path_factory.getbasetemp())[name]
-    printed = check(case, images, tmp_path, library="litert")
+    printed = check(case, images, tmp_path)
     assert any(label and label in printed for label in CLEAN)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["coral", "two int8 classes"])
 def test_programs_of_files_of_others_answer_as_predict_does(name: str, shared: Path, tmp_path: Path) -> None:
     taken = sorted((shared / "foreign" / "images").rglob("*.jpg"))[::5][:64]
-    check(foreign_cases(shared)[name], taken, tmp_path, library="litert")
+    check(foreign_cases(shared)[name], taken, tmp_path)
 
 
+@pytest.mark.nightly
 @pytest.mark.parametrize("name", ["squash", "flexible"])
 def test_onnx_programs_answer_as_predict_does(
     name: str, images: list[Path], tmp_path: Path, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     ours = exported_cases(tmp_path_factory.getbasetemp()) if name == "flexible" else onnx_cases(tmp_path)
-    check(ours[name], images, tmp_path, library="onnx")
+    check(ours[name], images, tmp_path)
 
 
+def open_network(path: Path) -> Path:
+    """A file of others without a record, that takes any number of images of any size."""
+    weights = np.random.default_rng(0).standard_normal((len(LABELS), 3, 3, 3), dtype=np.float32)
+    nodes = [
+        onnx.helper.make_node("Conv", ["x", "w"], ["c"]),
+        onnx.helper.make_node("Relu", ["c"], ["r"]),
+        onnx.helper.make_node("GlobalAveragePool", ["r"], ["p"]),
+        onnx.helper.make_node("Flatten", ["p"], ["y"]),
+    ]
+    ends = [
+        onnx.helper.make_tensor_value_info(name, onnx.TensorProto.FLOAT, shape)
+        for name, shape in (("x", ["n", 3, "h", "w"]), ("y", ["n", len(LABELS)]))
+    ]
+    graph = onnx.helper.make_graph(nodes, "g", ends[:1], ends[1:], [onnx.numpy_helper.from_array(weights, "w")])
+    onnx.save(onnx.helper.make_model(graph, opset_imports=[onnx.helper.make_opsetid("", 18)], ir_version=10), path)
+    return path
+
+
+def test_a_file_of_others_with_open_sizes_takes_the_size_that_the_kit_was_written_for(
+    images: list[Path], tmp_path: Path
+) -> None:
+    file = open_network(tmp_path / "open.onnx")
+    check(Case(file, ModelOptions(preprocess="imagenet", labels=LABELS, resolution=(24, 40))), images, tmp_path)
+
+
+@pytest.mark.nightly
 @pytest.mark.parametrize(
     ("name", "size", "channels"),
     [
@@ -134,7 +124,7 @@ def test_every_byte_of_the_crop_equals_pillows(
 ) -> None:
     prep: Preprocessing = PREPARATIONS[name].for_channels(channels)
     spec = InputSpec(shape=(1, channels, *size))
-    monkeypatch.setattr("mobilezoo.workflows.kit.tried", lambda path, record: record)
+    monkeypatch.setattr("mobilezoo.workflows.kit.tried", lambda path, record, kind: record)
     write_kit(network(tmp_path / "a.onnx", preprocessing=prep, input=spec), "cpp", tmp_path / "kit")
     (tmp_path / "kit" / "harness.cpp").write_text(HARNESS)
     flags = ["-std=c++17", "-O1", "-ffp-contract=off", "harness.cpp", "prepare.cpp", "image.cpp", "-ljpeg"]

@@ -1,0 +1,2 @@
+set(PROGRAM classify)
+set(SOURCES classes.cpp)

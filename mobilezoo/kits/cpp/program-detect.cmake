@@ -1,0 +1,2 @@
+set(PROGRAM draw)
+set(SOURCES boxes.cpp draw.cpp)

@@ -1,0 +1,2 @@
+set(PROGRAM draw)
+set(SOURCES mask.cpp draw.cpp)
