@@ -1,6 +1,7 @@
 """The emulated phone. Tests that count skip where the emulator was never set up; CI sets it up."""
 
 import shutil
+from collections import Counter
 from pathlib import Path
 
 import numpy as np
@@ -8,18 +9,20 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
+import mobilezoo
 from mobilezoo.errors import ConfigError, DeviceError, MobilezooError
 from mobilezoo.latency_report import Counts, Protocol
 from mobilezoo_export.registry import load_runner
 from mobilezoo_latency import Store, list_devices, load_artifact, load_device, profile, summarize
 from mobilezoo_latency.emulator.calibration import Known, fit, left_out_ms
 from mobilezoo_latency.emulator.cores import Calibration, EmulatedConfig
-from mobilezoo_latency.emulator.counting import Block, count_blocks, parse_counts
+from mobilezoo_latency.emulator.counting import Block, BlockCounts, count_blocks, parse_counts
 from mobilezoo_latency.emulator.device import EmulatedDevice, estimate_of
 from mobilezoo_latency.emulator.layout import Emulator, find_emulator, home
 from mobilezoo_latency.emulator.pricing import PriceList, cycles_of, disassemble, floating_or_integer_macs, macs_of
 from mobilezoo_latency.emulator.probe import IN_CHANNELS, MACS, SIDE, write_probe
 from mobilezoo_latency.emulator.refusals import in_words
+from mobilezoo_latency.emulator.runtimes import is_current
 
 CORES = ("cortex_a53", "cortex_a55", "cortex_a72", "cortex_a76", "cortex_x1")
 
@@ -146,6 +149,38 @@ def test_the_same_artifact_gives_the_same_count_twice(name, emulator, tiny_tflit
     assert first.misses == second.misses
 
 
+def executions(counts: BlockCounts) -> Counter[str]:
+    """How often each instruction word ran; blocks may be cut elsewhere."""
+    found = Counter[str]()
+    for block in counts.blocks:
+        for word in block.words:
+            found[word] += block.executions
+    return found
+
+
+def check_counts_do_not_depend_on_the_arithmetic(emulator: Emulator, path: Path) -> None:
+    assert is_current(emulator, "litert"), "a runner that cannot skip would compare equal runs"
+    counted, computed = (count_blocks(emulator, core(), path, compute=compute) for compute in (False, True))
+    assert counted.output == ()
+    assert len(computed.output) > 0
+    assert executions(counted) == executions(computed)
+    assert counted.accesses == computed.accesses
+    cycles, full = (cycles_of(emulator, core(), counts.blocks) for counts in (counted, computed))
+    assert cycles == pytest.approx(full, rel=0.01)
+
+
+def test_counts_do_not_depend_on_the_arithmetic(emulator, tiny_tflite):
+    check_counts_do_not_depend_on_the_arithmetic(emulator, tiny_tflite)
+
+
+@pytest.mark.slow
+def test_counts_of_half_precision_and_int8_do_not_depend_on_the_arithmetic(emulator, tmp_path):
+    precisions = ("fp16", "int8")
+    mobilezoo.export("mnasnet_small", out=tmp_path, to="litert", precision=precisions)
+    for precision in precisions:
+        check_counts_do_not_depend_on_the_arithmetic(emulator, next(tmp_path.glob(f"*.{precision}.tflite")))
+
+
 def test_every_multiply_add_of_a_network_is_executed(emulator, tmp_path):
     counted = count_blocks(emulator, core(), write_probe(tmp_path / "probe.tflite"))
     macs = floating_or_integer_macs(emulator, core(), counted.blocks)
@@ -163,7 +198,7 @@ def test_the_emulated_network_computes_what_the_host_computes(emulator, tmp_path
     host.set_tensor(detail["index"], np.full(detail["shape"], 0.5, np.float32))
     host.invoke()
     expected = host.get_tensor(host.get_output_details()[0]["index"]).ravel()[:4]
-    assert count_blocks(emulator, core(), path).output == pytest.approx(expected, rel=1e-5)
+    assert count_blocks(emulator, core(), path, compute=True).output == pytest.approx(expected, rel=1e-5)
 
 
 def test_a_profile_holds_counts_and_says_it_is_emulated(emulator, tiny_tflite, tmp_path):

@@ -6,10 +6,11 @@ from pathlib import Path
 from mobilezoo.files import atomic_write
 from mobilezoo_latency.emulator.layout import NATIVE, tool_environment
 from mobilezoo_latency.emulator.packages import CPP_COMPILER, call
-from mobilezoo_latency.emulator.runtimes import Runtime
+from mobilezoo_latency.emulator.runtimes import COMMON_SOURCES, Runtime
 
 CPP_FLAGS = ("-std=c++17", "-DC10_USING_CUSTOM_GENERATED_MACROS", "-DET_EVENT_TRACER_ENABLED")
 """As ExecuTorch's wheel states them for programs that use its headers."""
+COMMON = [str(NATIVE / name) for name in COMMON_SOURCES if name.endswith(".c")]
 C10_HEADERS = Path("executorch") / "runtime" / "core" / "portable_type" / "c10"
 
 
@@ -45,7 +46,7 @@ def compile_runner(root: Path, runtime: Runtime, folder: Path, program: Path) ->
     Raises:
         DeviceError: it does not compile.
     """
-    sources = [str(NATIVE / runtime.source), str(NATIVE / "runner.c")]
+    sources = [str(NATIVE / runtime.source), *COMMON]
     command = _cpp(root, runtime, folder) if runtime.headers else [*_c(root), *sources]
     libraries = sorted(str(path) for path in folder.glob("*.so*"))
     # the kernels of a runtime register themselves when their library is loaded: keep those that nothing calls
@@ -68,8 +69,8 @@ def _cpp(root: Path, runtime: Runtime, folder: Path) -> list[str]:
         headers += ["-isystem", str(cpp), "-isystem", str(cpp / "aarch64-linux-gnu"), "-isystem", str(arm / "include")]
     headers += ["-isystem", str(include), "-isystem", str(include / C10_HEADERS)]
     compiler = str(root / "tools" / "usr" / "bin" / CPP_COMPILER)
-    sources = [str(NATIVE / runtime.source), "-x", "c", str(NATIVE / "runner.c"), "-x", "none"]
-    return [compiler, "-O2", *flags, *CPP_FLAGS, *headers, *sources]
+    common = [word for source in COMMON for word in ("-x", "c", source)]  # g++ forgets the language after one file
+    return [compiler, "-O2", *flags, *CPP_FLAGS, *headers, str(NATIVE / runtime.source), *common, "-x", "none"]
 
 
 def _cross(root: Path) -> list[str]:

@@ -11,7 +11,7 @@ from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency.emulator.cores import EmulatedConfig
 from mobilezoo_latency.emulator.layout import Emulator
 from mobilezoo_latency.emulator.refusals import in_words
-from mobilezoo_latency.emulator.runtimes import RUNTIMES, Prepared, find_runtime
+from mobilezoo_latency.emulator.runtimes import RUNTIMES, Prepared, find_runtime, is_current
 
 INCOMPLETE = "the plugin's counts are incomplete: is the disk full?"
 CPUINFO = """processor\t: 0
@@ -52,11 +52,40 @@ class BlockCounts(NamedTuple):
     misses: tuple[int, ...]
     """Lines that each cache level did not hold; the last figure is what memory delivered."""
     output: tuple[float, ...]
-    """The first values of the network's output, to compare with a real run."""
+    """The first values of the network's output, where they were computed."""
+
+
+class Plugin(NamedTuple):
+    """What the counting plugin does in a run."""
+
+    out: Path
+    """The file that it writes."""
+    memory: bool = True
+    """Also simulate the data caches; the run then takes longer."""
+    compute: bool = False
+    """Compute the network's values too: three to seven times slower in floats, and the same counts."""
+
+    def switches(self, emulator: Emulator, core: EmulatedConfig, skipped: Path | None) -> list[str]:
+        """QEMU's arguments that load it.
+
+        Args:
+            emulator: the prepared emulator.
+            core: gives the data caches.
+            skipped: file with the instructions that the runner took out.
+        """
+        plugin = f"{emulator.root}/bin/blockcount.so,out={self.out}"
+        if self.memory and core.caches:
+            plugin += ",cache=" + ":".join(f"{kib}:{ways}" for kib, ways in core.caches)
+        return ["-plugin", plugin if skipped is None else f"{plugin},skipped={skipped}"]
 
 
 def count_blocks(
-    emulator: Emulator, core: EmulatedConfig, model: Path, memory: bool = True, target: str = "litert"
+    emulator: Emulator,
+    core: EmulatedConfig,
+    model: Path,
+    memory: bool = True,
+    target: str = "litert",
+    compute: bool = False,
 ) -> BlockCounts:
     """Runs a network twice on an emulated core and counts the second run.
 
@@ -66,30 +95,52 @@ def count_blocks(
         model: the file.
         memory: also simulate the data caches; the run then takes longer.
         target: export target of the file, which gives the runtime.
+        compute: also compute the network's values, which takes longer; else `output` is empty.
 
     Raises:
         DeviceError: the runtime refused the file, or the run failed.
     """
     with temporary_folder("count") as folder:
-        out = folder / "blocks.txt"
-        printed = run_on(emulator, core, model, ["count"], plugin_switches(emulator, core, out, memory), target)
+        plugin = Plugin(folder / "blocks.txt", memory, compute)
+        printed = run_counted(emulator, core, model, "count", plugin, target=target)
         output = tuple(float(value) for line in printed.get("output", ()) for value in line.split())
-        return parse_counts(out.read_text(encoding="ascii"), output)
+        return parse_counts(plugin.out.read_text(encoding="ascii"), output)
 
 
-def plugin_switches(emulator: Emulator, core: EmulatedConfig, out: Path, memory: bool = True) -> list[str]:
-    """QEMU's arguments that load the counting plugin.
+def run_counted(
+    emulator: Emulator,
+    core: EmulatedConfig,
+    model: Path,
+    action: str,
+    plugin: Plugin,
+    switches: Sequence[str] = (),
+    target: str = "litert",
+) -> dict[str, list[str]]:
+    """Runs `model` with the counting plugin, without the arithmetic where counts do not depend on it.
 
     Args:
         emulator: the prepared emulator.
-        core: gives the data caches.
-        out: the file that the plugin writes.
-        memory: also simulate the data caches.
+        core: which core.
+        model: the file.
+        action: `count` or `operators`, see `native/runner.c`.
+        plugin: what is counted, and where to.
+        switches: further arguments of QEMU.
+        target: export target of the file, which gives the runtime.
+
+    Returns:
+        As `run_on`.
+
+    Raises:
+        DeviceError: as `run_on`.
     """
-    plugin = f"{emulator.root}/bin/blockcount.so,out={out}"
-    if memory and core.caches:
-        plugin += ",cache=" + ":".join(f"{kib}:{ways}" for kib, ways in core.caches)
-    return ["-plugin", plugin]
+    # a runner of an older set-up cannot skip: it computes, and counts the same
+    if not plugin.compute and RUNTIMES[target].skips and is_current(emulator, target):
+        table = plugin.out.with_name("skipped.bin")
+        # a runtime may refuse values that mean nothing, such as an index that the network computes
+        with contextlib.suppress(DeviceError):
+            loaded = [*plugin.switches(emulator, core, table), *switches]
+            return run_on(emulator, core, model, [action, str(table)], loaded, target)
+    return run_on(emulator, core, model, [action], [*plugin.switches(emulator, core, None), *switches], target)
 
 
 def run_on(

@@ -15,7 +15,7 @@ from mobilezoo.installed import STAMP
 from mobilezoo.reading import read_json
 from mobilezoo_latency.emulator.layout import NATIVE, SETUP_LINE, Emulator
 
-COMMON_SOURCES = ("runner.c", "runner.h")
+COMMON_SOURCES = ("runner.c", "skip.c", "runner.h")
 
 
 @dataclass(frozen=True, kw_only=True)
@@ -36,6 +36,8 @@ class Runtime:
     """Its runner in `native/`."""
     traced: bool = False
     """Whether its runner counts operators."""
+    skips: bool = False
+    """Whether counts may leave the arithmetic out (native/skip.c): no kernel of it branches on values."""
 
     @property
     def sources(self) -> tuple[str, ...]:
@@ -54,6 +56,7 @@ RUNTIMES = {
             libraries=r"ai_edge_litert/libLiteRt\.so",
             source="litert_run.c",
             traced=True,
+            skips=True,
         ),
         Runtime(
             target="onnx",
@@ -71,6 +74,7 @@ RUNTIMES = {
             libraries=r"executorch/lib/libexecutorch(_backend_xnnpack|_kernels_\w+|_threadpool)?\.so",
             headers="executorch/include/",
             source="executorch_run.cpp",
+            skips=True,
         ),
     )
 }

@@ -10,7 +10,7 @@ from typing import NamedTuple
 from mobilezoo.errors import DeviceError
 from mobilezoo.scratch import temporary_folder
 from mobilezoo_latency.emulator.cores import EmulatedConfig
-from mobilezoo_latency.emulator.counting import Block, parse_counts, plugin_switches, run_on
+from mobilezoo_latency.emulator.counting import Block, Plugin, parse_counts, run_counted
 from mobilezoo_latency.emulator.layout import SETUP_LINE, Emulator
 from mobilezoo_latency.emulator.runtimes import RUNTIMES, find_runtime, is_current
 
@@ -58,10 +58,10 @@ def trace_operators(emulator: Emulator, core: EmulatedConfig, model: Path, targe
     """
     check_traceable(emulator, target, model.name)
     with temporary_folder("trace") as folder:
-        out = folder / "blocks.txt"
-        switches = [*plugin_switches(emulator, core, out), "-E", f"LD_PRELOAD={emulator.root / 'bin' / 'clock.so'}"]
-        printed = run_on(emulator, core, model, ["operators"], switches, target)
-        text = out.read_text(encoding="ascii")
+        plugin = Plugin(folder / "blocks.txt")
+        clock = ["-E", f"LD_PRELOAD={emulator.root / 'bin' / 'clock.so'}"]
+        printed = run_counted(emulator, core, model, "operators", plugin, clock, target)
+        text = plugin.out.read_text(encoding="ascii")
     counts = parse_counts(text)
     operators = parse_operators(printed.get("operator", []), parse_parts(text))
     if not operators:

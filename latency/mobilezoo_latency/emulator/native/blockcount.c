@@ -7,7 +7,8 @@
  *
  * A marker is the system call number MARKER with argument 2 (switch the memory model on: warm run), 1 (begin to count),
  * 3 (a part of the run ends) or 0 (end: write the counts).
- * Arguments: out=FILE, cache=KIB:WAYS[:KIB:WAYS[:KIB:WAYS]] (level 1 first; without it, no memory model).
+ * Arguments: out=FILE, cache=KIB:WAYS[:KIB:WAYS[:KIB:WAYS]] (level 1 first; without it, no memory model),
+ * skipped=FILE (what skip.c took out of the program, read at marker 2: counted as it was).
  *
  * Output, for each part that ended:      part MISSES_OF_THE_LAST_LEVEL
  *         and each block that ran in it: ran BLOCK COUNT
@@ -55,6 +56,7 @@ unsigned qemu_plugin_mem_size_shift(qemu_plugin_meminfo_t);
 EXPORT int qemu_plugin_version = 1;
 
 #define MARKER 0xb0b0 /* no Linux system call: the guest gets ENOSYS */
+#define HINT 0xd5032fffu /* see skip.c */
 #define LINE_SHIFT 6
 #define MAX_LEVELS 3
 #define BUCKETS (1u << 18)
@@ -73,11 +75,49 @@ static pthread_mutex_t lock = PTHREAD_MUTEX_INITIALIZER;
 static const char *out_path = "blocks.txt";
 static bool counting, modelling;
 
+/* ---- instructions that skip.c took out --------------------------------------------------------------------------- */
+
+typedef struct {
+    uint64_t address, word;
+} Skipped;
+
+static const char *skipped_path;
+static Skipped *skipped;
+static size_t skipped_count;
+
+static int by_address(const void *a, const void *b)
+{
+    uint64_t left = ((const Skipped *)a)->address, right = ((const Skipped *)b)->address;
+    return (left > right) - (left < right);
+}
+
+static void read_skipped(void)
+{
+    FILE *file = fopen(skipped_path, "rb");
+    bool read = file && !fseek(file, 0, SEEK_END);
+    if (read) {
+        skipped_count = (size_t)ftell(file) / sizeof *skipped;
+        skipped = calloc(skipped_count + 1, sizeof *skipped);
+        rewind(file);
+        read = fread(skipped, sizeof *skipped, skipped_count, file) == skipped_count;
+    }
+    if (!read) {
+        fprintf(stderr, "blockcount: %s cannot be read\n", skipped_path);
+        exit(1);
+    }
+    fclose(file);
+    qsort(skipped, skipped_count, sizeof *skipped, by_address);
+}
+
 static uint32_t word_at(const struct qemu_plugin_tb *tb, size_t i)
 {
     uint32_t word;
     memcpy(&word, qemu_plugin_insn_data(qemu_plugin_tb_get_insn(tb, i)), sizeof word);
-    return word;
+    if (word != HINT || !skipped_count)
+        return word;
+    Skipped key = {qemu_plugin_tb_vaddr(tb) + 4 * i, 0};
+    const Skipped *found = bsearch(&key, skipped, skipped_count, sizeof key, by_address);
+    return found ? (uint32_t)found->word : word;
 }
 
 /* The block of this translation; QEMU translates the same code again when its cache is flushed. */
@@ -233,8 +273,11 @@ static void on_syscall(qemu_plugin_id_t id, unsigned cpu, int64_t number, uint64
     if (number != MARKER)
         return;
     pthread_mutex_lock(&lock);
-    if (first == 2)
+    if (first == 2) {
+        if (skipped_path)
+            read_skipped();
         modelling = true;
+    }
     else if (first == 1)
         begin();
     else if (counting && first == 3)
@@ -262,6 +305,8 @@ EXPORT int qemu_plugin_install(qemu_plugin_id_t id, const qemu_info_t *info, int
             out_path = strdup(argv[i] + 4);
         else if (!strncmp(argv[i], "cache=", 6))
             parse_caches(argv[i] + 6);
+        else if (!strncmp(argv[i], "skipped=", 8))
+            skipped_path = strdup(argv[i] + 8);
     qemu_plugin_register_vcpu_tb_trans_cb(id, on_translate);
     qemu_plugin_register_vcpu_syscall_cb(id, on_syscall);
     return 0;

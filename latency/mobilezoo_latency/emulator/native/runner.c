@@ -3,9 +3,10 @@
  * Loads a network on the CPU and runs it. The same program counts under an emulator and times on a real arm64 device
  * (a phone over adb, a board over ssh). Linked with the file of one runtime, see runner.h.
  *
- *   RUNNER MODEL THREADS count
- *       one warm run, then one run between two marker system calls (see blockcount.c).
- *   RUNNER MODEL THREADS operators
+ *   RUNNER MODEL THREADS count [SKIPPED]
+ *       one warm run, then one run between two marker system calls (see blockcount.c). With the file SKIPPED, both
+ *       without the arithmetic, which is written there (see skip.c); no output is shown then.
+ *   RUNNER MODEL THREADS operators [SKIPPED]
  *       the same with the runtime's profiler, in parts (see clock.c).
  *   RUNNER MODEL THREADS time WARMUP_RUNS WARMUP_S MIN_RUNS MIN_S
  *       warm-up, then at least MIN_RUNS runs and MIN_S seconds.
@@ -176,15 +177,19 @@ static void compute(const char *from, const char *to, size_t index)
 int main(int argc, char **argv)
 {
     int timing = argc == 8 && !strcmp(argv[3], "time"), computing = argc == 7 && !strcmp(argv[3], "compute");
-    int tracing = argc == 4 && !strcmp(argv[3], "operators");
-    if (!timing && !computing && !tracing && !(argc == 4 && !strcmp(argv[3], "count"))) {
-        fprintf(stderr, "usage: %s MODEL THREADS "
-                        "(count | operators | time WARMUP_RUNS WARMUP_S MIN_RUNS MIN_S | compute INPUTS OUTPUTS INDEX)\n", argv[0]);
+    int tracing = (argc == 4 || argc == 5) && !strcmp(argv[3], "operators");
+    int counting = (argc == 4 || argc == 5) && !strcmp(argv[3], "count");
+    if (!timing && !computing && !tracing && !counting) {
+        fprintf(stderr, "usage: %s MODEL THREADS (count [SKIPPED] | operators [SKIPPED] | "
+                        "time WARMUP_RUNS WARMUP_S MIN_RUNS MIN_S | compute INPUTS OUTPUTS INDEX)\n", argv[0]);
         return 2;
     }
     double start = now_s();
     network_load(argv[1], atoi(argv[2]), tracing);
     say("load_ms", (now_s() - start) * 1e3);
+    int skipping = (counting || tracing) && argc == 5;
+    if (skipping)
+        skip_arithmetic(argv[4]);
     if (timing)
         take_samples(atol(argv[4]), atof(argv[5]), atol(argv[6]), atof(argv[7]));
     else if (computing)
@@ -193,7 +198,8 @@ int main(int argc, char **argv)
         count_operators();
     else
         count();
-    show_output();
+    if (!skipping)
+        show_output();
     printf("done 1\n");
     fflush(stdout);
     _exit(0); /* the runtime's own destructors are not part of what is measured */
