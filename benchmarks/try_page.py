@@ -8,7 +8,6 @@ Needs `mobilezoo device setup browser` and chromium.
 """
 
 import argparse
-import io
 import shutil
 import tempfile
 import time
@@ -43,13 +42,16 @@ BARE = """async (ms) => {
 
 
 def film(folder: Path) -> Path:
-    """Motion JPEG of soft noise, which the fake camera repeats."""
-    rng, frames = np.random.default_rng(0), io.BytesIO()
-    for _ in range(30):
-        rough = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8))
-        rough.resize((640, 480), Image.Resampling.BICUBIC).save(frames, "JPEG", quality=90)
-    path = folder / "film.mjpeg"
-    path.write_bytes(frames.getvalue())
+    """Soft noise of 640x480 as uncompressed video of 60 frames per second, which the fake camera repeats."""
+    rng = np.random.default_rng(0)
+    path = folder / "film.y4m"
+    with path.open("wb") as file:
+        file.write(b"YUV4MPEG2 W640 H480 F60:1 Ip A1:1 C420\n")
+        for _ in range(30):
+            rough = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8), "YCbCr")
+            planes = rough.resize((640, 480), Image.Resampling.BICUBIC).split()
+            halves = [plane.resize((320, 240)) for plane in planes[1:]]
+            file.write(b"FRAME\n" + b"".join(plane.tobytes() for plane in (planes[0], *halves)))
     return path
 
 

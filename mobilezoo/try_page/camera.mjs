@@ -13,6 +13,9 @@ export class Camera {
     this.video = video;
     this.facing = 'environment';
     this.stream = null;
+    this.released = false;
+    this.noted = () => {};
+    this.queue = Promise.resolve();
     this.canvas = document.createElement('canvas');
     this.pen = this.canvas.getContext('2d', { willReadFrequently: true });
   }
@@ -36,7 +39,6 @@ export class Camera {
     const settings = this.stream.getVideoTracks()[0].getSettings();
     this.facing = settings.facingMode ?? this.facing;
     this.step = 1000 / (settings.frameRate || 30);
-    this.last = -Infinity;
   }
 
   /** Whether there is a second camera to turn to. Known once one has started. */
@@ -55,23 +57,38 @@ export class Camera {
     this.video.srcObject = null;
   }
 
-  /** Whether the camera has a frame that was not taken yet. */
-  due() {
-    return performance.now() >= this.last + this.step - 2;
-  }
-
-  /** Resolves when that is so. */
+  /** The camera's next frame, {data: RGBA bytes, width, height, ms it took}; a new one each time; null after `release`. */
   next() {
-    return new Promise((done) => setTimeout(done, this.last + this.step - 1 - performance.now()));
+    this.queue = this.queue.then(async () => {
+      if (!this.released) await new Promise((done) => this.whenNew(done));
+      return this.released ? null : this.grab();
+    });
+    return this.queue;
   }
 
-  /** The frame of this moment: {data: RGBA bytes, width, height}. */
+  whenNew(done) {
+    this.noted = done;
+    if (this.video.requestVideoFrameCallback) this.video.requestVideoFrameCallback(done);
+    else setTimeout(done, this.step); // Firefox before 132
+  }
+
+  /** Lets nobody wait for a frame any more, until `hold`. */
+  release() {
+    this.released = true;
+    this.noted();
+  }
+
+  hold() {
+    this.released = false;
+  }
+
   grab() {
-    this.last = performance.now();
+    const start = performance.now();
     const { videoWidth: width, videoHeight: height } = this.video;
     if (this.canvas.width !== width || this.canvas.height !== height) Object.assign(this.canvas, { width, height });
     this.pen.drawImage(this.video, 0, 0);
-    return this.pen.getImageData(0, 0, width, height);
+    const { data } = this.pen.getImageData(0, 0, width, height);
+    return { data, width, height, ms: performance.now() - start };
   }
 }
 

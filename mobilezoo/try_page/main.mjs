@@ -1,17 +1,17 @@
 // The page of `mobilezoo try`: loads the networks, takes pictures from camera, files and samples, shows the answers.
-import { Ahead } from './ahead.mjs';
-import { reader } from './answers.mjs';
 import { Camera, breathe } from './camera.mjs';
-import { hasSimd, load, webgpu } from './network.mjs';
-import { Panel } from './panel.mjs';
 import { decode } from './decode.mjs';
 import { paint } from './dense.mjs';
+import { Engine } from './engine.mjs';
+import { hasSimd, threads, webgpu } from './network.mjs';
+import { Panel } from './panel.mjs';
 import { Gallery, draw } from './pictures.mjs';
-import { preparer, region } from './prepare.mjs';
+import { region } from './prepare.mjs';
 import { screenshot } from './screenshot.mjs';
 
 const BEAT_MS = 15_000;
-const SHOW_MS = 66; // of a live picture, answers are drawn this often
+const SHOW_MS = 100; // of a live picture, answers are drawn this often
+const QUICK_MS = 40; // of a network that answers sooner, one frame more is under way, so that it never waits
 const SPEAK_MS = 3000;
 
 const $ = (id) => document.getElementById(id);
@@ -30,51 +30,29 @@ function setState(name) {
 
 // ---- networks
 
-async function loadNetwork(network, accelerator) {
-  const title = network.name;
-  $('hint').textContent = `Loading ${title}`;
-  const started = performance.now();
-  const loaded = await load(network, accelerator, (share) => { $('loading').value = share; });
-  network.runner?.close();
-  network.runner = loaded;
-  network.read = reader(network);
-  const seconds = ((performance.now() - started) / 1000).toFixed(1);
-  network.panel.where = `${loaded.where} · loaded in ${seconds} s`;
-}
-
 async function loadAll(accelerator) {
-  let loaded = 0;
-  for (const network of state.networks) {
-    try {
-      await loadNetwork(network, accelerator);
-      loaded += 1;
-    } catch (error) {
-      network.runner?.close();
-      network.runner = null;
-      network.panel.fault = `does not run here: ${error.message}`;
-      complain(`${network.name}: ${error.message}.`);
-    }
-  }
-  return loaded;
+  const { networks, engine } = state;
+  const name = (index) => { $('hint').textContent = `Loading ${networks[index].name}`; };
+  name(0);
+  const found = await engine.load(state.infos, accelerator, threads(), (index, share) => {
+    name(index);
+    $('loading').value = share;
+  });
+  found.forEach(({ where, ms, fault }, i) => {
+    networks[i].where = fault ? '' : where;
+    networks[i].panel.where = fault ? `does not run here: ${fault}` : `${where} · loaded in ${(ms / 1000).toFixed(1)} s`;
+    networks[i].panel.off = Boolean(fault);
+    if (fault) complain(`${networks[i].name}: ${fault}.`);
+  });
+  return running().length;
 }
 
-/** The answers of every network that runs for one image, with their milliseconds. */
-const answer = (image) => answerPrepared(state.networks.map((network) => {
-  const start = performance.now();
-  return network.runner && { ...network.prepare(image), ms: performance.now() - start };
-}));
+const running = () => state.networks.filter((network) => network.where);
 
-async function answerPrepared(prepared) {
-  const found = [];
-  for (const [i, network] of state.networks.entries()) {
-    if (!network.runner) continue;
-    const { tensor, bytes, ms } = prepared[i];
-    const start = performance.now();
-    const raw = await network.runner.run(tensor);
-    const ran = performance.now();
-    found.push({ network, ...network.read(raw), bytes, times: { prepare: ms, run: ran - start, read: performance.now() - ran } });
-  }
-  return found;
+/** What the networks that run answer to an image, whose bytes are taken away: {image, answers}. */
+async function answer(image) {
+  const found = await state.engine.answer(image);
+  return { image: found.image, answers: found.answers.map((one) => ({ ...one, network: state.networks[one.index] })) };
 }
 
 function show(answers) {
@@ -123,29 +101,35 @@ function showPicture(image, answers, video) {
 
 // ---- camera
 
-/** A frame, taken now or when the camera has the next one, and prepared beside the network. */
+/** The answers to the camera's next frame; null where it is paused before. */
 async function coming() {
-  if (!camera.due()) await camera.next();
-  const start = performance.now();
-  const frame = camera.grab();
-  const grabbed = performance.now() - start;
-  const { image, prepared } = await state.ahead.prepare(frame);
-  prepared[0].ms += grabbed;
-  return { image, prepared };
+  const frame = await camera.next();
+  if (!frame) return null;
+  const { image, answers } = await answer(frame);
+  for (const { times } of answers) times.prepare += frame.ms / answers.length;
+  return { image, answers };
 }
 
+/** Answers frames, with the next ones under way: one that is prepared meanwhile, and one more of quick networks. */
 async function live() {
   let drawn = 0;
   let size = '';
-  let next = coming();
-  while (state.live) {
-    const { image, prepared } = await next;
-    next = coming();
-    const answers = await answerPrepared(prepared);
+  let depth = 2;
+  const way = [];
+  camera.hold();
+  while (state.live || way.length) {
+    while (state.live && way.length < depth) {
+      way.push(coming());
+      way.at(-1).catch(() => {}); // whoever waits for it hears of it
+    }
+    const found = await way.shift();
+    if (!found) continue;
+    const { image, answers } = found;
     for (const one of answers) one.network.panel.note(one.times, true);
+    depth = answers.reduce((sum, { times }) => sum + times.run, 0) < QUICK_MS ? 3 : 2;
     state.frames += 1;
     state.same += answers.every((one) => one.best[0].index === answers[0].best[0].index);
-    state.last = { image, answers };
+    state.last = found;
     if (state.drawn) showPicture(image, answers, false); // the very frame that was answered, boxes or mask on it
     else if (size !== (size = `${image.width}×${image.height}`)) showPicture(image, answers, true);
     if (performance.now() - drawn > SHOW_MS) {
@@ -155,11 +139,10 @@ async function live() {
       document.body.dataset.frames = state.frames;
     }
   }
-  await next;
 }
 
 function agreement() {
-  if (state.networks.filter((one) => one.runner).length < 2) return;
+  if (running().length < 2) return;
   const box = $('agreement');
   box.hidden = false;
   const strong = document.createElement('strong');
@@ -192,6 +175,7 @@ async function startCamera(how = () => camera.start()) {
 async function pause() {
   if (!state.live) return;
   state.live = false;
+  camera.release();
   await state.loop;
   if (state.last) {
     showPicture(state.last.image, state.last.answers, false);
@@ -233,12 +217,11 @@ async function answerNow(pictures) {
   gallery.clear();
   $('gallery').hidden = false;
   setState('answering');
-  const names = state.networks.filter((one) => one.runner).map((one) => one.name);
+  const names = running().map((one) => one.name);
   for (const [i, { name, blob, truth }] of pictures.entries()) {
     $('score').textContent = `${i + 1} of ${pictures.length}`;
     try {
-      const image = await decode(await blob());
-      const answers = await answer(image);
+      const { image, answers } = await answer(await decode(await blob()));
       for (const one of answers) one.network.panel.note(one.times, false);
       gallery.add({ name, truth, image, answers });
       if (i === 0) await choose({ image, answers });
@@ -301,9 +284,10 @@ async function changeAccelerator(name) {
   setState('ready');
   if (wasLive && loaded) startCamera(async () => {});
   else if (state.shown && loaded) {
-    const answers = await answer(state.shown.image);
-    for (const one of answers) one.network.panel.note(one.times, false);
-    choose({ image: state.shown.image, answers });
+    const { data, width, height } = state.shown.image;
+    const found = await answer({ data: data.slice(), width, height }); // the gallery keeps the image
+    for (const one of found.answers) one.network.panel.note(one.times, false);
+    choose(found);
   }
 }
 
@@ -333,11 +317,11 @@ function beat() {
 }
 
 function take(info) {
-  state.networks = info.networks.map((network) => ({ ...network, prepare: preparer(network) }));
+  state.infos = info.networks;
+  state.networks = info.networks.map((network) => ({ ...network, where: '' }));
   state.drawn = state.networks.some((one) => one.task !== 'classify');
   state.samples = info.samples;
   state.notes = info.notes;
-  state.ahead = new Ahead(info.networks);
   $('samples').hidden = !info.samples.length;
   for (const network of state.networks) {
     network.panel = new Panel(network);
@@ -354,13 +338,13 @@ function take(info) {
 async function main() {
   if (!hasSimd()) {
     throw new Error('This browser has no WebAssembly SIMD, which both runtimes need: '
-      + 'use Chrome 91, Firefox 89 or Safari 16.4, or a newer one.');
+      + 'use Chrome 91, Firefox 114 or Safari 16.4, or a newer one.');
   }
+  state.engine = new Engine();
   take(await (await fetch('try.json')).json());
   listen();
   beat();
-  await offerGpu();
-  const loaded = await loadAll('wasm');
+  const [loaded] = await Promise.all([loadAll('wasm'), offerGpu()]);
   $('loading').hidden = true;
   if (!loaded) {
     $('hint').textContent = 'Nothing can be run here.';

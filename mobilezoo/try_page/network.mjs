@@ -84,19 +84,25 @@ export function reasonOf(error, lines = []) {
     .replace(/[.:\s]+$/, '').slice(0, 400);
 }
 
-let lite; // one LiteRT.js for the page: {module, threads}
+let lite; // one LiteRT.js for the page: a promise of {module, threads}
 
-async function loadLite() {
-  if (lite) return lite;
+async function loadLite(count) {
+  if (!self.document) { // a worker has no script element that would hold the place of its files
+    const file = (name) => new URL(`litert/wasm/${name}`, root).href;
+    self.Module = { locateFile: file, mainScriptUrlOrBlob: file('litert_wasm_threaded_internal.js') };
+  }
   const module = await import(new URL('litert/index.js', root).href);
-  const wanted = threads();
-  await module.loadLiteRt(new URL('litert/wasm/', root).href, wanted > 1 ? { threads: true } : {});
-  lite = { module, threads: wanted };
+  await module.loadLiteRt(new URL('litert/wasm/', root).href, count > 1 ? { threads: true } : {});
+  return { module, threads: count };
+}
+
+async function litert(count) {
+  lite ??= loadLite(count);
+  lite.catch(() => { lite = null; });
   return lite;
 }
 
-async function litert(network, model, accelerator) {
-  const { module, threads: count } = await loadLite();
+async function liteRunner({ module, threads: count }, network, model, accelerator) {
   const options = { accelerator, ...(accelerator === 'wasm' ? { cpuOptions: { numThreads: count } } : {}) };
   const compiled = await module.loadAndCompile(model, options);
   const whole = accelerator === 'wasm' || compiled.isFullyAccelerated;
@@ -117,10 +123,14 @@ async function litert(network, model, accelerator) {
   };
 }
 
-async function onnx(network, model) {
+async function onnx(count) {
   const ort = await import(new URL('ort/ort.wasm.bundle.min.mjs', root).href);
-  ort.env.wasm.numThreads = threads();
+  ort.env.wasm.numThreads = count;
   ort.env.wasm.wasmPaths = new URL('ort/', root).href;
+  return ort;
+}
+
+async function onnxRunner(ort, network, model) {
   const session = await ort.InferenceSession.create(model, { executionProviders: ['wasm'] });
   const [given, wanted] = [session.inputNames[0], session.outputNames[network.output_index]];
   return {
@@ -138,13 +148,14 @@ async function onnx(network, model) {
 const wasmName = (runtime, count) => `${runtime}, WebAssembly, ${count} thread${count === 1 ? '' : 's'}`;
 
 /**
- * Fetches and loads a network. accelerator: `wasm` or `webgpu` (LiteRT.js only).
+ * Fetches a network and its runtime at once, and loads it. accelerator: `wasm` or `webgpu` (LiteRT.js only).
  * Returns {where: what computes, run(tensor) → scores of the file, close()}.
  */
-export async function load(network, accelerator, onProgress) {
-  const model = await bytesOf(network.url, onProgress);
+export function load(network, accelerator, onProgress, count = threads()) {
+  const [runtime, runner] = network.runtime === 'onnx' ? [onnx, onnxRunner] : [litert, liteRunner];
   return overheard(async () => {
-    const loaded = await (network.runtime === 'onnx' ? onnx(network, model) : litert(network, model, accelerator));
+    const [ready, model] = await Promise.all([runtime(count), bytesOf(network.url, onProgress)]);
+    const loaded = await runner(ready, network, model, accelerator);
     const { dtype, shape } = network.input;
     const scores = await loaded.run(new ARRAYS[dtype](shape.reduce((a, b) => a * b, 1))); // some faults show only here
     const [outputs, labels] = [scores.length / shape[0], network.labels.length];

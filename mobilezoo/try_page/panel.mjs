@@ -43,9 +43,8 @@ export class Panel {
     this.node.querySelector('.where').textContent = text;
   }
 
-  set fault(text) {
-    this.where = text;
-    this.node.querySelector('.where').classList.add('off');
+  set off(yes) {
+    this.node.querySelector('.where').classList.toggle('off', yes);
   }
 
   /** Keeps the times of one frame; `live` frames count for the rate. */

@@ -1,17 +1,31 @@
-// Prepares frames beside the page's own thread, where the network runs.
+// Prepares images beside the page's own thread, and passes them on to the networks' worker.
 import { preparer } from './prepare.mjs';
 
 let preparers = [];
+let port = null;
 
-self.onmessage = ({ data: { networks, id, image } }) => {
-  if (networks) {
-    preparers = networks.map(preparer);
+function prepared(image, wanted) {
+  return wanted.map((index) => {
+    const start = performance.now();
+    return { index, ...preparers[index](image), ms: performance.now() - start };
+  });
+}
+
+self.onmessage = ({ data }) => {
+  if (data.port) {
+    port = data.port;
     return;
   }
-  const prepared = preparers.map((prepare) => {
-    const start = performance.now();
-    return { ...prepare(image), ms: performance.now() - start };
-  });
-  const buffers = prepared.flatMap(({ tensor, bytes }) => [tensor.buffer, bytes.buffer]);
-  self.postMessage({ id, image, prepared }, [image.data.buffer, ...buffers]);
+  if (data.infos) {
+    preparers = data.infos.map(preparer);
+    return;
+  }
+  const { id, image, wanted } = data;
+  try {
+    const found = prepared(image, wanted);
+    const buffers = found.flatMap(({ tensor, bytes }) => [tensor.buffer, bytes.buffer]);
+    port.postMessage({ id, image, prepared: found }, [image.data.buffer, ...buffers]);
+  } catch (error) {
+    port.postMessage({ id, fault: error.message });
+  }
 };

@@ -43,7 +43,7 @@ export async function screenshot(image, answers) {
     const { prepare, run, read } = one.times;
     pen.fillStyle = '#51605c';
     pen.font = '16px system-ui, sans-serif';
-    pen.fillText(`${prepare.toFixed(1)} + ${run.toFixed(1)} + ${read.toFixed(1)} ms · ${one.network.runner.where}`, left, y + LINE, width);
+    pen.fillText(`${prepare.toFixed(1)} + ${run.toFixed(1)} + ${read.toFixed(1)} ms · ${one.network.where}`, left, y + LINE, width);
   });
   const link = document.createElement('a');
   link.href = URL.createObjectURL(await canvas.convertToBlob({ type: 'image/png' }));

@@ -97,12 +97,13 @@ def try_files(
         DeviceError: the browser runtimes are not set up, or there is no network to serve in.
     """
     from mobilezoo.workflows.try_samples import samples_of
-    from mobilezoo_latency.browser.assets import NAMES, find_assets
+    from mobilezoo_latency.browser.assets import NAMES, find_assets, for_workers
 
     config = config or TryConfig()
     if not 1 <= len(files) <= MOST:
         raise ConfigError(f"{len(files)} files: the page runs one, or two side by side")
     assets = find_assets()
+    adapted = for_workers(assets)
     paths = [existing_path(name, "file") for name in files]
     records = [_described(path, options) for path in paths]
     _check_dense(paths, records)
@@ -114,7 +115,7 @@ def try_files(
     networks = [_network(i, paths, record) for i, record in enumerate(records)]
     description = {"networks": networks, "samples": samples.listed, "notes": notes}
     site, note = _opened(config, {name: assets / name for name in NAMES} | _page_files() | _models(paths))
-    site.blobs = {"try.json": json.dumps(description).encode(), "beat": b"", **samples.images}
+    site.blobs = {"try.json": json.dumps(description).encode(), "beat": b"", **samples.images, **adapted}
     try:
         yield TryPage(site.url, note, description, site, config.patience_s)
     finally:
@@ -146,7 +147,7 @@ def _opened(config: TryConfig, files: dict[str, Path]) -> "tuple[Site, str]":
 
 
 def _page_files() -> dict[str, Path]:
-    return {path.name: path for path in PAGE.iterdir() if path.suffix in (".css", ".mjs")}
+    return {path.name: path for path in PAGE.iterdir() if path.suffix in (".css", ".js", ".mjs")}
 
 
 def _models(paths: list[Path]) -> dict[str, Path]:

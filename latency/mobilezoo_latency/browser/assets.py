@@ -98,6 +98,19 @@ def find_assets() -> Path:
     return root
 
 
+def for_workers(root: Path) -> dict[str, bytes]:
+    """LiteRT.js as a worker can import it, by the name it is served under: import maps hold for pages only.
+
+    Raises:
+        DeviceError: it does not import its helper as these versions do.
+    """
+    name, helper = "litert/index.js", b'from "@litertjs/wasm-utils"'
+    text = (root / name).read_bytes()
+    if text.count(helper) != 1:
+        raise DeviceError(f"{str(root / name)!r} is not what was unpacked: {SETUP_LINE}")
+    return {name: text.replace(helper, b'from "../wasm-utils/index.js"')}
+
+
 def set_up(on_message: OnMessage = print, force: bool = False) -> Path:
     """Fetches, checks and unpacks the JavaScript runtimes; complete ones are only verified.
 

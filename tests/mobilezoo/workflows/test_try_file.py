@@ -58,11 +58,11 @@ def recorded(path: Path, target: str, **changes: Any) -> Path:
 
 @pytest.fixture
 def runtimes(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
-    """Empty files in place of the JavaScript runtimes."""
+    """Files without content in place of the JavaScript runtimes."""
     folder = tmp_path / "runtimes"
     for name in assets.NAMES:
         (folder / name).parent.mkdir(parents=True, exist_ok=True)
-        (folder / name).write_bytes(b"")
+        (folder / name).write_bytes(b'import { x } from "@litertjs/wasm-utils";' if name == "litert/index.js" else b"")
     monkeypatch.setattr(assets, "find_assets", lambda: folder)
 
 

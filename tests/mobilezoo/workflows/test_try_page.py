@@ -28,6 +28,7 @@ pytestmark = pytest.mark.slow
 QUIET = TryConfig(lan=False, samples=0)
 FLAGS = ["--no-sandbox", "--disable-gpu", "--disable-quic", "--disable-background-networking"]
 READY = "body[data-state=ready]"
+FOUR_CORES = "Object.defineProperty(Navigator.prototype, 'hardwareConcurrency', { get: () => 4 });"
 NO_SIMD = "const real = WebAssembly.validate; WebAssembly.validate = (b) => b.length > 40 && real(b);"
 
 
@@ -279,6 +280,59 @@ def test_an_operator_that_the_runtime_lacks_is_named(kind: str, plain: Any, tmp_
     with try_files([file], config=QUIET) as page, opened(plain, page.url) as tab:
         assert tab.get_attribute("body", "data-state") == "failed"
         assert "AcmeFold is not in this browser's runtime" in tab.inner_text("#alert")
+
+
+@pytest.mark.parametrize("kind", ["onnx", "tflite"])
+def test_several_threads_run_in_the_worker(kind: str, plain: Any, tmp_path: Path) -> None:
+    from mobilezoo_latency.emulator.probe import SIDE, write_probe
+
+    if kind == "onnx":
+        file = network(tmp_path / "a.onnx")
+    else:
+        spec = InputSpec(shape=(1, SIDE, SIDE, 3), layout="NHWC")
+        file = recorded(write_probe(tmp_path / "a.tflite", in_channels=3), "litert", input=spec, labels=())
+    with try_files([file], config=QUIET) as page, opened(plain, page.url, FOUR_CORES) as tab:
+        assert "WebAssembly, 2 threads" in tab.inner_text(".where"), tab.inner_text(".where")
+
+
+UNDER_WAY = """async () => {
+  const { Engine } = await import('./engine.mjs');
+  const { networks } = await (await fetch('try.json')).json();
+  const engine = new Engine();
+  await engine.load(networks, 'wasm', 1, () => {});
+  const image = (i) => {
+    const data = new Uint8ClampedArray(64 * 48 * 4);
+    for (let at = 0; at < data.length; at++) data[at] = ((at * (i + 3) * 7919) >> 4) & 255;
+    return { data, width: 64, height: 48 };
+  };
+  const found = ({ image: { data }, answers }) => [data[100], ...answers[0].best.map((one) => one.probability)];
+  const alone = [];
+  for (let i = 0; i < 6; i++) alone.push(found(await engine.answer(image(i))));
+  const ended = [];
+  const all = Array.from({ length: 6 }, async (_, i) => {
+    const one = await engine.answer(image(i));
+    ended.push(i);
+    return found(one);
+  });
+  return { alone, together: await Promise.all(all), ended };
+}"""
+
+
+def test_images_under_way_at_once_keep_their_order_and_their_answers(plain: Any, tmp_path: Path) -> None:
+    with try_files([network(tmp_path / "a.onnx")], config=QUIET) as page, opened(plain, page.url) as tab:
+        found = tab.evaluate(UNDER_WAY)
+        assert found["together"] == found["alone"]
+        assert len({str(one) for one in found["alone"]}) == 6
+        assert found["ended"] == [0, 1, 2, 3, 4, 5]
+
+
+@pytest.mark.parametrize("worker", ["network-worker.js", "prepare-worker.mjs"])
+def test_a_worker_that_does_not_start_is_one_message(worker: str, plain: Any, tmp_path: Path) -> None:
+    with try_files([network(tmp_path / "a.onnx")], config=QUIET) as page:
+        page.site.blobs[worker] = b"throw new Error('no such thing');"
+        with opened(plain, page.url) as tab:
+            playwright.expect(tab.locator("#alert")).to_contain_text(f"a.onnx: {worker}: Uncaught Error: no such thing")
+            assert tab.get_attribute("body", "data-state") == "failed"
 
 
 def test_a_browser_without_simd_is_told_what_to_use(plain: Any, tmp_path: Path) -> None:
