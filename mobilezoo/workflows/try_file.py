@@ -116,6 +116,8 @@ def try_files(
     description = {"networks": networks, "samples": samples.listed, "notes": notes}
     site, note = _opened(config, {name: assets / name for name in NAMES} | _page_files() | _models(paths))
     site.blobs = {"try.json": json.dumps(description).encode(), "beat": b"", **samples.images, **adapted}
+    if config.lan:
+        site.pack(_worth_packing({record.target for record in records}))
     try:
         yield TryPage(site.url, note, description, site, config.patience_s)
     finally:
@@ -148,6 +150,15 @@ def _opened(config: TryConfig, files: dict[str, Path]) -> "tuple[Site, str]":
 
 def _page_files() -> dict[str, Path]:
     return {path.name: path for path in PAGE.iterdir() if path.suffix in (".css", ".js", ".mjs")}
+
+
+def _worth_packing(targets: set[str]) -> list[str]:
+    """Files of the runtimes in use that are sent over the network in a third of their bytes; likely ones first."""
+    from mobilezoo_latency.browser.assets import NAMES
+
+    used = tuple({"litert": "litert/", "onnx": "ort/"}[target] for target in targets)
+    names = [name for name in NAMES if name.startswith(used) and name != "litert/index.js"]
+    return sorted(names, key=lambda name: (name.endswith(".wasm"), "threaded" not in name, "compat" in name))
 
 
 def _models(paths: list[Path]) -> dict[str, Path]:

@@ -4,6 +4,7 @@ Requests without the token in the path, by another host name or with a body get 
 nothing but this server.
 """
 
+import gzip
 import ipaddress
 import secrets
 import ssl
@@ -61,7 +62,11 @@ class SiteHandler(BoundedHandler):
         elif name in self.site.files:
             self.site.note(name)
             path = self.site.files[name]
-            self.answer(200, path.read_bytes(), TYPES.get(path.suffix, BYTES))
+            kind = TYPES.get(path.suffix, BYTES)
+            if name in self.site.packed and self._takes_gzip():
+                self.answer(200, self.site.packed[name], kind, encoding="gzip")
+            else:
+                self.answer(200, path.read_bytes(), kind)
         else:
             self.answer(404)
 
@@ -97,7 +102,9 @@ class SiteHandler(BoundedHandler):
         """Answers and ends the connection: an unread body must not be taken for the next request."""
         self.answer(status, close=True)
 
-    def answer(self, status: int, body: bytes = b"", kind: str = "", nonce: str = "", close: bool = False) -> None:
+    def answer(
+        self, status: int, body: bytes = b"", kind: str = "", nonce: str = "", close: bool = False, encoding: str = ""
+    ) -> None:
         """Sends a whole answer with the headers of all answers.
 
         Args:
@@ -106,6 +113,7 @@ class SiteHandler(BoundedHandler):
             kind: its media type.
             nonce: of the page's one inline script.
             close: whether the connection ends.
+            encoding: how `body` is compressed, as HTTP names it; empty: not at all.
         """
         self.send_response(status)
         for key, value in HEADERS.items():
@@ -115,6 +123,8 @@ class SiteHandler(BoundedHandler):
             self.send_header("Allow", "GET, POST")
         if kind:
             self.send_header("Content-Type", kind)
+        if encoding:
+            self.send_header("Content-Encoding", encoding)
         self.send_header("Content-Length", str(len(body)))
         if close:
             self.send_header("Connection", "close")
@@ -123,6 +133,13 @@ class SiteHandler(BoundedHandler):
         self.end_headers()
         for start in range(0, len(body), PIECE_BYTES):
             self.wfile.write(body[start : start + PIECE_BYTES])
+
+    def _takes_gzip(self) -> bool:
+        for one in self.headers.get("Accept-Encoding", "").split(","):
+            name, _, weight = one.replace(" ", "").lower().partition(";q=")
+            if name == "gzip":
+                return not weight or weight.strip("0.") != ""
+        return False
 
     def _page(self) -> None:
         nonce = secrets.token_urlsafe(16)
@@ -152,6 +169,8 @@ class Site:
         self.files = dict(files)
         self.blobs: dict[str, bytes] = {}
         """Served from memory."""
+        self.packed: dict[str, bytes] = {}
+        """Files as gzip compressed them, for browsers that take it."""
         self.lock = threading.Lock()
         self.closed = False
         self.last_request: float | None = None
@@ -176,6 +195,21 @@ class Site:
         self.closed = True
         self._http.shutdown()
         self._http.server_close()
+
+    def pack(self, names: list[str]) -> None:
+        """Compresses files one after the other, in a thread; those that are requested before are sent as they are.
+
+        Args:
+            names: of `files`.
+        """
+
+        def work() -> None:
+            for name in names:
+                if self.closed:
+                    return
+                self.packed[name] = gzip.compress(self.files[name].read_bytes(), 6, mtime=0)
+
+        threading.Thread(target=work, daemon=True).start()
 
     def note(self, name: str) -> None:
         """Records the request of a file; one browser fetches a few dozen."""

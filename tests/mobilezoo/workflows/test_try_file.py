@@ -1,6 +1,8 @@
 """`mobilezoo try`: what the page is given, what is refused, and the links that it is reached by."""
 
+import gzip
 import json
+import time
 import urllib.error
 import urllib.request
 from pathlib import Path
@@ -90,6 +92,28 @@ def test_the_page_is_given_what_the_record_holds_and_serves_nothing_else(tmp_pat
                 get(wrong)
     with pytest.raises(OSError, match="refused"):
         get(page.url)
+
+
+@pytest.mark.usefixtures("runtimes")
+def test_runtimes_cross_the_network_compressed_where_the_browser_takes_it(tmp_path: Path) -> None:
+    name = "ort/ort-wasm-simd-threaded.wasm"
+    (tmp_path / "runtimes" / name).write_bytes(b"wasm" * 5000)
+    config = TryConfig(lan=True, https=False, address="127.0.0.1", samples=0)
+    with try_files([network(tmp_path / "a.onnx")], config=config) as page:
+        deadline = time.monotonic() + 30
+        while name not in page.site.packed and time.monotonic() < deadline:
+            time.sleep(0.01)
+        for accepts, expected in (("br;q=0.5, GZIP;q=0.9", "gzip"), ("gzip;q=0, br", None), ("", None)):
+            asked = urllib.request.Request(page.url + name, headers={"Accept-Encoding": accepts})
+            with urllib.request.urlopen(asked, timeout=10) as answer:
+                body = answer.read()
+            assert answer.headers["Content-Encoding"] == expected
+            assert answer.headers["Content-Type"] == "application/wasm"
+            assert len(body) < 1000 if expected else len(body) == 20_000
+            assert (gzip.decompress(body) if expected else body) == b"wasm" * 5000
+        assert not [one for one in page.site.packed if one.startswith("litert")]
+    with try_files([network(tmp_path / "a.onnx")], config=LOCAL) as page:
+        assert not page.site.packed
 
 
 @pytest.mark.usefixtures("runtimes")
