@@ -25,7 +25,7 @@ def kit(
     """Write a folder that runs an exported file on images, in an app's own language and without mobilezoo.
 
     It holds the file, the names of its classes, and the least code that reads an image, prepares it as the record
-    says, runs the file and prints the five best classes; its README has the commands.
+    says, runs the file and prints the five best classes, or draws boxes or masks; its README has the commands.
 
     Examples:
 

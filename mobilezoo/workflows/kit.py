@@ -21,7 +21,7 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.kit_facts import filled, header_values, placeholders
 from mobilezoo.workflows.kit_kinds import FILLED_HEADERS, KINDS, TEMPLATES, Runs, kinds_of
 from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
-from mobilezoo.workflows.open_file import NOUNS, described
+from mobilezoo.workflows.open_file import described
 
 MARK = ".mobilezoo-kit"
 """A file that only kits hold: no other folder is ever replaced."""
@@ -132,14 +132,6 @@ def _check_place(out: Path, overwrite: bool) -> None:
 
 def _check_types(path: Path, record: Artifact, kind: str) -> None:
     """Raise ConfigError for what a kit's runtime or code does not handle."""
-    tasks = KINDS[kind].tasks
-    if record.task not in tasks:
-        own = [name for name, one in KINDS.items() if record.task in one.tasks and record.target in one.runs]
-        remedy = f": this file runs with {' or '.join(f'--for {name}' for name in own)}" if own else ""
-        raise ConfigError(
-            f"{path.name!r} answers with {NOUNS[record.task]} (task {record.task}), and {_a(kind)} kit reads "
-            f"{' and '.join(NOUNS[task] for task in tasks)} only{remedy}"
-        )
     how, channels = KINDS[kind].runs[record.target], record.preprocessing.channels
     if record.input.dtype not in how.types:
         raise ConfigError(
@@ -173,7 +165,7 @@ def _check_answer(path: Path, record: Artifact, kind: str, dtype: str) -> None:
 def _float32(record: Artifact, dtype: str) -> str:
     """What to do about a type that a kit does not handle."""
     able = [name for name in kinds_of(record.target) if dtype in KINDS[name].runs[record.target].types]
-    own = " or ".join(f"--for {name}" for name in able if record.task in KINDS[name].tasks)
+    own = " or ".join(f"--for {name}" for name in able)
     return "make a file with float32 there" + (f", or run this one with {own}" if own else "")
 
 

@@ -20,6 +20,15 @@ FILLED_HEADERS = ("model.h", "boxes.h", "mask.h")
 """Headers of a C++ kit that are filled in."""
 APP = "app/src/main"
 CODE = f"{APP}/java/org/mobilezoo/classify"
+ANDROID_DRAW = {"README-dense.md": "README.md", "Dense.kt": f"{CODE}/Dense.kt"}
+"""Of an Android kit that draws boxes and masks."""
+SWIFT = "Sources/Classify"
+IOS_DRAW = {
+    "README-dense.md": "README.md",
+    **{f"{name}.swift": f"{SWIFT}/{name}.swift" for name in ("CameraView", "Dense", "Finder")},
+    "main-dense.swift": "Sources/read-images/main.swift",
+}
+"""Of an iOS kit that draws boxes and masks."""
 
 
 class Runs(NamedTuple):
@@ -43,10 +52,10 @@ class KitKind(NamedTuple):
     """Template → place in the kit."""
     runs: Mapping[str, Runs]
     """Export target → how its files are run."""
+    tasks: Mapping[Task, Mapping[str, str]]
+    """What a file answers → further templates and their places for it."""
     model: str = ""
     """Folder of the network, and of `model.json`, in the kit."""
-    tasks: Mapping[Task, Mapping[str, str]] = {"classify": {}}
-    """What its code reads of a file's answers → further templates and their places for it."""
 
 
 KINDS: dict[str, KitKind] = {
@@ -130,28 +139,42 @@ KINDS: dict[str, KitKind] = {
 KINDS |= {
     "android": KitKind(
         {
-            **{name: name for name in ("README.md", "build.gradle.kts", "gradle.properties", "settings.gradle.kts")},
+            **{name: name for name in ("build.gradle.kts", "gradle.properties", "settings.gradle.kts")},
             "app.build.gradle.kts": "app/build.gradle.kts",
             "AndroidManifest.xml": f"{APP}/AndroidManifest.xml",
             **{
                 f"{name}.kt": f"{CODE}/{name}.kt"
-                for name in ("Answers", "Classifier", "MainActivity", "Model", "Prepare")
+                for name in ("Answers", "Found", "MainActivity", "Model", "Network", "Prepare")
             },
         },
         {"litert": Runs()},
-        f"{APP}/assets",
+        model=f"{APP}/assets",
+        tasks={
+            "classify": {
+                "README.md": "README.md",
+                "Classes.kt": f"{CODE}/Classes.kt",
+                "FindClasses.kt": f"{CODE}/Find.kt",
+            },
+            "detect": {**ANDROID_DRAW, "FindBoxes.kt": f"{CODE}/Find.kt"},
+            "segment": {**ANDROID_DRAW, "FindMask.kt": f"{CODE}/Find.kt"},
+        },
     ),
     "ios": KitKind(
         {
-            **{name: name for name in ("README.md", "Package.swift")},
-            **{
-                f"{name}.swift": f"Sources/Classify/{name}.swift"
-                for name in ("Classifier", "Images", "Model", "Prepare")
-            },
-            "main.swift": "Sources/classify-images/main.swift",
+            "Package.swift": "Package.swift",
+            **{f"{name}.swift": f"{SWIFT}/{name}.swift" for name in ("Images", "Model", "Network", "Prepare")},
         },
         {"coreml": Runs(types=(*NUMBERS, "float16"))},
-        "Sources/Classify/Network",
+        model=f"{SWIFT}/Network",
+        tasks={
+            "classify": {
+                "README.md": "README.md",
+                "Classifier.swift": f"{SWIFT}/Classifier.swift",
+                "main.swift": "Sources/read-images/main.swift",
+            },
+            "detect": IOS_DRAW,
+            "segment": IOS_DRAW,
+        },
     ),
 }
 

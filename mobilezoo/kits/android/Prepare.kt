@@ -30,6 +30,25 @@ fun pixelsOf(colors: IntArray, width: Int, height: Int, channels: Int): Pixels {
     return Pixels(width, height, channels, bytes)
 }
 
+/** (height, width) that an image is resized to before the crop is taken. */
+fun resizedSize(h: Int, w: Int, model: Model): Pair<Int, Int> {
+    val toH = (model.height / model.cropPct).toInt()
+    val toW = (model.width / model.cropPct).toInt()
+    if (model.cropMode == "squash") return toH to toW
+    if (model.cropMode == "center" && toH == toW) {
+        val short = min(h, w).toLong()
+        return (toH.toLong() * h / short).toInt() to (toH.toLong() * w / short).toInt()
+    }
+    val ofH = h.toDouble() / toH
+    val ofW = w.toDouble() / toW
+    val ratio = if (model.cropMode == "border") max(ofH, ofW) else min(ofH, ofW)
+    return Math.rint(h / ratio).toInt() to Math.rint(w / ratio).toInt()
+}
+
+/** First row or column of the crop in a resized image; negative where that is smaller. */
+fun cropStart(length: Int, wanted: Int) =
+    if (wanted > length) -((wanted - length) / 2) else Math.rint((length - wanted) / 2.0).toInt()
+
 /**
  * An image becomes the network's input exactly as the model says. The resampling repeats Pillow's arithmetic for 8-bit
  * images: two passes, columns first, weights with 22 fractional bits, rounded to bytes after each pass. (Pillow 13 takes
@@ -61,7 +80,7 @@ class Prepare(private val model: Model) {
 
     /** Resizes an image and cuts the part from it that the network sees. */
     fun fit(image: Pixels): Pixels {
-        val (height, width) = resizedSize(image.height, image.width)
+        val (height, width) = resizedSize(image.height, image.width, model)
         require(height > 0 && width > 0) { "too narrow an image" }
         val resized = acrossRows(acrossColumns(image, width), height)
         val c = image.channels
@@ -77,23 +96,6 @@ class Prepare(private val model: Model) {
         }
         return Pixels(model.width, model.height, c, bytes)
     }
-
-    private fun resizedSize(h: Int, w: Int): Pair<Int, Int> {
-        val toH = (model.height / model.cropPct).toInt()
-        val toW = (model.width / model.cropPct).toInt()
-        if (model.cropMode == "squash") return toH to toW
-        if (model.cropMode == "center" && toH == toW) {
-            val short = min(h, w).toLong()
-            return (toH.toLong() * h / short).toInt() to (toH.toLong() * w / short).toInt()
-        }
-        val ofH = h.toDouble() / toH
-        val ofW = w.toDouble() / toW
-        val ratio = if (model.cropMode == "border") max(ofH, ofW) else min(ofH, ofW)
-        return Math.rint(h / ratio).toInt() to Math.rint(w / ratio).toInt()
-    }
-
-    private fun cropStart(length: Int, wanted: Int) =
-        if (wanted > length) -((wanted - length) / 2) else Math.rint((length - wanted) / 2.0).toInt()
 
     /** The network's number for a byte of a channel, in single precision as in training. */
     private fun valueOf(pixel: Int, channel: Int): Double {

@@ -22,7 +22,15 @@ public struct Model: Decodable {
         let crop_mode: String
     }
 
+    struct Boxes: Decodable {
+        let score: Double  // probability from which a box counts
+        let overlap: Double  // intersection over union of two boxes of a class that both count
+    }
+
     let file: String
+    let task: String?  // detect or segment; none: a score for each class
+    let output_shape: [Int]?  // of one image's boxes or mask
+    let boxes: Boxes?
     let size: [Int]
     let input: Input
     let preprocessing: Preprocessing
@@ -32,12 +40,9 @@ public struct Model: Decodable {
     var height: Int { size[0] }
     var width: Int { size[1] }
     var channels: Int { preprocessing.mean.count }
-}
 
-public struct Guess {
-    public let index: Int
-    public let label: String
-    public let probability: Double
+    /// The name of a class.
+    public func label(_ index: Int) -> String { index < labels.count ? labels[index] : "class \(index)" }
 }
 
 struct Fault: Error, CustomStringConvertible {

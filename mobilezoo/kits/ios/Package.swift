@@ -7,6 +7,6 @@ let package = Package(
     products: [.library(name: "Classify", targets: ["Classify"])],
     targets: [
         .target(name: "Classify", resources: [.copy("Network")]),
-        .executableTarget(name: "classify-images", dependencies: ["Classify"]),
+        .executableTarget(name: "read-images", dependencies: ["Classify"]),
     ]
 )

@@ -63,7 +63,8 @@ struct Prepare {
 
     private func whole(_ x: Double) -> Int { Int(x.rounded(.toNearestOrEven)) }
 
-    private func resizedSize(_ h: Int, _ w: Int) -> (Int, Int) {
+    /// (height, width) that an image is resized to before the crop is taken.
+    func resizedSize(_ h: Int, _ w: Int) -> (Int, Int) {
         let toH = Int(Double(model.height) / model.preprocessing.crop_pct)
         let toW = Int(Double(model.width) / model.preprocessing.crop_pct)
         let mode = model.preprocessing.crop_mode
@@ -74,7 +75,8 @@ struct Prepare {
         return (whole(Double(h) / ratio), whole(Double(w) / ratio))
     }
 
-    private func cropStart(_ length: Int, _ wanted: Int) -> Int {
+    /// First row or column of the crop in a resized image; negative where that is smaller.
+    func cropStart(_ length: Int, _ wanted: Int) -> Int {
         wanted > length ? -((wanted - length) / 2) : whole(Double(length - wanted) / 2)
     }
 

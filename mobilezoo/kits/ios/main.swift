@@ -3,7 +3,7 @@ import Foundation
 
 let paths = CommandLine.arguments.dropFirst()
 if paths.isEmpty {
-    FileHandle.standardError.write(Data("usage: swift run classify-images IMAGE ...\n".utf8))
+    FileHandle.standardError.write(Data("usage: swift run read-images IMAGE ...\n".utf8))
     exit(2)
 }
 let classifier = try await Classifier()

@@ -4,6 +4,7 @@ import json
 import os
 import subprocess
 import sys
+from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
@@ -11,10 +12,12 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from mobilezoo.artifacts import BoxThresholds
+from mobilezoo.artifacts import Artifact, BoxThresholds, read_record_of, save_record
 from mobilezoo.cli.main import main
 from mobilezoo.errors import ConfigError, ExportError
+from mobilezoo.files import sha256_of
 from mobilezoo.preprocessing import Preprocessing
+from mobilezoo.workflows import kit
 from mobilezoo.workflows.card import card_of
 from mobilezoo.workflows.evaluate import evaluate
 from mobilezoo.workflows.kit import write_kit
@@ -117,6 +120,38 @@ def test_what_only_classifiers_have_is_refused_in_one_line(tmp_path: Path) -> No
         evaluate(str(file), "digits")
     with pytest.raises(ConfigError, match="cards describe classifiers only"):
         card_of(str(file))
+
+
+@pytest.mark.parametrize("make", [detector, segmenter])
+@pytest.mark.parametrize(
+    ("kind", "target", "suffix", "code"),
+    [
+        ("cpp", "onnx", "onnx", ("draw.cpp", "program.cmake")),
+        ("android", "litert", "tflite", ("Dense.kt", "Find.kt")),
+        ("ios", "coreml", "mlpackage", ("Dense.swift", "Finder.swift", "CameraView.swift")),
+    ],
+)
+def test_kits_of_every_language_hold_the_code_that_draws(
+    kind: str,
+    target: str,
+    suffix: str,
+    code: tuple[str, ...],
+    make: Callable[..., Path],
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr(kit, "tried", lambda path, record, kind: record)
+    file = make(tmp_path / "a.onnx").rename(tmp_path / f"a.{suffix}")
+    fields = read_record_of(Artifact, make(tmp_path / "b.onnx")).model_dump()
+    save_record(file, Artifact(**{**fields, "path": file.name, "target": target, "sha256": sha256_of(file)}))
+    made = write_kit(file, kind, tmp_path / "kit")
+    assert set(code) <= {Path(name).name for name in made.files}
+    assert not {"Classes.kt", "Classifier.swift", "classes.cpp"} & {Path(name).name for name in made.files}
+    readme = (tmp_path / "kit" / "README.md").read_text(encoding="utf-8")
+    assert readme.startswith(f"# Draw {'boxes' if make is detector else 'masks'} ")
+    assert ("ntested" in readme) == (kind != "cpp")
+    (told,) = (tmp_path / "kit").rglob("model.json")
+    assert json.loads(told.read_text(encoding="utf-8"))["output_shape"] == list(fields["output_shape"])
 
 
 def test_a_file_that_does_not_answer_as_its_record_has_it_is_refused(tmp_path: Path) -> None:

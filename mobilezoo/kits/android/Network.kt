@@ -11,7 +11,7 @@ import org.tensorflow.lite.DataType
 import org.tensorflow.lite.Interpreter
 
 /** The network of the app's assets. Not safe for several threads: use it from one. */
-class Classifier(context: Context) : AutoCloseable {
+class Network(context: Context) : AutoCloseable {
     private val told = JSONObject(context.assets.open("model.json").bufferedReader().use { it.readText() })
     private val interpreter = context.assets.openFd(told.getString("file")).use { opened ->
         opened.createInputStream().channel.use {
@@ -29,8 +29,8 @@ class Classifier(context: Context) : AutoCloseable {
         prepare = Prepare(model)
     }
 
-    /** The best classes of an upright image. */
-    fun best(image: Bitmap): List<Guess> {
+    /** What the file answers for an upright image, as real numbers. */
+    fun answer(image: Bitmap): FloatArray {
         val colors = IntArray(image.width * image.height)
         image.getPixels(colors, 0, image.width, 0, 0, image.width, image.height)
         val input = prepare.tensor(pixelsOf(colors, image.width, image.height, model.channels))
@@ -38,7 +38,7 @@ class Classifier(context: Context) : AutoCloseable {
             ByteBuffer.allocateDirect(interpreter.getOutputTensor(it).numBytes()).order(ByteOrder.nativeOrder()) as Any
         }
         interpreter.runForMultipleInputsOutputs(arrayOf(input), answers)
-        return bestOf(answers.getValue(model.outputIndex) as ByteBuffer, model)
+        return numbersOf(answers.getValue(model.outputIndex) as ByteBuffer, model)
     }
 
     override fun close() = interpreter.close()
@@ -54,6 +54,7 @@ private fun modelOf(told: JSONObject, answers: DataType): Model {
     val size = told.getJSONArray("size").ints()
     val given = input.optJSONObject("quantization")
     val out = told.optJSONObject("output_quantization")
+    val boxes = told.optJSONObject("boxes")
     val labels = told.getJSONArray("labels")
     return Model(
         file = told.getString("file"),
@@ -70,6 +71,9 @@ private fun modelOf(told: JSONObject, answers: DataType): Model {
         interpolation = prep.getString("interpolation"),
         cropPct = prep.getDouble("crop_pct"),
         cropMode = prep.getString("crop_mode"),
+        outputShape = told.optJSONArray("output_shape")?.ints() ?: IntArray(0),
+        leastScore = boxes?.getDouble("score") ?: 0.0,
+        mostOverlap = boxes?.getDouble("overlap") ?: 0.0,
         output = told.getString("output"),
         outputIndex = told.getInt("output_index"),
         outputType = when (answers) {
