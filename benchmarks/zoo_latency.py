@@ -187,7 +187,7 @@ def count(path: Path, core: str) -> Row:
 
     device, emulator = load_device(core), find_emulator()
     assert isinstance(device, EmulatedDevice)
-    calibration = device.config.calibration
+    calibration = device.config.conversion
     assert calibration is not None, core
     if not path.is_file():  # no reason of the network's: it would be kept
         raise SystemExit(f"{str(path)!r} is gone: remove its network's lines from cells.jsonl")
@@ -268,7 +268,7 @@ def core_facts(core: str) -> CoreFacts:
     """What a core's estimates rest on."""
     device = load_device(core)
     assert isinstance(device, EmulatedDevice)
-    info, calibration = device.describe(), device.config.calibration
+    info, calibration = device.describe(), device.config.conversion
     assert calibration is not None
     return CoreFacts(
         description=device.config.description,

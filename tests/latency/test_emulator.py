@@ -117,6 +117,39 @@ def test_an_estimate_carries_its_error_and_basis():
     assert (estimate.error_percent, estimate.basis) == (7, "a board")
 
 
+BOARDS = (
+    "device.calibrations={phone: {runtime: Old 1, ms_per_megacycle: 0.5, error_percent: 7, low_ratio: 0.9, "
+    "high_ratio: 1.2, basis: a phone, llvm: '19'}, board: {runtime: New 2, ms_per_megacycle: 0.25, error_percent: 3, "
+    "low_ratio: 0.9, high_ratio: 1.1, basis: 'a board, New 2', llvm: '19'}}"
+).removeprefix("device.")
+
+
+@pytest.mark.parametrize(("name", "ms", "basis"), [("phone", 0.5, "a phone"), ("board", 0.25, "a board, New 2")])
+def test_a_core_has_one_calibration_per_board_and_names_the_one_in_use(name, ms, basis):
+    device = load_device("cortex_x1", (BOARDS, f"calibration={name}"))
+    estimate = device.estimate(Counts(instructions=1, cycles=1e6), "19.1.7")
+    assert (estimate.latency_ms, estimate.basis) == (pytest.approx(ms), basis)
+    assert load_device("cortex_x1", (BOARDS,)).estimate(Counts(instructions=1, cycles=1e6), "19.1.7") is None
+
+
+def test_a_calibration_that_is_not_there_is_refused_by_name():
+    with pytest.raises(ConfigError, match="calibration 'tablet' is not in `calibrations`, which is phone, board"):
+        load_device("cortex_x1", (BOARDS, "calibration=tablet"))
+
+
+def test_a_calibration_may_stand_alone():
+    alone = BOARDS.partition("{phone: ")[2].partition(", board:")[0]
+    device = load_device("cortex_x1", (f"calibration={alone}",))
+    assert device.config.conversion.basis == "a phone"
+
+
+@pytest.mark.parametrize("name", CORES)
+def test_every_shipped_calibration_names_its_runtime(name):
+    for calibration in core(name).calibrations.values():
+        assert calibration.runtime.split(",")[0] in calibration.basis
+    assert not core(name).calibrations or core(name).conversion is not None
+
+
 def test_every_core_is_shipped():
     assert set(CORES) <= set(list_devices())
     for name in CORES:
@@ -254,7 +287,7 @@ def test_protocols_that_time_do_not_apply(emulator, tiny_tflite):
 
 @pytest.mark.parametrize("name", CORES)
 def test_a_calibration_says_which_kinds_of_network_it_rests_on(name):
-    calibration = core(name).calibration
+    calibration = core(name).conversion
     if calibration is not None:
         assert "14 CNNs, 8 of them with depthwise convolutions, none with other grouped ones" in calibration.basis
 

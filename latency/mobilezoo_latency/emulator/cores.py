@@ -1,8 +1,8 @@
 """An emulated core as data: one YAML of `configs/devices/` each."""
 
-from typing import Annotated, Literal
+from typing import Annotated, Literal, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
 from mobilezoo.config import Record
 from mobilezoo_latency.contract import SENTENCE, DeviceConfig
@@ -10,17 +10,22 @@ from mobilezoo_latency.contract import SENTENCE, DeviceConfig
 CPU = r"^[a-z0-9][a-z0-9_.,=-]{0,99}$"
 """A core's name, in QEMU with switches behind it; also part of file names."""
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
+CalibrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,59}$")]
 
 
 class Calibration(Record):
-    """Conversion of this core's cycles to milliseconds of one real board, with its error."""
+    """Conversion of this core's cycles to milliseconds of one real board and runtime, with its error."""
 
+    runtime: str = Field(default="", pattern=SENTENCE, description="runtime of the real latencies, with its version")
     ms_per_megacycle: float = Field(gt=0, description="measured milliseconds over estimated 10^6 cycles")
     dram_cycles: float = Field(default=0.0, ge=0, description="cycles added per cache line fetched from memory")
     error_percent: float = Field(ge=0, description="mean absolute percentage error, each network left out once")
     low_ratio: float = Field(gt=0, description="10th percentile of real over estimated latency")
     high_ratio: float = Field(gt=0, description="90th percentile of real over estimated latency")
-    basis: str = Field(pattern=SENTENCE, description="board, runtime, networks and source of the real latencies")
+    basis: str = Field(
+        pattern=SENTENCE,
+        description="board, runtime, networks and source of the real latencies; stands beside every estimate",
+    )
     llvm: str = Field(pattern=r"^[0-9][0-9A-Za-z.+~-]{0,40}$", description="LLVM version the cycles came from")
 
 
@@ -36,4 +41,22 @@ class EmulatedConfig(DeviceConfig):
     caches: tuple[tuple[Size, Size], ...] = Field(
         max_length=3, description="(KiB, ways) of each data cache level, first level first"
     )
-    calibration: Calibration | None = None
+    calibrations: dict[CalibrationName, Calibration] = Field(
+        default={}, description="name to conversion: of one board and runtime each, all of LiteRT (TFLite) files"
+    )
+    calibration: CalibrationName | Calibration | None = Field(
+        default=None,
+        description="what estimates rest on: a name in `calibrations`, or a conversion; null: counts without estimates",
+    )
+
+    @model_validator(mode="after")
+    def _calibration_exists(self) -> Self:
+        if isinstance(self.calibration, str) and self.calibration not in self.calibrations:
+            known = ", ".join(self.calibrations) or "empty"
+            raise ValueError(f"calibration {self.calibration!r} is not in `calibrations`, which is {known}")
+        return self
+
+    @property
+    def conversion(self) -> Calibration | None:
+        """The calibration that estimates rest on; None without one."""
+        return self.calibrations[self.calibration] if isinstance(self.calibration, str) else self.calibration

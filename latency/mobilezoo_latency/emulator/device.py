@@ -66,11 +66,13 @@ class EmulatedDevice(Device):
         )
 
     def hint(self) -> str:
-        """Returns the core and every runtime that is prepared."""
+        """Returns the core, every runtime that is prepared, and the runtime that milliseconds rest on."""
         info, emulator = self.describe(), find_emulator()
         others = [t for t in RUNTIMES if t != self.target and (t == "litert" or installed_runtime(emulator, t))]
         runtimes = [info.runtime, *(find_runtime(emulator, target).name for target in others)]
-        return ", ".join((info.cpu, info.os, *runtimes))
+        conversion = self.config.conversion
+        rests = f"ms rest on {conversion.runtime or 'an unnamed runtime'}" if conversion else "counts without ms"
+        return ", ".join((info.cpu, info.os, *runtimes, rests))
 
     def measure(self, artifact: ArtifactFile, protocol: Protocol) -> LatencyReport:
         """Counts one warm run and adds the calibrated estimate."""
@@ -118,7 +120,7 @@ class EmulatedDevice(Device):
             The estimate; None without a calibration, or with one of another LLVM version or runtime: those that
             there are rest on LiteRT.
         """
-        calibration = self.config.calibration
+        calibration = self.config.conversion
         if calibration is None or self.target != "litert" or calibration.llvm.split(".")[0] != llvm.split(".")[0]:
             return None
         return estimate_of(calibration, counts)
