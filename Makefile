@@ -18,6 +18,7 @@ devices: $(READY)
 	@for what in emulator browser gpu; do \
 		$(BIN)/mobilezoo device setup $$what || echo "tests that need it skip: see the line above, then $(BIN)/mobilezoo device setup $$what"; \
 	done
+	@$(BIN)/pip install --quiet --progress-bar off --constraint requirements.lock --editable '.[coreai]' || echo "tests of coreai skip"
 
 demo: $(READY)
 	$(BIN)/mobilezoo demo

@@ -88,7 +88,7 @@ class ExportKeywords(ModelKeywords, total=False):
     """Keywords of `export`: those of a network, and replacements of the config's lists."""
 
     to: str | Sequence[str]
-    """Targets: "onnx", "litert", "coreml", "executorch", "qnn", "ncnn"."""
+    """Targets: "onnx", "litert", "coreml", "executorch", "qnn", "ncnn", "coreai"."""
     precision: str | Sequence[str]
     """Precisions: "fp32", "fp16", "int8"."""
 

@@ -21,7 +21,7 @@ if TYPE_CHECKING:
     import numpy as np
 
 D = TypeVar("D", bound="Described")
-FOLDERS = (".mlpackage", ".ncnn")
+FOLDERS = (".mlpackage", ".ncnn", ".aimodel")
 """Suffixes of exported files that are folders."""
 
 Output = Literal["logits", "probabilities", "percent", "sigmoid"]
@@ -237,7 +237,7 @@ class Top1Drop(Record):
 
 
 class Artifact(Described):
-    """One exported file (or `.mlpackage` or `.ncnn` folder) and its comparison with PyTorch."""
+    """One exported file (or `.mlpackage`, `.ncnn` or `.aimodel` folder) and its comparison with PyTorch."""
 
     target: str
     precision: str

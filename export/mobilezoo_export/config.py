@@ -18,7 +18,7 @@ class ExportConfig(ExportOptions):
     targets: tuple[str, ...] = Field(
         default=("onnx", "litert", "coreml"),
         min_length=1,
-        description="formats: onnx, litert, coreml, executorch, qnn, ncnn, ...",
+        description="formats: onnx, litert, coreml, executorch, qnn, ncnn, coreai, ...",
     )
     precisions: tuple[str, ...] = Field(default=("fp32",), min_length=1, description="fp32, fp16, int8, ...")
     batch: int = Field(default=1, gt=0, description="fixed batch size of the files")

@@ -29,6 +29,7 @@ TARGETS: "Registry[type[Exporter]]" = Registry(
         "executorch": "mobilezoo_export.targets.executorch:ExecuTorchExporter",
         "qnn": "mobilezoo_export.targets.qnn:QnnExporter",
         "ncnn": "mobilezoo_export.targets.ncnn:NcnnExporter",
+        "coreai": "mobilezoo_export.targets.coreai:CoreAIExporter",
     },
     is_subclass(_exporter),
     "a subclass of mobilezoo_export.contract.Exporter",

@@ -32,7 +32,7 @@ AllowCommands = Annotated[
 """Acts by itself; the command has nothing to do with its value."""
 ToArg = Annotated[
     str | None,
-    typer.Option("--to", help="Short for targets, the formats: onnx, litert, coreml, executorch, qnn, ncnn."),
+    typer.Option("--to", help="Short for targets, the formats: onnx, litert, coreml, executorch, qnn, ncnn, coreai."),
 ]
 Register = Callable[[Callable[..., None]], Callable[..., None]]
 

@@ -16,7 +16,8 @@ INTRODUCTION = (
     "Written by `mobilezoo export --matrix --table docs/export-matrix.md`. Weights are random, with random norms "
     "whose variances fit the calibration images. A cell gives the file's size, its largest difference from "
     "PyTorch over the deviation of the logits and the signal-to-error ratio, on 64 crops of real photographs, run "
-    "in the file's own runtime (Core ML: program check), and what units of a phone made of it where it was run on any. "
+    "in the file's own runtime (Core ML, Core AI: program check), and what units of a phone made of it where it was "
+    "run on any. "
     "Random networks lose more in int8 than trained ones. The "
     "last columns are of the fp32 file. A target without a row was not run.\n"
 )

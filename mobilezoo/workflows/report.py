@@ -97,7 +97,7 @@ class _Found:
 
 
 def _below(folder: Path, suffixes: tuple[str, ...]) -> Iterator[Path]:
-    """Files in order; an `.mlpackage` or `.ncnn` is one."""
+    """Files in order; an `.mlpackage`, `.ncnn` or `.aimodel` is one."""
     if any(folder.glob(f"*{COMMIT}")):
         tidy(folder)
     for path in sorted(folder.iterdir()):

@@ -10,7 +10,17 @@ from mobilezoo.cli.main import main
 from mobilezoo.errors import ExportError, MobilezooError, UnknownNameError
 from mobilezoo_export import list_targets, load_exporter, load_runner
 
-HEAVY = ("torch", "onnx", "onnxruntime", "litert_torch", "ai_edge_litert", "coremltools", "executorch")
+HEAVY = (
+    "torch",
+    "onnx",
+    "onnxruntime",
+    "litert_torch",
+    "ai_edge_litert",
+    "coremltools",
+    "executorch",
+    "coreai",
+    "coreai_torch",
+)
 
 
 def test_listing_targets_imports_neither_torch_nor_a_toolchain() -> None:

@@ -1,5 +1,6 @@
 """The conformance suite: what every target's fp32 file must do. A new target adds one subclass."""
 
+import importlib.util
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -62,6 +63,32 @@ class TestNcnn(Conformance):
         assert read_metadata(Path(result.path))["input"]["layout"] == "NCHW"
 
 
+NEEDS_COREAI = pytest.mark.skipif(
+    importlib.util.find_spec("coreai_torch") is None, reason="needs the extra 'coreai': pip install 'mobilezoo[coreai]'"
+)
+
+
+@NEEDS_COREAI
+@pytest.mark.slow
+class TestCoreAI(Conformance):
+    target = "coreai"
+
+    def test_it_is_one_folder_of_the_usual_parts_with_named_ends(self, result: ExportResult) -> None:
+        assert result.path is not None
+        parts = sorted(part.name for part in Path(result.path).iterdir())
+        assert parts == ["main.hash", "main.mlirb", "metadata.json"]
+        runner = load_runner(result.path)
+        assert (runner.inputs[0].name, runner.outputs[0].name) == ("image", "logits")
+        assert read_metadata(Path(result.path))["input"]["layout"] == "NCHW"
+
+    def test_what_computed_it_is_named_honestly(self, result: ExportResult) -> None:
+        assert result.path is not None
+        assert result.artifact is not None
+        assert result.artifact.parity is not None
+        assert result.artifact.parity.ran_in.startswith("program check")
+        assert not load_runner(result.path).measurable
+
+
 class TestCoreML(Conformance):
     target = "coreml"
 
@@ -80,9 +107,11 @@ CELLS = {
     "coreml": ("fp16", "int8", "pal4", "pal6", "w8a8"),
     "executorch": ("fp16", "int8"),
     "ncnn": ("fp16",),
+    "coreai": ("fp16", "int8"),
     "qnn": ("fp16", "int8", "w8a16"),
 }
 MARKS: dict[tuple[str, str], Any] = {("onnx", "int8"): (), ("litert", "int8"): ()}
+MARKS |= dict.fromkeys((("coreai", "fp16"), ("coreai", "int8")), (NEEDS_COREAI, pytest.mark.nightly))
 MARKS |= dict.fromkeys((("litert", "fp16"), ("coreml", "int8"), ("executorch", "int8")), pytest.mark.slow)
 
 
