@@ -7,7 +7,7 @@
     python benchmarks/zoo_latency.py --peers results-imagenet.csv # timm's peers anew, with timm's own list of scores
 
 Needs `mobilezoo device setup emulator`. Cells are kept in --work: one of each network's files, one of each file on each
-core. Networks are fresh with random norms (zero gammas would be folded away), one thread, batch 1. In steps of twofold
+core; rows of --out that the same versions of all tools made are not counted again. Networks are fresh with random norms (zero gammas would be folded away), one thread, batch 1. In steps of twofold
 MACs: networks of the zoo with a published score, then timm's, then the rest; the first core before the second.
 
 XNNPACK picks kernels by the core's part number, so one trace cannot price both cores: of MnasNet-A1-0.35's instructions
@@ -207,18 +207,27 @@ def count(path: Path, core: str) -> Row:
     return {"latency_ms": round(estimate.latency_ms, 4), **figures}
 
 
-def run(args: argparse.Namespace, kept: Kept) -> None:
+def shipped_rows(out: Path) -> LatencyTable | None:
+    """The table that is there; None if other versions of the tools made it."""
+    if not out.is_file():
+        return None
+    shipped = LatencyTable.load(out)
+    return shipped if (shipped.tools, shipped.protocol) == (tools(), PROTOCOL) else None
+
+
+def run(args: argparse.Namespace, kept: Kept, shipped: LatencyTable | None) -> None:
     """Count what is asked for and not counted yet."""
     from mobilezoo_export.convert import Converters
 
     wanted = [n for n in networks() if fnmatch.fnmatch(n.name, args.only) and n.macs <= args.max_gmacs * 1e9]
     precisions = args.precisions.split(",")
+    known = {cell_of(row.model, row.precision, row.device) for row in (shipped.rows if shipped else ())}
     new: set[str] = set()
     with ExitStack() as held:
         converters = held.enter_context(Converters())
         for network, core in jobs(wanted, args.cores.split(",")):
-            cells = {p: f"{network.name}/{p}/{core}" for p in precisions}
-            if all(cell in kept.rows for cell in cells.values()):
+            cells = {p: cell_of(network.name, p, core) for p in precisions}
+            if all(cell in kept.rows or cell in known for cell in cells.values()):
                 continue
             if network.name not in new and len(new) == args.limit:
                 continue
@@ -236,18 +245,40 @@ def run(args: argparse.Namespace, kept: Kept) -> None:
         kept(f"workers/{len(kept.rows)}", lambda: held.close() or {})  # their CPU time is known when they end
 
 
-def table(kept: Kept) -> LatencyTable:
-    """What is counted so far."""
+def cell_of(model: str, precision: str, core: str) -> str:
+    """Key of a count."""
+    return f"{model}/{precision}/{core}"
+
+
+def tools() -> dict[str, str]:
+    """Versions that the counts rest on."""
     installed = find_emulator().installed
-    cells = [(n.name, core, p) for n in networks() for core in CORES for p in PRECISIONS]
-    rows = [row_of(kept, *cell) for cell in cells if "/".join((cell[0], cell[2], cell[1])) in kept.rows]
+    return {**versions(TOOLS), "qemu": installed.qemu, "llvm": installed.llvm}
+
+
+def table(kept: Kept, shipped: LatencyTable | None) -> LatencyTable:
+    """What is counted so far, those of the shipped table included."""
+    known = {cell_of(row.model, row.precision, row.device): row for row in (shipped.rows if shipped else ())}
+    rows, old = [], 0
+    for name, core, precision in ((n.name, core, p) for n in networks() for core in CORES for p in PRECISIONS):
+        cell = cell_of(name, precision, core)
+        if cell in kept.rows:
+            rows.append(row_of(kept, name, core, precision))
+        elif cell in known:
+            rows.append(known[cell])
+            old += 1
+    strides_of = {row.model: tuple(one["strides"]) for row in rows if (one := kept.rows.get(f"{row.model}/strides"))}
+    hours = sum(map(cpu_s, kept.rows.values())) / 3600
+    if shipped and old:
+        hours += shipped.cpu_hours * old / len(shipped.rows)
+        strides_of = {**shipped.strides, **strides_of}
     return LatencyTable(
         protocol=PROTOCOL,
-        tools={**versions(TOOLS), "qemu": installed.qemu, "llvm": installed.llvm},
+        tools=tools(),
         cores={core: core_facts(core) for core in CORES},
-        cpu_hours=round(sum(map(cpu_s, kept.rows.values())) / 3600, 2),
+        cpu_hours=round(hours, 2),
         peers=tuple(peers()),
-        strides={row.model: tuple(one["strides"]) for row in rows if (one := kept.rows.get(f"{row.model}/strides"))},
+        strides=strides_of,
         rows=tuple(rows),
     )
 
@@ -335,9 +366,10 @@ def main() -> None:
         same_kernels(args.same_kernels)
     else:
         kept = Kept(args.work / "cells.jsonl")
+        shipped = shipped_rows(args.out)
         if not args.table:
-            run(args, kept)
-        table(kept).save(args.out)
+            run(args, kept, shipped)
+        table(kept, shipped).save(args.out)
 
 
 if __name__ == "__main__":
