@@ -4,13 +4,16 @@
     python benchmarks/export.py --work /tmp/export --set timm         # networks outside the zoo, LiteRT, ExecuTorch
     python benchmarks/export.py shvit_s1 --work /tmp/export --targets litert --precisions fp32
     python benchmarks/export.py --work /tmp/export --time             # latency of all files made so far
+    python benchmarks/export.py --work /tmp/export --device cortex_a76 --precisions fp32,fp16,int8   # cycles of a core
 
-Making files is slow and may happen beside other work; a file that exists is not made again. Timing needs a quiet
-machine: one thread, both files of a pair in one process, in turn, the ratio of their medians over several rounds.
-Networks are fresh with random norms (zero gammas would be folded away). The tables go to benchmarks/results/.
+Counts of an emulated core (`mobilezoo device setup emulator`) are exact and can be had beside other work. Making files
+is slow and may happen beside other work; a file that exists is not made again. Timing needs a quiet machine: one
+thread, both files of a pair in one process, in turn, the ratio of their medians over several rounds. Networks are fresh
+with random norms (zero gammas would be folded away). The tables go to benchmarks/results/.
 """
 
 import argparse
+import copy
 import json
 import statistics
 import time
@@ -24,13 +27,14 @@ import torch
 from torch import nn
 
 from mobilezoo.artifacts import Preprocessing
-from mobilezoo.errors import first_line
+from mobilezoo.errors import MobilezooError, first_line
 from mobilezoo.models.base import IMAGENET_MEAN, IMAGENET_STD
 from mobilezoo.models.randomize import randomize_norms
 from mobilezoo_export import ExportOptions, ExportSpec, load_exporter, load_runner
 from mobilezoo_export.coverage import coverage
 from mobilezoo_export.images import sample_images
 from mobilezoo_export.prepare import prepare
+from mobilezoo_export.quantize.litert import quantize
 from mobilezoo_export.quiet import quiet
 
 RESULTS = Path(__file__).parent / "results"
@@ -90,7 +94,9 @@ def vendor_litert(
     import litert_torch
 
     litert_torch.convert(model, (example,)).export(str(path))
-    if precision == "int8":
+    if precision == "fp16":
+        quantize(path, path, precision)  # ai_edge_quantizer's recipe for float16 weights, nothing of ours
+    elif precision == "int8":
         from ai_edge_quantizer import quantizer, recipe
 
         engine = quantizer.Quantizer(str(path), recipe.static_wi8_ai8())
@@ -129,6 +135,8 @@ def vendor_executorch(
         from mobilezoo_export.quantize.executorch import to_int8
 
         model = to_int8(model, example, images)  # PT2E with XNNPACK's quantiser, as its documentation shows
+    elif precision == "fp16":
+        model, example = copy.deepcopy(model).half(), example.half()
     lowered = to_edge_transform_and_lower(torch.export.export(model, (example,)), partitioner=[XnnpackPartitioner()])
     path.write_bytes(lowered.to_executorch().buffer)
 
@@ -212,6 +220,67 @@ def timed(row: dict[str, Any], work: Path, rounds: int = 5, seconds: float = 0.6
     return [round(ratio, 3) for ratio in ratios]
 
 
+def counted(row: dict[str, Any], work: Path, core: str) -> None:
+    """Adds both files' cycles on an emulated core, memory included where its calibration prices it."""
+    from mobilezoo_latency import load_device
+    from mobilezoo_latency.emulator.counting import count_blocks
+    from mobilezoo_latency.emulator.device import EmulatedDevice
+    from mobilezoo_latency.emulator.layout import find_emulator
+    from mobilezoo_latency.emulator.pricing import cycles_of
+
+    device, emulator = load_device(core), find_emulator()
+    assert isinstance(device, EmulatedDevice)
+    line_cycles = device.config.calibration.dram_cycles if device.config.calibration else 0.0
+    for who in ("ours", "vendor"):
+        if "error" in row[who] or core in row[who]:
+            continue
+        try:
+            counts = count_blocks(emulator, device.config, work / row[who]["file"], target=row["target"])
+        except MobilezooError as error:
+            row[who][core] = None
+            row[who]["refused"] = first_line(error, 120)
+            continue
+        lines = counts.misses[-1] if counts.misses else 0
+        row[who][core] = cycles_of(emulator, device.config, counts.blocks) + line_cycles * lines
+
+
+def cycles_table(rows: Sequence[dict[str, Any]], core: str) -> str:
+    """Markdown: megacycles of both files of each pair, then the geometric means."""
+    lines = [
+        f"# Exported files against the vendors' plain path: cycles of an emulated {core}",
+        "",
+        f"`python benchmarks/export.py --device {core} --precisions fp32,fp16,int8 --targets litert,executorch`.",
+        "Same network, fresh with random norms; megacycles of one warm inference, memory included where the core's",
+        "calibration prices it; counts, not times. The vendor's fp16: LiteRT's quantizer with float16 weights, which",
+        "compute in float32;",
+        "ExecuTorch of `model.half()`. Ratio: vendor's cycles over ours.",
+        "",
+        "| model | target | precision | ours | vendor | ratio | ours against own fp32 |",
+        "|---|---|---|--:|--:|--:|--:|",
+    ]
+    ratios: dict[tuple[str, str], list[float]] = {}
+    floats = {(r["model"], r["target"]): r["ours"].get(core) for r in rows if r["precision"] == "fp32"}
+    for row in rows:
+        ours, theirs = (row[who].get(core) for who in ("ours", "vendor"))
+        cells = [row["model"], row["target"], row["precision"]]
+        cells += [
+            f"{cycles / 1e6:.1f}" if cycles else row[who].get("error", row[who].get("refused", ""))
+            for who, cycles in (("ours", ours), ("vendor", theirs))
+        ]
+        if ours and theirs:
+            ratios.setdefault((row["target"], row["precision"]), []).append(theirs / ours)
+        own = floats.get((row["model"], row["target"]))
+        cells += [f"{theirs / ours:.2f}" if ours and theirs else "", f"{own / ours:.2f}" if ours and own else ""]
+        lines.append("| " + " | ".join(cells) + " |")
+    lines.append("")
+    lines += [
+        f"- {target} {precision}: geometric mean {statistics.geometric_mean(found):.2f} over {len(found)} networks, "
+        f"lowest {min(found):.2f}"
+        for (target, precision), found in ratios.items()
+    ]
+    return "\n".join(lines) + "\n"
+
+
 def table(rows: Sequence[dict[str, Any]]) -> str:
     """Markdown: one line per pair, then the geometric means."""
     lines = [
@@ -264,6 +333,7 @@ def main() -> None:
     parser.add_argument("--precisions", help="default: fp32,int8, for the timm set fp32")
     parser.add_argument("--work", type=Path, required=True, help="folder for the files and what is known of them")
     parser.add_argument("--time", action="store_true", help="time the files made so far")
+    parser.add_argument("--device", help="an emulated core: count all files there too")
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
@@ -281,10 +351,14 @@ def main() -> None:
                 row = json.loads(known.read_text()) if known.is_file() else make(name, target, precision, args.work)
                 if args.time and "speed" not in row and all("error" not in row[who] for who in ("ours", "vendor")):
                     row["speed"] = timed(row, args.work)
+                if args.device:
+                    counted(row, args.work, args.device)
                 known.write_text(json.dumps(row))
                 print(json.dumps(row), flush=True)
                 rows.append(row)
-    if not args.models:
+    if args.device:
+        (RESULTS / f"export_{args.set}_{args.device}.md").write_text(cycles_table(rows, args.device), encoding="utf-8")
+    elif not args.models:
         (RESULTS / f"export_{args.set}.md").write_text(table(rows), encoding="utf-8")
 
 

@@ -7,8 +7,9 @@
     python benchmarks/zoo_latency.py --peers results-imagenet.csv # timm's peers anew, with timm's own list of scores
 
 Needs `mobilezoo device setup emulator`. Cells are kept in --work: one of each network's files, one of each file on each
-core; rows of --out that the same versions of all tools made are not counted again. Networks are fresh with random norms (zero gammas would be folded away), one thread, batch 1. In steps of twofold
-MACs: networks of the zoo with a published score, then timm's, then the rest; the first core before the second.
+core; rows of --out that the same versions of all tools made are not counted again. Networks are fresh with random norms
+(zero gammas would be folded away), one thread, batch 1. In steps of twofold MACs: networks of the zoo with a published
+score, then timm's, then the rest; the first core before the second.
 
 XNNPACK picks kernels by the core's part number, so one trace cannot price both cores: of MnasNet-A1-0.35's instructions
 on the A76 only 11% (fp32), 37% (fp16) and 51% (int8) are executed on the A55 too (`--same-kernels FILE...`). Where a
