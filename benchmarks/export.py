@@ -185,7 +185,7 @@ def _output(runner: Any, image: np.ndarray) -> np.ndarray:
 
 
 def _counts(target: str, path: Path) -> dict[str, int | None]:
-    found = coverage(target, path)
+    found = coverage(load_exporter(target), path)
     assert found is not None
     ops = Counter({name: count for name, count in found.ops.items() if name != "DELEGATE"})
     outside = None if found.outside is None else sum(found.outside.values())

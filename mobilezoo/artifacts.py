@@ -236,6 +236,28 @@ class Top1Drop(Record):
         return self.points > MOST_POINTS and self.p_value < CHANCE
 
 
+class Form(Record):
+    """How a file is written: of the equivalent forms that were tried, the one with the fewest cycles of a core."""
+
+    device: str
+    """The emulated core."""
+    without: tuple[str, ...]
+    """Graph passes of the target that were left out."""
+    float_segments: tuple[int, ...]
+    """Segments of an int8 file that stay float."""
+    megacycles: float
+    """Of one inference with this form, memory included where the core's calibration prices it."""
+    plain_megacycles: float
+    """Of the form that is written otherwise."""
+    tried: dict[str, float]
+    """Every form that was tried → its megacycles."""
+
+    @property
+    def gain(self) -> float:
+        """Cycles of the plain form over those of this one."""
+        return self.plain_megacycles / self.megacycles
+
+
 class Artifact(Described):
     """One exported file (or `.mlpackage`, `.ncnn` or `.aimodel` folder) and its comparison with PyTorch."""
 
@@ -253,6 +275,8 @@ class Artifact(Described):
     """Index of the file's output that holds the scores."""
     float_segments: tuple[int, ...] = ()
     """Segments (eighths) of an int8 file that stay float, counted from the input as 0."""
+    form: Form | None = None
+    """Set where the file's form was chosen by counting, `--optimize-for`."""
     preprocessing: Preprocessing
     labels: tuple[str, ...] = ()
     size_bytes: int

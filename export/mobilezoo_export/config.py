@@ -30,6 +30,9 @@ class ExportConfig(ExportOptions):
     max_drop: float | None = Field(
         default=None, ge=0, description="int8 keeps so much in float that top-1 falls by at most this"
     )
+    optimize_for: str | None = Field(
+        default=None, description="emulated core: of the equivalent forms of a file, the one with the fewest cycles"
+    )
     overwrite: bool = Field(default=False, description="replace files that exist")
     check: tuple[Literal["cpu", "gpu", "npu"], ...] = Field(
         default=(), description="units of a phone that files are also run on: cpu (an emulated core), gpu, npu"

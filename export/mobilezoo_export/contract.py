@@ -122,6 +122,15 @@ class Exporter(ABC):
     """Where else its files are timed, for the message that nothing here does."""
     limits: ClassVar[Limits] = Limits()
 
+    def changing_passes(self, model: "nn.Module", spec: ExportSpec) -> tuple[str, ...]:
+        """Graph passes of the target's own that change a prepared network; `options.without` may name them.
+
+        Args:
+            model: the prepared network.
+            spec: input and options of the file.
+        """
+        return ()
+
     @abstractmethod
     def open(self, path: Path, threads: int, record: Artifact | None) -> Runner:
         """Load a file of this target in its own runtime.

@@ -8,7 +8,17 @@ from typing import TYPE_CHECKING, Literal, NamedTuple, Protocol
 
 from pydantic import Field, field_validator
 
-from mobilezoo.artifacts import Artifact, BoxThresholds, Origin, Output, Preprocessing, Quantization, Task, UnitCheck
+from mobilezoo.artifacts import (
+    Artifact,
+    BoxThresholds,
+    Form,
+    Origin,
+    Output,
+    Preprocessing,
+    Quantization,
+    Task,
+    UnitCheck,
+)
 from mobilezoo.config import Record, listed
 
 if TYPE_CHECKING:
@@ -46,12 +56,16 @@ class ExportOptions(Record):
         description="further graph passes, by name or package.module:function, after the common ones",
     )
 
-    @field_validator("passes", mode="before")
+    without: tuple[str, ...] = Field(
+        default=(), description="graph passes of the target's own that are left out: another form of the same file"
+    )
+
+    @field_validator("passes", "without", mode="before")
     @classmethod
     def _listed(cls, value: object) -> object:
         return listed(value)
 
-    @field_validator("passes")
+    @field_validator("passes", "without")
     @classmethod
     def _known_passes(cls, value: tuple[str, ...]) -> tuple[str, ...]:
         if not value:
@@ -90,6 +104,8 @@ class ExportSpec(ModelSpec):
     precision: str = "fp32"
     float_segments: tuple[int, ...] = ()
     """Segments of an int8 file that stay float, see `quantize.mixed`."""
+    form: Form | None = None
+    """How the file's form was chosen, for its record."""
     beyond_half: tuple[str, ...] = ()
     """Layers whose values half precision cannot hold, see `half_precision`; found while the file is made."""
     options: ExportOptions = ExportOptions()

@@ -106,6 +106,19 @@ class ExportSession:
         kept = None if overwrite else self._kept(target, spec, path, check)
         return kept or self._made(target, spec, path, check)
 
+    def changing_passes(self, target: str, spec: ExportSpec) -> tuple[str, ...]:
+        """Graph passes of a target's own that change this network, each of which may be left out.
+
+        Args:
+            target: an export target.
+            spec: the session's spec with the file's options.
+
+        Raises:
+            ExportError: the network cannot be traced.
+        """
+        exporter = load_exporter(target)
+        return exporter.changing_passes(self._trace().graph, spec)
+
     def _made(self, target: str, spec: ExportSpec, path: Path, check: UnitChecker | None) -> ExportResult:
         started = time.perf_counter()
 
@@ -189,11 +202,13 @@ class ExportSession:
 
     def _recipe(self, target: str, spec: ExportSpec, check: UnitChecker | None) -> str:
         """Return the SHA-256 over everything that determines a file and its record: weights, spec, images, units."""
-        chosen = spec.model_dump(mode="json", exclude={"checkpoint", "origin"})
+        chosen = spec.model_dump(mode="json", exclude={"checkpoint", "origin", "form"})
         if spec.task == "classify":  # as in records from before there were other tasks
             del chosen["task"], chosen["boxes"]
         if target != "qnn":  # as before, and another chip makes no other file
             del chosen["options"]["htp_arch"], chosen["options"]["soc_model"]
+        if not chosen["options"]["without"]:  # as before there were forms
+            del chosen["options"]["without"]
         decides = {"weights": self._weights, "images": self._source, "spec": chosen}
         if check and check.units:
             decides["units"] = list(check.units)
@@ -218,6 +233,7 @@ class ExportSession:
             output_shape=() if spec.task == "classify" else self._reference.shape[1:],
             output=spec.output,
             float_segments=spec.float_segments,
+            form=spec.form,
             preprocessing=spec.preprocessing,
             labels=spec.labels,
             sha256=sha256_of(written),

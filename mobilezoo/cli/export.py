@@ -54,6 +54,10 @@ def export(
         float | None,
         typer.Option("--max-drop", min=0, help="int8: leave so much in float that top-1 falls by at most this."),
     ] = None,
+    optimize_for: Annotated[
+        str | None,
+        typer.Option("--optimize-for", help="Emulated core: keep the form of each file that takes the fewest cycles."),
+    ] = None,
     classes: ClassesArg = None,
     bisect: Annotated[
         bool, typer.Option("--bisect", help="Write no files: name the first layer that diverges from PyTorch.")
@@ -78,6 +82,7 @@ def export(
         mobilezoo export best.safetensors --data folder:/mnt/photos --precision int8
         mobilezoo export best.safetensors image=true softmax=true
         mobilezoo export best.safetensors --to litert --precision int8 --max-drop 1.0
+        mobilezoo export best.safetensors --to litert --precision fp32,int8 --optimize-for cortex_a76
         mobilezoo export best.safetensors --to litert --precision int8 --bisect
         mobilezoo export --matrix --table docs/export-matrix.md
         mobilezoo export --matrix 'shvit_*' timm:mobilenetv3_small_100 --to litert,executorch --precision fp32
@@ -93,6 +98,7 @@ def export(
         "check": separated(check),
         "batch": batch,
         "max_drop": max_drop,
+        "optimize_for": optimize_for,
         "overwrite": overwrite or None,
     }
     options = of.parsed()
@@ -100,7 +106,13 @@ def export(
         if options != type(options)():
             raise MobilezooError("--matrix exports networks as they are defined: leave --checkpoint and its like out")
         ignored = {"KEY=VALUE": overrides, "--config": config != "default", "--data": data, "--calib": calib}
-        ignored |= {"--batch": batch, "--max-drop": max_drop is not None, "--classes": classes, "--bisect": bisect}
+        ignored |= {
+            "--batch": batch,
+            "--max-drop": max_drop is not None,
+            "--optimize-for": optimize_for,
+            "--classes": classes,
+            "--bisect": bisect,
+        }
         ignored["--check"] = check
         if given := [name for name, value in {**ignored, "--keys": flags.keys}.items() if value]:
             raise MobilezooError(f"--matrix exports every network the same way: leave {', '.join(given)} out")
@@ -178,9 +190,35 @@ def print_exports(results: "list[ExportResult]") -> None:
     artifacts = [r.artifact for r in results if r.artifact]
     print_drops(artifacts)
     print_checks(artifacts)
+    print_forms(artifacts)
     print_mixed(results)
     for warning in dict.fromkeys(w for r in results for w in r.warnings):
         print(f"warning: {warning}")
+
+
+def print_forms(artifacts: "Sequence[Artifact]") -> None:
+    """Print what the search for the fastest form of each file found."""
+    rows = [
+        (
+            one.target,
+            one.precision,
+            f"{form.plain_megacycles:.1f}",
+            f"{form.megacycles:.1f}",
+            f"{form.gain:.3f}",
+            ", ".join([*(f"without {name}" for name in form.without), *_in_float(form.float_segments)]) or "plain",
+            len(form.tried),
+            form.device,
+        )
+        for one in artifacts
+        if (form := one.form) is not None
+    ]
+    columns = ("target", "precision", "Mcycles plain", "this form", "gain", "form", "tried", "core")
+    if rows:
+        print_table("cycles of equivalent forms on an emulated core", columns, rows)
+
+
+def _in_float(segments: tuple[int, ...]) -> list[str]:
+    return [f"segments {', '.join(map(str, segments))} in float"] if segments else []
 
 
 def print_drops(artifacts: "Sequence[Artifact]") -> None:

@@ -11,6 +11,7 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.load_model import LoadedModel, load_model
 from mobilezoo.workflows.mixed_precision import export_mixed
 from mobilezoo.workflows.model_options import NO_OPTIONS, ModelOptions
+from mobilezoo.workflows.optimize import emulated_core, export_optimized
 
 if TYPE_CHECKING:
     import numpy as np
@@ -59,6 +60,8 @@ def export(
     config = config or load_export_config()
     if out is not None:
         writable_place(out, "--out", folder=True)
+    if config.optimize_for is not None:
+        emulated_core(config.optimize_for, config.targets)  # before minutes of work
     loaded = load_model(model, options)
     if loaded.random_weights:
         hooks.on_message(f"{loaded.name}: random weights, norms randomised: good for latency, not for use")
@@ -84,6 +87,8 @@ def export_network(
     model = spec_of(loaded)
     images = export_images(loaded, model, config, hooks)
     _settle(loaded, images.parity)
+    if config.optimize_for is not None:
+        return export_optimized(loaded, model, config, images, out, hooks=hooks)
     if config.max_drop is not None:
         return export_mixed(loaded, model, config, images, out, hooks=hooks)
     total = len(config.targets) * len(config.precisions)

@@ -20,7 +20,9 @@ from mobilezoo_export.quiet import quiet
 from mobilezoo_export.records import ExportSpec, OperatorProfile, Reading, Runtime, TensorSpec
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+    from torch.fx import GraphModule
 
     from mobilezoo_export.anatomy.graph import Graph
 
@@ -39,6 +41,8 @@ PASSES = (
     "softmax",
     "concat",
 )
+NEEDED = ("canonical", "noop")
+"""Passes that others rest on."""
 FLEXIBLE_PASSES = ("layernorm", "hardsigmoid", "logs")
 """Passes for flexible files: those that write no sizes."""
 TYPES = {
@@ -103,15 +107,12 @@ class ExecuTorchExporter(Exporter):
         import torch
 
         with quiet(), torch.no_grad():
-            from mobilezoo_export.flexible import dynamic_shapes, example_of, flexible_graph
+            from mobilezoo_export.flexible import dynamic_shapes
             from mobilezoo_export.io_wrappers import Uint8Input
-            from mobilezoo_export.passes import run_passes
-            from mobilezoo_export.passes.graph import trace
             from mobilezoo_export.quantize.executorch import HalfInside, to_int8
 
-            example, sizes = example_of(spec), dynamic_shapes(spec)
-            model = flexible_graph(model, spec) if sizes else trace(model, example)
-            run_passes(model, example, FLEXIBLE_PASSES if sizes else PASSES)
+            sizes = dynamic_shapes(spec)
+            model, example, _changed = _rewritten(model, spec)
             if spec.precision == "int8":
                 batches = calibration_batches(calibration, spec)
                 model = to_int8(model, example, batches, spec.float_segments, sizes)
@@ -121,6 +122,22 @@ class ExecuTorchExporter(Exporter):
                 model, example = Uint8Input(model), example.to(torch.uint8)
             path.write_bytes(lower(model, example, spec))
         return []
+
+    def changing_passes(self, model: "nn.Module", spec: ExportSpec) -> tuple[str, ...]:
+        changed = _rewritten(model, spec)[2]
+        return tuple(name for name, places in changed.items() if places and name not in NEEDED)
+
+
+def _rewritten(model: "nn.Module", spec: ExportSpec) -> "tuple[GraphModule, torch.Tensor, dict[str, int]]":
+    """The graph that is lowered, an input for it, and what each pass changed."""
+    from mobilezoo_export.flexible import dynamic_shapes, example_of, flexible_graph
+    from mobilezoo_export.passes import run_passes
+    from mobilezoo_export.passes.graph import trace
+
+    example, sizes = example_of(spec), dynamic_shapes(spec)
+    graph = flexible_graph(model, spec) if sizes else trace(model, example)
+    passes = [name for name in (FLEXIBLE_PASSES if sizes else PASSES) if name not in spec.options.without]
+    return graph, example, run_passes(graph, example, passes)
 
 
 def lower(model: "nn.Module", example: Any, spec: ExportSpec) -> bytes:

@@ -31,7 +31,9 @@ from mobilezoo_export.records import (
 from mobilezoo_export.tflite_metadata import finish_file, pack_metadata
 
 if TYPE_CHECKING:
+    import torch
     from torch import nn
+    from torch.fx import GraphModule
 
     from mobilezoo_export.anatomy.graph import Graph
 
@@ -49,6 +51,8 @@ PASSES = (
     "concat",
 )
 
+NEEDED = ("canonical", "noop")
+"""Passes that others rest on."""
 BORDER_METADATA, CHANNEL_METADATA = 1000, 100
 """Most bytes that metadata on integer inputs and outputs adds: in all, and per channel."""
 
@@ -127,8 +131,6 @@ class LiteRTExporter(Exporter):
         import torch
 
         from mobilezoo_export.io_wrappers import Uint8Input
-        from mobilezoo_export.passes import run_passes
-        from mobilezoo_export.passes.graph import trace
 
         global _last
 
@@ -138,14 +140,27 @@ class LiteRTExporter(Exporter):
 
         if _last is None or _last[0] != cache_key():
             with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
-                example = torch.zeros(self.input_spec(spec).shape)
-                graph = trace(_channels_last_input(model) if spec.options.layout == "NHWC" else model, example)
-                run_passes(graph, example, PASSES)
+                graph, example, _changed = self._rewritten(model, spec)
                 whole = _frozen(Uint8Input(graph) if spec.options.image else graph)
                 file = Path(folder) / "float.tflite"
                 litert_torch.convert(whole, (example.to(getattr(torch, spec.dtype)),)).export(str(file))
                 _last = cache_key(), file.read_bytes()  # tracing counts as a change of the weights
         return _last[1]
+
+    def _rewritten(self, model: "nn.Module", spec: ExportSpec) -> "tuple[GraphModule, torch.Tensor, dict[str, int]]":
+        """The graph that is converted, an input for it, and what each pass changed."""
+        import torch
+
+        from mobilezoo_export.passes import run_passes
+        from mobilezoo_export.passes.graph import trace
+
+        example = torch.zeros(self.input_spec(spec).shape)
+        graph = trace(_channels_last_input(model) if spec.options.layout == "NHWC" else model, example)
+        return graph, example, run_passes(graph, example, [name for name in PASSES if name not in spec.options.without])
+
+    def changing_passes(self, model: "nn.Module", spec: ExportSpec) -> tuple[str, ...]:
+        changed = self._rewritten(model, spec)[2]
+        return tuple(name for name, places in changed.items() if places and name not in NEEDED)
 
     def _to_input(self, batch: np.ndarray, spec: ExportSpec) -> np.ndarray:
         laid_out = batch.transpose(0, 2, 3, 1) if spec.options.layout == "NHWC" else batch
