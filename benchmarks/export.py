@@ -230,7 +230,7 @@ def counted(row: dict[str, Any], work: Path, core: str) -> None:
 
     device, emulator = load_device(core), find_emulator()
     assert isinstance(device, EmulatedDevice)
-    line_cycles = device.config.calibration.dram_cycles if device.config.calibration else 0.0
+    line_cycles = device.config.conversion.dram_cycles if device.config.conversion else 0.0
     for who in ("ours", "vendor"):
         if "error" in row[who] or core in row[who]:
             continue

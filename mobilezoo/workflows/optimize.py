@@ -205,6 +205,6 @@ class Forms:
         artifact = ArtifactFile(path.resolve(), record)
         device = self._device.for_artifact(artifact)
         assert isinstance(device, EmulatedDevice)
-        counts, calibration = device.count(find_emulator(), artifact), device.config.calibration
+        counts, calibration = device.count(find_emulator(), artifact), device.config.conversion
         line_cycles = calibration.dram_cycles if calibration else 0.0
         return counts.cycles + line_cycles * (counts.dram_lines or 0)
