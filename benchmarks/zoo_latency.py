@@ -354,6 +354,29 @@ def same_kernels(paths: Sequence[Path]) -> None:
         )
 
 
+def write_new_rows(kept: Kept, work: Path, path: Path) -> None:
+    """The files' rows in the export matrix, for networks that have none of LiteRT there."""
+    from mobilezoo.artifacts import Artifact, load_record_of
+    from mobilezoo.workflows.matrix_table import write_matrix
+    from mobilezoo_export import ExportResult
+
+    there = path.read_text(encoding="utf-8")
+    results = []
+    for network in networks():
+        if network.group == 1 or f"| {network.name} | litert |" in there or f"{network.name}/files" not in kept.rows:
+            continue
+        for precision in PRECISIONS:
+            file = work / f"{network.name}.{precision}.tflite"
+            reason = kept.rows[f"{network.name}/files"][precision].get("reason", "")
+            if not reason and not file.with_name(file.name + ".json").is_file():
+                continue  # out of tolerance, and so without a record
+            record = None if reason else load_record_of(Artifact, file)
+            status = "failed" if reason else "exported"
+            facts = {"target": "litert", "precision": precision, "status": status, "reason": reason, "artifact": record}
+            results.append((network.name, ExportResult(**facts)))
+    write_matrix(results, path)
+
+
 def write_peers(results: Path) -> None:
     """zoo_peers.json anew: each network at its own size, with timm's score at that size."""
     import timm
@@ -386,6 +409,7 @@ def main() -> None:
     parser.add_argument("--table", action="store_true", help="write the table and stop")
     parser.add_argument("--out", type=Path, default=TABLE)
     parser.add_argument("--same-kernels", type=Path, nargs="+", metavar="FILE")
+    parser.add_argument("--matrix", type=Path, metavar="MD", help="add rows to the export matrix and stop")
     parser.add_argument("--peers", type=Path, metavar="CSV")
     args = parser.parse_args()
     if args.peers:
@@ -394,6 +418,9 @@ def main() -> None:
         same_kernels(args.same_kernels)
     else:
         kept = Kept(args.work / "cells.jsonl")
+        if args.matrix:
+            write_new_rows(kept, args.work, args.matrix)
+            return
         shipped = shipped_rows(args.out)
         if not args.table:
             run(args, kept, shipped)

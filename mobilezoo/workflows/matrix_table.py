@@ -8,6 +8,7 @@ from mobilezoo.files import write_text
 from mobilezoo.reading import read_text
 from mobilezoo.workflows.export_matrix import PRECISIONS
 from mobilezoo_export import ExportResult, list_targets
+from mobilezoo_export.config import PARITY_IMAGES
 
 NOT_RUN = "not run"
 MAX_TABLE_BYTES = 1 << 24
@@ -15,9 +16,9 @@ COUNTS = ("operators", "transposes", "XNNPACK partitions", "outside")
 INTRODUCTION = (
     "Written by `mobilezoo export --matrix --table docs/export-matrix.md`. Weights are random, with random norms "
     "whose variances fit the calibration images. A cell gives the file's size, its largest difference from "
-    "PyTorch over the deviation of the logits and the signal-to-error ratio, on 64 crops of real photographs, run "
-    "in the file's own runtime (Core ML, Core AI: program check), and what units of a phone made of it where it was "
-    "run on any. "
+    "PyTorch over the deviation of the logits and the signal-to-error ratio, on 64 crops of real photographs or as "
+    "many as stand there, run in the file's own runtime (Core ML, Core AI: program check), and what units of a phone "
+    "made of it where it was run on any. "
     "Random networks lose more in int8 than trained ones. The "
     "last columns are of the fp32 file. A target without a row was not run.\n"
 )
@@ -88,8 +89,11 @@ def _cell(result: ExportResult) -> str:
     if result.artifact is None:
         return f"**{result.status}**: {result.reason}".replace("|", "/").replace("\n", " ")
     size, parity = f"{result.artifact.size_bytes / 1e6:.1f} MB", result.artifact.parity
+    images = "" if parity is None or parity.images == PARITY_IMAGES else f" on {parity.images}"
     units = "".join(f", {one.unit} {one.status}" for one in result.artifact.checks)
-    return (f"{size}, {parity.relative:.1e}, {parity.snr_db:.0f} dB" if parity else f"{size}, not run here") + units
+    return (
+        f"{size}, {parity.relative:.1e}, {parity.snr_db:.0f} dB{images}" if parity else f"{size}, not run here"
+    ) + units
 
 
 def _counts(result: ExportResult) -> tuple[str, str, str, str]:
