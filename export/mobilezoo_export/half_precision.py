@@ -48,11 +48,11 @@ def fed_to_graph(images: np.ndarray, spec: "ExportSpec") -> np.ndarray:
     return to_pixels(images, spec.preprocessing).astype(np.float32)
 
 
-def in_float32(spec: "ExportSpec") -> str:
-    """The warning of a file that holds half-precision weights and computes in float32."""
+def half_exceeded(spec: "ExportSpec") -> str:
+    """Which layers half precision cannot hold, in words."""
     first, more = spec.beyond_half[0], len(spec.beyond_half) - 1
     others = f" and {more} more" if more else ""
-    return f"{first}{others}, half precision ends at {LARGEST:.0f}: this file computes in float32 with fp16 weights"
+    return f"{first}{others}, half precision ends at {LARGEST:.0f}"
 
 
 def _peaks(model: "nn.Module", images: np.ndarray, batch: int) -> dict[str, float]:

@@ -79,3 +79,28 @@ def test_a_file_whose_values_do_not_fit_computes_in_float32_and_names_the_layer(
     assert done.ok, done.reason
     assert any("peak (conv2d) reaches" in warning and "float32" in warning for warning in done.warnings)
     assert not computes_in_half(tmp_path / "peaky.fp16.tflite")
+
+
+class Filtered(nn.Module):
+    """A constant matrix times the rows of its feature map."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 10)
+        self.register_buffer("rows", torch.randn(1, 6, 14) / 4)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.rows @ self.stem(x).relu().flatten(2).transpose(1, 2).reshape(-1, 14, 14 * 8)
+        return self.head(rows.reshape(-1, 6 * 14, 8).mean(1))
+
+
+@pytest.mark.slow
+def test_a_file_that_the_runtime_refuses_in_half_precision_computes_in_float32(tmp_path: Path) -> None:
+    pytest.importorskip("litert_torch")
+    from mobilezoo_export.litert_file import computes_in_half
+
+    torch.manual_seed(0)
+    (done,) = export_files(Filtered().eval(), spec(), ["litert"], ["fp16"], tmp_path)
+    assert done.ok, done.reason
+    assert any("products of a constant" in warning and "float32" in warning for warning in done.warnings)
+    assert not computes_in_half(tmp_path / "peaky.fp16.tflite")

@@ -14,7 +14,7 @@ from mobilezoo.files import versions
 from mobilezoo_export import coverage, litert_file, packs
 from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.feeding import dequantized, image_input, sized
-from mobilezoo_export.half_precision import in_float32
+from mobilezoo_export.half_precision import half_exceeded
 from mobilezoo_export.metadata import metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantize
@@ -113,7 +113,8 @@ class LiteRTExporter(Exporter):
             # Before quantizing: the quantizer's files hold buffers that the schema's classes would lose.
             text = metadata_text(spec, spec.options.layout)
             room = " " * (BORDER_METADATA + CHANNEL_METADATA * spec.in_chans if _integers(spec) else 0)
-            half = spec.precision in self.half_arithmetic and not spec.beyond_half
+            refused = litert_file.refused_in_half(path) if spec.precision in self.half_arithmetic else ""
+            half = spec.precision in self.half_arithmetic and not (spec.beyond_half or refused)
             litert_file.name_and_note(path, text + room, pack_metadata(spec), half)
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
@@ -123,7 +124,8 @@ class LiteRTExporter(Exporter):
             if _integers(spec):
                 litert_file.rewrite_metadata(path, metadata_text(spec, spec.options.layout, self.borders(path)))
             finish_file(path, spec.labels)
-        return [in_float32(spec)] if spec.beyond_half else []
+        because = [half_exceeded(spec)] if spec.beyond_half else [refused] if refused else []
+        return [f"{reason}: this file computes in float32 with fp16 weights" for reason in because]
 
     def _converted(self, model: "nn.Module", spec: ExportSpec) -> bytes:
         """Convert to a float32 file; the last one is cached, since every precision starts from it."""
