@@ -11,7 +11,7 @@ import { screenshot } from './screenshot.mjs';
 
 const BEAT_MS = 15_000;
 const SHOW_MS = 100; // of a live picture, answers are drawn this often
-const QUICK_MS = 40; // of a network that answers sooner, one frame more is under way, so that it never waits
+const QUICK_MS = 100; // of a network that answers sooner, one frame more is under way, so that it never waits
 const SPEAK_MS = 3000;
 
 const $ = (id) => document.getElementById(id);
@@ -300,7 +300,7 @@ function enable(yes) {
 async function offerGpu() {
   const { name, reason } = await webgpu();
   const lite = state.networks.some((one) => one.runtime === 'litert');
-  const facts = [name ? `WebGPU: ${name}` : `WebGPU: no, ${reason}`];
+  const facts = [name ? `WebGPU: ${name}` : reason];
   if (name && lite) $('accelerator').add(new Option(`GPU (WebGPU, ${name})`, 'webgpu'));
   if (name && !lite) facts.push('.onnx files run on the CPU here');
   if (!self.crossOriginIsolated) facts.push('one thread: the page is not isolated (https or localhost gives more)');
@@ -352,7 +352,7 @@ async function main() {
     return;
   }
   enable(true);
-  $('hint').textContent = 'Start the camera, or drop photographs here.';
+  $('hint').textContent = 'Start the camera, or choose or drop photographs.';
   setState('ready');
   if (state.samples.length) answerAll(ofSamples());
 }

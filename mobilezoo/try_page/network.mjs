@@ -2,7 +2,7 @@
 import { ARRAYS } from './prepare.mjs';
 
 const root = new URL('.', location.href);
-const NO_WEBGPU = 'this browser has no WebGPU';
+const NO_WEBGPU = 'This browser has no WebGPU';
 
 /** Smallest module with a 128-bit vector (i8x16.splat): without them neither runtime is of use. */
 const SIMD = new Uint8Array([

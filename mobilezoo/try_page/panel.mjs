@@ -63,6 +63,7 @@ export class Panel {
   }
 
   show({ best, times, bytes }) {
+    this.node.classList.remove('empty');
     this.rows.forEach((row, i) => {
       row.hidden = i >= best.length;
       if (row.hidden) return;
@@ -106,7 +107,7 @@ export class Panel {
     const x = (i) => (trace.width * (i + KEPT - totals.length)) / (KEPT - 1);
     const y = (ms) => trace.height - 2 - (trace.height - 6) * Math.min(1, ms / top);
     pen.clearRect(0, 0, trace.width, trace.height);
-    pen.strokeStyle = getComputedStyle(trace).color;
+    pen.strokeStyle = pen.fillStyle = getComputedStyle(trace).color;
     pen.globalAlpha = 0.35;
     pen.lineWidth = 1;
     pen.setLineDash([4, 6]);
@@ -119,7 +120,7 @@ export class Panel {
     totals.forEach((ms, i) => pen.lineTo(x(i), y(ms)));
     pen.stroke();
     if (totals.length === 1) pen.fillRect(x(0) - 4, y(totals[0]) - 2, 4, 4);
-    const text = `whole frame: median ${median.toFixed(1)} ms, last ${totals.at(-1).toFixed(1)} ms, ${totals.length} frames`;
+    const text = `whole frame: median ${median.toFixed(1)} ms, last ${totals.at(-1).toFixed(1)} ms, ${totals.length} frame${totals.length > 1 ? 's' : ''}`;
     this.node.querySelector('.trace figcaption').textContent = text;
     trace.setAttribute('aria-label', text);
   }

@@ -45,9 +45,9 @@ export class Gallery {
       this.count(answers, truth);
       const firsts = answers.map((answer) => answer.best[0]);
       const same = firsts.every((first) => first.index === firsts[0].index);
-      for (const first of same ? firsts.slice(0, 1) : firsts) {
-        const wrong = !same || (truth !== undefined && truth.index !== first.index);
-        button.append(line(`${first.label} ${percent(first.probability)}`, wrong ? 'off' : ''));
+      for (const answer of same ? answers.slice(0, 1) : answers) {
+        const wrong = !same || (truth !== undefined && truth.index !== answer.best[0].index);
+        button.append(line(caption(answer), wrong ? 'off' : ''));
       }
       if (truth !== undefined) button.append(line(truth.index === firsts[0].index && same ? 'right' : `is ${truth.label}`));
       button.dataset.top = firsts.map((first) => first.index).join();
@@ -80,6 +80,18 @@ export class Gallery {
     return parts.join(' · ');
   }
 }
+
+/** The best class; of boxes and masks all kinds of things that are there, the background left out. */
+function caption({ best, boxes, mask }) {
+  if (boxes?.length) return boxes.slice(0, 3).map(({ label }) => label).join(', ') + more(boxes.length);
+  if (boxes) return best[0].label;
+  if (!mask) return `${best[0].label} ${percent(best[0].probability)}`;
+  const things = best.filter(({ index }) => index !== 0).slice(0, 2);
+  const named = things.map(({ label, probability }) => `${label} (${percent(probability)})`);
+  return named.join(', ') || `${best[0].label} only`;
+}
+
+const more = (count) => (count > 3 ? ` and ${count - 3} more` : '');
 
 export const percent = (share) => `${(100 * share).toFixed(1)} %`;
 

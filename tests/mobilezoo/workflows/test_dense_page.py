@@ -73,8 +73,11 @@ def test_boxes_are_listed_and_drawn_as_predict_finds_them(plain: Any, tmp_path: 
             rows = tab.eval_on_selector_all(".best li:not([hidden])", "all => all.map((one) => one.innerText)")
             if not one.boxes:
                 assert "nothing found" in rows[0]
+                assert tab.inner_text("#shots li") == "nothing found"
                 continue
             assert len(rows) == min(5, len(one.boxes))
+            found_names = ", ".join(box.label for box in one.boxes[:3])
+            assert tab.inner_text("#shots li").startswith(found_names)
             best = one.boxes[0]
             assert rows[0].split("\n")[0] == best.label
             middle = (best.top + best.bottom) / 2 / 90
@@ -95,6 +98,8 @@ def test_a_mask_is_drawn_over_what_it_covers_and_saved(plain: Any, flag: Path, t
         assert blue not in ([0, 0, 255], green)
         rows = tab.eval_on_selector_all(".best li:not([hidden])", "all => all.map((one) => one.innerText)")
         assert [row.split("\n")[1] for row in rows] == [f"{100 * area.share:.1f} %" for area in expected.areas]
+        things = [f"{area.label} ({100 * area.share:.1f} %)" for area in expected.areas if area.index]
+        assert tab.inner_text("#shots li") == ", ".join(things[:2])
         with tab.expect_download() as download:
             tab.click("#shot")
         with Image.open(download.value.path()) as saved:
