@@ -32,7 +32,7 @@ from mobilezoo_export import ExportSession, ExportSpec, FileApart, ProofImages, 
 
 RESULTS = Path(__file__).parent / "results" / "trained.md"
 CALIBRATION_IMAGES, PARITY_IMAGES, PACK = 64, 16, 64
-PRECISIONS = ("fp32", "fp16", "int8", "w8a8", "pal6", "pal4")
+PRECISIONS = ("fp32", "fp16", "int8", "w8a16", "w8a8", "pal6", "pal4")
 TARGETS = ("litert", "onnx", "executorch", "coreml")
 HALF = (0.5, 0.5, 0.5)
 CORAL = "coral_tf2_mobilenet_v2_1.0_224_ptq.tflite"

@@ -29,14 +29,15 @@ class ExportOptions(Record):
     """Choices that change the file but not what it computes."""
 
     layout: Literal["NHWC", "NCHW"] = Field(default="NHWC", description="input layout of LiteRT files")
-    opset: int = Field(default=20, ge=18, le=23, description="ONNX operator set")
+    opset: int = Field(default=20, ge=18, le=23, description="ONNX operator set (w8a16: at least 21)")
     onnx_activations: Literal["int8", "uint8"] = Field(
         default="int8", description="activation type of int8 ONNX files; uint8 (u8s8) is faster on most x86 CPUs"
     )
     image: bool = Field(default=False, description="uint8 pixels as input (Core ML: an image), normalized in the file")
     softmax: bool = Field(default=False, description="probabilities instead of logits")
     int8_io: bool = Field(
-        default=False, description="int8 LiteRT files take and give int8; float only what int8 cannot do"
+        default=False,
+        description="int8 LiteRT files take and give int8 (w8a16: int16); float only what integers cannot do",
     )
     classifier: bool = Field(
         default=False, description="Core ML files answer with the class's name and every name's probability"

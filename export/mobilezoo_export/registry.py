@@ -52,6 +52,11 @@ def load_exporter(target: str) -> "Exporter":
     return TARGETS.load(target)()
 
 
+def targets_with(precision: str) -> tuple[str, ...]:
+    """Return the names of the targets that have a precision."""
+    return tuple(name for name, cls in TARGETS.load_all().items() if precision in cls.precisions)
+
+
 def file_suffixes() -> tuple[str, ...]:
     """Return the suffixes of the files that targets write."""
     return tuple(dict.fromkeys(cls.suffix for cls in TARGETS.load_all().values()))

@@ -25,6 +25,22 @@ def end_scales(path: Path) -> dict[str, Quantization]:
     return found
 
 
+def has_wide_activations(path: Path) -> bool:
+    """Whether an ONNX file quantizes activations to 16 bits; False for a file that cannot be read."""
+    import onnx
+
+    if b"QuantizeLinear" not in path.read_bytes():
+        return False
+    try:
+        graph = onnx.load(path, load_external_data=False).graph
+    except Exception:  # protobuf raises errors of its own; the runtime names what is wrong
+        return False
+    types = {tensor.name: tensor.data_type for tensor in graph.initializer}
+    wide = (onnx.TensorProto.INT16, onnx.TensorProto.UINT16)
+    zeros = (node.input[2] for node in graph.node if node.op_type == "QuantizeLinear" and len(node.input) > 2)
+    return any(types.get(zero) in wide for zero in zeros)
+
+
 def _numpy_name(elem_type: int) -> str:
     import onnx
 

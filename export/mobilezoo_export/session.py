@@ -27,7 +27,7 @@ from mobilezoo_export.prepare import Prepared, prepare
 from mobilezoo_export.quantize.calibration import too_few
 from mobilezoo_export.records import ExportResult, ExportSpec, ProofImages, UnitChecker
 from mobilezoo_export.reference import check_answers, parity_images, torch_logits
-from mobilezoo_export.registry import load_exporter
+from mobilezoo_export.registry import load_exporter, targets_with
 from mobilezoo_export.tolerances import verdict
 
 
@@ -177,6 +177,9 @@ class ExportSession:
         exporter = load_exporter(target)
         try:
             reason = exporter.unsupported_reason(prepared.graph, spec)
+            having = targets_with(spec.precision)
+            if reason is not None and spec.precision not in exporter.precisions and having:
+                reason += f"; {', '.join(having)} {'has' if len(having) == 1 else 'have'} {spec.precision}"
             if reason is None and spec.precision in exporter.calibrated:
                 reason = too_few(self._calibration, spec)
         except MobilezooError as error:

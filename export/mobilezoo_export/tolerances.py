@@ -32,7 +32,9 @@ TOLERANCES = {
     # 2.9 in ExecuTorch, whose ranges cut rare peaks: 1 dB more than in the other formats, but a longer tail.
     "int8": Tolerance(relative=3.0, snr_db=8.0),
     "int8-dynamic": Tolerance(relative=2.0, snr_db=8.0),
-    "w8a16": Tolerance(relative=2.0, snr_db=8.0),
+    # Eight bits of weights alone: 17 (MobileNetV2, random norms) to 26 dB, largest single difference 0.9, 20 dB on
+    # trained EfficientNet-Lite0; with activations of eight bits the same networks have 13 to 16 dB, and 19.
+    "w8a16": Tolerance(relative=2.0, snr_db=12.0),
     "w8a8": Tolerance(relative=2.5, snr_db=8.0),
     "pal6": Tolerance(relative=2.0, snr_db=8.0),
     "pal4": Tolerance(relative=4.0, snr_db=0.0),

@@ -248,7 +248,9 @@ def _pick(one: _Found) -> Pick:
 
 def _way(entry: Entry, precision: str) -> tuple[str, str]:
     """(license of the weights, the command that makes a file of them); those whose published score is nearest."""
-    files = f"--to litert --precision {precision}" + (" --calib folder:IMAGES" if precision == "int8" else "")
+    files = f"--to litert --precision {precision}" + (
+        " --calib folder:IMAGES" if precision in ("int8", "w8a16") else ""
+    )
     if entry.is_peer:
         return entry.license, f"mobilezoo export {entry.name} --pretrained {files}"
     from mobilezoo.models.published.choose import described

@@ -93,7 +93,9 @@ def test_core_ml_has_no_images_of_four_channels(tiny_spec: ExportSpec, tmp_path:
 
 
 @pytest.mark.slow
-@pytest.mark.parametrize(("precision", "options"), [("fp32", {}), ("int8", {}), ("int8", {"int8_io": True})])
+@pytest.mark.parametrize(
+    ("precision", "options"), [("fp32", {}), ("int8", {}), ("int8", {"int8_io": True}), ("w8a16", {})]
+)
 def test_litert_names_its_ends_as_onnx_does(
     tiny_spec: ExportSpec, tmp_path: Path, precision: str, options: dict[str, bool]
 ) -> None:

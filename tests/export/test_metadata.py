@@ -87,16 +87,25 @@ def test_int8_files_may_take_and_give_int8(
     assert (runner.run(images[0]).argmax(-1) == expected.argmax(-1)).mean() > 0.8
 
 
-@pytest.mark.parametrize("softmax", [pytest.param(False, marks=pytest.mark.slow), True])
-def test_an_app_that_follows_the_metadata_of_an_int8_file_gets_the_files_own_answer(
-    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, softmax: bool
+@pytest.mark.parametrize(
+    ("softmax", "precision"),
+    [
+        (True, "int8"),
+        pytest.param(False, "int8", marks=pytest.mark.slow),
+        pytest.param(True, "w8a16", marks=pytest.mark.slow),
+        pytest.param(False, "w8a16", marks=pytest.mark.slow),
+    ],
+)
+def test_an_app_that_follows_the_metadata_of_an_integer_file_gets_the_files_own_answer(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, softmax: bool, precision: str
 ) -> None:
     """Pixels 0..255 → integers → answer in NumPy by the metadata alone, against the runner's own way."""
     from ai_edge_litert.interpreter import Interpreter
 
     spec = tiny_spec.model_copy(update={"options": ExportOptions(int8_io=True, softmax=softmax)})
     images = sample_images(spec, 16, seed=1)
-    (result,) = export_files(tiny, spec, ["litert"], ["int8"], tmp_path, calibration=[images])
+    limits = np.iinfo("int8" if precision == "int8" else "int16")
+    (result,) = export_files(tiny, spec, ["litert"], [precision], tmp_path, calibration=[sample_images(spec)])
     assert result.path is not None, result.reason
     told, record = read_metadata(Path(result.path)), result.artifact
     assert record is not None
@@ -113,19 +122,23 @@ def test_an_app_that_follows_the_metadata_of_an_int8_file_gets_the_files_own_ans
         **record.output_quantization.model_dump(),
         "formula": f"{what} = (q - zero_point) * scale",
     }
-    assert told["input"]["from_pixels"]["formula"] == "q = round(pixel * multiplier + offset), clipped to -128..127"
+    clipped = f"clipped to {limits.min}..{limits.max}"
+    assert told["input"]["from_pixels"]["formula"] == f"q = round(pixel * multiplier + offset), {clipped}"
+    assert record.input.dtype == limits.dtype.name
 
     interpreter = Interpreter(model_path=result.path)
     interpreter.allocate_tensors()
     (given,), (answer,) = interpreter.get_input_details(), interpreter.get_output_details()
     lines, out = told["input"]["from_pixels"], told["output_quantization"]
     for pixels in to_pixels(images, spec.preprocessing).transpose(0, 2, 3, 1):
-        q = np.clip(np.round(pixels * np.array(lines["multiplier"]) + np.array(lines["offset"])), -128, 127)
-        interpreter.set_tensor(given["index"], q[None].astype(np.int8))
+        q = np.clip(
+            np.round(pixels * np.array(lines["multiplier"]) + np.array(lines["offset"])), limits.min, limits.max
+        )
+        interpreter.set_tensor(given["index"], q[None].astype(limits.dtype))
         interpreter.invoke()
         mine = (interpreter.get_tensor(answer["index"]).astype(np.float32) - out["zero_point"]) * out["scale"]
         batch = to_normalized(pixels.transpose(2, 0, 1)[None], spec.preprocessing)
-        np.testing.assert_allclose(mine, runner.run(batch), atol=1e-6)
+        np.testing.assert_allclose(mine, runner.run(batch), atol=1e-6)  # both computed the same integers
 
 
 def test_metadata_of_integers_holds_both_formulas_and_agrees(tiny_spec: ExportSpec) -> None:

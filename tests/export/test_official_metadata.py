@@ -186,6 +186,7 @@ def test_a_litert_file_has_both(tiny_file: Callable[[str], ExportResult], tiny_s
     [
         ("int8", {}),
         ("int8", {"int8_io": True, "softmax": True}),
+        ("w8a16", {}),
         ("fp16", {"image": True, "softmax": True}),
         ("int8-dynamic", {"labels": ()}),
         ("fp32", {"flexible": "batch"}),

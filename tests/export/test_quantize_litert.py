@@ -8,7 +8,10 @@ import pytest
 import torch
 from torch import nn
 
+from mobilezoo.testing.targets import export_files
+from mobilezoo_export import ExportSpec
 from mobilezoo_export.coverage import read_litert
+from mobilezoo_export.images import sample_images
 from mobilezoo_export.quantize import litert as quantizing
 from mobilezoo_export.quantize.litert import _norms
 
@@ -119,3 +122,43 @@ def _types(path: Path) -> set[np.dtype]:
     interpreter = Interpreter(model_path=str(path))
     interpreter.allocate_tensors()
     return {np.dtype(detail["dtype"]) for detail in interpreter.get_tensor_details()}
+
+
+def test_ranges_whose_scale_is_a_power_of_two_are_widened_and_others_kept() -> None:
+    def limits(low: float, high: float) -> dict[str, np.ndarray]:
+        return {"min": np.array([low], np.float32), "max": np.array([high], np.float32)}
+
+    ranges = {"one": limits(0, 1), "two": limits(-2, 0.5), "half": limits(0, 0.5001), "other": limits(-3, 1)}
+    ranges |= {"nothing": limits(0, 0)}
+    quantizing._widen_powers_of_two(ranges)
+    bounds = {name: (float(one["min"][0]), float(one["max"][0])) for name, one in ranges.items()}
+    assert bounds["one"] == pytest.approx((0, 1.02))
+    assert bounds["two"] == pytest.approx((-2.04, 0.51))
+    assert bounds["half"] == pytest.approx((0, 0.5001 * 1.02))
+    assert (bounds["other"], bounds["nothing"]) == ((-3, 1), (0, 0))
+
+
+class _PowersOfTwo(nn.Module):
+    """A sum of two maps from -1 to 1, all of whose scales are powers of two."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.first, self.second, self.head = nn.Conv2d(3, 8, 3), nn.Conv2d(3, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        a, b = (9 * self.first(x)).clamp(-1, 1), (9 * self.second(x)).clamp(-1, 1)
+        return self.head((a + b).mean((2, 3)))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("widened", [True, False])
+def test_a_16_bit_sum_of_powers_of_two_loads(
+    widened: bool, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    torch.manual_seed(0)
+    if not widened:
+        monkeypatch.setattr(quantizing, "_widen_powers_of_two", lambda _: None)
+    images = [sample_images(tiny_spec)]
+    (result,) = export_files(_PowersOfTwo().eval(), tiny_spec, ["litert"], ["w8a16"], tmp_path, calibration=images)
+    assert (result.status == "exported") is widened, result.reason
+    assert widened or "ADD) failed to prepare" in result.reason

@@ -102,8 +102,8 @@ class TestCoreML(Conformance):
 
 
 CELLS = {
-    "onnx": ("fp16", "int8"),
-    "litert": ("fp16", "fp16-weights", "int8-dynamic", "int8"),
+    "onnx": ("fp16", "int8", "w8a16"),
+    "litert": ("fp16", "fp16-weights", "int8-dynamic", "int8", "w8a16"),
     "coreml": ("fp16", "int8", "pal4", "pal6", "w8a8"),
     "executorch": ("fp16", "int8"),
     "ncnn": ("fp16",),
@@ -112,7 +112,8 @@ CELLS = {
 }
 MARKS: dict[tuple[str, str], Any] = {("onnx", "int8"): (), ("litert", "int8"): ()}
 MARKS |= dict.fromkeys((("coreai", "fp16"), ("coreai", "int8")), (NEEDS_COREAI, pytest.mark.nightly))
-MARKS |= dict.fromkeys((("litert", "fp16"), ("coreml", "int8"), ("executorch", "int8")), pytest.mark.slow)
+SLOW = (("litert", "fp16"), ("coreml", "int8"), ("executorch", "int8"), ("onnx", "w8a16"), ("litert", "w8a16"))
+MARKS |= dict.fromkeys(SLOW, pytest.mark.slow)
 
 
 @pytest.mark.parametrize(
@@ -135,7 +136,38 @@ def test_reduced_precision_is_within_its_tolerance(
     (result,) = export_files(tiny, spec, [target], [precision], tmp_path, calibration=calibration)
     assert result.status == "exported", result.reason
     assert result.artifact is not None
-    assert result.artifact.parity is not None
+    parity, coverage = result.artifact.parity, result.artifact.coverage
+    assert parity is not None
+    if precision == "w8a16" and target == "onnx":
+        assert "16-bit activations computed in float32" in parity.ran_in
+        assert activation_types(Path(str(result.path))) == {"uint16"}
+    if precision == "w8a16" and target == "litert":
+        assert coverage is not None
+        assert coverage.outside is not None
+        assert coverage.outside["CONV_2D"] == coverage.ops["CONV_2D"], "XNNPACK takes no 16-bit activations"
+        assert any("outside XNNPACK" in warning for warning in coverage.warnings)
+
+
+def activation_types(path: Path) -> set[str]:
+    """Types of the zero points of a file's QuantizeLinear."""
+    onnx = pytest.importorskip("onnx")
+    graph = onnx.load(path).graph
+    held = {tensor.name: onnx.numpy_helper.to_array(tensor).dtype.name for tensor in graph.initializer}
+    return {held[node.input[2]] for node in graph.node if node.op_type == "QuantizeLinear"}
+
+
+def test_a_precision_that_a_target_lacks_is_one_line_with_those_that_have_it(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
+) -> None:
+    found = export_files(tiny, tiny_spec, ["executorch"], ["w8a16", "pal4", "w3"], tmp_path)
+    lacks = "executorch has no precision {}: choose from fp32, fp16, int8{}"
+    assert [one.reason for one in found] == [
+        lacks.format("'w8a16'", "; onnx, litert, qnn have w8a16"),
+        lacks.format("'pal4'", "; coreml has pal4"),
+        lacks.format("'w3'", ""),
+    ]
+    assert {one.status for one in found} == {"refused"}
+    assert not list(tmp_path.iterdir())
 
 
 @pytest.mark.parametrize("target", ["onnx", "litert"])

@@ -1,4 +1,4 @@
-"""LiteRT: float16 weights, dynamic-range int8, or full int8 with calibrated activations (ai-edge-quantizer)."""
+"""LiteRT: float16 weights, dynamic-range int8, or int8 weights with calibrated int8 or int16 activations."""
 
 import re
 import tempfile
@@ -32,6 +32,7 @@ STATISTICS = ("MEAN", "CONV_2D", "RESHAPE", "ADD")
 MADE_BY = {"MUL": ("SUB",), "CONV_2D": ("MEAN",)}
 """Operator → producers of its inputs that belong to the norm; for all others: STATISTICS."""
 ELEMENTWISE = ("ADD", "SUB", "MUL", "DIV", "RESHAPE")
+WIDER = 1.02
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "BATCH_MATMUL")
 
 
@@ -48,29 +49,36 @@ def quantize(
     Args:
         source: float32 LiteRT file.
         target: file to write; may be the same.
-        precision: fp16, int8 or int8-dynamic.
-        input_batches: calibration batches in the layout and type of the file's input, for int8.
+        precision: fp16, int8, int8-dynamic or w8a16.
+        input_batches: calibration batches in the layout and type of the file's input, for int8 and w8a16.
         int8_io: int8 files have int8 input and output and keep float only where the quantizer has no int8 kernel, as
             accelerators require; otherwise input, output, norms, and operators that are faster in float on CPUs
-            stay float.
+            stay float. w8a16 files have int16 input and output, or float ones; the rest is the same.
         float_segments: segments that stay float, see `quantize.mixed`.
     """
     recipe = _recipe(precision, int8_io) + _kept_float(source, precision, int8_io, float_segments)
     with tempfile.TemporaryDirectory(dir=target.parent) as folder:
         made = Path(folder) / "quantized.tflite"
-        ranges = _quantize_by(recipe, source, made, input_batches)
+        ranges = _quantize_by(recipe, source, made, input_batches, wide=precision == "w8a16")
         if precision == "int8" and not int8_io:
             _without_refused(recipe, source, made, ranges)
         target.write_bytes(made.read_bytes())  # the quantizer marks its files as programs
 
 
-def _quantize_by(recipe: Any, source: Path, made: Path, batches: Sequence[np.ndarray] = (), ranges: Any = None) -> Any:
-    """Write the quantized file; returns the ranges of its tensors, measured on the batches unless given."""
+def _quantize_by(
+    recipe: Any, source: Path, made: Path, batches: Sequence[np.ndarray] = (), ranges: Any = None, wide: bool = False
+) -> Any:
+    """Write the quantized file; returns the ranges of its tensors, measured on the batches unless given.
+
+    Ranges of 16-bit activations (`wide`) are kept off powers of two.
+    """
     from ai_edge_quantizer import quantizer
 
     engine = quantizer.Quantizer(str(source), recipe)
     if ranges is None and engine.need_calibration:
         ranges = _ranges(source, engine, batches)
+        if wide:
+            _widen_powers_of_two(ranges)
     engine.quantize(ranges).export_model(made)
     return ranges
 
@@ -108,12 +116,27 @@ def _ranges(source: Path, engine: Any, input_batches: Sequence[np.ndarray]) -> A
     return measuring.get_model_qsvs()
 
 
+def _widen_powers_of_two(ranges: dict[str, dict[str, Any]]) -> None:
+    """Widen, by a fiftieth, ranges whose scale would be a power of two.
+
+    Where all scales of a 16-bit ADD or SUB are such, LiteRT's kernel takes them as shifts, of which it accepts few
+    (`tflite/kernels/add.cc`): the file would not load.
+    """
+    for one in ranges.values():
+        bound = max(float(np.abs(one["min"]).max()), float(np.abs(one["max"]).max()))
+        exponent = np.log2(bound) if bound > 0 else 0.5
+        if abs(exponent - round(exponent)) < 0.01:
+            one["min"], one["max"] = one["min"] * WIDER, one["max"] * WIDER
+
+
 def _recipe(precision: str, int8_io: bool) -> Any:
     from ai_edge_quantizer import recipe
 
     if precision == "int8":
         in_float = () if int8_io else ("INPUT", "OUTPUT", *FLOAT_ON_CPUS)
         return recipe.static_wi8_ai8() + [_in_float(".*", operation) for operation in in_float]
+    if precision == "w8a16":
+        return recipe.static_wi8_ai16() + [_in_float(".*", end) for end in (() if int8_io else ("INPUT", "OUTPUT"))]
     if precision == "int8-dynamic":
         return recipe.dynamic_wi8_afp32()
     weights = {"num_bits": 16, "symmetric": True, "granularity": "TENSORWISE", "dtype": "FLOAT"}

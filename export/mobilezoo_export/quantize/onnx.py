@@ -1,4 +1,4 @@
-"""ONNX: float16 tensors, or static int8 as quantize/dequantize pairs (per channel, signed)."""
+"""ONNX: float16 tensors, or int8 weights (per channel) and 8- or 16-bit activations as quantize/dequantize pairs."""
 
 import tempfile
 from collections.abc import Iterator, Sequence
@@ -12,6 +12,8 @@ from mobilezoo_export.quantize.mixed import float_positions
 
 ACTIVATIONS = {"int8": "QInt8", "uint8": "QUInt8", "uint16": "QUInt16"}
 """Type of activations → its name in ONNX Runtime's quantizer."""
+FIXED_RANGES = {"Sigmoid": (65536, 0), "Tanh": (32768, 32768)}
+"""Operator → steps of 16-bit values from 0 to 1, and the step of 0."""
 WEIGHTED = ("Conv", "ConvTranspose", "Gemm", "MatMul")
 
 
@@ -47,6 +49,7 @@ def to_int8(
         plain, prepared = Path(folder) / "plain.onnx", Path(folder) / "prepared.onnx"
         onnx.save(proto, plain)
         quant_pre_process(str(plain), str(prepared), skip_symbolic_shape=True)
+        graph = onnx.load(prepared).graph
         quantize_static(
             str(prepared),
             str(path),
@@ -55,8 +58,27 @@ def to_int8(
             per_channel=True,
             activation_type=getattr(QuantType, ACTIVATIONS[activations]),
             weight_type=QuantType.QInt8,
-            nodes_to_exclude=_names(onnx.load(prepared).graph, float_segments),
+            nodes_to_exclude=_names(graph, float_segments),
+            extra_options={"TensorQuantOverrides": _for_npus(graph, activations)},
         )
+
+
+def _for_npus(graph: Any, activations: str) -> dict[str, list[dict[str, Any]]]:
+    """Return types of single tensors as the Hexagon NPU needs them; to other runtimes they are as good.
+
+    It refuses layer norms whose weight is signed, and fixes the range of 16-bit sigmoids and hyperbolic tangents
+    (onnxruntime.quantization.execution_providers.qnn sets the latter for the same reason).
+    """
+    from onnxruntime.quantization import QuantType
+
+    weight = {"quant_type": QuantType.QUInt8, "symmetric": False}
+    found = {node.input[1]: [weight] for node in graph.node if node.op_type == "LayerNormalization"}
+    for node in graph.node:
+        if activations == "uint16" and node.op_type in FIXED_RANGES:
+            steps, zero_point = FIXED_RANGES[node.op_type]
+            scale = {"scale": np.array(1 / steps, np.float32), "zero_point": np.array(zero_point, np.uint16)}
+            found[node.output[0]] = [{"quant_type": QuantType.QUInt16} | scale]
+    return found
 
 
 def _names(graph: Any, segments: Sequence[int]) -> list[str]:

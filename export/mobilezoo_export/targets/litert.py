@@ -68,9 +68,9 @@ class LiteRTExporter(Exporter):
     extra = "litert"
     modules = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
-    precisions = ("fp32", "fp16", "fp16-weights", "int8", "int8-dynamic")
+    precisions = ("fp32", "fp16", "fp16-weights", "int8", "int8-dynamic", "w8a16")
     half_arithmetic = ("fp16",)
-    calibrated = ("int8",)
+    calibrated = ("int8", "w8a16")
     limits = coverage.LITERT
     runtime = Runtime("LiteRT", "XNNPACK", ("ai_edge_litert", "ai_edge_litert.interpreter"), "ai-edge-litert", "litert")
 
@@ -174,8 +174,10 @@ class LiteRTExporter(Exporter):
         n, c, h, w = spec.shape
         return InputSpec(shape=(n, h, w, c), layout="NHWC", dtype=self._dtype(spec))
 
-    def _dtype(self, spec: ExportSpec) -> Literal["float32", "uint8", "int8"]:
-        return "int8" if _integers(spec) else spec.dtype
+    def _dtype(self, spec: ExportSpec) -> Literal["float32", "uint8", "int8", "int16"]:
+        if not _integers(spec):
+            return spec.dtype
+        return "int16" if spec.precision == "w8a16" else "int8"
 
     def borders(self, path: Path) -> Borders:
         return litert_file.borders_of(path)
@@ -183,7 +185,7 @@ class LiteRTExporter(Exporter):
 
 def _integers(spec: ExportSpec) -> bool:
     """Whether input and output of the file are integers."""
-    return spec.options.int8_io and spec.precision == "int8"
+    return spec.options.int8_io and spec.precision in ("int8", "w8a16")
 
 
 def _channels_last_input(model: "nn.Module") -> "nn.Module":
@@ -230,12 +232,16 @@ class LiteRTRunner(Runner):
 
     @property
     def runtime(self) -> str:
-        return f"LiteRT {versions(['ai-edge-litert']).get('ai-edge-litert', '')} (XNNPACK)"
+        kernels = "XNNPACK" if self._partitions() else "its own kernels: XNNPACK takes none of it"
+        return f"LiteRT {versions(['ai-edge-litert']).get('ai-edge-litert', '')} ({kernels})"
 
     def runtime_info(self) -> dict[str, str]:
-        # The interpreter's only report of what a delegate took: one DELEGATE node per partition.
-        partitions = sum(op["op_name"] == "DELEGATE" for op in self.interpreter._get_ops_details())
+        partitions = self._partitions()
         return {"delegate": "XNNPACK" if partitions else "none", "partitions": str(partitions)}
+
+    def _partitions(self) -> int:
+        # The interpreter's only report of what a delegate took: one DELEGATE node per partition.
+        return sum(op["op_name"] == "DELEGATE" for op in self.interpreter._get_ops_details())
 
     def feed(self, values: Sequence[np.ndarray]) -> None:
         shapes = [value.shape for value in values]

@@ -18,7 +18,7 @@ from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.onnx import to_float16, to_int8
 from mobilezoo_export.quiet import quiet
 from mobilezoo_export.records import ExportSpec, FileMetadata, OperatorProfile, Reading, Runtime, TensorSpec
-from mobilezoo_export.scales import BYTES, end_scales
+from mobilezoo_export.scales import BYTES, end_scales, has_wide_activations
 
 if TYPE_CHECKING:
     from torch import nn
@@ -26,16 +26,22 @@ if TYPE_CHECKING:
     from mobilezoo_export.anatomy.graph import Graph
 
 
+WIDE = "uint16"
+"""Type of w8a16's activations: NPUs take 16 bits without a sign."""
+WIDE_OPSET = 21
+"""First operator set whose QuantizeLinear has 16 bits."""
+
+
 class OnnxExporter(Exporter):
-    """Writes .onnx files: torch's dynamo exporter, then ONNX Runtime's quantizer for int8."""
+    """Writes .onnx files: torch's dynamo exporter, then ONNX Runtime's quantizer for int8 and w8a16."""
 
     target = "onnx"
     suffix = ".onnx"
     extra = "onnx"
     modules = ("onnx", "onnxscript", "onnxruntime")
     packages = ("torch", "onnx", "onnxscript", "onnxruntime")
-    precisions = ("fp32", "fp16", "int8")
-    calibrated = ("int8",)
+    precisions = ("fp32", "fp16", "int8", "w8a16")
+    calibrated = ("int8", "w8a16")
     limits = coverage.ONNX
     runtime = Runtime("ONNX Runtime", "CPUExecutionProvider", ("onnxruntime",), "onnxruntime", "onnx")
 
@@ -80,7 +86,7 @@ class OnnxExporter(Exporter):
     def export(
         self, model: "nn.Module", spec: ExportSpec, path: Path, calibration: Sequence[np.ndarray] = ()
     ) -> list[str]:
-        activations = spec.options.onnx_activations if spec.precision == "int8" else None
+        activations = {"int8": spec.options.onnx_activations, "w8a16": WIDE}.get(spec.precision)
         write_onnx(model, spec, path, calibration, activations)
         return []
 
@@ -109,7 +115,7 @@ def write_onnx(
             (example_of(spec).to(getattr(torch, spec.dtype)),),
             dynamo=True,
             dynamic_shapes=dynamic_shapes(spec),
-            opset_version=spec.options.opset,
+            opset_version=max(spec.options.opset, WIDE_OPSET) if activations == WIDE else spec.options.opset,
             input_names=[INPUT],
             output_names=[OUTPUT],
             verbose=False,
@@ -170,6 +176,7 @@ class OnnxRunner(Runner):
         options.intra_op_num_threads = threads
         options.inter_op_num_threads = 1
         options.log_severity_level = 3
+        self._wide = has_wide_activations(path)
         self._in_float = exact and saturates() and b"DequantizeLinear" in path.read_bytes()
         if self._in_float:
             options.add_session_config_entry("session.disable_quant_qdq", "1")
@@ -193,8 +200,12 @@ class OnnxRunner(Runner):
     def runtime(self) -> str:
         import onnxruntime
 
-        how = "CPU, int8 computed in float32: integer sums saturate here" if self._in_float else "CPU"
-        return f"ONNX Runtime {onnxruntime.__version__} ({how})"
+        how = ""
+        if self._wide:
+            how = ", 16-bit activations computed in float32: it has no kernels for them"
+        elif self._in_float:
+            how = ", int8 computed in float32: integer sums saturate here"
+        return f"ONNX Runtime {onnxruntime.__version__} (CPU{how})"
 
     def runtime_info(self) -> dict[str, str]:
         return {"delegate": ",".join(self.session.get_providers())}

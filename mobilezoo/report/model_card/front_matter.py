@@ -78,7 +78,7 @@ def hub_license(words: str, address: str = "") -> dict[str, str]:
 def _tags(contents: CardContents) -> list[str]:
     formats = [LIBRARIES.get(one.target, one.target) for one in contents.artifacts]
     of_timm = ["timm"] if contents.kind != "file" else []
-    precisions = [one.precision for one in contents.artifacts if one.precision.startswith("int8")]
+    precisions = [one.precision for one in contents.artifacts if one.precision.startswith(("int8", "w8a"))]
     return [one_line(tag) for tag in ("mobilezoo", *of_timm, TASK, *formats, *precisions)]
 
 
