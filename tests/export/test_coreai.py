@@ -27,7 +27,7 @@ from mobilezoo_export.tolerances import verdict
 
 sys.path.append(str(Path(__file__).parent))
 INSTALLED = importlib.util.find_spec("coreai_torch") is not None
-needs_coreai = pytest.mark.skipif(not INSTALLED, reason="needs the extra 'coreai': pip install 'mobilezoo[coreai]'")
+needs_coreai = pytest.mark.skipif(not INSTALLED, reason="no extra 'coreai': pip install 'mobilezoo[coreai]'")
 FEWEST_FAULTS = 45
 PREPROCESSING = Preprocessing(mean=(0.485, 0.456, 0.406), std=(0.229, 0.224, 0.225))
 
@@ -336,4 +336,10 @@ def test_an_image_goes_in_as_pixels_and_probabilities_come_out(
     assert result.status == "exported", result.reason
     assert result.path is not None
     runner = load_runner(result.path)
-    np.testing.assert_allclose(runner.run(sample_images(spec, 2)).sum(1), 1, rtol=1e-4)
+    images = sample_images(spec, 2)
+    found = runner.run(images)
+    np.testing.assert_allclose(found.sum(1), 1, rtol=1e-4)
+    bare = shutil.copytree(result.path, tmp_path / "bare.aimodel")  # without its record
+    with FileApart(bare) as file:
+        np.testing.assert_allclose(file.run(images), found, rtol=1e-4, atol=1e-5)
+        assert file.artifact.labels == tuple("abcdefghij")

@@ -64,7 +64,7 @@ class TestNcnn(Conformance):
 
 
 NEEDS_COREAI = pytest.mark.skipif(
-    importlib.util.find_spec("coreai_torch") is None, reason="needs the extra 'coreai': pip install 'mobilezoo[coreai]'"
+    importlib.util.find_spec("coreai_torch") is None, reason="no extra 'coreai': pip install 'mobilezoo[coreai]'"
 )
 
 

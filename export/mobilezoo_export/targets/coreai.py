@@ -20,7 +20,7 @@ from mobilezoo.files import versions
 from mobilezoo.reading import mapping, read_json
 from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.feeding import image_input
-from mobilezoo_export.metadata import INPUT, KEY, OUTPUT, metadata_text
+from mobilezoo_export.metadata import INPUT, KEY, OUTPUT, PIXELS, metadata_text, read_metadata
 from mobilezoo_export.quiet import quiet
 from mobilezoo_export.records import ExportSpec, Reading, TensorSpec
 
@@ -191,7 +191,8 @@ class CoreAIRunner(Runner):
 
         with quiet():
             self._program = SavedProgram(path)
-        self.inputs = tuple(map(_tensor, self._program.inputs))
+        takes_pixels = record is None and _takes_pixels(path)
+        self.inputs = tuple(_tensor(value, takes_pixels) for value in self._program.inputs)
         self.outputs = tuple(map(_tensor, self._program.outputs))
         self.input = record.input if record else image_input(self.inputs, "NCHW")
         self._held: list[np.ndarray] = []
@@ -211,7 +212,13 @@ class CoreAIRunner(Runner):
         return np.asarray(self._results[self.output_index], dtype=np.float32)
 
 
-def _tensor(value: "Value") -> TensorSpec:
+def _takes_pixels(path: Path) -> bool:
+    """Whether the metadata inside states an image of pixels 0..255."""
+    return mapping(read_metadata(path).get("input", {}), METADATA).get("values") == PIXELS
+
+
+def _tensor(value: "Value", pixels: bool = False) -> TensorSpec:
     if None in value.shape:
         raise ExportError(f"the input or output {value.name!r} has open sizes: only fixed ones are computed here")
-    return TensorSpec(name=value.name, shape=tuple(size or 0 for size in value.shape), dtype=value.dtype)
+    shape = tuple(size or 0 for size in value.shape)
+    return TensorSpec(name=value.name, shape=shape, dtype=value.dtype, pixels=pixels)
