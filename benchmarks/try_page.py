@@ -3,8 +3,9 @@
     python benchmarks/try_page.py runs/digits/export/*.tflite runs/digits/export/*.onnx
 
 Bare is the same file in the same tab: its runtime alone, on one tensor again and again. Loop, bare and the loop's two
-workers on a picture in memory (no camera, nothing drawn) run in turns. The fake camera of 640x480 gives 60 frames per
-second, which bounds what fast networks reach; on few cores, its frames and what is drawn take time from the network.
+workers on a picture in memory (no camera, nothing drawn) run in turns. The fake camera of 640x480 gives --camera-fps
+frames per second, which bounds what fast networks reach; on few cores, its frames and what is drawn take time from the
+network.
 "Network at work" is the share of the loop's time in which the network's thread computed: what is missing, it waited.
 Needs `mobilezoo device setup browser` and chromium.
 """
@@ -32,13 +33,12 @@ from mobilezoo.workflows.try_file import TryConfig, try_files
 READY = "body[data-state=ready]"
 LIVE = "body[data-state=live][data-frames]"
 FLAGS = ["--no-sandbox", "--disable-gpu", "--use-fake-ui-for-media-stream"]
-CAMERA_FPS = 60
-QUICK_CAMERA = f"""
+WANTED_RATE = """
 const devices = navigator.mediaDevices;
 const usual = devices?.getUserMedia.bind(devices);
 if (devices) {{
-  devices.getUserMedia = (wanted) => usual({{ ...wanted, video: {{ ...wanted.video, frameRate: {CAMERA_FPS} }} }});
-}}"""
+  devices.getUserMedia = (wanted) => usual({ ...wanted, video: { ...wanted.video, frameRate: RATE } });
+}"""
 COUNT = """
 window.counted = { frames: 0, busy: 0 };
 window.Worker = class extends Worker {
@@ -97,12 +97,12 @@ COLUMNS = (
 )
 
 
-def film(folder: Path) -> Path:
+def film(folder: Path, camera_fps: int) -> Path:
     """Soft noise of 640x480 as uncompressed video, which the fake camera repeats."""
     rng = np.random.default_rng(0)
     path = folder / "film.y4m"
     with path.open("wb") as file:
-        file.write(f"YUV4MPEG2 W640 H480 F{CAMERA_FPS}:1 Ip A1:1 C420\n".encode())
+        file.write(f"YUV4MPEG2 W640 H480 F{camera_fps}:1 Ip A1:1 C420\n".encode())
         for _ in range(30):
             rough = Image.fromarray(rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)).convert("YCbCr")
             light, *colors = rough.resize((640, 480), Image.Resampling.BICUBIC).split()
@@ -112,15 +112,15 @@ def film(folder: Path) -> Path:
 
 
 @contextmanager
-def chromium() -> Iterator[Any]:
+def chromium(camera_fps: int) -> Iterator[Any]:
     """A browser whose camera is a film."""
     found = shutil.which("chromium")
     if found is None:
         raise SystemExit("no chromium on this machine: apt-get install chromium")
     with tempfile.TemporaryDirectory() as folder, sync_playwright() as play:
         camera = [
-            f"--use-fake-device-for-media-stream=fps={CAMERA_FPS}",
-            f"--use-file-for-fake-video-capture={film(Path(folder))}",
+            f"--use-fake-device-for-media-stream=fps={camera_fps}",
+            f"--use-file-for-fake-video-capture={film(Path(folder), camera_fps)}",
         ]
         browser = play.chromium.launch(executable_path=found, args=[*FLAGS, *camera])
         yield browser
@@ -169,30 +169,30 @@ def transferred_kb(browser: Any, file: Path, network: bool) -> float:
     return sum(sizes) / 1e3
 
 
-def rates(browser: Any, file: Path, seconds: float, turns: int) -> dict[str, list[float]]:
+def rates(browser: Any, file: Path, args: argparse.Namespace) -> dict[str, list[float]]:
     """Frames per second of loop, workers alone and bare runtime, and the share of time the loop's network computed."""
     found: dict[str, list[float]] = {"loop": [], "busy": [], "memory": [], "bare": []}
     with try_files([file], config=TryConfig(lan=False, samples=0)) as page:
         tab = browser.new_page()
-        tab.add_init_script(QUICK_CAMERA)
+        tab.add_init_script(WANTED_RATE.replace("RATE", str(args.camera_fps)))
         tab.add_init_script(COUNT)
         tab.goto(page.url)
         tab.wait_for_selector(READY, timeout=60_000)
         tab.evaluate(SETUP)
-        for _ in range(turns):
+        for _ in range(args.turns):
             tab.click("#camera")
             tab.wait_for_selector(LIVE)
             time.sleep(1)
             before = tab.evaluate(COUNTED)
-            time.sleep(seconds)
+            time.sleep(args.seconds)
             after = tab.evaluate(COUNTED)
             passed_ms = after["now"] - before["now"]
             found["loop"].append(1000 * (after["frames"] - before["frames"]) / passed_ms)
             found["busy"].append((after["busy"] - before["busy"]) / passed_ms)
             tab.click("#camera")
             tab.wait_for_selector(READY)
-            found["bare"].append(tab.evaluate(BARE, 1000 * seconds))
-            found["memory"].append(tab.evaluate(MEMORY, 1000 * seconds))
+            found["bare"].append(tab.evaluate(BARE, 1000 * args.seconds))
+            found["memory"].append(tab.evaluate(MEMORY, 1000 * args.seconds))
         tab.close()
     return found
 
@@ -210,11 +210,12 @@ def main() -> None:
     parser.add_argument("files", nargs="+", type=Path)
     parser.add_argument("--seconds", type=float, default=3.0)
     parser.add_argument("--turns", type=int, default=7)
+    parser.add_argument("--camera-fps", type=int, default=30, help="30 is what phones give as a rule")
     args = parser.parse_args()
     print(f"| {' | '.join(COLUMNS)} |\n|---|{'--:|' * (len(COLUMNS) - 1)}")
-    with chromium() as browser:
+    with chromium(args.camera_fps) as browser:
         for file in args.files:
-            got = rates(browser, file, args.seconds, args.turns)
+            got = rates(browser, file, args)
             bare = got["bare"]
             cells = [file.name, f"{median(bare):.1f}", over(got["loop"], bare), over(got["memory"], bare)]
             cells.append(spread(got["busy"]))
