@@ -1,5 +1,6 @@
 """Mixed int8 files: which operators stay float, how few suffice, and that every target really leaves them."""
 
+import re
 from pathlib import Path
 
 import numpy as np
@@ -10,6 +11,7 @@ from torch import nn
 from mobilezoo.artifacts import Artifact, InputSpec, Parity
 from mobilezoo.errors import ExportError
 from mobilezoo_export import ExportResult, ExportSession, ExportSpec, ProofImages, load_exporter
+from mobilezoo_export.quantize.litert import _named_in_float
 from mobilezoo_export.quantize.mixed import SEGMENTS, float_positions
 from mobilezoo_export.quantize.mixed_search import search
 
@@ -88,3 +90,13 @@ def test_segments_really_stay_float(target: str, tiny_spec: ExportSpec, tmp_path
         files.append(result.artifact)
     plain, half, most = files
     assert plain.size_bytes < half.size_bytes < most.size_bytes
+
+
+def test_operators_in_float_are_one_pattern_of_their_exact_names() -> None:
+    # the quantizer searches each pattern for each operator and image, and compiles more than 512 again each time
+    (entry,) = _named_in_float(["block/add;", "block/mul(1)"], ";?")
+    matches = [
+        bool(re.search(entry["regex"], name)) for name in ("block/add;", "block/mul(1);", "block/mul1", "a/block/add;")
+    ]
+    assert matches == [True, True, False, False]
+    assert _named_in_float([]) == []

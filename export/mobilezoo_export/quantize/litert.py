@@ -93,9 +93,7 @@ def _without_refused(recipe: Any, source: Path, made: Path, ranges: Any) -> None
     if not refused:
         return
     again = made.with_name("again.tflite")
-    _quantize_by(
-        recipe + [_in_float(f"^{re.escape(name)};?$") for name in sorted(refused)], source, again, ranges=ranges
-    )
+    _quantize_by(recipe + _named_in_float(sorted(refused), ";?"), source, again, ranges=ranges)
     if outside_litert(again)[1] < partitions:
         again.replace(made)
 
@@ -158,7 +156,13 @@ def _kept_float(source: Path, precision: str, int8_io: bool, segments: Sequence[
     if precision == "int8" and not int8_io:
         kept |= _norms(graph, names)
     scopes = [flatbuffer.get_op_scope(graph.operators[position], graph.tensors) for position in sorted(kept)]
-    return [_in_float(f"^{re.escape(scope)}$") for scope in scopes]
+    return _named_in_float(scopes)
+
+
+def _named_in_float(scopes: Sequence[str], end: str = "") -> list[dict[str, Any]]:
+    """At most one recipe entry, of these operators: the quantizer searches every entry's pattern for every operator and
+    image, and Python keeps 512 compiled patterns, so that hundreds of entries would be compiled again each time."""
+    return [_in_float(f"^({'|'.join(map(re.escape, scopes))}){end}$")] if scopes else []
 
 
 def _in_float(scopes: str, operation: str = "*") -> dict[str, Any]:
