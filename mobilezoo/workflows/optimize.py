@@ -111,7 +111,7 @@ def export_optimized(
         hooks: receives the form under way.
 
     Raises:
-        ConfigError: the core is none, or another search was asked for as well.
+        ConfigError: the core is none, or `max_drop` is set as well.
         DeviceError: the emulator is not prepared.
     """
     from mobilezoo_export import ExportSession
@@ -148,7 +148,15 @@ class Forms:
         self._tried: dict[str, float] = {}
 
     def export(self, out: Path, config: "ExportConfig") -> "ExportResult":
-        """Searches, and writes the best form into `out`; a result without a file holds the reason."""
+        """Searches the forms and writes the best one.
+
+        Args:
+            out: folder of the file.
+            config: whether it replaces a file, and the units that it is also run on.
+
+        Returns:
+            The file's record with its form, or the reason why there is none.
+        """
         from mobilezoo_export import load_exporter
 
         name = f"{file_stem(self._spec.model)}.{self._spec.precision}{load_exporter(self._target).suffix}"
