@@ -103,6 +103,9 @@ def plant(root: Path, tree: Tree) -> None:
     for split, drawn in tree.items():
         for number, one in enumerate(drawn):
             path = root / "folder" / split / one.name
+            folder = path if one.name.endswith("/") else path.parent
+            if any(part.is_file() for part in (folder, *folder.parents)):
+                continue  # a file has the name of a folder
             if one.name.endswith("/"):
                 path.mkdir(parents=True, exist_ok=True)
             elif not path.is_dir():
