@@ -110,6 +110,8 @@ class Exporter(ABC):
     packages: ClassVar[tuple[str, ...]]
     """Distributions whose versions the record keeps."""
     precisions: ClassVar[tuple[str, ...]]
+    passes: ClassVar[tuple[str, ...]] = ()
+    """Graph passes of its own that `options.without` may leave out."""
     calibrated: ClassVar[tuple[str, ...]] = ()
     """Precisions that need calibration images."""
     proof_images: ClassVar[int | None] = None
@@ -230,6 +232,9 @@ class Exporter(ABC):
         self.require()
         if spec.precision not in self.precisions:
             return f"{self.target} has no precision {spec.precision!r}: choose from {', '.join(self.precisions)}"
+        if foreign := [name for name in spec.options.without if name not in self.passes]:
+            own = f"it has {', '.join(self.passes)}" if self.passes else "it has none, leave without out"
+            return f"{self.target} has no graph pass {foreign[0]!r} of its own to do without: {own}"
         if spec.options.classifier and spec.task != "classify":
             return f"a network that does {spec.task} is no classifier: leave classifier out"
         if spec.options.flexible != "none" and spec.task != "classify":

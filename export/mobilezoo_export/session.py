@@ -255,7 +255,8 @@ class ExportSession:
     def _kept(self, target: str, spec: ExportSpec, path: Path, check: UnitChecker | None) -> ExportResult | None:
         """Return a result for an existing file: kept if it has the same recipe, refused if it has no valid record.
 
-        None if there is no file, or one of other weights, options or images, which is made again.
+        None if there is no file, or one of other weights, options or images, or without the search for its form that
+        this one comes from; it is made again.
         """
         finish(path)
         if not path.exists():
@@ -265,7 +266,8 @@ class ExportSession:
         except MobilezooError as error:
             reason = f"{error}; --overwrite replaces it"
             return ExportResult(target=target, precision=spec.precision, status="refused", reason=reason)
-        if artifact.recipe_sha256 != self._recipe(target, spec, check):
+        unsearched = spec.form is not None and artifact.form is None
+        if unsearched or artifact.recipe_sha256 != self._recipe(target, spec, check):
             return None
         reason = f"{path.name} exists, made of the same weights and options: --overwrite makes it again"
         return ExportResult(

@@ -67,6 +67,7 @@ class ExecuTorchExporter(Exporter):
     extra = "executorch"
     modules = ("executorch",)
     packages = ("torch", "executorch")
+    passes = tuple(name for name in PASSES if name not in NEEDED)
     precisions = ("fp32", "fp16", "int8")
     calibrated = ("int8",)
     limits = coverage.EXECUTORCH
@@ -125,7 +126,7 @@ class ExecuTorchExporter(Exporter):
 
     def changing_passes(self, model: "nn.Module", spec: ExportSpec) -> tuple[str, ...]:
         changed = _rewritten(model, spec)[2]
-        return tuple(name for name, places in changed.items() if places and name not in NEEDED)
+        return tuple(name for name, places in changed.items() if places and name in self.passes)
 
 
 def _rewritten(model: "nn.Module", spec: ExportSpec) -> "tuple[GraphModule, torch.Tensor, dict[str, int]]":

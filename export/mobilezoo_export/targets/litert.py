@@ -68,6 +68,7 @@ class LiteRTExporter(Exporter):
     extra = "litert"
     modules = ("litert_torch", "ai_edge_litert", "ai_edge_quantizer")
     packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
+    passes = tuple(name for name in PASSES if name not in NEEDED)
     precisions = ("fp32", "fp16", "fp16-weights", "int8", "int8-dynamic", "w8a16")
     half_arithmetic = ("fp16",)
     calibrated = ("int8", "w8a16")
@@ -162,7 +163,7 @@ class LiteRTExporter(Exporter):
 
     def changing_passes(self, model: "nn.Module", spec: ExportSpec) -> tuple[str, ...]:
         changed = self._rewritten(model, spec)[2]
-        return tuple(name for name, places in changed.items() if places and name not in NEEDED)
+        return tuple(name for name, places in changed.items() if places and name in self.passes)
 
     def _to_input(self, batch: np.ndarray, spec: ExportSpec) -> np.ndarray:
         laid_out = batch.transpose(0, 2, 3, 1) if spec.options.layout == "NHWC" else batch

@@ -3,11 +3,13 @@
 from pathlib import Path
 
 import pytest
+from torch import nn
 
 import mobilezoo
-from mobilezoo.artifacts import Artifact, load_record_of
+from mobilezoo.artifacts import Artifact, Preprocessing, load_record_of
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.workflows.optimize import PLAIN, Change, emulated_core, search_form
+from mobilezoo_export import ExportOptions, ExportSpec, load_exporter
 from mobilezoo_latency.emulator.layout import find_emulator, home
 
 LAYOUT, CONCAT, SEGMENT, BROKEN = (
@@ -54,6 +56,20 @@ def test_changes_that_gain_are_combined_while_cycles_fall(saves, together, best)
 def test_what_cannot_be_counted_is_one_line(name, target, error, words):
     with pytest.raises(error, match=words):
         emulated_core(name, (target,))
+
+
+@pytest.mark.parametrize(
+    ("target", "words"), [("onnx", "it has none"), ("executorch", "it has attention"), ("litert", None)]
+)
+def test_a_target_refuses_to_do_without_a_pass_that_it_has_not(target, words):
+    spec = ExportSpec(
+        model="m",
+        resolution=(8, 8),
+        preprocessing=Preprocessing(mean=(0, 0, 0), std=(1, 1, 1)),
+        options=ExportOptions(without=("layout",)),
+    )
+    reason = load_exporter(target).unsupported_reason(nn.Identity(), spec)
+    assert reason is None if words is None else reason is not None and words in reason
 
 
 def test_two_searches_at_once_are_refused(tmp_path):
