@@ -4,6 +4,7 @@ from pathlib import Path
 
 import numpy as np
 import pytest
+import torch
 from torch import nn
 
 from mobilezoo.errors import DeviceError, ExportError
@@ -14,6 +15,32 @@ from mobilezoo_export.images import sample_images
 from mobilezoo_export.metadata import read_metadata
 from mobilezoo_export.registry import exporter_of
 from mobilezoo_latency.npu.probe import write_probe
+
+
+class Normed(nn.Module):
+    """A group norm, a layer norm over the channels of an image, one over tokens, attention, and a head."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.group = nn.Conv2d(3, 16, 3, 2, 1), nn.GroupNorm(1, 16)
+        self.image_norm, self.token_norm = nn.LayerNorm(16), nn.LayerNorm(16)
+        self.qkv, self.out, self.head = nn.Linear(16, 48), nn.Linear(16, 16), nn.Linear(16, 10)
+        generator = torch.Generator().manual_seed(0)
+        for parameter in self.parameters():
+            parameter.data.copy_(torch.randn(parameter.shape, generator=generator) * 0.3)
+        for norm in (self.group, self.image_norm, self.token_norm):
+            norm.weight.data.abs_().add_(0.5)
+        self.eval()
+
+    def forward(self, x_bchw: torch.Tensor) -> torch.Tensor:
+        x_bchw = self.group(self.stem(x_bchw)).relu()
+        x_bchw = x_bchw + self.image_norm(x_bchw.permute(0, 2, 3, 1)).permute(0, 3, 1, 2)
+        x_bnc = self.token_norm(x_bchw.flatten(2).transpose(1, 2))
+        tokens = x_bnc.shape[1]
+        q, k, v = self.qkv(x_bnc).reshape(-1, tokens, 3, 2, 8).permute(2, 0, 3, 1, 4).unbind(0)
+        mixed = nn.functional.scaled_dot_product_attention(q, k, v).transpose(1, 2).reshape(-1, tokens, 16)
+        logits: torch.Tensor = self.head((x_bnc + self.out(mixed)).mean(1))
+        return logits
 
 
 def require_npu() -> None:
@@ -43,6 +70,20 @@ def test_a_file_is_one_context_that_reloads_and_equals(
     images = np.random.default_rng(0).standard_normal((3, *tiny_spec.shape[1:])).astype(np.float32)
     with FileApart(result.path) as once, FileApart(result.path) as again:
         np.testing.assert_array_equal(once.run(images), again.run(images))
+
+
+@pytest.mark.slow
+@pytest.mark.parametrize("precision", ["fp16", "int8"])
+def test_norms_and_attention_stay_in_one_context(precision: str, tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    require_npu()
+    calibration = [sample_images(tiny_spec)]
+    (result,) = export_files(Normed(), tiny_spec, ["qnn"], [precision], tmp_path, calibration=calibration)
+    assert result.artifact is not None, result.reason
+    assert result.warnings == (), "no operator is left to the CPU"
+    assert result.artifact.coverage is not None
+    assert result.artifact.coverage.ops["EPContext"] == 1
+    assert result.artifact.parity is not None
+    assert result.artifact.parity.snr_db > {"fp16": 40, "int8": 15}[precision]
 
 
 @pytest.mark.nightly
