@@ -52,7 +52,7 @@ def export(
     batch: Annotated[int | None, typer.Option("--batch", min=1, help="Fixed batch size of the files.")] = None,
     max_drop: Annotated[
         float | None,
-        typer.Option("--max-drop", min=0, help="int8: leave so much in float that top-1 falls by at most this."),
+        typer.Option("--max-drop", min=0, help="int8, w8a8: leave so much in float that top-1 falls by at most this."),
     ] = None,
     optimize_for: Annotated[
         str | None,

@@ -20,6 +20,8 @@ if TYPE_CHECKING:
 
 EXACT = ("fp32",)
 """Precisions whose parity leaves no room for another answer."""
+WIDE = "w8a16"
+"""int8 weights and 16-bit activations."""
 
 
 def with_top1_drops(
@@ -87,12 +89,27 @@ def warning_of(drop: Top1Drop | None, target: str, precision: str) -> tuple[str,
     """
     if drop is None or not drop.too_large:
         return ()
-    remedy = "--max-drop 1 keeps parts of it in float" if precision in ("int8", "w8a8") else "take another precision"
+    wide = wide_remedy(target) if precision == "int8" else ""
+    mixed = "--max-drop 1 keeps parts of it in float" if precision in ("int8", "w8a8") else "take another precision"
+    remedy = ", ".join(filter(None, (mixed, wide)))
     return (
         f"{target} {precision} costs {drop.points:.1f} points of top-1: {drop.top1_pytorch:.1f}% in PyTorch, "
         f"{drop.top1:.1f}% in the file, on {drop.inputs} ({drop.lost} lost, {drop.won} won, "
         f"p = {drop.p_value:.1g}): {remedy}",
     )
+
+
+def wide_remedy(target: str) -> str:
+    """What 16-bit activations offer instead of int8; empty for a target without them.
+
+    Args:
+        target: name or place of an export target.
+    """
+    from mobilezoo_export import load_exporter
+
+    if WIDE not in load_exporter(target).precisions:
+        return ""
+    return f"--precision {WIDE} has 16-bit activations at int8's size (for NPUs, slow on CPUs)"
 
 
 class Held:

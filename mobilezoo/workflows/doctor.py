@@ -11,7 +11,7 @@ from functools import partial
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, TypeVar
 
-from mobilezoo.artifacts import Artifact, has_record
+from mobilezoo.artifacts import Artifact, has_record, load_record_of
 from mobilezoo.doctor_report import (
     Anatomy,
     CoreCounts,
@@ -139,6 +139,8 @@ def doctor(
         times = counts = None
         if not static:
             times, counts = _run(case)
+        if case.record is None and has_record(file):
+            case.record = case.part("record", lambda: load_record_of(Artifact, file))
     verdicts = (*case.verdicts, *(case.anatomy.rules if case.anatomy else ()))
     report = DoctorReport(
         path=str(path),

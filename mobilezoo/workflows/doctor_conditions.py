@@ -7,6 +7,7 @@ from mobilezoo.doctor_report import DoctorReport, UnitVerdict
 from mobilezoo.errors import ConfigError, UnknownNameError
 
 FINDINGS = (
+    "accuracy",
     "activation",
     "batch-norm",
     "constant",

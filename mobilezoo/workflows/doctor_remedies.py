@@ -11,6 +11,7 @@ from mobilezoo.doctor_report import Anatomy, Finding, UnitVerdict
 ORDER = (
     "custom",
     "parity",
+    "accuracy",
     "fallback",
     "zero-weights",
     "float-island",
@@ -34,6 +35,10 @@ EXPORTED = frozenset(
 FORMATS = {"litert": "litert", "onnx": "onnx", "coreml": "coreml", "executorch": "executorch"}
 LARGE = 100_000
 """Bytes of weights from which on fewer bits are worth a word."""
+LEAST_SNR_DB = 15.0
+"""Of an int8 file: trained EfficientNet-Lite0 keeps 19 dB, and loses less than a point of top-1."""
+WIDE = "w8a16"
+WIDE_REMEDY = "16-bit activations (w8a16) at int8's size: for NPUs, slow on CPUs"
 
 
 def all_findings(
@@ -56,6 +61,7 @@ def all_findings(
     """
     network = shlex.quote(_network(record, path))
     found = [*(anatomy.findings if anatomy else ()), *_of_units(verdicts), *_of_precision(anatomy, network, target)]
+    found += _of_int8(record, network, target)
     found = [_with_command(one, network, target) for one in found]
     rank = {kind: place for place, kind in enumerate(ORDER)}
     return tuple(sorted(found, key=lambda one: rank.get(one.kind, len(ORDER))))
@@ -84,7 +90,8 @@ def _of_units(verdicts: Sequence[UnitVerdict]) -> list[Finding]:
         if one.status == "failed":
             text = f"{one.unit} computes something else than {one.against or 'the host'}: {one.reason}"
             remedy = (
-                "fewer bits or half precision may be too coarse for this network: try fp32, or int8 with --max-drop"
+                "fewer bits or half precision may be too coarse for this network: try fp32, int8 with --max-drop, or "
+                "w8a16 on NPUs"
             )
             found.append(Finding(kind="parity", text=text, count=1, remedy=remedy))
         elif one.how == "run" and one.outside:
@@ -99,6 +106,30 @@ def _of_units(verdicts: Sequence[UnitVerdict]) -> list[Finding]:
         elif one.how == "run" and one.status == "refused":
             found.append(Finding(kind="fallback", text=f"{one.unit} does not take the file: {one.reason}", count=1))
     return found
+
+
+def _of_int8(record: Artifact | None, network: str, target: str) -> list[Finding]:
+    """What int8 costs, by the file's own record: top-1 where that was measured, else the outputs' noise."""
+    from mobilezoo_export import load_exporter
+
+    if record is None or record.foreign or record.precision != "int8":
+        return []
+    drop, parity = record.top1_drop, record.parity
+    if drop is not None and drop.too_large:
+        text = (
+            f"int8 costs {drop.points:.1f} points of top-1 ({drop.top1_pytorch:.1f} → {drop.top1:.1f}%, {drop.inputs})"
+        )
+    elif drop is None and parity is not None and parity.snr_db < LEAST_SNR_DB:
+        text = (
+            f"int8 keeps {parity.snr_db:.1f} dB of the network's outputs: below {LEAST_SNR_DB:g} dB it may cost points"
+        )
+    else:
+        return []
+    mixed = "parts of it in float (--max-drop 1, with labelled images)"
+    if WIDE not in load_exporter(target).precisions:
+        return [Finding(kind="accuracy", text=text, count=1, remedy=mixed)]
+    command = f"mobilezoo export {network} --to {target} --precision {WIDE}"
+    return [Finding(kind="accuracy", text=text, count=1, remedy=f"{WIDE_REMEDY}; or {mixed}", command=command)]
 
 
 def _of_precision(anatomy: Anatomy | None, network: str, target: str) -> list[Finding]:

@@ -17,10 +17,16 @@ Make = Callable[[tuple[int, ...], Path], ExportResult]
 """Exports the int8 file with these segments in float into a folder."""
 Score = Callable[[Path], float]
 """Top-1 of a file, in percent."""
+REMEDIES = "allow more, or train for int8"
 
 
 def search(
-    make: Make, score: Score, top1_float: float, max_drop: float, on_message: Callable[[str], None]
+    make: Make,
+    score: Score,
+    top1_float: float,
+    max_drop: float,
+    on_message: Callable[[str], None],
+    remedies: str = REMEDIES,
 ) -> MixedPrecision:
     """Find the fewest float segments that keep top-1 within a limit.
 
@@ -30,6 +36,7 @@ def search(
         top1_float: top-1 of the float network, in percent.
         max_drop: accepted loss of top-1, in percentage points.
         on_message: called with a line of text before each file is made or scored.
+        remedies: what else there is where no file is within the limit.
 
     Raises:
         ExportError: a file cannot be made or run, or the limit is exceeded even with a single segment in int8.
@@ -42,14 +49,16 @@ def search(
         if top1_float - top1_int8 > max_drop:
             gains = {segment: maker.snr_db((segment,)) - plain for segment in range(SEGMENTS)}
             order = sorted(gains, key=lambda segment: -gains[segment])
-            kept = _fewest(maker, order, top1_float, max_drop)
+            kept = _fewest(maker, order, top1_float, max_drop, remedies)
         top1 = maker.scored(kept)[1]
     return MixedPrecision(
         float_segments=kept, top1_float=top1_float, top1_int8=top1_int8, top1=top1, gains_db=gains, tried=maker.tried
     )
 
 
-def _fewest(maker: "_Maker", order: Sequence[int], top1_float: float, max_drop: float) -> tuple[int, ...]:
+def _fewest(
+    maker: "_Maker", order: Sequence[int], top1_float: float, max_drop: float, remedies: str
+) -> tuple[int, ...]:
     low, high = 1, SEGMENTS - 1
 
     def chosen(count: int) -> tuple[int, ...]:
@@ -59,7 +68,7 @@ def _fewest(maker: "_Maker", order: Sequence[int], top1_float: float, max_drop: 
     if best > max_drop:
         raise ExportError(
             f"no mixed int8 file stays within {max_drop:g} points: with one segment of {SEGMENTS} in int8 "
-            f"top-1 still falls by {best:.2f}; allow more, or train for int8"
+            f"top-1 still falls by {best:.2f}; {remedies}"
         )
     while low < high:
         middle = (low + high) // 2

@@ -11,6 +11,7 @@ from torch import nn
 
 from mobilezoo.artifacts import Artifact, Top1Drop, load_record_of
 from mobilezoo.data import DataConfig, open_data
+from mobilezoo.errors import ConfigError
 from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.workflows.accuracy_drop import Held, warning_of, with_top1_drops
 from mobilezoo.workflows.export import export_network, spec_of
@@ -51,6 +52,14 @@ def test_few_images_give_no_alarm_and_many_do(images: int, lost: int, won: int, 
     lines = warning_of(drop(images, lost, won), "executorch", "int8")
     assert bool(lines) == warned
     assert all("--max-drop 1" in line for line in lines)
+    assert not any("w8a16" in line for line in lines), "executorch has none"
+
+
+def test_the_remedy_names_16_bit_activations_where_the_target_has_them() -> None:
+    assert (
+        "--max-drop 1 keeps parts of it in float, --precision w8a16" in warning_of(drop(64, 7, 0), "litert", "int8")[0]
+    )
+    assert warning_of(drop(64, 7, 0), "litert", "w8a16")[0].endswith(": take another precision")
 
 
 def test_files_equally_good_are_rarely_warned_of() -> None:
@@ -149,3 +158,17 @@ def test_classes_that_do_not_agree_are_a_line_and_no_failure(trained: LoadedMode
     assert with_top1_drops(others, INT8, images, [made], hooks) == [made]
     (line,) = lines
     assert "what its files cost in top-1 is not measured" in line
+
+
+@pytest.mark.slow
+def test_other_precisions_are_made_beside_int8_within_a_limit(trained: LoadedModel, tmp_path: Path) -> None:
+    config = INT8.model_copy(update={"precisions": ("fp32", "int8", "w8a16"), "max_drop": 50.0})
+    plain, mixed, wide = export_network(trained, config, tmp_path, isolate=False)
+    assert [one.precision for one in (plain, mixed, wide)] == ["fp32", "int8", "w8a16"]
+    assert mixed.mixed is not None
+    assert mixed.mixed.float_segments == ()
+    assert plain.mixed is wide.mixed is None
+    assert wide.artifact is not None, wide.reason
+    assert wide.artifact.top1_drop is not None
+    with pytest.raises(ConfigError, match=r"got 'fp32,w8a16': add --precision int8"):
+        export_network(trained, config.model_copy(update={"precisions": ("fp32", "w8a16")}), tmp_path)

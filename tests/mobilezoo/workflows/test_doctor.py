@@ -8,10 +8,11 @@ from typing import Any
 import pytest
 
 import mobilezoo.cli.main as cli
-from mobilezoo.artifacts import Artifact, InputSpec, Preprocessing
+from mobilezoo.artifacts import Artifact, InputSpec, Parity, Preprocessing, Top1Drop, save_record
 from mobilezoo.cli.doctor import print_report
 from mobilezoo.doctor_report import Anatomy, CoreCounts, DoctorReport, Finding, UnitVerdict
 from mobilezoo.errors import ConfigError, UnknownNameError
+from mobilezoo.files import sha256_of, size_of
 from mobilezoo.report.doctor_page import render
 from mobilezoo.workflows.doctor import doctor
 from mobilezoo.workflows.doctor_conditions import failing, parse_conditions
@@ -179,21 +180,65 @@ def test_an_open_size_is_named_and_the_static_part_stays(small_onnx: OnnxMaker, 
     assert [one.kind for one in found.findings if one.kind == "open-shape"] == ["open-shape"]
 
 
+def record_of(**changes: Any) -> Artifact:
+    known: dict[str, Any] = {
+        "path": "a.tflite",
+        "target": "litert",
+        "precision": "fp32",
+        "model": "m",
+        "checkpoint": "../best of all.safetensors",
+        "input": InputSpec(shape=(1, 3, 8, 8)),
+        "preprocessing": Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3),
+        "sha256": "0",
+        "size_bytes": 1,
+        "parity": None,
+        "why_not_runnable": "made in a test",
+        "tools": {},
+    }
+    return Artifact(**(known | changes))
+
+
+def int8_record(snr_db: float, drop: Top1Drop | None = None, target: str = "litert") -> Artifact:
+    known: dict[str, Any] = {"max_abs": 0, "relative": 0, "top1_agreement": 1, "tolerance": 3}
+    parity = Parity(inputs="", images=1, snr_db=snr_db, ran_in="", **known)
+    fields: dict[str, Any] = {"precision": "int8", "target": target, "parity": parity, "top1_drop": drop}
+    return record_of(why_not_runnable=None, **fields)
+
+
+@pytest.mark.parametrize(
+    ("snr_db", "lost", "found"), [(11.0, None, True), (19.0, None, False), (11.0, 0, False), (19.0, 9, True)]
+)
+def test_an_int8_file_that_loses_much_is_sent_to_16_bit_activations(
+    snr_db: float, lost: int | None, found: bool
+) -> None:
+    drop = None
+    if lost is not None:
+        drop = Top1Drop(inputs="photos", images=100, top1_pytorch=90.0, top1=90.0 - lost, lost=lost, won=0)
+    record = int8_record(snr_db, drop)
+    findings = all_findings(None, (), record, 1, "litert", Path("runs/export/a.tflite"))
+    assert [one.kind for one in findings] == ["accuracy"] * found
+    for one in findings:
+        assert one.command.endswith("--to litert --precision w8a16")
+        assert "w8a16" in one.remedy
+        assert "--max-drop 1" in one.remedy
+    others = all_findings(None, (), int8_record(11.0, target="executorch"), 1, "executorch", Path("a.pte"))
+    assert [(one.kind, one.command) for one in others] == [("accuracy", "")]
+    assert "w8a16" not in others[0].remedy
+
+
+@pytest.mark.usefixtures("read_inline")
+def test_a_file_that_is_only_read_is_judged_by_its_record_too(small_onnx: OnnxMaker, tmp_path: Path) -> None:
+    file = small_onnx(tmp_path / "a.onnx")
+    of_file = {"path": file.name, "sha256": sha256_of(file), "size_bytes": size_of(file)}
+    save_record(file, int8_record(11.0, target="onnx").model_copy(update=of_file))
+    assert "accuracy" in [one.kind for one in doctor(file, static=True).findings]
+    file.with_name("a.onnx.json").write_text("{}", encoding="utf-8")
+    parts = {part.name: part for part in doctor(file, static=True).parts}
+    assert parts["record"].status == "failed"
+
+
 def test_a_command_names_the_checkpoint_from_here_and_is_one_word_for_a_shell() -> None:
-    record = Artifact(
-        path="a.tflite",
-        target="litert",
-        precision="fp32",
-        model="m",
-        checkpoint="../best of all.safetensors",
-        input=InputSpec(shape=(1, 3, 8, 8)),
-        preprocessing=Preprocessing(mean=(0.5,) * 3, std=(0.5,) * 3),
-        sha256="0",
-        size_bytes=1,
-        parity=None,
-        why_not_runnable="made in a test",
-        tools={},
-    )
+    record = record_of()
     anatomy = report_of().anatomy
     assert anatomy is not None
     anatomy = anatomy.model_copy(update={"findings": (Finding(kind="transpose", text="one", count=1),)})
