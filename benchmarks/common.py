@@ -1,4 +1,4 @@
-"""What several benchmarks need: the image sets as folders, and cells that are kept when a run is stopped."""
+"""What several benchmarks need: image sets as folders, files for counts alone, cells kept when a run is stopped."""
 
 import json
 import os
@@ -33,6 +33,23 @@ def unpack_clothing(images: Path, out: Path) -> Path:
             tar.extractall(out, filter="data")
         (out / "done").touch()
     return out / "clothing"
+
+
+def export_unproven(network: Any, spec: Any, images: Any, folder: Path) -> tuple[Path, tuple[str, ...]]:
+    """(LiteRT file, names of norms that are all zero) without a comparison with PyTorch.
+
+    For int8 files that export refuses because random weights put their answers too far off: those answers mean nothing,
+    and how long the file takes does not depend on them. Raises MobilezooError where no file can be made.
+    """
+    from mobilezoo.artifacts import file_stem
+    from mobilezoo_export import load_exporter
+    from mobilezoo_export.prepare import prepare
+
+    exporter = load_exporter("litert")
+    path = folder / f"{file_stem(spec.model)}.{spec.precision}{exporter.suffix}"
+    prepared = prepare(network, spec)
+    exporter.export(prepared.graph, spec, path, [images])
+    return path, prepared.zero_gammas
 
 
 class Kept:

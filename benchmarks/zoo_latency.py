@@ -27,7 +27,7 @@ from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from common import Kept, Row
+from common import Kept, Row, export_unproven
 
 from mobilezoo.errors import MobilezooError
 from mobilezoo.files import versions, write_text
@@ -157,7 +157,7 @@ def make_files(name: str, work: Path, converters: Any) -> Row:
         if result.path is None or result.artifact is None:
             made[result.precision] = {"reason": result.reason}
             if result.status == "failed" and result.precision == "int8":
-                made[result.precision] = unproven(loaded.network, config.spec(spec, "int8"), images, work)
+                made[result.precision] = _unproven(loaded.network, config.spec(spec, "int8"), images, work)
             continue
         found = result.artifact.coverage
         made[result.precision] = {
@@ -170,27 +170,21 @@ def make_files(name: str, work: Path, converters: Any) -> Row:
     return made
 
 
-def unproven(network: Any, spec: Any, images: Any, work: Path) -> Row:
-    """An int8 file that export refuses because its answers are too far off: those of random weights mean nothing, and
-    how long it takes does not depend on them."""
-    from mobilezoo.artifacts import file_stem
+def _unproven(network: Any, spec: Any, images: Any, work: Path) -> Row:
+    """An int8 file out of tolerance, which is counted all the same; its reason where it cannot be made."""
     from mobilezoo_export import load_exporter
     from mobilezoo_export.coverage import coverage
-    from mobilezoo_export.prepare import prepare
 
-    exporter = load_exporter("litert")
-    path = work / f"{file_stem(spec.model)}.{spec.precision}{exporter.suffix}"
     try:
-        prepared = prepare(network, spec)
-        exporter.export(prepared.graph, spec, path, [images])
+        path, zero_gammas = export_unproven(network, spec, images, work)
     except MobilezooError as error:
         return {"reason": str(error)}
-    found = coverage(exporter, path)
+    found = coverage(load_exporter("litert"), path)
     return {
         "file": path.name,
         "size_bytes": path.stat().st_size,
         "partitions": found.partitions if found else None,
-        "zero_gammas": len(prepared.zero_gammas),
+        "zero_gammas": len(zero_gammas),
         "note": "int8 is out of tolerance with these random weights",
     }
 
