@@ -1,11 +1,11 @@
 """The table of operations, and typed access to one operation's operands."""
 
-from collections.abc import Callable, Sequence
-from typing import Any
+from collections.abc import Sequence
 
 import torch
 
 from mobilezoo_export.aimodel.reading import Operation
+from mobilezoo_export.operation_table import OperationTable
 
 HELD = {
     "bool": torch.bool,
@@ -95,18 +95,6 @@ def stored(value: torch.Tensor, dtype: str) -> torch.Tensor:
     return value.to(HELD.get(dtype, torch.float32))
 
 
-Compute = Callable[[Arguments], Any]
-OPERATIONS: dict[str, Compute] = {}
+OPERATIONS = OperationTable()
 """Operation name → the function that computes it, as a tensor or several."""
-
-
-def operation(*names: str) -> Callable[[Compute], Compute]:
-    """Return a decorator that registers a function for one or more operations."""
-
-    def register(function: Compute) -> Compute:
-        for name in names:
-            assert name not in OPERATIONS, name
-            OPERATIONS[name] = function
-        return function
-
-    return register
+operation = OPERATIONS.register

@@ -6,6 +6,8 @@ from typing import Any
 import numpy as np
 import torch
 
+from mobilezoo_export.operation_table import OperationTable
+
 Value = Any
 """A tensor, a plain Python value from the program's constants, or a list of either."""
 
@@ -95,18 +97,6 @@ def as_tensor(value: Value) -> torch.Tensor:
     return value if isinstance(value, torch.Tensor) else torch.as_tensor(np.array(value, order="C"))
 
 
-Compute = Callable[[Arguments], Any]
-OPERATIONS: dict[str, Compute] = {}
+OPERATIONS = OperationTable()
 """MIL operation name → the function that computes it."""
-
-
-def operation(*names: str) -> Callable[[Compute], Compute]:
-    """Return a decorator that registers a function for one or more MIL operations."""
-
-    def register(function: Compute) -> Compute:
-        for name in names:
-            assert name not in OPERATIONS, name
-            OPERATIONS[name] = function
-        return function
-
-    return register
+operation = OPERATIONS.register
