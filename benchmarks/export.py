@@ -14,6 +14,7 @@ with random norms (zero gammas would be folded away). The tables go to benchmark
 
 import argparse
 import copy
+import functools
 import json
 import statistics
 import time
@@ -72,10 +73,37 @@ TIMM = (
     "hardcorenas_a",
     "regnety_002",
 )
+NEW = (
+    "agent_deit_t",
+    "inline_deit_t",
+    "care_s0",
+    "fastvit_t8",
+    "focalnet_3m",
+    "iformer_t",
+    "smt_t",
+    "moat_tiny_0",
+    "dsm_3m",
+    "efficientmod_xxs",
+    "ffnet_1",
+    "affnet_et",
+    "ravlt_t",
+    "favit_b0",
+    "nat_3m",
+    "dinat_mini",
+    "illama_t",
+    "moh_transnext_4m",
+    "davit_3m",
+    "halonet_3m",
+    "lightnet_deit_t",
+    "loope_deit_t",
+)
+SETS = {"core": CORE, "new": NEW, "timm": tuple(f"timm:{name}" for name in TIMM)}
 TARGETS = ("litert", "onnx", "executorch")
+PRECISIONS = ("fp32", "fp16", "int8")
 Convert = Callable[[nn.Module, torch.Tensor, str, list[np.ndarray], Path], None]
 
 
+@functools.lru_cache(1)
 def network(name: str) -> nn.Module:
     """A zoo name, or any timm model as `timm:NAME`."""
     torch.manual_seed(0)
@@ -93,13 +121,15 @@ def vendor_litert(
 ) -> None:
     import litert_torch
 
-    litert_torch.convert(model, (example,)).export(str(path))
+    plain = path.with_name(path.name.replace(f".{precision}.", ".fp32."))
+    if not plain.is_file():
+        litert_torch.convert(model, (example,)).export(str(plain))
     if precision == "fp16":
-        quantize(path, path, precision)  # ai_edge_quantizer's recipe for float16 weights, nothing of ours
+        quantize(plain, path, precision)  # ai_edge_quantizer's recipe for float16 weights, nothing of ours
     elif precision == "int8":
         from ai_edge_quantizer import quantizer, recipe
 
-        engine = quantizer.Quantizer(str(path), recipe.static_wi8_ai8())
+        engine = quantizer.Quantizer(str(plain), recipe.static_wi8_ai8())
         ranges = engine.calibrate({"serving_default": [{"args_0": image} for image in images]})
         made = path.with_suffix(".int8")
         engine.quantize(ranges).export_model(made)
@@ -162,7 +192,7 @@ def make(name: str, target: str, precision: str, work: Path) -> dict[str, Any]:
         try:
             with quiet():
                 if who == "ours":
-                    exporter.export(prepare(model, spec).graph, spec, path, [images])
+                    exporter.export(_graph(name, size), spec, path, [images])
                 else:
                     VENDOR[target](model, torch.zeros(spec.shape), precision, single, path)
             runner = load_runner(path)
@@ -176,6 +206,14 @@ def make(name: str, target: str, precision: str, work: Path) -> dict[str, Any]:
         except Exception as error:
             row[who] = {"error": f"{type(error).__name__}: {first_line(error, 120)}"}
     return row
+
+
+@functools.lru_cache(1)
+def _graph(name: str, size: tuple[int, int]) -> nn.Module:
+    """Prepared once for all precisions, which then start from one conversion."""
+    preprocessing = Preprocessing(mean=IMAGENET_MEAN, std=IMAGENET_STD)
+    spec = ExportSpec(model=name.replace(":", "_"), resolution=size, preprocessing=preprocessing, precision="fp32")
+    return prepare(network(name), spec).graph
 
 
 def _output(runner: Any, image: np.ndarray) -> np.ndarray:
@@ -261,6 +299,8 @@ def cycles_table(rows: Sequence[dict[str, Any]], core: str) -> str:
     ratios: dict[tuple[str, str], list[float]] = {}
     floats = {(r["model"], r["target"]): r["ours"].get(core) for r in rows if r["precision"] == "fp32"}
     for row in rows:
+        if not any(core in row[who] or "error" in row[who] for who in ("ours", "vendor")):
+            continue
         ours, theirs = (row[who].get(core) for who in ("ours", "vendor"))
         cells = [row["model"], row["target"], row["precision"]]
         cells += [
@@ -328,7 +368,7 @@ def table(rows: Sequence[dict[str, Any]]) -> str:
 def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__, formatter_class=argparse.RawDescriptionHelpFormatter)
     parser.add_argument("models", nargs="*")
-    parser.add_argument("--set", choices=("core", "timm"), default="core")
+    parser.add_argument("--set", choices=tuple(SETS), default="core")
     parser.add_argument("--targets", help="default: litert,onnx,executorch, for the timm set litert,executorch")
     parser.add_argument("--precisions", help="default: fp32,int8, for the timm set fp32")
     parser.add_argument("--work", type=Path, required=True, help="folder for the files and what is known of them")
@@ -337,15 +377,14 @@ def main() -> None:
     args = parser.parse_args()
     torch.set_num_threads(1)
     args.work.mkdir(parents=True, exist_ok=True)
-    names = args.models or (CORE if args.set == "core" else [f"timm:{name}" for name in TIMM])
-    precisions = (args.precisions or ("fp32,int8" if args.set == "core" else "fp32")).split(",")
+    names = args.models or SETS[args.set]
+    precisions = (args.precisions or ("fp32" if args.set == "timm" else "fp32,int8")).split(",")
     # ONNX Runtime takes the whole graph whatever its shape, so outside the zoo only the other two are compared.
-    targets = args.targets.split(",") if args.targets else TARGETS if args.set == "core" else ("litert", "executorch")
-    rows = []
+    targets = tuple(args.targets.split(",")) if args.targets else TARGETS if args.set == "core" else TARGETS[::2]
     for name in names:
         for target in targets:
             for precision in precisions:
-                known = args.work / f"{name.replace(':', '_')}.{target}.{precision}.json"
+                known = args.work / _kept_name(name, target, precision)
                 if args.time and not known.is_file():
                     continue
                 row = json.loads(known.read_text()) if known.is_file() else make(name, target, precision, args.work)
@@ -355,11 +394,25 @@ def main() -> None:
                     counted(row, args.work, args.device)
                 known.write_text(json.dumps(row))
                 print(json.dumps(row), flush=True)
-                rows.append(row)
-    if args.device:
-        (RESULTS / f"export_{args.set}_{args.device}.md").write_text(cycles_table(rows, args.device), encoding="utf-8")
-    elif not args.models:
-        (RESULTS / f"export_{args.set}.md").write_text(table(rows), encoding="utf-8")
+                if args.device:
+                    whole = cycles_table(kept_rows(args.work, args.set, names), args.device)
+                    (RESULTS / f"export_{args.set}_{args.device}.md").write_text(whole, encoding="utf-8")
+    if not args.device and not args.models:
+        whole = table([row for row in kept_rows(args.work, args.set) if row["target"] in targets])
+        (RESULTS / f"export_{args.set}.md").write_text(whole, encoding="utf-8")
+
+
+def _kept_name(model: str, target: str, precision: str) -> str:
+    return f"{model.replace(':', '_')}.{target}.{precision}.json"
+
+
+def kept_rows(work: Path, chosen: str, others: Sequence[str] = ()) -> list[dict[str, Any]]:
+    """What is known so far of a set's networks and of others, ordered by target, precision and network."""
+    names = tuple(dict.fromkeys((*SETS[chosen], *others)))
+    kept = (
+        work / _kept_name(name, target, precision) for target in TARGETS for precision in PRECISIONS for name in names
+    )
+    return [json.loads(path.read_text()) for path in kept if path.is_file()]
 
 
 if __name__ == "__main__":

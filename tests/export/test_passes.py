@@ -1,6 +1,8 @@
 """Every graph pass keeps what a network computes, and really changes what it is for."""
 
 import importlib
+from math import prod
+from typing import Any
 
 import pytest
 import torch
@@ -10,6 +12,7 @@ from torch import nn
 from mobilezoo.errors import ExportError
 from mobilezoo_export.passes import run_passes
 from mobilezoo_export.passes.graph import aten, calls, trace
+from mobilezoo_export.passes.taps import dealt
 
 
 class Noops(nn.Module):
@@ -440,3 +443,96 @@ def test_elu_stays_finite_and_exact_over_the_range_of_half_precision() -> None:
     graph, _ = rewritten(Positive(), x, "elu")
     half, exact = graph.half()(x.half()).double(), F.elu(x.half().double()) + 1.0
     torch.testing.assert_close(half, exact, rtol=1e-3, atol=1e-4)
+
+
+class Depthwise(nn.Module):
+    def __init__(self, *kernel: int, channels: int = 6, **how: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, channels, kernel, groups=channels, **how)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv(x + 1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "how", "pieces"),
+    [
+        ((7, 7), {"padding": 3}, 3),
+        ((7, 7), {"padding": 3, "stride": 2, "bias": False}, 3),
+        ((7, 7), {"padding": 6, "dilation": 2}, 3),
+        ((9, 9), {"padding": 4}, 4),
+        ((3, 11), {"padding": (1, 5)}, 2),
+        ((6, 6), {"padding": 3}, 2),
+        ((5, 5), {"padding": 2}, 1),  # the kernels have these
+        ((1, 21), {"padding": (0, 10)}, 1),
+        ((7, 7), {}, 1),  # no padding to keep even
+        ((7, 7), {"padding": 1}, 1),
+    ],
+)
+def test_depthwise_windows_of_many_taps_are_sums_of_kernels_of_25(
+    kernel: tuple[int, int], how: dict[str, Any], pieces: int
+) -> None:
+    graph, changed = rewritten(Depthwise(*kernel, **how), torch.randn(2, 6, 14, 15), "taps")
+    assert changed == (pieces > 1)
+    convolutions = list(calls(graph, aten.conv2d.default))
+    assert len(convolutions) == pieces
+    assert len(list(calls(graph, aten.add.Tensor))) == pieces  # one is the module's own
+    if changed:
+        assert all(prod(node.args[1].meta["val"].shape[2:]) <= 25 for node in convolutions)
+
+
+def test_dense_and_grouped_windows_stay_whole() -> None:
+    for groups in (1, 3):
+        conv = nn.Sequential(nn.Conv2d(6, 6, 7, padding=3, groups=groups))
+        assert rewritten(conv, torch.randn(1, 6, 9, 9), "taps")[1] == 0
+
+
+@pytest.mark.parametrize("size", [(7, 7), (6, 9), (11, 13), (2, 17), (25, 3)])
+def test_pieces_hold_every_tap_of_a_window_once(size: tuple[int, int]) -> None:
+    held = torch.zeros(size)
+    for (row, down, rows), (column, across, columns) in dealt(*size):
+        held[row : row + down * rows : down, column : column + across * columns : across] += 1
+        assert 2 * row + down * (rows - 1) == size[0] - 1
+        assert 2 * column + across * (columns - 1) == size[1] - 1
+    assert held.eq(1).all()
+
+
+class Strided(nn.Module):
+    """A convolution of a map that is stored channels last, as the layout pass leaves it."""
+
+    def __init__(self, channels: int, kernel: int, groups: int, **how: Any) -> None:
+        super().__init__()
+        self.conv = nn.Conv2d(channels, 6, kernel, groups=groups, **how)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return self.conv((x + 1).permute(0, 3, 1, 2)).permute(0, 2, 3, 1)
+
+
+@pytest.mark.parametrize(
+    ("kernel", "groups", "how", "window", "pads"),
+    [
+        (3, 6, {"stride": 2, "padding": 1}, 4, 0),  # a depthwise window grows
+        (3, 6, {"stride": 2, "padding": 2, "dilation": 2}, 3, 1),
+        (5, 6, {"stride": 2, "padding": 2}, 5, 1),  # no kernel has 36 taps
+        (3, 1, {"stride": 2, "padding": 1}, 3, 1),
+        (3, 2, {"stride": 2, "padding": 1, "bias": False}, 3, 1),
+        (7, 1, {"stride": 4, "padding": 3}, 7, 1),
+        (3, 6, {"padding": 1}, 3, 0),  # "same" already
+        (2, 1, {"stride": 2}, 2, 0),
+    ],
+)
+def test_strided_convolutions_need_no_pixelwise_padding_in_half_precision(
+    kernel: int, groups: int, how: dict[str, Any], window: int, pads: int
+) -> None:
+    graph, changed = rewritten(Strided(6, kernel, groups, **how), torch.randn(2, 12, 16, 6), "half_pads")
+    assert changed == (window != kernel or pads)
+    (convolution,) = calls(graph, aten.conv2d.default)
+    assert convolution.args[1].meta["val"].shape[2:] == (window, window)
+    padded = list(calls(graph, aten.constant_pad_nd.default))
+    assert len(padded) == pads
+    assert all(node.meta["val"].dim() == 3 for node in padded)
+
+
+def test_odd_maps_have_the_same_padding_in_half_precision() -> None:
+    strided = Strided(6, 3, 6, stride=2, padding=1)
+    assert rewritten(strided, torch.randn(1, 7, 9, 6), "half_pads")[1] == 0

@@ -22,6 +22,7 @@ NAMES = (
     "elu",
     "expand",
     "groupnorm",
+    "half_pads",
     "hardsigmoid",
     "layernorm",
     "layout",
@@ -35,6 +36,7 @@ NAMES = (
     "softmax",
     "splits",
     "swaps",
+    "taps",
     "upsample",
     "upsample_last",
 )

@@ -46,13 +46,19 @@ PASSES = (
     "splits",
     "upsample_last",
     "pools",
+    "taps",
     "layout",
     "swaps",
     "concat",
+    "half_pads",
 )
 
 NEEDED = ("canonical", "noop")
 """Passes that others rest on."""
+FOR_CPUS = ("taps",)
+"""Passes that suit XNNPACK's kernels; files with integer borders are for accelerators, and go without."""
+FOR_HALF = ("half_pads",)
+"""Passes for what XNNPACK does not merge in half precision; they write sizes."""
 BORDER_METADATA, CHANNEL_METADATA = 1000, 100
 """Most bytes that metadata on integer inputs and outputs adds: in all, and per channel."""
 
@@ -139,7 +145,7 @@ class LiteRTExporter(Exporter):
 
         def cache_key() -> tuple[Any, ...]:
             weights = [(tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers())]
-            return weakref.ref(model), weights, spec.shape, spec.options
+            return weakref.ref(model), weights, spec.shape, spec.options, self._passes(spec)
 
         if _last is None or _last[0] != cache_key():
             with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
@@ -159,7 +165,16 @@ class LiteRTExporter(Exporter):
 
         example = torch.zeros(self.input_spec(spec).shape)
         graph = trace(_channels_last_input(model) if spec.options.layout == "NHWC" else model, example)
-        return graph, example, run_passes(graph, example, [name for name in PASSES if name not in spec.options.without])
+        return graph, example, run_passes(graph, example, self._passes(spec))
+
+    def _passes(self, spec: ExportSpec) -> list[str]:
+        """The passes that suit a file, in order."""
+        without = set(spec.options.without)
+        if spec.options.int8_io:
+            without.update(FOR_CPUS)
+        if spec.precision not in self.half_arithmetic or spec.options.flexible != "none":
+            without.update(FOR_HALF)
+        return [name for name in PASSES if name not in without]
 
     def changing_passes(self, model: "nn.Module", spec: ExportSpec) -> tuple[str, ...]:
         changed = self._rewritten(model, spec)[2]
