@@ -110,6 +110,52 @@ def test_expand_before_arithmetic_is_dropped() -> None:
     assert not list(calls(graph, aten.expand.default))
 
 
+class Pyramid(nn.Module):
+    """Maps joined as EfficientDet joins them: stacked, weighted or not, and summed."""
+
+    def __init__(self, axis: int, reduce: str, **how: object) -> None:
+        super().__init__()
+        self.axis, self.reduce, self.how = axis, reduce, how
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        stacked = torch.stack([x, x * 0.5, x.relu()], self.axis)
+        return getattr(stacked, self.reduce)(self.axis, **self.how)
+
+
+@pytest.mark.parametrize(("axis", "reduce"), [(-1, "sum"), (0, "sum"), (2, "mean")])
+def test_sums_of_stacked_maps_are_additions(axis: int, reduce: str) -> None:
+    graph, changed = rewritten(Pyramid(axis, reduce), torch.randn(2, 3, 4, 5), "stacked_sums")
+    assert changed == 1
+    assert len(list(calls(graph, aten.add.Tensor))) == 2
+    assert not list(calls(graph, aten.stack.default, aten.sum.dim_IntList, aten.mean.dim))
+
+
+class Joined(nn.Module):
+    """Maps joined along new axes, one by one."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        return torch.cat([x.unsqueeze(1), (x + 1).unsqueeze(1)], 1).sum(1)
+
+
+def test_sums_of_joined_new_axes_are_additions() -> None:
+    assert rewritten(Joined(), torch.randn(1, 3, 4, 4), "stacked_sums")[1] == 1
+
+
+class OtherSums(nn.Module):
+    """Sums that are no additions of equal maps: of joined channels, of another axis, of several, of integers."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pair, whole = torch.stack([x, x + 1], 1), x.round().long()
+        channels = torch.cat([x, x * 2], 1).sum(1)
+        integers = torch.stack([whole, whole], 1).sum(1)
+        return channels[:, None] + pair.sum(2) + pair.sum((1, 2))[:, None] + integers
+
+
+def test_other_sums_stay() -> None:
+    assert rewritten(OtherSums(), torch.randn(1, 2, 4, 4), "stacked_sums")[1] == 0
+    assert rewritten(Pyramid(1, "sum", keepdim=True), torch.randn(1, 3, 4, 4), "stacked_sums")[1] == 0
+
+
 def test_control_flow_on_values_is_one_clear_line() -> None:
     class Branches(nn.Module):
         def forward(self, x: torch.Tensor) -> torch.Tensor:

@@ -35,6 +35,7 @@ NAMES = (
     "products",
     "softmax",
     "splits",
+    "stacked_sums",
     "swaps",
     "taps",
     "upsample",
@@ -48,7 +49,7 @@ PASSES: Registry[Callable[[GraphModule], int]] = Registry(
     "a function run(graph_module) -> int, the number of places it changed",
 )
 
-COMMON = ("canonical", "noop", "constants", "batchnorm", "nearest", "expand")
+COMMON = ("canonical", "noop", "constants", "batchnorm", "nearest", "expand", "stacked_sums")
 """Passes that every target gets, in order."""
 
 
