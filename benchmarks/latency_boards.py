@@ -170,25 +170,31 @@ def file_of(row: BoardLatency, out: Path) -> Path:
 
 def board_rows(counted: dict[BoardLatency, Counts]) -> tuple[list[str], list[str]]:
     """(rows of the table, the YAML block of the calibration) of one board."""
-    first = next(iter(counted))
-    by: dict[str, list[Known]] = {"fp32": [], "int8": []}
-    for row, counts in counted.items():
-        by[row.precision].append(Known(row.model, counts, row.ms))
-    llvm, lines = find_emulator().installed.llvm, []
-    if len(by["fp32"]) < MIN_NETWORKS:
-        return [], [f"{first.core}: fewer than {MIN_NETWORKS} networks, no calibration"]
-    basis = f"{first.board}, {first.runtime} fp32, 1 thread; {len(by['fp32'])} EfficientDet-Lite detectors"
-    found = fit(by["fp32"], f"{basis} ({first.source.split(':')[0][:38]})", llvm)
+    first, llvm = next(iter(counted)), find_emulator().installed.llvm
+    by = {precision: known_of(counted, precision) for precision in dict.fromkeys(row.precision for row in counted)}
+    every = [one for known in by.values() for one in known]
+    if len(every) < MIN_NETWORKS:
+        return [], [f"{first.core}: fewer than {MIN_NETWORKS} files, no calibration"]
+    lines = []
+    device = load_device(first.core)
+    assert isinstance(device, EmulatedDevice)
+    default = device.config.conversion
+    if default and not default.basis.startswith(first.board):
+        for precision, known in by.items():
+            guess = [estimate_of(default, k.counts).latency_ms for k in known]
+            lines.append(row_of(first, precision, "the core's default, of another board", known, guess))
+    left_out = dict(zip((id(one) for one in every), (left_out_ms(every, i) for i in range(len(every))), strict=True))
     for precision, known in by.items():
-        if len(known) >= MIN_NETWORKS:
-            own = [left_out_ms(known, i) for i in range(len(known))]
-            lines.append(row_of(first, precision, "its own, each left out", known, own))
-    macs = scaled([float(k.counts.macs or 0) for k in by["fp32"]], [k.real_ms for k in by["fp32"]])
-    lines.append(row_of(first, "fp32", "executed multiply-adds, each left out", by["fp32"], macs))
-    if by["int8"]:
-        guess = [estimate_of(found, k.counts).latency_ms for k in by["int8"]]
-        lines.append(row_of(first, "int8", "fp32's", by["int8"], guess))
-    return lines, yaml_of(first.core, found)
+        lines.append(row_of(first, precision, "its own, each left out", known, [left_out[id(one)] for one in known]))
+        macs = scaled([float(k.counts.macs or 0) for k in known], [k.real_ms for k in known])
+        lines.append(row_of(first, precision, "executed multiply-adds, each left out", known, macs))
+    basis = f"{first.board}, {first.runtime} {' and '.join(by)}, 1 thread; {len(every)} files of EfficientDet-Lite"
+    return lines, yaml_of(first.core, fit(every, f"{basis} ({first.source.split(':')[0][:38]})", llvm))
+
+
+def known_of(counted: dict[BoardLatency, Counts], precision: str) -> list[Known]:
+    """The files of one precision."""
+    return [Known(row.model, counts, row.ms) for row, counts in counted.items() if row.precision == precision]
 
 
 def row_of(first: BoardLatency, precision: str, name: str, known: Sequence[Known], guess: Sequence[float]) -> str:
