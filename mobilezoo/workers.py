@@ -12,7 +12,9 @@ import subprocess
 import sys
 import tempfile
 import threading
-from collections.abc import Callable, Mapping, Sequence
+import time
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextvars import ContextVar
 from pathlib import Path
 from typing import IO, Any, TextIO
 
@@ -27,6 +29,36 @@ if os.getppid() == int(sys.argv[1]):
 """
 GOODBYE_S = 10.0
 """Seconds that a process may take to exit after it has closed its answers."""
+
+
+_ENDS: ContextVar[float | None] = ContextVar("ends", default=None)
+
+
+@contextlib.contextmanager
+def within(limit_s: float) -> Iterator[None]:
+    """Bounds all answers that the block waits for together, beside their own limits.
+
+    Args:
+        limit_s: seconds from now.
+    """
+    token = _ENDS.set(time.monotonic() + limit_s)
+    try:
+        yield
+    finally:
+        _ENDS.reset(token)
+
+
+def left_s(limit_s: float | None) -> float | None:
+    """The limit of one answer, cut to what is left of the block of `within`, if it stands in one.
+
+    Args:
+        limit_s: its own limit; None: none.
+    """
+    ends = _ENDS.get()
+    if ends is None:
+        return limit_s
+    left = max(0.01, ends - time.monotonic())
+    return left if limit_s is None else min(limit_s, left)
 
 
 class WorkerEndedError(MobilezooError):
@@ -59,11 +91,12 @@ class Worker:
 
         Args:
             request: data that JSON can hold.
-            limit_s: seconds after which the process is killed; None waits without a limit.
+            limit_s: seconds after which the process is killed; None waits without a limit. See `within`.
 
         Raises:
             WorkerEndedError: no answer; the process is gone.
         """
+        limit_s = left_s(limit_s)
         stdin, stdout = self._process.stdin, self._process.stdout
         assert stdin is not None
         assert stdout is not None

@@ -1,6 +1,6 @@
 """The main functions: `profile` measures one artifact, `compare` times two in turns, `summarize` gives statistics."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Literal, get_args
 
@@ -14,7 +14,7 @@ from mobilezoo_latency.registry import load_device
 from mobilezoo_latency.store import Store
 
 if TYPE_CHECKING:
-    from mobilezoo_latency.session import WorkerSession
+    from mobilezoo_latency.session import Clock, WorkerSession
 
 STARVED = 0.8
 """Share of a core below which a process waited so often that its times say nothing of its file."""
@@ -108,7 +108,7 @@ def compare(
     protocol: str | Protocol = "screen",
     turns: int = 15,
     allow_folded: bool = False,
-    fastest: bool = False,
+    clock: "Clock" = "wall",
 ) -> Comparison:
     """Times two artifacts in turns (A B B A, so that a steady drift cancels), each in a process of its own.
 
@@ -119,8 +119,8 @@ def compare(
         protocol: a protocol or its name; each turn takes its samples divided by `turns`.
         turns: pairs of measurements.
         allow_folded: also measure files whose zero norms let converters drop branches.
-        fastest: a slice stands for its fastest run instead of its median: other processes only ever add time, so that
-            ratios on a busy machine scatter less.
+        clock: `cpu` compares the seconds that each process has a core for, a slice by its fastest run, so that ratios
+            hold on a busy machine; the medians are of those seconds too. With several threads all of them are counted.
 
     Raises:
         DeviceError: the device cannot interleave two files.
@@ -131,7 +131,7 @@ def compare(
             refuse_folded(file)
     protocol = load_protocol(protocol)
     devices = [_interleaving(load_device(device).for_artifact(file)) for file in files]
-    ratios, medians, noisy = _in_turns(files, protocol, turns, _of_fastest if fastest else _of_medians)
+    ratios, medians, noisy = _in_turns(files, protocol, turns, clock)
     ratio, low, high = stats.ratio_interval(ratios)
     infos = [chosen.describe().model_copy(update={"threads": protocol.threads}) for chosen in devices]
     return Comparison(
@@ -170,23 +170,23 @@ def _of_fastest(first: list[float], second: list[float]) -> float:
 
 
 def _in_turns(
-    files: Sequence[ArtifactFile], protocol: Protocol, turns: int, time_of: Callable[[list[float], list[float]], float]
+    files: Sequence[ArtifactFile], protocol: Protocol, turns: int, clock: "Clock"
 ) -> tuple[list[float], list[float], list[str]]:
-    """Returns (ratio B over A of each turn, medians of A and of B in ms over all turns, reasons for doubt).
-
-    `time_of` makes one time of a file's two slices in a turn.
-    """
+    """Returns (ratio B over A of each turn, medians of A and of B in ms over all turns, reasons for doubt)."""
     from mobilezoo_latency.session import WorkerSession
 
     per_slice = max(4, -(-protocol.min_runs // (2 * turns))), protocol.min_s / (2 * turns)
+    time_of = _of_fastest if clock == "cpu" else _of_medians
     ratios = []
-    with WorkerSession(files[0].path, protocol) as first, WorkerSession(files[1].path, protocol) as second:
+    opened = [WorkerSession(file.path, protocol, clock=clock) for file in files]
+    with opened[0] as first, opened[1] as second:
         for _ in range(turns):
             # A B B A: a steady drift slows both sides of the ratio alike
             times = [session.sample(*per_slice) for session in (first, second, second, first)]
             ratios.append(time_of(times[1], times[2]) / time_of(times[0], times[3]))
         both = (first, second)
-        return ratios, [stats.median(one.samples_ms) for one in both], [line for one in both for line in _waited(one)]
+        noisy = [line for one in both for line in _waited(one)] if clock == "wall" else []
+        return ratios, [stats.median(one.samples_ms) for one in both], noisy
 
 
 def _waited(session: "WorkerSession") -> list[str]:

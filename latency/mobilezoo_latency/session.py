@@ -2,7 +2,7 @@
 
 import sys
 from pathlib import Path
-from typing import Any
+from typing import Any, Literal
 
 from mobilezoo.errors import DeviceError
 from mobilezoo.latency_report import ProcessRun, Protocol, Slice
@@ -10,6 +10,8 @@ from mobilezoo.workers import Worker, WorkerEndedError
 
 ONE_THREAD = ("OMP_NUM_THREADS", "OPENBLAS_NUM_THREADS", "MKL_NUM_THREADS", "VECLIB_MAXIMUM_THREADS")
 COMMAND = [sys.executable, "-m", "mobilezoo_latency.worker"]
+Clock = Literal["wall", "cpu"]
+"""Seconds that pass, or seconds that the process has a core for: those are the same on a busy machine."""
 ANSWER_LIMIT_S = 900.0
 """Seconds for an answer, beyond the request's own duration."""
 
@@ -20,8 +22,10 @@ class WorkerSession:
     Samples and slices are kept in the order they came; `close` returns the record.
     """
 
-    def __init__(self, artifact: Path, protocol: Protocol, command: list[str] | None = None) -> None:
-        self.artifact, self.protocol = artifact, protocol
+    def __init__(
+        self, artifact: Path, protocol: Protocol, command: list[str] | None = None, clock: Clock = "wall"
+    ) -> None:
+        self.artifact, self.protocol, self.clock = artifact, protocol, clock
         self.samples_ms: list[float] = []
         self.slices: list[Slice] = []
         self._shares: list[tuple[float, float, float | None]] = []
@@ -29,8 +33,9 @@ class WorkerSession:
 
     def __enter__(self) -> "WorkerSession":
         try:
+            protocol = self.protocol.model_dump(mode="json")
             self.opened = self._request(
-                {"op": "open", "artifact": str(self.artifact), "protocol": self.protocol.model_dump(mode="json")}
+                {"op": "open", "artifact": str(self.artifact), "protocol": protocol, "clock": self.clock}
             )
         except BaseException:
             self._worker.end()
@@ -63,7 +68,8 @@ class WorkerSession:
         """
         answer = self._request({"op": "sample", "min_samples": min_samples, "min_s": min_s}, min_s)
         self.samples_ms += answer["samples_ms"]
-        self.slices.append(Slice.parse(answer["slice"], "worker"))
+        if "slice" in answer:
+            self.slices.append(Slice.parse(answer["slice"], "worker"))
         self._shares.append((answer["wall_s"], answer["cpu_share"], answer["other_load"]))
         samples: list[float] = answer["samples_ms"]
         return samples

@@ -1,8 +1,8 @@
 """The fresh process in which one artifact is loaded and timed: `python -m mobilezoo_latency.worker`.
 
 Requests come as JSON lines on stdin, answers go as JSON lines to the original stdout; whatever a runtime prints is sent
-to stderr. Requests: {"op": "open", "artifact", "protocol"}, {"op": "sample", "min_samples", "min_s"}, {"op": "close"};
-or {"op": "operators", "artifact", "target", "threads"} alone.
+to stderr. Requests: {"op": "open", "artifact", "protocol", "clock"}, {"op": "sample", "min_samples", "min_s"},
+{"op": "close"}; or {"op": "operators", "artifact", "target", "threads"} alone.
 """
 
 import contextlib
@@ -24,15 +24,18 @@ if TYPE_CHECKING:
     from mobilezoo_export.contract import Exporter
 
 SEED = 0
+CLOCKS = {"wall": time.perf_counter, "cpu": time.process_time}
+"""What times runs: seconds that pass, or seconds that the process has a core for."""
 
 
 class Session:
     """One loaded artifact and the counters since its first timed run."""
 
-    def __init__(self, artifact: str, protocol: Protocol) -> None:
+    def __init__(self, artifact: str, protocol: Protocol, clock: str = "wall") -> None:
         from mobilezoo_export.feeding import noise_for
         from mobilezoo_export.registry import exporter_of, start_runner, with_record
 
+        self.clock = CLOCKS[clock]
         path, record = with_record(artifact)  # its checksum reads the whole file, which is no part of loading
         _import_runtime(exporter_of(path, record))
         self.sentinel = Sentinel()
@@ -46,7 +49,7 @@ class Session:
         self.runner.feed(noise_for(self.runner.inputs, SEED))
         self.first_run_ms = self.time_runs(1) * 1e3
         self.warm: WarmUp = warm_up(self.time_runs, protocol, time.perf_counter)
-        self.runs_per_sample = runs_per_sample(self.warm.run_s, timer_step_s(time.perf_counter))
+        self.runs_per_sample = runs_per_sample(self.warm.run_s, timer_step_s(self.clock))
         self.memory_before = memory
         self.threads_before = machine.thread_times_ns()
         self.began = time.perf_counter()
@@ -55,10 +58,10 @@ class Session:
     def time_runs(self, runs: int) -> float:
         """Performs `runs` runs and returns their seconds."""
         invoke = self.runner.invoke
-        start = time.perf_counter()
+        start = self.clock()
         for _ in range(runs):
             invoke()
-        return time.perf_counter() - start
+        return self.clock() - start
 
     def opened(self) -> dict[str, Any]:
         """Answer to `open`: times of loading and warm-up."""
@@ -75,6 +78,8 @@ class Session:
     def slice(self, min_samples: int, min_s: float) -> dict[str, Any]:
         """Takes samples without a break, then runs the sentinel; CPU shares cover the samples alone.
 
+        Seconds of CPU need no sentinel: it shows what else a machine does, which they leave out.
+
         Args:
             min_samples: fewest samples.
             min_s: fewest seconds of timed runs, together.
@@ -86,11 +91,10 @@ class Session:
         samples = sample(self.time_runs, self.runs_per_sample, min_samples, min_s)
         wall, own = time.perf_counter() - start, time.process_time() - own
         load = machine.other_load(before, machine.cpu_times(), own)
-        return {
-            "samples_ms": samples,
-            "wall_s": wall,
-            "cpu_share": own / wall,
-            "other_load": load,
+        taken = {"samples_ms": samples, "wall_s": wall, "cpu_share": own / wall, "other_load": load}
+        if self.clock is CLOCKS["cpu"]:
+            return taken
+        return taken | {
             "slice": {
                 "start_s": start - self.began,
                 "samples": len(samples),
@@ -134,7 +138,7 @@ def main() -> None:
         if "artifact" in request:
             limit_memory_for(size_of(Path(request["artifact"])))
         if request["op"] == "open":
-            session = Session(request["artifact"], Protocol.parse(request["protocol"], "request"))
+            session = Session(request["artifact"], Protocol.parse(request["protocol"], "request"), request["clock"])
             return session.opened()
         if request["op"] == "operators":
             return _operators(Path(request["artifact"]), request["target"], request["threads"])

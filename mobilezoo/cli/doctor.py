@@ -35,6 +35,9 @@ def doctor(
     fail_on: Annotated[
         str, typer.Option("--fail-on", help="Exit with code 3 on: 'fallback,transpose>2,size>8MB,fallback:gpu,…'")
     ] = "",
+    limit: Annotated[
+        float, typer.Option("--limit", min=1, help="Seconds after which a unit is given up; the others still answer.")
+    ] = 300,
     html: Annotated[Path | None, typer.Option("--html", help="Write all of it as one offline page.")] = None,
     as_json: Json = False,
     quiet: Quiet = False,
@@ -61,7 +64,9 @@ def doctor(
         writable_place(html, "--html")
     names = tuple(filter(None, separated(units) or ()))
     with shown(quiet) as hooks:
-        found = workflow(file, options, images=images, units=names, static=static, fail_on=fail_on, hooks=hooks)
+        found = workflow(
+            file, options, images=images, units=names, static=static, fail_on=fail_on, limit_s=limit, hooks=hooks
+        )
     if html is not None:
         from mobilezoo.report.doctor_page import write_page
 

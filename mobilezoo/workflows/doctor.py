@@ -34,6 +34,7 @@ from mobilezoo.errors import (
 )
 from mobilezoo.files import sha256_of, size_of
 from mobilezoo.scratch import temporary_folder
+from mobilezoo.workers import within
 from mobilezoo.workflows.check_units import UNITS
 from mobilezoo.workflows.doctor_conditions import failing, parse_conditions
 from mobilezoo.workflows.doctor_inputs import DoctorInputs, inputs_for
@@ -48,6 +49,10 @@ if TYPE_CHECKING:
 T = TypeVar("T")
 CORE = UNITS["cpu"]
 SLOWEST = 8
+LIMIT_S = 300.0
+"""Of a unit, on a busy machine: emulated ones take seconds for an image of a small network, minutes of a large one."""
+SLOW = ("time", "cycles")
+"""Parts beside the units that may take long."""
 ACTIVATIONS = "activations (static)"
 """Ends the words for a file whose activations are integers."""
 
@@ -62,6 +67,7 @@ class _Case:
     units: tuple[str, ...]
     folder: Path
     hooks: Hooks
+    limit_s: float = LIMIT_S
     parts: list[Part] = field(default_factory=list)
     anatomy: Anatomy | None = None
     record: Artifact | None = None
@@ -76,7 +82,7 @@ class _Case:
         self.hooks.on_status(f"{self.path.name}: {name}")
         begin = time.perf_counter()
         try:
-            found = work()
+            found = self._in_time(name, work)
         except _SkippedError as error:
             self._add(name, "skipped", str(error), begin)
         except MobilezooError as error:
@@ -87,6 +93,23 @@ class _Case:
             self._add(name, "done", "", begin)
             return found
         return None
+
+    def _in_time(self, name: str, work: Callable[[], T]) -> T:
+        """Do one part; processes of the slow ones are ended at the limit. Raises _SkippedError where they were."""
+        if name not in (*UNITS, *SLOW):
+            return work()
+        ends = time.monotonic() + self.limit_s
+        too_long = f"it takes more than {self.limit_s:g} s here: --limit SECONDS waits longer"
+        try:
+            with within(self.limit_s):
+                found = work()
+        except MobilezooError:
+            if time.monotonic() >= ends:
+                raise _SkippedError(too_long) from None
+            raise
+        if isinstance(found, UnitVerdict) and found.status == "refused" and time.monotonic() >= ends:
+            raise _SkippedError(too_long)
+        return found
 
     def _add(self, name: str, status: Literal["done", "skipped", "failed"], reason: str, begin: float) -> None:
         line = " ".join(reason.split())
@@ -105,6 +128,7 @@ def doctor(
     units: tuple[str, ...] = tuple(UNITS),
     static: bool = False,
     fail_on: str = "",
+    limit_s: float = LIMIT_S,
     hooks: Hooks = SILENT,
 ) -> DoctorReport:
     """Look at an exported file of any maker.
@@ -115,6 +139,7 @@ def doctor(
         images: folder that the units compute images of; None: sample photographs, or noise.
         units: keys of UNITS that the file is run on.
         static: read the file and run nothing.
+        limit_s: seconds after which a unit, the times or the cycles are given up, each.
         fail_on: conditions with commas between, see `parse_conditions`; those that hold are in `failed_on`.
         hooks: receives the part under way.
 
@@ -134,7 +159,7 @@ def doctor(
     if given and has_record(file):
         raise ConfigError(f"{file.name!r} has a record, which says how images become its input: leave --{given[0]} out")
     with temporary_folder("doctor") as folder:
-        case = _Case(file, options, images, units, folder, hooks)
+        case = _Case(file, options, images, units, folder, hooks, limit_s)
         case.anatomy = case.part("graph", lambda: _anatomy(case))
         times = counts = None
         if not static:

@@ -9,6 +9,7 @@ from torch import nn
 
 from mobilezoo.errors import DeviceError, ExportError
 from mobilezoo.testing.targets import export_files
+from mobilezoo.workflows.check_units import check_file
 from mobilezoo_export import ExportOptions, ExportSpec, FileApart, load_exporter, load_runner
 from mobilezoo_export.htp import layout
 from mobilezoo_export.images import sample_images
@@ -84,6 +85,22 @@ def test_norms_and_attention_stay_in_one_context(precision: str, tiny_spec: Expo
     assert result.artifact.coverage.ops["EPContext"] == 1
     assert result.artifact.parity is not None
     assert result.artifact.parity.snr_db > {"fp16": 40, "int8": 15}[precision]
+
+
+@pytest.mark.slow
+def test_borders_of_an_int8_onnx_file_are_no_fall_back(tiny_spec: ExportSpec, tmp_path: Path) -> None:
+    require_npu()
+    torch.manual_seed(0)
+    plain = nn.Sequential(nn.Conv2d(3, 8, 3), nn.ReLU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10)).eval()
+    images = sample_images(tiny_spec)
+    (made,) = export_files(plain, tiny_spec, ["onnx"], ["int8"], tmp_path, calibration=[images])
+    assert made.artifact is not None, made.reason
+    assert made.path is not None
+    with torch.inference_mode():
+        answers = plain(torch.from_numpy(images)).numpy()
+    one = check_file(Path(made.path), made.artifact, "npu", images, answers)
+    assert (one.status, one.partitions, one.outside) == ("passed", 1, {}), one
+    assert any("between float inputs and outputs" in note for note in one.notes)
 
 
 @pytest.mark.nightly

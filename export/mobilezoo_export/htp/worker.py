@@ -19,6 +19,8 @@ TYPES = {"float": "float32", "double": "float64"}
 QNN = "QNN"
 REFUSED = re.compile(r"failed for node `([^`]+)` of type `([^`]+)` with error code (\d+)")
 STARTED = re.compile(r"(?:QNN SetupBackend failed|Failed to create device)[^\n]*")
+BORDERS = ("QuantizeLinear", "DequantizeLinear")
+"""Operators between the float inputs and outputs of an integer file and the NPU."""
 RECORD = "session.record_ep_graph_assignment_info"
 
 
@@ -50,6 +52,10 @@ class Loaded:
                 f"its backend does not start ({started[0]}): is soc_model right?" if started else "it takes no operator"
             )
             raise ValueError(why)
+        notes = self._reasons({node.name: node.op_type for node in left})
+        if taken == 1 and left and all(node.op_type in BORDERS for node in left) and len(left) <= len(inputs + outputs):
+            notes.append(f"{_listed(left)} between float inputs and outputs and the NPU's integers, on the CPU")
+            left = []
         return {
             "runtime": f"{self._runtime} (emulated HTP v{self._arch})",
             "arithmetic": "half" if self._half else "float32",
@@ -58,7 +64,7 @@ class Loaded:
             "ops": ops,
             "partitions": taken,
             "outside": Counter(node.op_type for node in left),
-            "notes": self._reasons({node.name: node.op_type for node in left}),
+            "notes": notes,
         }
 
     def invoke(self, folder: str, inputs: int, output: int) -> dict[str, Any]:
@@ -142,6 +148,10 @@ def _logged() -> Any:
         finally:
             os.dup2(saved, 2)
             os.close(saved)
+
+
+def _listed(nodes: list[Any]) -> str:
+    return ", ".join(f"{count} {name}" for name, count in Counter(node.op_type for node in nodes).items())
 
 
 def _text(log: Any) -> str:

@@ -8,7 +8,7 @@ from pathlib import Path
 from mobilezoo.config import Record
 from mobilezoo.errors import DeviceError
 from mobilezoo.installed import folder_of, read_stamp
-from mobilezoo.workers import bound
+from mobilezoo.workers import bound, left_s
 
 ENVIRONMENT = "MOBILEZOO_EMULATOR"
 NATIVE = Path(__file__).parent / "native"
@@ -48,7 +48,7 @@ class Emulator:
         Args:
             command: the program and its arguments.
             stdin: text for its standard input.
-            limit_s: seconds until it is killed.
+            limit_s: seconds until it is killed, see `mobilezoo.workers.within`.
 
         Returns:
             The ended process, whatever its exit status.
@@ -56,18 +56,19 @@ class Emulator:
         Raises:
             DeviceError: it cannot be started, or takes longer than `limit_s`.
         """
+        limit = left_s(limit_s)
         try:
             return subprocess.run(
                 bound(command),
                 input=stdin,
                 capture_output=True,
                 text=True,
-                timeout=limit_s,
+                timeout=limit,
                 env=self.environment(),
                 check=False,
             )
         except subprocess.TimeoutExpired:
-            raise DeviceError(f"{Path(command[0]).name} gave no answer for {limit_s:.0f} s") from None
+            raise DeviceError(f"{Path(command[0]).name} gave no answer for {limit:.0f} s") from None
         except OSError as error:
             raise DeviceError(f"{command[0]}: {error.strerror or error}: {SETUP_LINE}") from None
 

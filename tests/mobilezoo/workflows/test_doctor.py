@@ -1,6 +1,7 @@
 """The doctor answers for every file: what cannot be done is a line, and conditions decide the exit code."""
 
 import json
+import sys
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
@@ -14,6 +15,7 @@ from mobilezoo.doctor_report import Anatomy, CoreCounts, DoctorReport, Finding, 
 from mobilezoo.errors import ConfigError, UnknownNameError
 from mobilezoo.files import sha256_of, size_of
 from mobilezoo.report.doctor_page import render
+from mobilezoo.workers import Worker
 from mobilezoo.workflows.doctor import doctor
 from mobilezoo.workflows.doctor_conditions import failing, parse_conditions
 from mobilezoo.workflows.doctor_remedies import all_findings
@@ -161,6 +163,26 @@ def test_each_part_that_fails_is_a_line_and_the_others_answer(
     assert parts["host"] == ("done", "")
     assert found.anatomy is not None
     assert found.inputs_from == "4 crops of sample photographs"
+
+
+@pytest.mark.usefixtures("read_inline")
+def test_a_part_that_takes_too_long_is_a_line_and_the_others_answer(
+    small_onnx: OnnxMaker, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    import mobilezoo.workflows.doctor as workflow
+
+    def endless(_: object) -> None:
+        with Worker([sys.executable, "-c", "import time; time.sleep(60)"]) as worker:
+            worker.call({}, 900.0)
+
+    monkeypatch.setattr(workflow, "_times", endless)
+    monkeypatch.setattr(workflow, "_counts", endless)
+    monkeypatch.setattr(workflow, "_unit", lambda case, unit: endless(case))
+    found = doctor(small_onnx(tmp_path / "a.onnx"), units=("cpu", "npu"), limit_s=0.3)
+    parts = {part.name: (part.status, part.reason) for part in found.parts}
+    for name in ("cpu", "npu", "time", "cycles"):
+        assert parts[name] == ("skipped", "it takes more than 0.3 s here: --limit SECONDS waits longer")
+    assert parts["host"][0] == "done"
 
 
 def test_preprocessing_of_a_file_with_a_record_is_not_ignored(small_onnx: OnnxMaker, tmp_path: Path) -> None:
