@@ -350,7 +350,7 @@ def doctor(
     """What an exported file of any maker holds, which units take it, where its time goes, and what would help.
 
     Args:
-        file: a .tflite, .onnx, .mlpackage or .pte.
+        file: a .tflite, .onnx, .mlpackage, .pte or .aimodel.
         images: folder of images that the units compute.
         units: units of a phone that the file is run on, where they are set up.
         static: read the file and run nothing.

@@ -55,11 +55,13 @@ def advice(operators: Sequence[OperatorTime]) -> list[str]:
     """Rules of thumb that apply to these times, as sentences with the figures they rest on."""
     shares = [(name.upper(), part) for name, _, _, part in by_type(operators)]
 
-    def total(*words: str) -> float:
-        return sum(part for name, part in shares if any(word in name for word in words))
+    def total(*words: str, but_not: str = "\n") -> float:
+        return sum(part for name, part in shares if but_not not in name and any(word in name for word in words))
 
     found = []
-    if (moved := total("TRANSPOSE", "RESHAPE", "PAD", "CONCAT", "SLICE", "SPLIT", "GATHER", "REORDER")) > 0.1:
+    if (
+        moved := total("TRANSPOSE", "RESHAPE", "PAD", "CONCAT", "SLICE", "SPLIT", "GATHER", "REORDER", but_not="CONV")
+    ) > 0.1:
         found.append(
             f"{moved:.0%} goes into moving data: look for transposes and concatenations the export could avoid"
         )

@@ -20,7 +20,7 @@ KEPT = ("mobilezoo",)
 
 
 def doctor(
-    file: Annotated[str, typer.Argument(help="A .tflite, .onnx, .mlpackage or .pte, whoever made it.")],
+    file: Annotated[str, typer.Argument(help="A .tflite, .onnx, .mlpackage, .pte or .aimodel, whoever made it.")],
     images: Annotated[
         Path | None, typer.Option("--images", help="Folder of images that the units compute; else photographs, noise.")
     ] = None,
@@ -127,7 +127,7 @@ def _print_graph(anatomy: Anatomy) -> None:
     listed = list(anatomy.ops.items())
     shown_ops = ", ".join(f"{count} {name}" for name, count in listed[:SHOWN_OPS])
     more = f", and {len(listed) - SHOWN_OPS} kinds more" if len(listed) > SHOWN_OPS else ""
-    print(printable(f"{total} operators: {shown_ops}{more}"))
+    print(printable(f"{total} operator{'' if total == 1 else 's'}: {shown_ops}{more}"))
     if anatomy.biggest:
         rows = [
             (f"{(one.size_bytes or 0) / 1e3:.1f}", one.dtype, "×".join(map(str, one.shape or ())), one.name)

@@ -1,8 +1,8 @@
 """`mobilezoo check`: whether new files are larger, slower, less delegated or wrong beside a baseline.
 
 Size, operators, partitions, outputs and counted cycles are exact. Latency is the CPU's time, which other work on the
-machine does not lengthen, taken in turns (A B B A), each slice by its fastest run; a file is slower only if fresh
-processes find it so again: where a process lies in memory moves its time by a few percent.
+machine does not lengthen, taken in turns (A B B A), each slice by its fastest run; two fresh pairs of processes must
+agree, else a third decides: where a process lies in memory moves its time by a few percent.
 """
 
 from collections.abc import Callable
@@ -22,7 +22,7 @@ SNR_DB = {"fp32": 70.0, "fp16": 50.0, "fp16-weights": 50.0}
 OTHER_SNR_DB = 40.0
 """Of quantized files: the same network and images give the same bytes, so that a difference is a change."""
 SESSIONS = 3
-"""Fresh pairs of processes that vote on a file that looks slower."""
+"""Fresh pairs of processes that vote, where the first two do not agree."""
 TURNS = 15
 
 
@@ -251,7 +251,7 @@ def _top1(pair: _Pair) -> Compared:
 
 
 def _latency(pair: _Pair) -> Compared:
-    """Ratio of the CPU's times, in turns; slower is what the middle one of three fresh pairs of processes finds."""
+    """Ratio of the CPU's times, in turns; slower is what most of two or three fresh pairs of processes find."""
     if pair.baseline.record.target == "coreml":
         raise _SkippedError("Core ML files are timed on a Mac: `mobilezoo profile OLD NEW --compare --device mac`")
     limit = pair.options.limits.max_latency
@@ -287,14 +287,12 @@ def timed(old: Path, new: Path, limit: float) -> list[float]:
 def settled(ratios: list[float], limit: float) -> bool:
     """Whether the sessions so far show on which side of the limit a file is.
 
-    One session is enough for a file that is clearly below (half of what is accepted), two where they agree.
+    Two where they agree: one in some dozens is off by more than a regression of 5%, whichever side it hides.
 
     Args:
         ratios: of the sessions so far.
         limit: largest accepted ratio.
     """
-    if len(ratios) == 1:
-        return ratios[0] <= 1 + (limit - 1) / 2
     above = sum(ratio > limit for ratio in ratios)
     return len(ratios) >= SESSIONS or (len(ratios) == 2 and above != 1)
 

@@ -295,11 +295,15 @@ def _unit(case: _Case, unit: str) -> UnitVerdict:
 
 def _times(case: _Case) -> HostTimes:
     """Where the time goes on this machine."""
+    from mobilezoo_export.registry import exporter_of
     from mobilezoo_latency import operators
 
     assert case.runnable is not None
-    if case.anatomy is not None and case.anatomy.target == "coreml":
+    exporter = exporter_of(case.path)
+    if exporter.target == "coreml":
         raise _SkippedError("Core ML files are timed on a Mac: `mobilezoo profile FILE --device mac`")
+    if not exporter.has_operator_profiler():
+        raise _SkippedError(f"files of {exporter.target!r} have no times by operator on this machine")
     found = operators.profile_operators(case.runnable)
     rows = [
         OperatorShare(type=kind, count=count, ms=ms, share=share)

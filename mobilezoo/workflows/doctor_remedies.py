@@ -32,7 +32,7 @@ EXPORTED = frozenset(
     {"transpose", "transpose-pair", "constant", "identity", "batch-norm", "activation", "deep", "dead"}
 )
 """Findings that an export with our passes does not have."""
-FORMATS = {"litert": "litert", "onnx": "onnx", "coreml": "coreml", "executorch": "executorch"}
+FORMATS = {"litert": "litert", "onnx": "onnx", "coreml": "coreml", "executorch": "executorch", "coreai": "coreai"}
 LARGE = 100_000
 """Bytes of weights from which on fewer bits are worth a word."""
 LEAST_SNR_DB = 15.0

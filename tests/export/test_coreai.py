@@ -188,6 +188,23 @@ def test_a_damaged_part_is_one_line_that_names_it(copy: Path, damage: Callable[[
 
 @needs_coreai
 @pytest.mark.slow
+def test_the_doctor_reads_what_a_file_holds(copy: Path) -> None:
+    from mobilezoo_export.anatomy.describe import describe
+
+    found = describe(copy)
+    assert found.target == "coreai"
+    assert found.ops["conv2d"] == 3
+    assert [(one.name, one.shape) for one in found.inputs] == [("image", (1, 3, 14, 14))]
+    assert [one.shape for one in found.outputs] == [(1, 10)]
+    assert found.scheme == "none: float32"
+    assert found.weights_bytes > 1000
+    (copy / "main.mlirb").unlink()
+    with pytest.raises(ExportError, match=r"main\.mlirb is missing"):
+        describe(copy)
+
+
+@needs_coreai
+@pytest.mark.slow
 def test_damaged_metadata_is_one_line(copy: Path) -> None:
     assert read_metadata(copy)["labels"] == list("abcdefghij")
     (copy / "metadata.json").write_text("{")

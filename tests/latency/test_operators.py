@@ -101,6 +101,8 @@ def test_types_are_added_up_and_the_most_expensive_comes_first():
     rows.append(OperatorTime("c", "CONV_2D", "1×8", 1.0, 0.25))
     assert by_type(rows) == [("CONV_2D", 2, 2.0, 0.5), ("TRANSPOSE", 1, 2.0, 0.5)]
     assert any(line.startswith("50% goes into moving data") for line in advice(rows))
+    upwards = [row._replace(type="Convolution2DTransposeBias") for row in rows]
+    assert not any("moving data" in line for line in advice(upwards)), "a transposed convolution computes"
 
 
 def test_a_runtime_without_a_profiler_is_refused(tmp_path, record_beside):

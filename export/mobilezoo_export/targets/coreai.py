@@ -28,6 +28,7 @@ if TYPE_CHECKING:
     from torch import nn
 
     from mobilezoo_export.aimodel.reading import Value
+    from mobilezoo_export.anatomy.graph import Graph
 
 METADATA = "metadata.json"
 CUSTOM = "creatorDefinedMetadata"
@@ -59,6 +60,11 @@ class CoreAIExporter(Exporter):
         graphs = read_graphs(path)
         values = [value for item in main_graph(graphs, path).operations for value in item.results]
         return Reading(Counter(operators(graphs, path)), ranks=[len(value.shape) for value in values])
+
+    def graph(self, path: Path) -> "Graph":
+        from mobilezoo_export.anatomy.coreai import read_graph
+
+        return read_graph(path)
 
     def read_metadata_text(self, path: Path) -> str:
         about = mapping(read_json(path / METADATA, LARGEST_METADATA), METADATA)
