@@ -89,6 +89,38 @@ def test_every_planted_fault_is_noticed(copy: Path, tiny: nn.Module, tiny_spec: 
 
 
 @needs_coreai
+@pytest.mark.nightly
+def test_every_planted_fault_is_noticed_in_a_network_of_the_zoo(tmp_path: Path) -> None:
+    """MnasNet-small's gates and head have biases of zeros, whose additions are no faults to notice."""
+    import random
+
+    from aimodel_faults import Saved, faults
+
+    import mobilezoo
+    from mobilezoo.models.randomize import as_if_trained
+
+    spec = ExportSpec(model="mnasnet_small", resolution=(64, 64), preprocessing=PREPROCESSING)
+    network = mobilezoo.create_model("mnasnet_small").eval()
+    as_if_trained(network, torch.from_numpy(sample_images(spec)[:16]))
+    (made,) = export_files(network, spec, ["coreai"], ["fp32"], tmp_path)
+    assert made.path is not None, made.reason
+    path = Path(made.path)
+    assert relative_fault(path, network, spec) is None
+    planted = list(faults(path))
+    missed, chosen = [], random.Random(0).sample(planted, 24)
+    for what, plant in chosen:
+        saved = Saved(path)
+        try:
+            plant(saved)
+            broken = saved.save(tmp_path / "broken.aimodel")
+        except RuntimeError:  # the bindings refuse to write it
+            continue
+        if relative_fault(broken, network, spec) is None:
+            missed.append(what)
+    assert missed == []
+
+
+@needs_coreai
 @pytest.mark.slow
 def test_the_same_network_gives_the_same_bytes(
     tiny_file: Callable[[str], ExportResult], tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
