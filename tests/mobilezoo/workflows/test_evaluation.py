@@ -98,6 +98,22 @@ def test_a_matrix_table_keeps_the_cells_that_nothing_replaces(tmp_path: Path) ->
     ]
 
 
+def test_further_precisions_stand_below_and_are_kept_too(tmp_path: Path) -> None:
+    def failed(target: str, precision: str, reason: str) -> tuple[str, ExportResult]:
+        return MODEL, ExportResult(target=target, precision=precision, status="failed", reason=reason)
+
+    table = tmp_path / "table.md"
+    write_matrix([failed("onnx", "fp32", "a"), failed("onnx", "w8a16", "b"), failed("coreai", "fp32", "c")], table)
+    text = write_matrix([failed("qnn", "w8a16", "d")], table).read_text()
+    above, below = text.split("## Further precisions")
+    assert f"| {MODEL} | onnx | **failed**: a |" in above
+    assert f"| {MODEL} | qnn | – |" in above
+    rows = [line for line in below.splitlines() if line.startswith("| ")]
+    assert rows == [
+        "| model | target | w8a16 |", f"| {MODEL} | onnx | **failed**: b |", f"| {MODEL} | qnn | **failed**: d |"
+    ]  # fmt: skip
+
+
 def test_matrix_models_are_names_patterns_and_timm_models() -> None:
     assert chosen(["shvit_s?", "timm:resnet18", "shvit_s1"]) == [
         "shvit_s1",
