@@ -170,7 +170,7 @@ def transposes(graph: Graph) -> Finding | None:
     found = [
         node for node in graph.nodes if node.kind == "transpose" and graph.live(node) and not _is_view(graph, node)
     ]
-    remedy = "carry one axis order through: `mobilezoo export … --to litert` does (passes layout and swaps)"
+    remedy = "carry one axis order through: `mobilezoo export … --to litert` does (pass layout)"
     return _finding("transpose", "{n} transpose{s}: each copies a whole tensor", found, remedy)
 
 
@@ -195,7 +195,7 @@ def transpose_pairs(graph: Graph) -> Finding | None:
             both = [node.permutation[axis] for axis in later.permutation if axis < len(node.permutation)]
             if both == list(range(len(node.permutation))):
                 found.append(f"{_label(node)} and {later.name}")
-    remedy = "cancel them: `mobilezoo export` does (passes layout and swaps)"
+    remedy = "cancel them: `mobilezoo export` does (pass layout)"
     return _finding("transpose-pair", "{n} pair{s} of transposes that undo each other", found, remedy)
 
 
