@@ -191,7 +191,9 @@ def make(name: str, target: str, precision: str, work: Path) -> dict[str, Any]:
         path = work / f"{label}.{precision}.{who}{exporter.suffix}"
         try:
             with quiet():
-                if who == "ours":
+                if path.is_file():
+                    pass
+                elif who == "ours":
                     exporter.export(_graph(name, size), spec, path, [images])
                 else:
                     VENDOR[target](model, torch.zeros(spec.shape), precision, single, path)

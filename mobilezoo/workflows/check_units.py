@@ -132,7 +132,8 @@ def _refuse_wrong(record: Artifact, checks: list[UnitCheck]) -> None:
     """Raise ExportError for a half-precision file that is wrong on ARM: nothing here would show it."""
     wrong = next((c for c in checks if c.unit == "cpu" and c.status == "failed" and _only_shown_on_arm(record)), None)
     if wrong is not None:
+        other = "fp32" if record.precision == "int8" else "fp16-weights"
         raise ExportError(
             f"{record.model}: the {record.target} {record.precision} file, in half arithmetic on an emulated core, "
-            f"{wrong.reason}; it was not kept: fp16-weights computes in float32"
+            f"{wrong.reason}; it was not kept: {other} computes in float32"
         )

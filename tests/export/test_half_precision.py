@@ -9,7 +9,7 @@ from torch import nn
 
 from mobilezoo.artifacts import Preprocessing
 from mobilezoo.testing.targets import export_files
-from mobilezoo_export import ExportSpec
+from mobilezoo_export import ExportOptions, ExportSpec
 from mobilezoo_export.half_precision import beyond_half
 from mobilezoo_export.passes.graph import trace
 
@@ -79,6 +79,19 @@ def test_a_file_whose_values_do_not_fit_computes_in_float32_and_names_the_layer(
     assert done.ok, done.reason
     assert any("peak (conv2d) reaches" in warning and "float32" in warning for warning in done.warnings)
     assert not computes_in_half(tmp_path / "peaky.fp16.tflite")
+
+
+@pytest.mark.parametrize(("factor", "int8_io", "half"), [(1.0, False, True), (1.0, True, False), (1.5e5, False, False)])
+def test_float_parts_of_int8_files_compute_in_half(factor: float, int8_io: bool, half: bool, tmp_path: Path) -> None:
+    pytest.importorskip("litert_torch")
+    from mobilezoo_export.litert_file import computes_in_half
+
+    options = ExportOptions(int8_io=int8_io)
+    images = [np.random.default_rng(0).standard_normal((8, 3, 16, 16), dtype=np.float32)]
+    (done,) = export_files(network(factor), spec(options=options), ["litert"], ["int8"], tmp_path, calibration=images)
+    assert done.ok, done.reason
+    assert computes_in_half(tmp_path / "peaky.int8.tflite") == half
+    assert any("reaches" in warning and "float parts" in warning for warning in done.warnings) == (factor > 1)
 
 
 class Filtered(nn.Module):

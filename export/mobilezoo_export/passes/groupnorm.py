@@ -30,13 +30,14 @@ def run(model: GraphModule) -> int:
 def _written_out(model: GraphModule, node: Node, source: Node, channels: int) -> Node:
     call = model.graph.call_function
     average = add_constant(model, torch.full((1, channels, 1, 1), 1.0 / channels), "channel_mean")
-    return normalized(
-        model,
-        node,
-        source,
-        lambda x: call(aten.conv2d.default, (call(aten.mean.dim, (x, [2, 3], True)), average)),
-        (1, -1, 1, 1),
-    )
+    batch, _, height, width = shape_of(source)
+
+    def mean(x: Node) -> Node:
+        if x.target is aten.mul.Tensor:  # XNNPACK makes one operator of square and mean, and has none in half precision
+            x = call(aten.reshape.default, (x, [batch, channels, height * width, 1]))
+        return call(aten.conv2d.default, (call(aten.mean.dim, (x, [2, 3], True)), average))
+
+    return normalized(model, node, source, mean, (1, -1, 1, 1))
 
 
 def normalized(

@@ -186,13 +186,19 @@ def _norms(graph: Any, names: Sequence[str]) -> set[int]:
         inputs = graph.operators[position].inputs
         return names[position] == "SQUARED_DIFFERENCE" or (names[position] == "MUL" and inputs[0] == inputs[1])
 
+    def through_reshape(position: int) -> int:
+        maker = made_by.get(graph.operators[position].inputs[0])
+        return position if names[position] != "RESHAPE" or maker is None else maker
+
     def before(position: int) -> list[int]:
         inputs = [tensor for tensor in graph.operators[position].inputs if tensor in made_by]
         if names[position] in ("SUB", "SQUARED_DIFFERENCE"):  # of the map and its mean: the mean
             inputs = sorted(inputs, key=lambda tensor: int(np.prod(graph.tensors[tensor].shape)))[:1]
         makers = [made_by[tensor] for tensor in inputs]
-        if names[position] == "MEAN":
-            return [maker for maker in makers if is_square(maker)]
+        if names[position] == "MEAN":  # of the squares, or of the map, which is not the norm's
+            return [maker for maker in makers if is_square(through_reshape(maker))]
+        if names[position] == "RESHAPE" and (squares := [maker for maker in makers if is_square(maker)]):
+            return squares
         wanted = MADE_BY.get(names[position], STATISTICS)
         return [maker for maker in makers if names[maker] in wanted]
 

@@ -76,7 +76,7 @@ class LiteRTExporter(Exporter):
     packages = ("torch", "litert-torch", "litert-converter", "ai-edge-litert", "ai-edge-quantizer")
     passes = tuple(name for name in PASSES if name not in NEEDED)
     precisions = ("fp32", "fp16", "fp16-weights", "int8", "int8-dynamic", "w8a16")
-    half_arithmetic = ("fp16",)
+    half_arithmetic = ("fp16", "int8")
     calibrated = ("int8", "w8a16")
     limits = coverage.LITERT
     runtime = Runtime("LiteRT", "XNNPACK", ("ai_edge_litert", "ai_edge_litert.interpreter"), "ai-edge-litert", "litert")
@@ -120,8 +120,8 @@ class LiteRTExporter(Exporter):
             # Before quantizing: the quantizer's files hold buffers that the schema's classes would lose.
             text = metadata_text(spec, spec.options.layout)
             room = " " * (BORDER_METADATA + CHANNEL_METADATA * spec.in_chans if _integers(spec) else 0)
-            refused = litert_file.refused_in_half(path) if spec.precision in self.half_arithmetic else ""
-            half = spec.precision in self.half_arithmetic and not (spec.beyond_half or refused)
+            refused = litert_file.refused_in_half(path) if self._has_half(spec) else ""
+            half = self._has_half(spec) and not (spec.beyond_half or refused)
             litert_file.name_and_note(path, text + room, pack_metadata(spec), half)
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []
@@ -131,8 +131,19 @@ class LiteRTExporter(Exporter):
             if _integers(spec):
                 litert_file.rewrite_metadata(path, metadata_text(spec, spec.options.layout, self.borders(path)))
             finish_file(path, spec.labels)
+        if not self._has_half(spec):
+            return []
         because = [half_exceeded(spec)] if spec.beyond_half else [refused] if refused else []
-        return [f"{reason}: this file computes in float32 with fp16 weights" for reason in because]
+        what = (
+            "this file computes in float32 with fp16 weights"
+            if spec.precision == "fp16"
+            else "float parts stay float32"
+        )
+        return [f"{reason}: {what}" for reason in because]
+
+    def _has_half(self, spec: ExportSpec) -> bool:
+        """Whether the runtime may compute the file, or its float parts, in half precision."""
+        return spec.precision in self.half_arithmetic and not spec.options.int8_io
 
     def _converted(self, model: "nn.Module", spec: ExportSpec) -> bytes:
         """Convert to a float32 file; the last one is cached, since every precision starts from it."""
@@ -172,7 +183,7 @@ class LiteRTExporter(Exporter):
         without = set(spec.options.without)
         if spec.options.int8_io:
             without.update(FOR_CPUS)
-        if spec.precision not in self.half_arithmetic or spec.options.flexible != "none":
+        if spec.precision != "fp16" or spec.options.flexible != "none":
             without.update(FOR_HALF)
         return [name for name in PASSES if name not in without]
 
