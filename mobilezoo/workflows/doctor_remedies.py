@@ -37,6 +37,8 @@ LARGE = 100_000
 """Bytes of weights from which on fewer bits are worth a word."""
 LEAST_SNR_DB = 15.0
 """Of an int8 file: trained EfficientNet-Lite0 keeps 19 dB, and loses less than a point of top-1."""
+SIGNED = ", int8 activations"
+"""In the words for the quantization of a file."""
 WIDE = "w8a16"
 WIDE_REMEDY = "16-bit activations (w8a16) at int8's size: for NPUs, slow on CPUs"
 
@@ -61,6 +63,8 @@ def all_findings(
     """
     network = shlex.quote(_network(record, path))
     found = [*(anatomy.findings if anatomy else ()), *_of_units(verdicts), *_of_precision(anatomy, network, target)]
+    if anatomy is not None and target == "onnx" and SIGNED in anatomy.scheme:
+        found = [_unsigned(one, network) for one in found]
     found += _of_int8(record, network, target)
     found = [_with_command(one, network, target) for one in found]
     rank = {kind: place for place, kind in enumerate(ORDER)}
@@ -106,6 +110,15 @@ def _of_units(verdicts: Sequence[UnitVerdict]) -> list[Finding]:
         elif one.how == "run" and one.status == "refused":
             found.append(Finding(kind="fallback", text=f"{one.unit} does not take the file: {one.reason}", count=1))
     return found
+
+
+def _unsigned(finding: Finding, network: str) -> Finding:
+    """The finding, with the type of activations of which the NPU takes more operators, if it left any."""
+    if finding.kind != "fallback" or not finding.text.startswith("npu leaves"):
+        return finding
+    remedy = "unsigned activations, of which the NPU takes more operators (HardSigmoid)"
+    command = f"mobilezoo export {network} --to onnx --precision int8 onnx_activations=uint8"
+    return finding.model_copy(update={"remedy": remedy, "command": command})
 
 
 def _of_int8(record: Artifact | None, network: str, target: str) -> list[Finding]:

@@ -103,6 +103,27 @@ def test_borders_of_an_int8_onnx_file_are_no_fall_back(tiny_spec: ExportSpec, tm
     assert any("between float inputs and outputs" in note for note in one.notes)
 
 
+@pytest.mark.slow
+def test_the_npu_takes_operators_of_unsigned_activations_that_it_leaves_of_signed_ones(
+    tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path
+) -> None:
+    require_npu()
+    images, left = sample_images(tiny_spec), {}
+    with torch.inference_mode():
+        answers = tiny(torch.from_numpy(images)).numpy()
+    for activations in ("int8", "uint8"):
+        spec = tiny_spec.model_copy(
+            update={"options": ExportOptions.parse({"onnx_activations": activations}, "a test")}
+        )
+        (made,) = export_files(tiny, spec, ["onnx"], ["int8"], tmp_path / activations, calibration=[images])
+        assert made.artifact is not None, made.reason
+        assert made.path is not None
+        left[activations] = check_file(Path(made.path), made.artifact, "npu", images, answers).outside
+    assert left["uint8"] == {}
+    assert left["int8"] is not None
+    assert "HardSigmoid" in left["int8"]
+
+
 @pytest.mark.nightly
 def test_a_wrong_chip_is_one_line_and_leaves_nothing(tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path) -> None:
     require_npu()

@@ -248,6 +248,16 @@ def test_an_int8_file_that_loses_much_is_sent_to_16_bit_activations(
     assert "w8a16" not in others[0].remedy
 
 
+@pytest.mark.parametrize(("scheme", "told"), [("int8", True), ("uint8", False)])
+def test_operators_that_the_npu_leaves_of_signed_activations_have_a_remedy(scheme: str, told: bool) -> None:
+    anatomy = report_of().anatomy
+    assert anatomy is not None
+    anatomy = anatomy.model_copy(update={"scheme": f"int8 weights per channel, {scheme} activations (static)"})
+    verdict = unit("npu", status="partly", partitions=2, outside={"HardSigmoid": 1})
+    (found,) = all_findings(anatomy, (verdict,), record_of(), 1, "onnx", Path("a.onnx"))
+    assert found.command.endswith("--to onnx --precision int8 onnx_activations=uint8") is told
+
+
 @pytest.mark.usefixtures("read_inline")
 def test_a_file_that_is_only_read_is_judged_by_its_record_too(small_onnx: OnnxMaker, tmp_path: Path) -> None:
     file = small_onnx(tmp_path / "a.onnx")
