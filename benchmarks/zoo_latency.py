@@ -222,7 +222,7 @@ def count(path: Path, core: str) -> Row:
         cycles=cycles_of(emulator, device.config, counted.blocks),
         dram_lines=counted.misses[-1] if counted.misses else None,
     )
-    estimate = device.estimate(counts, emulator.installed.llvm)
+    estimate = device.estimate(counts, emulator.installed.llvm)  # in ms: the same for every precision
     if estimate is None:
         raise SystemExit(f"{core}: its calibration is of another LLVM version than {emulator.installed.llvm}")
     figures = counts.model_dump(exclude={"macs"}) | {"cycles": round(counts.cycles)}
@@ -327,6 +327,7 @@ def core_facts(core: str) -> CoreFacts:
         description=device.config.description,
         cpu=info.cpu,
         runtime=info.runtime,
+        held_out=dict(calibration.held_out),
         **calibration.model_dump(include={"error_percent", "low_ratio", "high_ratio", "basis"}),
     )
 

@@ -129,7 +129,8 @@ class CoreCounts(Record):
     cycles: float
     dram_lines: int | None = None
     estimated_ms: float | None = None
-    error_percent: float | None = None
+    error: str = ""
+    """Of the estimate, in words."""
     basis: str = ""
 
 

@@ -2,7 +2,7 @@
 
 from typing import Literal
 
-from pydantic import NonNegativeFloat, PositiveFloat
+from pydantic import Field, NonNegativeFloat, PositiveFloat
 
 from mobilezoo.config import Record
 
@@ -91,6 +91,15 @@ class Counts(Record):
     """Multiply-adds found among the executed instructions."""
 
 
+class HeldOut(Record):
+    """Error of estimates on files of one precision, none of which the estimates were fitted to."""
+
+    error_percent: NonNegativeFloat = Field(description="mean absolute percentage error")
+    low_ratio: PositiveFloat = Field(description="10th percentile of real over estimated latency")
+    high_ratio: PositiveFloat = Field(description="90th percentile of real over estimated latency")
+    basis: str = Field(description="board, runtime, networks and source of the real latencies")
+
+
 class Estimate(Record):
     """A predicted latency with its measured error."""
 
@@ -99,7 +108,25 @@ class Estimate(Record):
     high_ms: NonNegativeFloat
     error_percent: NonNegativeFloat
     """Mean absolute percentage error on the networks named in `basis`."""
+    measured_on: str = "fp32"
+    """Precision of the files that the error was measured on."""
     basis: str
+
+    def error_for(self, precision: str) -> str:
+        """Describes the error of an estimate for a file of this precision, in words."""
+        return error_in_words(self.error_percent, self.measured_on, precision)
+
+
+def error_in_words(percent: float, measured_on: str, precision: str) -> str:
+    """Describes the error of an estimate, which is known for files of one precision.
+
+    Args:
+        percent: mean absolute error on networks left out of the calibration.
+        measured_on: precision of their files.
+        precision: precision of the file at hand.
+    """
+    error = f"±{percent:.1f}%"
+    return error if precision == measured_on else f"{error} on {measured_on} files, not known for {precision}"
 
 
 class LatencyReport(Record):

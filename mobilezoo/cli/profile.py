@@ -165,7 +165,7 @@ def _counted_row(r: LatencyReport) -> tuple[object, ...]:
         return (*where, *counts, "", "not calibrated", _notes(r), r.artifact)
     e = r.estimate
     ms = f"{e.latency_ms:.2f} ({e.low_ms:.2f}–{e.high_ms:.2f})"
-    return (*where, *counts, ms, f"{e.error_percent:.1f}%", _notes(r), r.artifact)
+    return (*where, *counts, ms, e.error_for(r.precision), _notes(r), r.artifact)
 
 
 def _notes(r: LatencyReport) -> str:

@@ -13,6 +13,7 @@ from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
 
 from mobilezoo.config import Record
 from mobilezoo.files import write_text
+from mobilezoo.latency_report import HeldOut, error_in_words
 from mobilezoo.reading import read_json
 from mobilezoo.resolution import Resolution
 
@@ -43,13 +44,21 @@ class CoreFacts(Record):
     cpu: str
     runtime: str
     error_percent: NonNegativeFloat
-    """Mean absolute error on networks left out of the calibration, all fp32."""
+    """Mean absolute error on networks left out of the calibration, all of CALIBRATED precision."""
     low_ratio: PositiveFloat
     """10th percentile of real over estimated latency."""
     high_ratio: PositiveFloat
     """90th percentile."""
     basis: str
     """Board, runtime, networks and source of the real latencies."""
+    held_out: dict[str, HeldOut] = {}
+    """Precision → error, for files of other precisions."""
+
+    def error_on(self, precision: str) -> HeldOut | None:
+        """Returns the error of estimates for files of a precision; None where it is not known."""
+        if precision == CALIBRATED:
+            return HeldOut(**{name: getattr(self, name) for name in HeldOut.model_fields})
+        return self.held_out.get(precision)
 
 
 class LatencyRow(Record):
@@ -98,7 +107,11 @@ class LatencyTable(Record):
             device: a key of `cores`.
             precision: precision of the files.
         """
-        return error_in_words(self.cores[device].error_percent, precision)
+        core = self.cores[device]
+        known = core.error_on(precision)
+        if known is None:
+            return error_in_words(core.error_percent, CALIBRATED, precision)
+        return error_in_words(known.error_percent, precision, precision)
 
     def save(self, path: Path) -> Path:
         """Writes the table, a row per line, and returns its path.
@@ -118,17 +131,6 @@ class LatencyTable(Record):
     def load(cls, path: Path) -> Self:
         """Loads a table. Raises ConfigError."""
         return cls.parse(read_json(path), str(path))
-
-
-def error_in_words(percent: float, precision: str) -> str:
-    """Describes the error of an estimate, which is known for files of the calibration's precision alone.
-
-    Args:
-        percent: mean absolute error on networks left out of the calibration.
-        precision: precision of the file.
-    """
-    error = f"±{percent:.1f}%"
-    return error if precision == CALIBRATED else f"{error} on {CALIBRATED} files, not known for {precision}"
 
 
 @lru_cache(maxsize=1)

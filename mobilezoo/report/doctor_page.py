@@ -5,7 +5,6 @@ from pathlib import Path
 from mobilezoo.doctor_report import DoctorReport
 from mobilezoo.errors import require
 from mobilezoo.files import write_text
-from mobilezoo.models.latency_table import CALIBRATED
 
 ASSETS = Path(__file__).parent / "assets"
 
@@ -49,7 +48,7 @@ def render(report: DoctorReport) -> str:
     )
     environment.filters["shape"] = _shape
     css = Markup((ASSETS / "page.css").read_text(encoding="utf-8"))
-    return environment.get_template("doctor.html.j2").render(r=report, css=css, calibrated=CALIBRATED)
+    return environment.get_template("doctor.html.j2").render(r=report, css=css)
 
 
 def _shape(sizes: tuple[int | None, ...] | None) -> str:

@@ -9,7 +9,7 @@ from typing import Any
 
 from mobilezoo.files import write_text
 from mobilezoo.models.entries import entries
-from mobilezoo.models.latency_table import CALIBRATED, LatencyTable, read_latencies
+from mobilezoo.models.latency_table import CALIBRATED, CoreFacts, LatencyTable, read_latencies
 from mobilezoo.report.page import ASSETS, script_json
 
 DOCS = Path(__file__).parents[2] / "docs"
@@ -22,9 +22,8 @@ HEAD = """# Accuracy over latency
 
 **No latency here was timed on a phone.** Each network (random weights and norms) becomes a LiteRT file; one warm run of
 it is counted on an emulated core, priced by a static model, and converted to milliseconds by a calibration on fp32
-files ([how](latency.md#the-emulated-phone)). The calibration's mean error on networks it never saw is {errors};
-for fp16 and int8 files the error is not known. Top-1 is what the authors publish for their float weights: int8 may cost
-some.
+files ([how](latency.md#the-emulated-phone)). Its mean error on networks it never saw: {errors}. Top-1 is what the
+authors publish for their float weights: int8 may cost some.
 
 ```sh
 mobilezoo recommend --device cortex_a76 --max-ms 10 --precision any --license permissive
@@ -35,11 +34,18 @@ python benchmarks/zoo_latency.py                                          # coun
 
 {counted} of {every} networks are counted so far ({cpu_hours} CPU hours); the others are not guessed. XNNPACK picks its
 kernels by the core's part number (of MnasNet-A1-0.35's instructions on the A76 only 11% in fp32, 37% in fp16 and 51% in
-int8 are executed on the A55 too), so each core ran every file itself. {protocol}. {tools}.
+int8 are executed on the A55 too), so each core ran every file itself. {protocol}. {tools}. Most rows were counted
+before `export` learned to write depthwise windows of more than 25 taps as sums of smaller ones (all precisions) and to
+pad strided convolutions for half precision (fp16): those files are faster now than the table has it.
 
 Milliseconds are estimates; † with a teacher.
 
 """
+
+
+def _errors(core: CoreFacts, precisions: tuple[str, ...]) -> str:
+    known = {precision: core.error_on(precision) for precision in precisions}
+    return ", ".join(f"{name} {f'±{e.error_percent:.1f}%' if e else 'unknown'}" for name, e in known.items())
 
 
 def page_data(table: LatencyTable) -> dict[str, Any]:
@@ -86,7 +92,7 @@ def zoo_markdown(table: LatencyTable) -> str:
     Args:
         table: the latency table.
     """
-    errors = ", ".join(f"±{core.error_percent:.1f}% on {name}" for name, core in table.cores.items())
+    errors = "; ".join(f"{name} {_errors(core, table.precisions)}" for name, core in table.cores.items())
     counted = {row.model for row in table.rows if row.latency_ms is not None}
     head = HEAD.format(
         errors=errors,

@@ -344,6 +344,6 @@ def _counts(case: _Case) -> CoreCounts:
         cycles=found.counts.cycles,
         dram_lines=found.counts.dram_lines,
         estimated_ms=known.latency_ms if known else None,
-        error_percent=known.error_percent if known else None,
+        error=known.error_for(case.record.precision) if known else "",
         basis=known.basis if known else "",
     )

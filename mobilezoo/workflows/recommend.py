@@ -8,7 +8,7 @@ from mobilezoo.config import config_names
 from mobilezoo.errors import MobilezooError, UnknownNameError
 from mobilezoo.latency_report import LatencyReport
 from mobilezoo.models.entries import Entry, accepted, entries
-from mobilezoo.models.latency_table import LatencyRow, LatencyTable, error_in_words, read_latencies
+from mobilezoo.models.latency_table import LatencyRow, LatencyTable, read_latencies
 from mobilezoo.workflows.hooks import SILENT, Hooks
 from mobilezoo.workflows.recommendation import TASKS, LeftOut, Pick, Recommendation, Wanted
 
@@ -208,7 +208,7 @@ def _measured(
         times, noise = summarize(report), "; ".join(report.noisy)
         error = f"noisy: {noise}" if noise else ""
         if report.estimate is not None:
-            error = error_in_words(report.estimate.error_percent, one.precision)
+            error = report.estimate.error_for(one.precision)
         ms = times["median_ms"]
         found.append(
             _Found(one.entry, one.precision, one.size_bytes, ms, times["ci_low_ms"], times["ci_high_ms"], error)

@@ -117,6 +117,19 @@ def test_an_estimate_carries_its_error_and_basis():
     assert (estimate.error_percent, estimate.basis) == (7, "a board")
 
 
+def test_the_error_of_another_precision_is_its_own_where_it_is_known():
+    int8 = {"error_percent": 4.0, "low_ratio": 0.8, "high_ratio": 1.1, "basis": "int8 files on a board"}
+    fitted = {"error_percent": 7.0, "low_ratio": 0.9, "high_ratio": 1.2, "basis": "a board", "llvm": "19"}
+    calibration = Calibration.parse({"ms_per_megacycle": 0.5, **fitted, "held_out": {"int8": int8}})
+    counts = Counts(instructions=1, cycles=2e6)
+    known, unknown = (estimate_of(calibration, counts, precision) for precision in ("int8", "fp16"))
+    assert known.latency_ms == unknown.latency_ms == 1.0
+    assert (known.low_ms, known.high_ms) == (pytest.approx(0.8), pytest.approx(1.1))
+    assert known.error_for("int8") == "±4.0%"
+    assert known.basis == "a board; error: int8 files on a board"
+    assert unknown.error_for("fp16") == "±7.0% on fp32 files, not known for fp16"
+
+
 BOARDS = (
     "device.calibrations={phone: {runtime: Old 1, ms_per_megacycle: 0.5, error_percent: 7, low_ratio: 0.9, "
     "high_ratio: 1.2, basis: a phone, llvm: '19'}, board: {runtime: New 2, ms_per_megacycle: 0.25, error_percent: 3, "
@@ -290,7 +303,7 @@ def test_a_calibration_says_which_kinds_of_network_it_rests_on(name):
     calibration = core(name).conversion
     if calibration is not None:
         kinds = "14 CNNs, 8 of them with depthwise convolutions, none with other grouped ones"
-        kinds = "3 EfficientDet-Lite detectors, no other kind of network" if name == "cortex_a72" else kinds
+        kinds = "4 EfficientDet-Lite detectors, no other kind of network" if name == "cortex_a72" else kinds
         assert kinds in calibration.basis
 
 

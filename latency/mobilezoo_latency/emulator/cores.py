@@ -5,12 +5,22 @@ from typing import Annotated, Literal, Self
 from pydantic import Field, model_validator
 
 from mobilezoo.config import Record
+from mobilezoo.latency_report import HeldOut
 from mobilezoo_latency.contract import SENTENCE, DeviceConfig
 
 CPU = r"^[a-z0-9][a-z0-9_.,=-]{0,99}$"
 """A core's name, in QEMU with switches behind it; also part of file names."""
 Size = Annotated[int, Field(ge=1, le=1_000_000)]
+FITTED = "fp32"
+"""Precision of the files that calibrations are fitted to."""
+PrecisionName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9-]{0,29}$")]
 CalibrationName = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9_]{0,59}$")]
+
+
+class HeldOutOnBoard(HeldOut):
+    """As a device YAML has it: its text is one line."""
+
+    basis: str = Field(pattern=SENTENCE, description="board, runtime, networks and source of the real latencies")
 
 
 class Calibration(Record):
@@ -26,7 +36,20 @@ class Calibration(Record):
         pattern=SENTENCE,
         description="board, runtime, networks and source of the real latencies; stands beside every estimate",
     )
+    held_out: dict[PrecisionName, HeldOutOnBoard] = Field(
+        default={}, description="precision to error, for files of other precisions than fp32, which the fit rests on"
+    )
     llvm: str = Field(pattern=r"^[0-9][0-9A-Za-z.+~-]{0,40}$", description="LLVM version the cycles came from")
+
+    def error_on(self, precision: str) -> tuple[str, HeldOut]:
+        """Returns the precision that an error is known for, and the error: the file's own precision, or fp32.
+
+        Args:
+            precision: of the file.
+        """
+        if precision in self.held_out:
+            return precision, self.held_out[precision]
+        return FITTED, HeldOut(**{name: getattr(self, name) for name in HeldOut.model_fields})
 
 
 class EmulatedConfig(DeviceConfig):

@@ -6,7 +6,7 @@ from mobilezoo.errors import DeviceError
 from mobilezoo.latency_report import Counts, DeviceInfo, Estimate, LatencyReport, Protocol
 from mobilezoo_export import Runner
 from mobilezoo_latency.contract import ArtifactFile, Device, DeviceConfig
-from mobilezoo_latency.emulator.cores import Calibration, EmulatedConfig
+from mobilezoo_latency.emulator.cores import FITTED, Calibration, EmulatedConfig
 from mobilezoo_latency.emulator.counting import count_blocks
 from mobilezoo_latency.emulator.layout import Emulator, find_emulator
 from mobilezoo_latency.emulator.pricing import cycles_of, floating_or_integer_macs
@@ -79,7 +79,8 @@ class EmulatedDevice(Device):
         emulator = find_emulator()
         counts = self.count(emulator, artifact)
         used = {"threads": "1", "delegate": RUNTIMES[self.target].delegate}
-        measured = Measurement(used, used, counts=counts, estimate=self.estimate(counts, emulator.installed.llvm))
+        estimate = self.estimate(counts, emulator.installed.llvm, artifact.record.precision)
+        measured = Measurement(used, used, counts=counts, estimate=estimate)
         return build_report(artifact, self.describe(), protocol, measured)
 
     def open_runner(self, artifact: ArtifactFile) -> Runner:
@@ -92,7 +93,7 @@ class EmulatedDevice(Device):
         if report.counts is None:
             return report
         llvm = find_emulator().installed.llvm
-        return report.model_copy(update={"estimate": self.estimate(report.counts, llvm)})
+        return report.model_copy(update={"estimate": self.estimate(report.counts, llvm, report.precision)})
 
     def count(self, emulator: Emulator, artifact: ArtifactFile) -> Counts:
         """Counts instructions, cycles, memory lines and multiply-adds of one warm run.
@@ -109,12 +110,13 @@ class EmulatedDevice(Device):
             macs=floating_or_integer_macs(emulator, self.config, counted.blocks),
         )
 
-    def estimate(self, counts: Counts, llvm: str) -> Estimate | None:
+    def estimate(self, counts: Counts, llvm: str, precision: str = FITTED) -> Estimate | None:
         """Estimates milliseconds by the core's calibration.
 
         Args:
             counts: counts of one run on this core.
             llvm: LLVM version that the cycles come from.
+            precision: of the file, whose error the estimate carries where it is known.
 
         Returns:
             The estimate; None without a calibration, or with one of another LLVM version or runtime: those that
@@ -123,22 +125,25 @@ class EmulatedDevice(Device):
         calibration = self.config.conversion
         if calibration is None or self.target != "litert" or calibration.llvm.split(".")[0] != llvm.split(".")[0]:
             return None
-        return estimate_of(calibration, counts)
+        return estimate_of(calibration, counts, precision)
 
 
-def estimate_of(calibration: Calibration, counts: Counts) -> Estimate:
+def estimate_of(calibration: Calibration, counts: Counts, precision: str = FITTED) -> Estimate:
     """Applies a calibration to counts.
 
     Args:
         calibration: milliseconds per cycle of one real board.
         counts: counts of one run on the core of that calibration.
+        precision: of the file.
     """
     cycles = counts.cycles + calibration.dram_cycles * (counts.dram_lines or 0)
     latency_ms = cycles / 1e6 * calibration.ms_per_megacycle
+    measured_on, error = calibration.error_on(precision)
     return Estimate(
         latency_ms=latency_ms,
-        low_ms=latency_ms * calibration.low_ratio,
-        high_ms=latency_ms * calibration.high_ratio,
-        error_percent=calibration.error_percent,
-        basis=calibration.basis,
+        low_ms=latency_ms * error.low_ratio,
+        high_ms=latency_ms * error.high_ratio,
+        error_percent=error.error_percent,
+        measured_on=measured_on,
+        basis=calibration.basis if measured_on == FITTED else f"{calibration.basis}; error: {error.basis}",
     )

@@ -46,15 +46,19 @@
     history.replaceState(null, "", `#${now}`);
   }
 
+  // How far off estimates of a precision are; undefined where nobody knows.
+  const errorOn = (facts, precision) => precision === calibrated ? facts : facts.held_out?.[precision];
+
   // One point per counted file of the chosen core and precision.
   function points() {
     const facts = cores[state.core];
     return networks.flatMap(network => network.files
       .filter(file => file.device === state.core && file.latency_ms && (state.precision === "any" || file.precision === state.precision))
-      .map(file => ({
-        ...network, ...file, ms: file.latency_ms, mb: file.size_bytes / 1e6,
-        low: file.latency_ms * facts.low_ratio, high: file.latency_ms * facts.high_ratio,
-      })));
+      .map(file => {
+        const known = errorOn(facts, file.precision), ms = file.latency_ms;
+        const range = known ? { low: ms * known.low_ratio, high: ms * known.high_ratio } : { low: ms, high: ms };
+        return { ...network, ...file, ...range, known: !!known, ms, mb: file.size_bytes / 1e6 };
+      }));
   }
   function passes(point) {
     const words = at("search").value.trim().toLowerCase();
@@ -148,7 +152,7 @@
 
   const COLUMNS = [
     ["model", p => p.name, "name"], ["precision", p => p.precision, "precision"],
-    ["est. ms", p => milliseconds(p.ms), "ms", "n"], ["10th–90th", p => `${milliseconds(p.low)}–${milliseconds(p.high)}`, "low", "n"],
+    ["est. ms", p => milliseconds(p.ms), "ms", "n"], ["10th–90th", p => p.known ? `${milliseconds(p.low)}–${milliseconds(p.high)}` : "unknown", "low", "n"],
     ["top-1 %", p => p.top1 === null ? "" : number(p.top1, 1) + (p.distilled ? " †" : ""), "top1", "n"],
     ["params M", p => number(p.params / 1e6, 2), "params", "n"], ["MACs M", p => number(p.macs / 1e6, 0), "macs", "n"],
     ["file MB", p => number(p.mb, 2), "mb", "n"], ["parts", p => p.partitions ?? "", "partitions", "n"],
@@ -189,7 +193,7 @@
     const p = found.point;
     const lines = [
       `${p.family}, ${p.precision}, ${state.core} (emulated)`,
-      `estimated ${milliseconds(p.ms)} ms, 10th to 90th percentile ${milliseconds(p.low)}–${milliseconds(p.high)}`,
+      `estimated ${milliseconds(p.ms)} ms, ` + (p.known ? `10th to 90th percentile ${milliseconds(p.low)}–${milliseconds(p.high)}` : "error unknown"),
       `top-1 ${number(p.top1, 2)}%${p.distilled ? ", with a teacher" : ""}, published, float weights`,
       `${number(p.params / 1e6, 2)} M parameters, ${number(p.macs / 1e6, 0)} M MACs, ${p.resolution} px`,
       `file ${number(p.mb, 2)} MB, ${p.partitions ?? "?"} XNNPACK partition${p.partitions === 1 ? "" : "s"}`,
@@ -240,10 +244,11 @@
     const every = points(), shown = every.filter(passes), front = frontOf(shown), facts = cores[state.core];
     toggles("cores", Object.keys(cores), state.core, name => { state.core = name; });
     toggles("precisions", [...precisions, "any"], state.precision, name => { state.precision = name; });
-    const error = `±${facts.error_percent}%`;
+    const error = precision => errorOn(facts, precision) ? `±${errorOn(facts, precision).error_percent}% for ${precision}` : `unknown for ${precision}`;
+    const chosen = state.precision === "any" ? precisions : [state.precision];
     at("caption").textContent = `${facts.description}: ${shown.length} of ${every.length} counted files`;
-    at("error").textContent = `Mean error ${error} on ${calibrated} files of networks left out of the calibration`
-      + (state.precision === calibrated ? "." : `; not known for other precisions. Top-1 is that of float weights: reduced precision may cost some.`)
+    at("error").textContent = `Mean error on networks left out of the calibration: ${chosen.map(error).join(", ")}.`
+      + (state.precision === calibrated ? "" : ` Top-1 is that of float weights: reduced precision may cost some.`)
       + " The dashed line is the front: no shown file is both faster and more accurate. † with a teacher.";
     const silent = shown.filter(p => p.top1 === null).length;
     at("hidden").textContent = silent ? `${silent} without a published top-1 are in the table alone.` : "";

@@ -3,8 +3,8 @@
 from collections.abc import Sequence
 
 from mobilezoo.latency_report import LatencyReport
-from mobilezoo.models.latency_table import CALIBRATED, read_latencies
 from mobilezoo.models.latency_table import LatencyRow as CountedRow
+from mobilezoo.models.latency_table import read_latencies
 from mobilezoo.report.model_card.markdown import table
 from mobilezoo.report.tables import LatencyRow, latency_groups
 
@@ -57,13 +57,14 @@ def _estimated(report: LatencyReport) -> tuple[object, ...]:
     if found is None:
         return (*head, None, None, None, "counted only: not calibrated, no latency is known")
     span = f"{found.low_ms:.3g}..{found.high_ms:.3g}"
-    return (*head, f"≈ {found.latency_ms:.3g}", span, f"±{found.error_percent:.1f}%", found.basis)
+    return (*head, f"≈ {found.latency_ms:.3g}", span, found.error_for(report.precision), found.basis)
 
 
 def _of_table(row: CountedRow) -> tuple[object, ...]:
-    """A row of the zoo's table; its range is known for the precision that the calibration rests on."""
+    """A row of the zoo's table; its range is known where its precision's error is."""
     latencies = read_latencies()
     core, ms = latencies.cores[row.device], row.latency_ms or 0.0
-    span = f"{ms * core.low_ratio:.3g}..{ms * core.high_ratio:.3g}" if row.precision == CALIBRATED else None
+    known = core.error_on(row.precision)
+    span = f"{ms * known.low_ratio:.3g}..{ms * known.high_ratio:.3g}" if known else None
     error = latencies.error_of(row.device, row.precision)
     return (f"litert {row.precision}", f"{row.device} (emulated)", core.runtime, f"≈ {ms:.3g}", span, error, core.basis)

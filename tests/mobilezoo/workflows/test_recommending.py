@@ -7,9 +7,9 @@ import pytest
 
 from mobilezoo.config import config_names
 from mobilezoo.errors import MobilezooError, UnknownNameError
-from mobilezoo.latency_report import DeviceInfo, Estimate, LatencyReport, Protocol
+from mobilezoo.latency_report import DeviceInfo, Estimate, LatencyReport, Protocol, error_in_words
 from mobilezoo.models import entries as known
-from mobilezoo.models.latency_table import LatencyTable, error_in_words
+from mobilezoo.models.latency_table import LatencyTable
 from mobilezoo.workflows import list_latency, recommend
 from mobilezoo.workflows.recommendation import Wanted
 
@@ -149,7 +149,7 @@ def test_another_device_measures_the_candidates_until_they_are_too_slow() -> Non
 
 
 def test_an_estimate_of_another_emulated_core_does_not_claim_its_error_for_int8() -> None:
-    assert error_in_words(7.7, "fp32") == "±7.7%"
+    assert error_in_words(7.7, "fp32", "fp32") == "±7.7%"
 
     def measure(model: str, config: Any, hooks: Any) -> LatencyReport:
         estimate = Estimate(latency_ms=3.0, low_ms=2.9, high_ms=3.1, error_percent=7.7, basis="b")
