@@ -6,7 +6,8 @@
 `--data` has ImageNet's photographs in folders of WordNet ids, `--calib` others, 64 of which int8 is calibrated on.
 MobileNetV2 is rebuilt from `--weights`/coral_tf2_mobilenet_v2_1.0_224_ptq.tflite (github.com/google-coral/test_data):
 its int8 weights times their scales are a trained float network, norms folded. `--check gpu,npu` runs each file on units
-of a phone as well, where they are set up. Finished cells are kept; the table is written after each.
+of a phone as well, where they are set up. Finished cells are kept in --work; the table is written after each, and lines
+of an earlier one stay.
 """
 
 import argparse
@@ -33,7 +34,7 @@ from mobilezoo_export import ExportSession, ExportSpec, FileApart, ProofImages, 
 RESULTS = Path(__file__).parent / "results" / "trained.md"
 CALIBRATION_IMAGES, PARITY_IMAGES, PACK = 64, 16, 64
 PRECISIONS = ("fp32", "fp16", "int8", "w8a16", "w8a8", "pal6", "pal4")
-TARGETS = ("litert", "onnx", "executorch", "coreml")
+TARGETS = ("litert", "onnx", "executorch", "coreml", "qnn", "ncnn", "coreai")
 HALF = (0.5, 0.5, 0.5)
 CORAL = "coral_tf2_mobilenet_v2_1.0_224_ptq.tflite"
 
@@ -157,18 +158,26 @@ def table(rows: list[Row]) -> str:
         "| network | target | precision | MB | images | PyTorch % | file % | drop | lost / won | p | SNR dB | units |",
         "|---|---|---|--:|--:|--:|--:|--:|--:|--:|--:|---|",
     ]
+    found = earlier()
     for row in rows:
         head = f"| {' | '.join(row['cell'].split('/'))} |"
         if "error" in row:
-            lines.append(f"{head} {row['error']} |" + " |" * 8)
+            found[head] = f"{head} {row['error']} |" + " |" * 8
             continue
         drop = Top1Drop.model_validate({key: row[key] for key in Top1Drop.model_fields})
         units = ", ".join(f"{unit} {status}" for unit, status in row["units"].items())
-        lines.append(
+        found[head] = (
             f"{head} {row['bytes'] / 1e6:.1f} | {drop.images} | {drop.top1_pytorch:.2f} | {drop.top1:.2f} | "
             f"{drop.points:.2f} | {drop.lost} / {drop.won} | {drop.p_value:.2g} | {row['snr_db']} | {units} |"
         )
-    return "\n".join(lines) + "\n"
+    return "\n".join([*lines, *(found[head] for head in sorted(found))]) + "\n"
+
+
+def earlier() -> dict[str, str]:
+    """First cells → line of the table that was written before, maybe from another --work."""
+    lines = RESULTS.read_text(encoding="utf-8").splitlines() if RESULTS.exists() else []
+    rows = [line for line in lines if line.startswith("| ") and not line.startswith("| network ")]
+    return {" | ".join(line.split(" | ")[:3]) + " |": line for line in rows}
 
 
 def main() -> None:
