@@ -122,6 +122,16 @@ def test_comparing_gives_a_ratio_inside_its_interval(tiny_onnx, bigger_onnx):
     assert result.device_a.kind == "host"
 
 
+def test_cpu_time_is_compared_without_doubts_about_a_busy_machine(tiny_onnx, bigger_onnx):
+    result = compare(tiny_onnx, bigger_onnx, protocol=QUICK, turns=3, clock="cpu")
+    assert result.noisy == ()
+    assert result.ratio > 1
+    with WorkerSession(tiny_onnx, QUICK, clock="cpu") as session:
+        assert len(session.sample(4, 0.001)) >= 4
+        assert session.slices == []
+    assert session.opened["sentinel_before_ms"] == 0
+
+
 def test_folded_branches_are_refused_unless_asked_for(tiny_onnx, tmp_path, store):
     path = tmp_path / "folded.onnx"
     path.write_bytes(tiny_onnx.read_bytes())
