@@ -35,6 +35,7 @@ PASSES = (
     "hardsigmoid",
     "logs",
     "means",
+    "taps",
     "splits",
     "upsample",
     "products",
