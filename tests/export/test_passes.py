@@ -575,3 +575,21 @@ def test_strided_convolutions_need_no_pixelwise_padding_in_half_precision(
 def test_odd_maps_have_the_same_padding_in_half_precision() -> None:
     strided = Strided(6, 3, 6, stride=2, padding=1)
     assert rewritten(strided, torch.randn(1, 7, 9, 6), "half_pads")[1] == 0
+
+
+class Padded(nn.Module):
+    """Paddings of a map that is stored channels last: before a convolution, of ones, of rows alone, and of channels."""
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        pad = torch.constant_pad_nd
+        merged = F.conv2d(pad(x + 1, (0, 0, 0, 1, 0, 1)).permute(0, 3, 1, 2), torch.ones(2, 6, 3, 3), stride=2)
+        ones, rows = pad(x * 2, (0, 0, 1, 2, 3, 0), 1.0), pad(x * 3, (0, 0, 0, 0, 1, 1))
+        return torch.cat([part.flatten() for part in (merged, ones, rows, pad(x * 4, (1, 1, 1, 1)))])
+
+
+@pytest.mark.parametrize(("name", "changes"), [("pads", 1), ("half_pads", 2)])
+def test_maps_are_padded_as_rows_where_no_convolution_takes_the_zeros(name: str, changes: int) -> None:
+    graph, changed = rewritten(Padded(), torch.randn(2, 8, 10, 6), name)
+    assert changed == changes
+    dims = [node.meta["val"].dim() for node in calls(graph, aten.constant_pad_nd.default)]
+    assert sorted(dims) == [3] * changes + [4] * (4 - changes)

@@ -31,6 +31,7 @@ NAMES = (
     "nearest",
     "noop",
     "open_sizes",
+    "pads",
     "pools",
     "products",
     "softmax",

@@ -14,10 +14,8 @@ from torch.fx import GraphModule, Node
 
 from mobilezoo_export.passes.graph import add_constant, argument, aten, calls, constant, replace, shape_of
 from mobilezoo_export.passes.layout_rules import NHWC
+from mobilezoo_export.passes.pads import NCHW, pad_rows
 from mobilezoo_export.passes.taps import TILES, pair
-
-NCHW = (0, 3, 1, 2)
-"""Moves of the permute from the stored to PyTorch's order."""
 
 
 class Axis(NamedTuple):
@@ -53,7 +51,7 @@ class Axis(NamedTuple):
 
 def run(model: GraphModule) -> int:
     """Apply the pass in place; returns the number of places it changed."""
-    changed = 0
+    changed = sum(pad_rows(model, node) for node in list(calls(model, aten.constant_pad_nd.default)))
     for node in calls(model, aten.conv2d.default):
         axes = _axes(node)
         if not all(axis.is_same for axis in axes):
@@ -97,16 +95,15 @@ def _pad_rows(model: GraphModule, node: Node, axes: tuple[Axis, Axis]) -> bool:
         return False
     stored, call = turned.args[0], model.graph.call_function
     batch, height, width, channels = (shape_of(turned)[axis] for axis in NHWC)
-    (top, left), (bottom, right) = (
-        [axis.padding for axis in axes],
-        [max(axis.reached - axis.padding, 0) for axis in axes],
-    )
+    top, left = (axis.padding for axis in axes)
+    bottom, right = (max(axis.reached - axis.padding, 0) for axis in axes)
     with model.graph.inserting_before(node):
-        rows = call(aten.reshape.default, (stored, [batch, height, width * channels]))
-        padded = call(aten.constant_pad_nd.default, (rows, [left * channels, right * channels, top, bottom], 0.0))
-        whole = call(aten.reshape.default, (padded, [batch, height + top + bottom, width + left + right, channels]))
-        source = call(aten.permute.default, (whole, list(NCHW)))
+        padded = call(aten.constant_pad_nd.default, (stored, [0, 0, left, right, top, bottom], 0.0))
+        padded.meta["val"] = turned.meta["val"].new_empty(
+            (batch, height + top + bottom, width + left + right, channels)
+        )
+        source = call(aten.permute.default, (padded, list(NCHW)))
         steps = (pair(argument(node, 3, "stride", 1)), [0, 0], pair(argument(node, 5, "dilation", 1)))
         given = (source, node.args[1], argument(node, 2, "bias"), *steps, argument(node, 6, "groups", 1))
         replace(node, call(aten.conv2d.default, given))
-    return True
+    return pad_rows(model, padded)

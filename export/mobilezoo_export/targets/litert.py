@@ -50,6 +50,7 @@ PASSES = (
     "layout",
     "swaps",
     "concat",
+    "pads",
     "half_pads",
 )
 
@@ -58,7 +59,9 @@ NEEDED = ("canonical", "noop")
 FOR_CPUS = ("taps",)
 """Passes that suit XNNPACK's kernels; files with integer borders are for accelerators, and go without."""
 FOR_HALF = ("half_pads",)
-"""Passes for what XNNPACK does not merge in half precision; they write sizes."""
+"""Passes for what XNNPACK does not merge in half precision."""
+FOR_FIXED = ("pads", "half_pads")
+"""Passes that write sizes where a file of convolutions holds none."""
 BORDER_METADATA, CHANNEL_METADATA = 1000, 100
 """Most bytes that metadata on integer inputs and outputs adds: in all, and per channel."""
 
@@ -183,8 +186,10 @@ class LiteRTExporter(Exporter):
         without = set(spec.options.without)
         if spec.options.int8_io:
             without.update(FOR_CPUS)
-        if spec.precision != "fp16" or spec.options.flexible != "none":
+        if spec.precision != "fp16":
             without.update(FOR_HALF)
+        if spec.options.flexible != "none":
+            without.update(FOR_FIXED)
         return [name for name in PASSES if name not in without]
 
     def changing_passes(self, model: "nn.Module", spec: ExportSpec) -> tuple[str, ...]:
