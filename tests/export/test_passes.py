@@ -11,7 +11,7 @@ from torch import nn
 
 from mobilezoo.errors import ExportError
 from mobilezoo_export.passes import run_passes
-from mobilezoo_export.passes.graph import aten, calls, trace
+from mobilezoo_export.passes.graph import aten, calls, constant, trace
 from mobilezoo_export.passes.taps import dealt
 
 
@@ -154,6 +154,27 @@ class OtherSums(nn.Module):
 def test_other_sums_stay() -> None:
     assert rewritten(OtherSums(), torch.randn(1, 2, 4, 4), "stacked_sums")[1] == 0
     assert rewritten(Pyramid(1, "sum", keepdim=True), torch.randn(1, 3, 4, 4), "stacked_sums")[1] == 0
+
+
+@pytest.mark.parametrize(
+    ("size", "how", "kernel"),
+    [
+        ((2, 2), {"padding": 3}, (3, 3)),
+        ((1, 2), {"padding": 3}, (1, 3)),
+        ((3, 3), {"padding": 3, "stride": 2}, (5, 5)),
+        ((3, 3), {"padding": 6, "dilation": 2}, (3, 3)),
+    ],
+)
+def test_depthwise_windows_lose_taps_that_lie_in_the_padding(
+    size: tuple[int, int], how: dict[str, int], kernel: tuple[int, int]
+) -> None:
+    conv = nn.Conv2d(6, 6, 7, groups=6, **how).eval()
+    graph, changed = rewritten(conv, torch.randn(1, 6, *size), "taps")
+    (node,) = calls(graph, aten.conv2d.default)
+    weights = constant(graph, node.args[1])
+    assert changed == 1
+    assert weights is not None
+    assert tuple(weights.shape[2:]) == kernel
 
 
 def test_control_flow_on_values_is_one_clear_line() -> None:

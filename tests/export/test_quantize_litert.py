@@ -8,10 +8,12 @@ import pytest
 import torch
 from torch import nn
 
+from mobilezoo.artifacts import Preprocessing
 from mobilezoo.testing.targets import export_files
-from mobilezoo_export import ExportSpec
-from mobilezoo_export.coverage import read_litert
+from mobilezoo_export import ExportSpec, load_exporter, load_runner
+from mobilezoo_export.coverage import coverage, read_litert
 from mobilezoo_export.images import sample_images
+from mobilezoo_export.prepare import prepare
 from mobilezoo_export.quantize import litert as quantizing
 from mobilezoo_export.quantize.litert import _norms
 
@@ -162,3 +164,37 @@ def test_a_16_bit_sum_of_powers_of_two_loads(
     (result,) = export_files(_PowersOfTwo().eval(), tiny_spec, ["litert"], ["w8a16"], tmp_path, calibration=images)
     assert (result.status == "exported") is widened, result.reason
     assert widened or "ADD) failed to prepare" in result.reason
+
+
+class SwitchedOff(nn.Module):
+    """A residual branch that training brought next to zero."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        torch.manual_seed(0)
+        self.stem, self.branch, self.head = nn.Conv2d(3, 8, 3, padding=1), nn.Conv2d(8, 8, 1), nn.Conv2d(8, 4, 1)
+        self.branch.weight.data *= 1e-9
+        self.branch.bias.data.zero_()
+        self.eval()
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        x = self.stem(x).relu()
+        return self.head(x + self.branch(x)).mean((2, 3))
+
+
+def test_a_branch_next_to_zero_stays_int8(tmp_path: Path) -> None:
+    plain = Preprocessing(mean=(0, 0, 0), std=(1, 1, 1))
+    spec = ExportSpec(model="off", resolution=(16, 16), preprocessing=plain, precision="int8")
+    exporter, path = load_exporter("litert"), tmp_path / "off.tflite"
+    images = np.random.default_rng(0).random((8, 3, 16, 16), dtype=np.float32)
+    network = SwitchedOff()
+    exporter.export(prepare(network, spec).graph, spec, path, [images])
+    found = coverage(exporter, path)
+    assert found is not None
+    assert (found.partitions, found.ops["ADD"], found.ops["QUANTIZE"], found.ops["DEQUANTIZE"]) == (1, 1, 1, 1)
+    runner = load_runner(path)
+    runner.prepare(images[:1])
+    runner.invoke()
+    with torch.no_grad():
+        expected = network(torch.from_numpy(images[:1])).numpy()
+    assert np.abs(runner.output() - expected).max() < 0.05 * np.abs(expected).max()

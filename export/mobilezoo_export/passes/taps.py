@@ -28,21 +28,57 @@ def run(model: GraphModule) -> int:
     """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.conv2d.default):
+        if not _is_depthwise(model, node):
+            continue
+        trimmed = _trim(model, node)
         pieces = _pieces_of(model, node)
         if pieces:
             replace(node, _summed(model, node, pieces))
-            changed += 1
+        changed += bool(pieces or trimmed)
     return changed
+
+
+def _is_depthwise(model: GraphModule, node: Node) -> bool:
+    weights, source = constant(model, node.args[1]), node.args[0]
+    if weights is None or not isinstance(source, Node) or weights.shape[1] != 1 or argument(node, 6, "groups", 1) == 1:
+        return False
+    return shape_of(source)[1] == weights.shape[0]
+
+
+def _trim(model: GraphModule, node: Node) -> bool:
+    """Cuts off a window's rows and columns that lie in the padding wherever it is applied: small maps have many."""
+    weights, source = constant(model, node.args[1]), node.args[0]
+    assert weights is not None
+    assert isinstance(source, Node)
+    stride, padding, dilation = (
+        pair(argument(node, index, name, default))
+        for index, (name, default) in ((3, ("stride", 1)), (4, ("padding", 0)), (5, ("dilation", 1)))
+    )
+    kept: list[slice] = []
+    for axis in (0, 1):
+        size, outputs, taps = shape_of(source)[2 + axis], shape_of(node)[2 + axis], int(weights.shape[2 + axis])
+        step, around, apart = stride[axis], padding[axis], dilation[axis]
+        places = [[o * step - around + tap * apart for o in range(outputs)] for tap in range(taps)]
+        read = [tap for tap, reached in enumerate(places) if any(0 <= place < size for place in reached)]
+        cut = slice(read[0], read[-1] + 1) if read else slice(0, taps)
+        rest = around - cut.start * apart
+        same = rest >= 0 and (size + 2 * rest - apart * (cut.stop - cut.start - 1) - 1) // step + 1 == outputs
+        kept.append(cut if same else slice(0, taps))
+        padding[axis] = rest if same else around
+    taken = weights[:, :, kept[0], kept[1]]
+    if taken.shape == weights.shape:
+        return False
+    with model.graph.inserting_before(node):
+        kernel = add_constant(model, taken, "trimmed")
+        given = (source, kernel, argument(node, 2, "bias"), stride, padding, dilation, weights.shape[0])
+    node.args, node.kwargs = given, {}
+    return True
 
 
 def _pieces_of(model: GraphModule, node: Node) -> tuple[tuple[Part, Part], ...]:
     """The pieces of a convolution; none where it stays whole."""
     weights = constant(model, node.args[1])
-    source = node.args[0]
-    if weights is None or not isinstance(source, Node) or weights.shape[1] != 1 or argument(node, 6, "groups", 1) == 1:
-        return ()
-    if shape_of(source)[1] != weights.shape[0]:
-        return ()
+    assert weights is not None
     height, width = int(weights.shape[2]), int(weights.shape[3])
     if height * width <= TILES[-1]:
         return ()

@@ -2,6 +2,7 @@
 
 import re
 import tempfile
+from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any
@@ -33,6 +34,7 @@ MADE_BY = {"MUL": ("SUB",), "CONV_2D": ("MEAN",)}
 """Operator → producers of its inputs that belong to the norm; for all others: STATISTICS."""
 ELEMENTWISE = ("ADD", "SUB", "MUL", "DIV", "RESHAPE")
 WIDER = 1.02
+LEAST_PART = 256
 WEIGHTED = ("CONV_2D", "DEPTHWISE_CONV_2D", "FULLY_CONNECTED", "CONV_2D_TRANSPOSE", "BATCH_MATMUL")
 
 
@@ -79,6 +81,8 @@ def _quantize_by(
         ranges = _ranges(source, engine, batches)
         if wide:
             _widen_powers_of_two(ranges)
+        else:
+            _widen_small_parts(source, ranges)
     engine.quantize(ranges).export_model(made)
     return ranges
 
@@ -121,10 +125,38 @@ def _widen_powers_of_two(ranges: dict[str, dict[str, Any]]) -> None:
     (`tflite/kernels/add.cc`): the file would not load.
     """
     for one in ranges.values():
-        bound = max(float(np.abs(one["min"]).max()), float(np.abs(one["max"]).max()))
+        bound = _bound(one)
         exponent = np.log2(bound) if bound > 0 else 0.5
         if abs(exponent - round(exponent)) < 0.01:
             one["min"], one["max"] = one["min"] * WIDER, one["max"] * WIDER
+
+
+def _widen_small_parts(source: Path, ranges: dict[str, dict[str, Any]]) -> None:
+    """Widen the range of a sum's part that is next to nothing beside the sum: a branch that training switched off.
+
+    XNNPACK takes no sum whose parts have scales more than a thousand times apart. The part keeps a 256th of the sum's
+    range, so what it adds stays the same; only parts that nothing else reads are widened.
+    """
+    from ai_edge_quantizer.utils import tfl_flatbuffer_utils as flatbuffer
+
+    model = flatbuffer.read_model(str(source))
+    graph, codes = model.subgraphs[0], model.operatorCodes
+    readers = Counter(int(tensor) for operator in graph.operators for tensor in operator.inputs)
+    readers.update(int(tensor) for tensor in graph.outputs)
+    for operator in graph.operators:
+        if flatbuffer.TFL_OP_CODE_TO_NAME.get(codes[operator.opcodeIndex].builtinCode, "") not in ("ADD", "SUB"):
+            continue
+        whole = ranges.get(flatbuffer.get_tensor_name(graph.tensors[operator.outputs[0]]))
+        for tensor in map(int, operator.inputs):
+            part = ranges.get(flatbuffer.get_tensor_name(graph.tensors[tensor]))
+            if whole and part and readers[tensor] == 1 and _bound(part) * LEAST_PART < _bound(whole):
+                bound = np.full_like(part["max"], _bound(whole) / LEAST_PART)
+                part["min"], part["max"] = np.minimum(part["min"], -bound), np.maximum(part["max"], bound)
+
+
+def _bound(one: dict[str, Any]) -> float:
+    """Largest magnitude in a range."""
+    return max(float(np.abs(one["min"]).max()), float(np.abs(one["max"]).max()))
 
 
 def _recipe(precision: str, int8_io: bool) -> Any:
