@@ -7,7 +7,8 @@
     python benchmarks/zoo_latency.py --peers results-imagenet.csv # timm's peers anew, with timm's own list of scores
 
 Needs `mobilezoo device setup emulator`. Cells are kept in --work: one of each network's files, one of each file on each
-core; rows of --out that the same versions of all tools made are not counted again. Networks are fresh with random norms
+core; rows of --out that the same versions of all tools made are not counted again, unless `export` has learned since to
+write the file otherwise (`revision`). Networks are fresh with random norms
 (zero gammas would be folded away), one thread, batch 1. In steps of twofold MACs: networks of the zoo with a published
 score, then timm's, then the rest; the first core before the second.
 
@@ -32,7 +33,7 @@ from common import Kept, Row, export_unproven
 from mobilezoo.errors import MobilezooError
 from mobilezoo.files import versions, write_text
 from mobilezoo.models.base import TIMM
-from mobilezoo.models.latency_table import TABLE, CoreFacts, LatencyRow, LatencyTable, Peer
+from mobilezoo.models.latency_table import REVISION, TABLE, CoreFacts, LatencyRow, LatencyTable, Peer
 from mobilezoo.models.table import read_table
 from mobilezoo_latency import load_device
 from mobilezoo_latency.emulator.counting import count_blocks
@@ -212,7 +213,7 @@ def count(path: Path, core: str) -> Row:
     calibration = device.config.conversion
     assert calibration is not None, core
     if not path.is_file():  # no reason of the network's: it would be kept
-        raise SystemExit(f"{str(path)!r} is gone: remove its network's lines from cells.jsonl")
+        raise SystemExit(f"{str(path)!r} is gone: remove its network's lines from the kept cells")
     try:
         counted = count_blocks(emulator, device.config, path, memory=calibration.dram_cycles > 0)
     except MobilezooError as error:
@@ -243,7 +244,8 @@ def run(args: argparse.Namespace, kept: Kept, shipped: LatencyTable | None) -> N
 
     wanted = [n for n in networks() if fnmatch.fnmatch(n.name, args.only) and n.macs <= args.max_gmacs * 1e9]
     precisions = args.precisions.split(",")
-    known = {cell_of(row.model, row.precision, row.device) for row in (shipped.rows if shipped else ())}
+    rows = shipped.rows if shipped else ()
+    known = {cell_of(row.model, row.precision, row.device) for row in rows if row.revision == REVISION}
     new: set[str] = set()
     with ExitStack() as held:
         converters = held.enter_context(Converters())
@@ -314,7 +316,8 @@ def row_of(kept: Kept, name: str, core: str, precision: str) -> LatencyRow:
     """One kept count as a row."""
     found = {**kept.rows[f"{name}/files"][precision], **kept.rows[f"{name}/{precision}/{core}"]}
     known = {key: value for key, value in found.items() if key in LatencyRow.model_fields}
-    return LatencyRow.parse({"model": name, "device": core, "precision": precision, **known}, name)
+    facts = {"model": name, "device": core, "precision": precision, "revision": REVISION}
+    return LatencyRow.parse({**facts, **known}, name)
 
 
 def core_facts(core: str) -> CoreFacts:
@@ -412,7 +415,7 @@ def main() -> None:
     elif args.same_kernels:
         same_kernels(args.same_kernels)
     else:
-        kept = Kept(args.work / "cells.jsonl")
+        kept = Kept(args.work / f"cells-{REVISION}.jsonl")
         if args.matrix:
             write_new_rows(kept, args.work, args.matrix)
             return

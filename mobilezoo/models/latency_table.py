@@ -9,7 +9,7 @@ from functools import lru_cache
 from pathlib import Path
 from typing import Literal, Self
 
-from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat
+from pydantic import Field, NonNegativeFloat, NonNegativeInt, PositiveFloat, PositiveInt
 
 from mobilezoo.config import Record
 from mobilezoo.files import write_text
@@ -20,6 +20,11 @@ from mobilezoo.resolution import Resolution
 TABLE = Path(__file__).with_name("latency.json")
 CALIBRATED = "fp32"
 """Precision of the files that the calibrations, and so their errors, rest on."""
+
+
+REVISION = 2
+"""Of the LiteRT files that are counted; raised when `export` writes them otherwise, so that rows are counted again. 2:
+depthwise windows of more than 25 taps as sums of smaller ones, other padding in half precision."""
 
 
 class Peer(Record):
@@ -78,6 +83,9 @@ class LatencyRow(Record):
     """Parts of the graph that XNNPACK runs."""
     reason: str = ""
     """Why there is no number."""
+    revision: PositiveInt = 1
+    """Of the way in which files are written, see REVISION; a row of an older one is of a file that `export` no longer
+    writes so."""
     note: str = ""
     """What sets this file apart: fp16 files whose values half precision cannot hold compute in float32."""
 
@@ -99,6 +107,11 @@ class LatencyTable(Record):
     def precisions(self) -> tuple[str, ...]:
         """Precisions that occur, in order of appearance."""
         return tuple(dict.fromkeys(row.precision for row in self.rows))
+
+    @property
+    def outdated(self) -> int:
+        """Number of counted rows of an older revision."""
+        return sum(row.revision < REVISION for row in self.rows if row.latency_ms is not None)
 
     def error_of(self, device: str, precision: str) -> str:
         """Describes how far off the estimates of a core are, in words.

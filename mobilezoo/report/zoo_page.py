@@ -34,13 +34,17 @@ python benchmarks/zoo_latency.py                                          # coun
 
 {counted} of {every} networks are counted so far ({cpu_hours} CPU hours); the others are not guessed. XNNPACK picks its
 kernels by the core's part number (of MnasNet-A1-0.35's instructions on the A76 only 11% in fp32, 37% in fp16 and 51% in
-int8 are executed on the A55 too), so each core ran every file itself. {protocol}. {tools}. Most rows were counted
-before `export` learned to write depthwise windows of more than 25 taps as sums of smaller ones (all precisions) and to
-pad strided convolutions for half precision (fp16): those files are faster now than the table has it.
+int8 are executed on the A55 too), so each core ran every file itself. {protocol}. {tools}.{outdated}
 
 Milliseconds are estimates; † with a teacher.
 
 """
+
+
+OUTDATED = """
+
+{rows} of the counts are of files as `export` wrote them before it learned to split depthwise windows of more than 25
+taps (all precisions) and to pad strided convolutions for half precision (fp16): such files are faster now."""
 
 
 def _errors(core: CoreFacts, precisions: tuple[str, ...]) -> str:
@@ -100,6 +104,7 @@ def zoo_markdown(table: LatencyTable) -> str:
         every=len(entries()),
         cpu_hours=f"{table.cpu_hours:g}",
         protocol=table.protocol,
+        outdated=OUTDATED.format(rows=table.outdated) if table.outdated else "",
         tools=", ".join(f"{name} {version}" for name, version in table.tools.items()),
     )
     columns = [f"{core} {precision}" for core in table.cores for precision in table.precisions]

@@ -9,7 +9,7 @@ from typing import Any
 
 import pytest
 
-from mobilezoo.models.latency_table import LatencyTable, read_latencies
+from mobilezoo.models.latency_table import REVISION, LatencyTable, read_latencies
 from mobilezoo.report.zoo_page import DOCS, PAGE, TEXT, zoo_html, zoo_markdown
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser") or shutil.which("google-chrome")
@@ -69,3 +69,12 @@ def test_it_draws_in_a_browser(tmp_path: Path) -> None:
     names = set(re.findall(r'<th class="">([^<]+)</th>', dom))
     assert shown <= names
     assert dom.count('class="mark') >= 1
+
+
+def test_counts_of_files_written_otherwise_are_named() -> None:
+    table = read_latencies()
+    old = tuple(row.model_copy(update={"revision": REVISION - 1}) for row in table.rows[:2])
+    new = tuple(row.model_copy(update={"revision": REVISION}) for row in table.rows[2:])
+    assert table.model_copy(update={"rows": new}).outdated == 0
+    assert "learned to" not in zoo_markdown(table.model_copy(update={"rows": new}))
+    assert "\n2 of the counts are of files" in zoo_markdown(table.model_copy(update={"rows": (*old, *new)}))
