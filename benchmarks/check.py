@@ -13,6 +13,7 @@ import os
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from statistics import median
 
 import torch
 from common import Kept, Row
@@ -145,7 +146,7 @@ def judged(bench: Bench, file: Path, options: CheckOptions) -> Row:
 def timed_only(bench: Bench, file: Path) -> Row:
     """Whether the latency of a pair is beyond the limit, as `check` judges it."""
     ratios = timed(bench.old, file, LIMITS.max_latency)
-    middle = sorted(ratios)[len(ratios) // 2] if len(ratios) != 2 else sum(ratios) / 2
+    middle = median(ratios)
     failed = ["latency"] if middle > LIMITS.max_latency else []
     return {"failed": failed, "ratio": round(middle, 4), "sessions": len(ratios), **busy()}
 

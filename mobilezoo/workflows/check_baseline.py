@@ -1,8 +1,8 @@
 """`mobilezoo check`: whether new files are larger, slower, less delegated or wrong beside a baseline.
 
 Size, operators, partitions, outputs and counted cycles are exact. Latency is the CPU's time, which other work on the
-machine does not lengthen, taken in turns (A B B A), each slice by its fastest run; two fresh pairs of processes must
-agree, else a third decides: where a process lies in memory moves its time by a few percent.
+machine does not lengthen, taken in turns (A B B A), each slice by its fastest run; fresh pairs of processes vote
+until one side leads by two: where a process lies in memory moves its time by a few percent.
 """
 
 from collections.abc import Callable
@@ -21,8 +21,8 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 SNR_DB = {"fp32": 70.0, "fp16": 50.0, "fp16-weights": 50.0}
 OTHER_SNR_DB = 40.0
 """Of quantized files: the same network and images give the same bytes, so that a difference is a change."""
-SESSIONS = 3
-"""Fresh pairs of processes that vote, where the first two do not agree."""
+SESSIONS, LEAD = 7, 2
+"""Most fresh pairs of processes that vote, and by how many votes one side must lead."""
 TURNS = 15
 
 
@@ -251,7 +251,7 @@ def _top1(pair: _Pair) -> Compared:
 
 
 def _latency(pair: _Pair) -> Compared:
-    """Ratio of the CPU's times, in turns; slower is what most of two or three fresh pairs of processes find."""
+    """Ratio of the CPU's times, in turns; slower is what most fresh pairs of processes find."""
     if pair.baseline.record.target == "coreml":
         raise _SkippedError("Core ML files are timed on a Mac: `mobilezoo profile OLD NEW --compare --device mac`")
     limit = pair.options.limits.max_latency
@@ -287,14 +287,14 @@ def timed(old: Path, new: Path, limit: float) -> list[float]:
 def settled(ratios: list[float], limit: float) -> bool:
     """Whether the sessions so far show on which side of the limit a file is.
 
-    Two where they agree: one in some dozens is off by more than a regression of 5%, whichever side it hides.
+    One in some dozens is off by more than a regression of 5%, to either side.
 
     Args:
         ratios: of the sessions so far.
         limit: largest accepted ratio.
     """
     above = sum(ratio > limit for ratio in ratios)
-    return len(ratios) >= SESSIONS or (len(ratios) == 2 and above != 1)
+    return len(ratios) >= SESSIONS or abs(2 * above - len(ratios)) >= LEAD
 
 
 def _cycles(pair: _Pair) -> Compared:

@@ -108,11 +108,13 @@ def test_sessions_go_on_until_they_show_on_which_side_a_file_is() -> None:
     assert settled([1.0, 1.02], 1.03)
     assert settled([1.05, 1.04], 1.03)
     assert not settled([1.05, 1.0], 1.03)
-    assert settled([1.05, 1.0, 1.02], 1.03)
+    assert not settled([1.05, 1.0, 1.02], 1.03)
+    assert settled([1.05, 1.0, 1.02, 1.01], 1.03)
+    assert settled([1.05, 1.0] * 3 + [1.05], 1.03)
 
 
 @pytest.mark.parametrize(
-    ("ratios", "status"), [([1.0, 1.01], "passed"), ([1.05, 1.06], "failed"), ([1.05, 1.0, 1.02], "passed")]
+    ("ratios", "status"), [([1.0, 1.01], "passed"), ([1.05, 1.06], "failed"), ([1.05, 1.0, 1.02, 1.01], "passed")]
 )
 def test_a_file_is_slower_where_fresh_processes_agree(
     ratios: list[float],
