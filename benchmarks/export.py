@@ -284,12 +284,12 @@ def counted(row: dict[str, Any], work: Path, core: str) -> None:
         row[who][core] = cycles_of(emulator, device.config, counts.blocks) + line_cycles * lines
 
 
-def cycles_table(rows: Sequence[dict[str, Any]], core: str) -> str:
+def cycles_table(rows: Sequence[dict[str, Any]], core: str, chosen: str) -> str:
     """Markdown: megacycles of both files of each pair, then the geometric means."""
     lines = [
         f"# Exported files against the vendors' plain path: cycles of an emulated {core}",
         "",
-        f"`python benchmarks/export.py --device {core} --precisions fp32,fp16,int8 --targets litert,executorch`.",
+        f"`python benchmarks/export.py --set {chosen} --device {core} --precisions fp32,fp16,int8 --targets litert,executorch`.",
         "Same network, fresh with random norms; megacycles of one warm inference, memory included where the core's",
         "calibration prices it; counts, not times. The vendor's fp16: LiteRT's quantizer with float16 weights, which",
         "compute in float32;",
@@ -397,7 +397,7 @@ def main() -> None:
                 known.write_text(json.dumps(row))
                 print(json.dumps(row), flush=True)
                 if args.device:
-                    whole = cycles_table(kept_rows(args.work, args.set, names), args.device)
+                    whole = cycles_table(kept_rows(args.work, args.set, names), args.device, args.set)
                     (RESULTS / f"export_{args.set}_{args.device}.md").write_text(whole, encoding="utf-8")
     if not args.device and not args.models:
         whole = table([row for row in kept_rows(args.work, args.set) if row["target"] in targets])
