@@ -289,7 +289,8 @@ def cycles_table(rows: Sequence[dict[str, Any]], core: str, chosen: str) -> str:
     lines = [
         f"# Exported files against the vendors' plain path: cycles of an emulated {core}",
         "",
-        f"`python benchmarks/export.py --set {chosen} --device {core} --precisions fp32,fp16,int8 --targets litert,executorch`.",
+        f"`python benchmarks/export.py --set {chosen} --device {core} --precisions fp32,fp16,int8",
+        "--targets litert,executorch`.",
         "Same network, fresh with random norms; megacycles of one warm inference, memory included where the core's",
         "calibration prices it; counts, not times. The vendor's fp16: LiteRT's quantizer with float16 weights, which",
         "compute in float32;",
