@@ -62,11 +62,9 @@ def doctor(
     options = ModelOptions(resolution=size, preprocess=preprocess)
     if html is not None:
         writable_place(html, "--html")
-    names = tuple(filter(None, separated(units) or ()))
+    names = None if static else tuple(filter(None, separated(units) or ()))
     with shown(quiet) as hooks:
-        found = workflow(
-            file, options, images=images, units=names, static=static, fail_on=fail_on, limit_s=limit, hooks=hooks
-        )
+        found = workflow(file, options, images=images, units=names, fail_on=fail_on, limit_s=limit, hooks=hooks)
     if html is not None:
         from mobilezoo.report.doctor_page import write_page
 

@@ -125,8 +125,7 @@ def doctor(
     options: ModelOptions = NO_OPTIONS,
     *,
     images: Path | None = None,
-    units: tuple[str, ...] = tuple(UNITS),
-    static: bool = False,
+    units: tuple[str, ...] | None = tuple(UNITS),
     fail_on: str = "",
     limit_s: float = LIMIT_S,
     hooks: Hooks = SILENT,
@@ -137,8 +136,7 @@ def doctor(
         path: a file of a known format; a record beside it is not needed.
         options: size and preprocessing of images where the file leaves them open.
         images: folder that the units compute images of; None: sample photographs, or noise.
-        units: keys of UNITS that the file is run on.
-        static: read the file and run nothing.
+        units: keys of UNITS that the file is run on; None: read the file and run nothing.
         limit_s: seconds after which a unit, the times or the cycles are given up, each.
         fail_on: conditions with commas between, see `parse_conditions`; those that hold are in `failed_on`.
         hooks: receives the part under way.
@@ -152,17 +150,17 @@ def doctor(
     file = existing_path(path, "file")
     target = exporter_of(file).target
     conditions = parse_conditions(fail_on)
-    for unit in units:
+    for unit in units or ():
         if unit not in UNITS:
             raise UnknownNameError("unit", unit, UNITS)
     given = [name for name in ("preprocess", "mean", "std") if getattr(options, name) is not None]
     if given and has_record(file):
         raise ConfigError(f"{file.name!r} has a record, which says how images become its input: leave --{given[0]} out")
     with temporary_folder("doctor") as folder:
-        case = _Case(file, options, images, units, folder, hooks, limit_s)
+        case = _Case(file, options, images, units or (), folder, hooks, limit_s)
         case.anatomy = case.part("graph", lambda: _anatomy(case))
         times = counts = None
-        if not static:
+        if units is not None:
             times, counts = _run(case)
         if case.record is None and has_record(file):
             case.record = case.part("record", lambda: load_record_of(Artifact, file))

@@ -131,12 +131,12 @@ def test_a_damaged_file_still_has_a_report(tmp_path: Path, capsys: pytest.Captur
 
 
 def test_what_an_emulated_core_counts_is_never_a_phones_time(capsys: pytest.CaptureFixture[str]) -> None:
-    report = report_of(counts=CoreCounts(core="a76", instructions=1, cycles=1.0, estimated_ms=2.0, error_percent=8.0))
+    report = report_of(counts=CoreCounts(core="a76", instructions=1, cycles=1.0, estimated_ms=2.0, error="±8.0%"))
     print_report(report)
     for said in (capsys.readouterr().out.lower(), render(report).lower()):
         assert "emulated" in said
         assert "estimated 2.00 ms" in said
-        assert "mean error 8% on fp32 files" in said
+        assert "mean error ±8.0%" in said
         assert "not timed" in said
 
 
@@ -189,7 +189,7 @@ def test_preprocessing_of_a_file_with_a_record_is_not_ignored(small_onnx: OnnxMa
     file = small_onnx(tmp_path / "a.onnx")
     file.with_name("a.onnx.json").write_text("{}", encoding="utf-8")
     with pytest.raises(ConfigError, match="leave --preprocess out"):
-        doctor(file, ModelOptions(preprocess="imagenet"), static=True)
+        doctor(file, ModelOptions(preprocess="imagenet"), units=None)
 
 
 @pytest.mark.usefixtures("read_inline")
@@ -263,9 +263,9 @@ def test_a_file_that_is_only_read_is_judged_by_its_record_too(small_onnx: OnnxMa
     file = small_onnx(tmp_path / "a.onnx")
     of_file = {"path": file.name, "sha256": sha256_of(file), "size_bytes": size_of(file)}
     save_record(file, int8_record(11.0, target="onnx").model_copy(update=of_file))
-    assert "accuracy" in [one.kind for one in doctor(file, static=True).findings]
+    assert "accuracy" in [one.kind for one in doctor(file, units=None).findings]
     file.with_name("a.onnx.json").write_text("{}", encoding="utf-8")
-    parts = {part.name: part for part in doctor(file, static=True).parts}
+    parts = {part.name: part for part in doctor(file, units=None).parts}
     assert parts["record"].status == "failed"
 
 
