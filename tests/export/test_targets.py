@@ -197,7 +197,7 @@ def test_core_ml_refuses_an_unknown_system_and_int8_activations_before_ios17(
 
 
 @pytest.mark.slow
-def test_litert_converts_once_for_all_precisions_and_anew_for_other_weights(
+def test_litert_converts_once_for_fp16_once_for_the_others_and_anew_for_other_weights(
     tiny: nn.Module, tiny_spec: ExportSpec, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     import copy
@@ -208,13 +208,13 @@ def test_litert_converts_once_for_all_precisions_and_anew_for_other_weights(
     convert = litert_torch.convert
     monkeypatch.setattr(litert_torch, "convert", lambda *given: calls.append(1) or convert(*given))
     network, exporter = copy.deepcopy(tiny).eval(), load_exporter("litert")
-    for precision in ("fp32", "fp16"):
+    for precision in ("fp32", "fp16", "fp16-weights", "fp16", "int8-dynamic"):
         exporter.export(network, tiny_spec.model_copy(update={"precision": precision}), tmp_path / precision)
-    assert len(calls) == 1
+    assert len(calls) == 2
     with torch.no_grad():
         next(network.parameters()).mul_(2)
     exporter.export(network, tiny_spec, tmp_path / "changed")
-    assert len(calls) == 2
+    assert len(calls) == 3
     assert (tmp_path / "changed").read_bytes() != (tmp_path / "fp32").read_bytes()
 
 

@@ -65,8 +65,11 @@ FOR_FIXED = ("pads", "half_pads")
 BORDER_METADATA, CHANNEL_METADATA = 1000, 100
 """Most bytes that metadata on integer inputs and outputs adds: in all, and per channel."""
 
-_last: tuple[tuple[Any, ...], bytes] | None = None
-"""(network, state of its weights, shape, options) and the float file that was last made of them."""
+FORMS = 2
+"""Float files of one network that are kept: fp16 has passes of its own."""
+Weights = tuple[Any, list[tuple[int, int]]]
+_last: tuple[Weights, list[tuple[Any, bytes]]] | None = None
+"""(network, state of its weights), and the float files that were made of them, each with (shape, options, passes)."""
 
 
 class LiteRTExporter(Exporter):
@@ -149,7 +152,7 @@ class LiteRTExporter(Exporter):
         return spec.precision in self.half_arithmetic and not spec.options.int8_io
 
     def _converted(self, model: "nn.Module", spec: ExportSpec) -> bytes:
-        """Convert to a float32 file; the last one is cached, since every precision starts from it."""
+        """Convert to a float32 file; the last ones are cached: all precisions but fp16 start from the same."""
         import litert_torch
         import torch
 
@@ -157,18 +160,22 @@ class LiteRTExporter(Exporter):
 
         global _last
 
-        def cache_key() -> tuple[Any, ...]:
-            weights = [(tensor.data_ptr(), tensor._version) for tensor in (*model.parameters(), *model.buffers())]
-            return weakref.ref(model), weights, spec.shape, spec.options, self._passes(spec)
+        def weights() -> Weights:
+            return weakref.ref(model), [(x.data_ptr(), x._version) for x in (*model.parameters(), *model.buffers())]
 
-        if _last is None or _last[0] != cache_key():
+        form = spec.shape, spec.options, self._passes(spec)
+        known = _last[1] if _last is not None and _last[0] == weights() else []
+        made = next((file for other, file in known if other == form), None)
+        if made is None:
             with torch.no_grad(), tempfile.TemporaryDirectory() as folder:
                 graph, example, _changed = self._rewritten(model, spec)
                 whole = _frozen(Uint8Input(graph) if spec.options.image else graph)
                 file = Path(folder) / "float.tflite"
                 litert_torch.convert(whole, (example.to(getattr(torch, spec.dtype)),)).export(str(file))
-                _last = cache_key(), file.read_bytes()  # tracing counts as a change of the weights
-        return _last[1]
+                made = file.read_bytes()
+                # Tracing counts as a change of the weights, which those that are known already have not seen.
+                _last = weights(), [*known[1 - FORMS :], (form, made)]
+        return made
 
     def _rewritten(self, model: "nn.Module", spec: ExportSpec) -> "tuple[GraphModule, torch.Tensor, dict[str, int]]":
         """The graph that is converted, an input for it, and what each pass changed."""
