@@ -87,15 +87,16 @@ def test_a_graph_without_norms_has_none() -> None:
 
 
 class FarApart(nn.Module):
-    """A sum whose parts differ by five orders of magnitude: XNNPACK takes none in int8."""
+    """A sum whose parts differ by five orders of magnitude: XNNPACK takes none in int8. The small one is read twice."""
 
     def __init__(self) -> None:
         super().__init__()
         self.stem, self.conv = nn.Conv2d(3, 8, 3), nn.Conv2d(8, 8, 1)
 
-    def forward(self, x: torch.Tensor) -> torch.Tensor:
+    def forward(self, x: torch.Tensor) -> tuple[torch.Tensor, torch.Tensor]:
         x = torch.relu(self.stem(x))
-        return torch.tanh(x + self.conv(x) * 1e-5)
+        small = self.conv(x) * 1e-5
+        return torch.tanh(x + small), small
 
 
 @pytest.mark.slow

@@ -28,7 +28,7 @@ def run(model: GraphModule) -> int:
     """Apply the pass in place; returns the number of places it changed."""
     changed = 0
     for node in calls(model, aten.conv2d.default):
-        if not _is_depthwise(model, node):
+        if not _is_large(model, node):
             continue
         trimmed = _trim(model, node)
         pieces = _pieces_of(model, node)
@@ -38,11 +38,12 @@ def run(model: GraphModule) -> int:
     return changed
 
 
-def _is_depthwise(model: GraphModule, node: Node) -> bool:
+def _is_large(model: GraphModule, node: Node) -> bool:
+    """Whether it is a depthwise convolution that XNNPACK has no kernel for."""
     weights, source = constant(model, node.args[1]), node.args[0]
     if weights is None or not isinstance(source, Node) or weights.shape[1] != 1 or argument(node, 6, "groups", 1) == 1:
         return False
-    return shape_of(source)[1] == weights.shape[0]
+    return shape_of(source)[1] == weights.shape[0] and weights.shape[2] * weights.shape[3] > TILES[-1]
 
 
 def _trim(model: GraphModule, node: Node) -> bool:
