@@ -10,8 +10,6 @@ from mobilezoo_export.tflite_metadata import ENTRY
 
 NAME_FIELD, DATA_FIELD, SHAPE_FIELD, SIGNATURE_FIELD = 10, 4, 4, 18
 """Places of a tensor's name, a buffer's bytes and a tensor's two shapes in the vtables of TFLite's schema."""
-
-
 HALF_KEY, HALF_VALUE = "reduced_precision_support", "fp16accfp16"
 """The entry by which TFLite's XNNPACK delegate computes in half precision where the core has it (ARMv8.2 on), and in
 float32 where it has not; `lite/delegates/utils/reduced_precision_metadata.h` of TensorFlow names both."""
@@ -138,29 +136,12 @@ def rewrite_metadata(path: Path, text: str) -> None:
     path.write_bytes(data)
 
 
-def refused_in_half(path: Path) -> str:
-    """Why XNNPACK refuses to compute a float32 file in half precision; empty where nothing is known against it.
-
-    It refuses the whole file at its first run, and only on cores with half arithmetic, for a matrix product whose left
-    side is constant (LiteRT 2.3, `failed to delegate BATCH_MATMUL`).
+def computes_in_half(path: Path) -> bool:
+    """Whether a file lets the runtime compute in half precision.
 
     Args:
-        path: a float32 file.
+        path: a LiteRT file.
     """
-    from ai_edge_litert import schema_py_generated as schema
-
-    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
-    products = [c.builtinCode == schema.BuiltinOperator.BATCH_MATMUL for c in model.operatorCodes]
-    for graph in model.subgraphs:
-        for operator in graph.operators:
-            left = graph.tensors[operator.inputs[0]] if products[operator.opcodeIndex] else None
-            if left is not None and model.buffers[left.buffer].data is not None:
-                return "XNNPACK refuses matrix products of a constant with activations in half precision"
-    return ""
-
-
-def computes_in_half(path: Path) -> bool:
-    """Whether a file lets the runtime compute in half precision."""
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.Model.GetRootAs(path.read_bytes(), 0)

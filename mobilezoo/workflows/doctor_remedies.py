@@ -13,6 +13,8 @@ ORDER = (
     "parity",
     "accuracy",
     "fallback",
+    "gpu-fault",
+    "constant-left",
     "zero-weights",
     "float-island",
     "transpose-pair",
@@ -29,7 +31,7 @@ ORDER = (
 )
 """Kinds of findings, those that cost most first."""
 EXPORTED = frozenset(
-    {"transpose", "transpose-pair", "constant", "identity", "batch-norm", "activation", "deep", "dead"}
+    {"transpose", "transpose-pair", "constant", "constant-left", "identity", "batch-norm", "activation", "deep", "dead"}
 )
 """Findings that an export with our passes does not have."""
 FORMATS = {"litert": "litert", "onnx": "onnx", "coreml": "coreml", "executorch": "executorch", "coreai": "coreai"}

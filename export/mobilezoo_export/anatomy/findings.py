@@ -4,6 +4,7 @@ float parts of integer files, and norms and activations beside the operators the
 from collections.abc import Callable, Iterable, Sequence
 
 from mobilezoo.doctor_report import Finding
+from mobilezoo_export.anatomy import litert_gpu
 from mobilezoo_export.anatomy.graph import FLOATS, Graph, Node
 
 SHOWN = 5
@@ -30,6 +31,9 @@ def find(graph: Graph) -> list[Finding]:
     """
     looked: tuple[Callable[[Graph], Finding | None], ...] = (
         custom,
+        shared_matrices,
+        narrow_groups,
+        constant_lefts,
         open_shapes,
         unused,
         unused_inputs,
@@ -79,6 +83,33 @@ def custom(graph: Graph) -> Finding | None:
     if set(graph.custom_ops) <= set(MEDIAPIPE):
         whose = "MediaPipe's, which LiteRT knows; Core ML, NNAPI and NPUs do not"
     return _finding("custom", "{n} custom operator{s}", nodes, remedy, f" ({kinds}): {whose}")
+
+
+def shared_matrices(graph: Graph) -> Finding | None:
+    """Matrix products that LiteRT's GPU accelerator computes wrongly."""
+    text = "{n} matrix product{s} of one matrix with many: LiteRT's GPU accelerator (2.3) computes something else"
+    remedy = "as many matrices on both sides: `mobilezoo export` writes products so"
+    return _finding("gpu-fault", text, litert_gpu.shared_matrices(graph), remedy)
+
+
+def narrow_groups(graph: Graph) -> Finding | None:
+    """Grouped convolutions that LiteRT's GPU accelerator crashes at."""
+    text = (
+        "{n} float convolution{s} whose groups are no multiple of 4 channels wide: LiteRT's GPU accelerator (2.3) "
+        "crashes or computes something else"
+    )
+    remedy = "groups of 4, 8, … channels, or convolutions without groups"
+    return _finding("gpu-fault", text, litert_gpu.narrow_groups(graph), remedy)
+
+
+def constant_lefts(graph: Graph) -> Finding | None:
+    """Matrix products that LiteRT's GPU accelerator, and XNNPACK in half precision, do not take."""
+    text = (
+        "{n} matrix product{s} with a constant on the left: LiteRT's GPU accelerator (2.3) takes nothing from there "
+        "on, and XNNPACK takes none of the file in half precision"
+    )
+    remedy = "the constant on the right, or computed: `mobilezoo export` writes products so"
+    return _finding("constant-left", text, litert_gpu.constant_lefts(graph), remedy)
 
 
 def open_shapes(graph: Graph) -> Finding | None:

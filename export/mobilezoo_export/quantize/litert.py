@@ -10,6 +10,7 @@ from typing import Any
 import numpy as np
 
 from mobilezoo_export.coverage import outside_litert
+from mobilezoo_export.litert_products import ADDED
 from mobilezoo_export.quantize.mixed import float_positions
 
 FLOAT_ON_CPUS = (
@@ -164,7 +165,7 @@ def _recipe(precision: str, int8_io: bool) -> Any:
 
     if precision == "int8":
         in_float = () if int8_io else ("INPUT", "OUTPUT", *FLOAT_ON_CPUS)
-        return recipe.static_wi8_ai8() + [_in_float(".*", operation) for operation in in_float]
+        return recipe.static_wi8_ai8() + [_in_float(".*", op) for op in in_float] + [_in_float(f"^{ADDED}/")]
     if precision == "w8a16":
         return recipe.static_wi8_ai16() + [_in_float(".*", end) for end in (() if int8_io else ("INPUT", "OUTPUT"))]
     if precision == "int8-dynamic":

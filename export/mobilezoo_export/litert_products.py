@@ -1,0 +1,192 @@
+"""Matrix products of converted LiteRT files, in forms that every unit takes and computes rightly."""
+
+from pathlib import Path
+from typing import Any
+
+import numpy as np
+
+ADDED = "product"
+"""How the names of the tensors that are added begin."""
+
+
+def settle_products(path: Path) -> int:
+    """Rewrite products that a unit of phones refuses or computes wrongly (LiteRT 2.3).
+
+    * A constant on the left: XNNPACK then refuses the whole file in half precision, and the GPU leaves that operator
+      and all behind it to the CPU. It gets zeros added that are computed from the input; such constants are small.
+    * Matrices that are shared, one on a side for many on the other: the GPU computes something else. Rows of the left
+      side become one matrix where the right side is one; else the shared matrices are repeated.
+
+    Args:
+        path: a float32 file, rewritten if anything changes.
+
+    Returns:
+        How many products were changed.
+    """
+    import flatbuffers
+    from ai_edge_litert import schema_py_generated as schema
+
+    model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
+    edit = _Edit(model, schema)
+    changed = edit.free_constants() + edit.unshare()
+    if changed:
+        builder = flatbuffers.Builder(path.stat().st_size)
+        builder.Finish(model.Pack(builder), b"TFL3")
+        path.write_bytes(builder.Output())
+    return changed
+
+
+class _Edit:
+    """Changes the main graph of a file."""
+
+    def __init__(self, model: Any, schema: Any) -> None:
+        self._model, self._graph, self._schema = model, model.subgraphs[0], schema
+        product = schema.BuiltinOperator.BATCH_MATMUL
+        codes = [entry.builtinCode for entry in model.operatorCodes]
+        self._products = [one for one in self._graph.operators if codes[one.opcodeIndex] == product]
+
+    def free_constants(self) -> int:
+        """Add a computed zero to each constant that is a left side; returns how many products have one."""
+        products = [one for one in self._products if self._is_constant(one.inputs[0])]
+        if not products:
+            return 0
+        source, after = self._first_float()
+        new, positive = self._positive(source)
+        zeros: dict[tuple[int, ...], int] = {}
+        freed: dict[tuple[int, tuple[int, ...]], int] = {}
+        for product in products:
+            left, right = map(int, product.inputs)
+            batch = tuple(np.broadcast_shapes(self._shape(left)[:-2], self._shape(right)[:-2]))
+            if batch not in zeros:
+                new.append(self._zero(positive, batch))
+                zeros[batch] = new[-1].outputs[0]
+            if (left, batch) not in freed:
+                new.append(self._sum(left, zeros[batch], batch))
+                freed[left, batch] = new[-1].outputs[0]
+            product.inputs = [freed[left, batch], right]
+        self._graph.operators[after:after] = new
+        return len(products)
+
+    def unshare(self) -> int:
+        """Give each matrix of a product a partner of its own; returns how many products needed it."""
+        changed = 0
+        for product in self._products:
+            sides = [int(tensor) for tensor in product.inputs]
+            if any(self._is_open(tensor) for tensor in (*sides, product.outputs[0])):
+                continue
+            counts = [int(np.prod(self._shape(side)[:-2])) for side in sides]
+            if counts[0] == counts[1]:
+                continue
+            at = self._graph.operators.index(product)
+            if counts[1] == 1 and not product.builtinOptions.adjX:
+                self._graph.operators[at : at + 1] = self._as_rows(product)
+            else:
+                self._graph.operators[at:at] = self._repeated(product)
+            changed += 1
+        return changed
+
+    def _as_rows(self, product: Any) -> list[Any]:
+        """The product with all matrices of its left side as one, between two reshapes."""
+        left, right, output = *map(int, product.inputs), int(product.outputs[0])
+        *_, columns = self._shape(left)
+        ones, rows = [1] * (len(self._shape(right)) - 2), int(np.prod(self._shape(left)[:-1]))
+        flat = self._tensor([*ones, rows, columns])
+        result = self._tensor([*ones, rows, self._shape(output)[-1]])
+        before, behind = self._reshape(left, flat), self._reshape(result, output)
+        product.inputs, product.outputs = [flat, right], [result]
+        return [before, product, behind]
+
+    def _repeated(self, product: Any) -> list[Any]:
+        """Operators that repeat the shared matrices of a product, which then reads them."""
+        sides = [int(tensor) for tensor in product.inputs]
+        batch = np.broadcast_shapes(*(self._shape(side)[:-2] for side in sides))
+        operators = []
+        for index, side in enumerate(sides):
+            shape = self._shape(side)
+            if int(np.prod(shape[:-2])) != int(np.prod(batch)):
+                ones = self._constant(np.ones((*batch, 1, 1), np.float32))
+                sides[index] = self._tensor([*batch, *shape[-2:]])
+                options = self._schema.BuiltinOptions.MulOptions, self._schema.MulOptionsT()
+                operators.append(self._operator("MUL", [side, ones], sides[index], *options))
+        product.inputs = sides
+        return operators
+
+    def _first_float(self) -> tuple[int, int]:
+        """A float32 tensor that is known early, and the position of the first operator behind it."""
+        float32 = self._schema.TensorType.FLOAT32
+        for tensor in map(int, self._graph.inputs):
+            if self._graph.tensors[tensor].type == float32:
+                return tensor, 0
+        return next(
+            (int(operator.outputs[0]), position + 1)
+            for position, operator in enumerate(self._graph.operators)
+            if self._graph.tensors[operator.outputs[0]].type == float32
+        )
+
+    def _positive(self, source: int) -> tuple[list[Any], int]:
+        """Operators that take what is above zero of a tensor's first element, and their result; of a NaN, NaN."""
+        rank, slices = len(self._shape(source)), self._schema.BuiltinOptions.SliceOptions
+        begin, size = self._constant(np.zeros(rank, np.int32)), self._constant(np.ones(rank, np.int32))
+        first, flat, positive = self._tensor([1] * rank), self._tensor([1]), self._tensor([1])
+        operators = [
+            self._operator("SLICE", [source, begin, size], first, slices, self._schema.SliceOptionsT()),
+            self._reshape(first, flat),
+            self._operator("RELU", [flat], positive),
+        ]
+        return operators, positive
+
+    def _zero(self, positive: int, batch: tuple[int, ...]) -> Any:
+        """The least of something positive and zeros, one for each matrix of a batch."""
+        zeros = self._constant(np.zeros((*batch, 1, 1), np.float32))
+        options = self._schema.BuiltinOptions.MaximumMinimumOptions, self._schema.MaximumMinimumOptionsT()
+        return self._operator("MINIMUM", [positive, zeros], self._tensor([*batch, 1, 1]), *options)
+
+    def _sum(self, constant: int, zero: int, batch: tuple[int, ...]) -> Any:
+        total = self._tensor([*batch, *self._shape(constant)[-2:]])
+        options = self._schema.BuiltinOptions.AddOptions, self._schema.AddOptionsT()
+        return self._operator("ADD", [constant, zero], total, *options)
+
+    def _reshape(self, source: int, target: int) -> Any:
+        options = self._schema.ReshapeOptionsT()
+        options.newShape = self._shape(target)
+        shape = self._constant(np.array(options.newShape, np.int32))
+        kind = self._schema.BuiltinOptions.ReshapeOptions
+        return self._operator("RESHAPE", [source, shape], target, kind, options)
+
+    def _operator(self, name: str, inputs: list[int], output: int, kind: int = 0, options: Any = None) -> Any:
+        code = getattr(self._schema.BuiltinOperator, name)
+        known = [entry.builtinCode for entry in self._model.operatorCodes]
+        if code not in known:
+            entry = self._schema.OperatorCodeT()
+            entry.builtinCode = entry.deprecatedBuiltinCode = code
+            entry.version = 1
+            self._model.operatorCodes.append(entry)
+            known.append(code)
+        operator = self._schema.OperatorT()
+        operator.opcodeIndex, operator.inputs, operator.outputs = known.index(code), inputs, [output]
+        operator.builtinOptionsType, operator.builtinOptions = kind, options
+        return operator
+
+    def _constant(self, values: np.ndarray) -> int:
+        buffer = self._schema.BufferT()
+        buffer.data = list(values.tobytes())
+        self._model.buffers.append(buffer)
+        return self._tensor(list(values.shape), len(self._model.buffers) - 1, values.dtype.name.upper())
+
+    def _tensor(self, shape: list[int], buffer: int = 0, of: str = "FLOAT32") -> int:
+        tensor = self._schema.TensorT()
+        tensor.name = f"{ADDED}/{len(self._graph.tensors)}"
+        tensor.shape, tensor.buffer, tensor.type = shape, buffer, getattr(self._schema.TensorType, of)
+        self._graph.tensors.append(tensor)
+        return len(self._graph.tensors) - 1
+
+    def _shape(self, tensor: int) -> list[int]:
+        return [int(size) for size in self._graph.tensors[tensor].shape]
+
+    def _is_constant(self, tensor: int) -> bool:
+        return self._model.buffers[self._graph.tensors[tensor].buffer].data is not None
+
+    def _is_open(self, tensor: int) -> bool:
+        """Whether the tensor leaves a size open."""
+        signature = self._graph.tensors[tensor].shapeSignature
+        return signature is not None and min(signature) < 0
