@@ -124,6 +124,14 @@ class Exporter(ABC):
     """Where else its files are timed, for the message that nothing here does."""
     limits: ClassVar[Limits] = Limits()
 
+    def is_half_on_arm(self, path: Path) -> bool:
+        """Whether ARM cores compute a file, or a part of it, in half precision where this machine may not.
+
+        Args:
+            path: the exported file.
+        """
+        return False
+
     def changing_passes(self, model: "nn.Module", spec: ExportSpec) -> tuple[str, ...]:
         """Graph passes of the target's own that change a prepared network; `options.without` may name them.
 

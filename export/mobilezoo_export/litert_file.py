@@ -148,6 +148,24 @@ def computes_in_half(path: Path) -> bool:
     return any(model.Metadata(i).Name() == HALF_KEY.encode() for i in range(model.MetadataLength()))
 
 
+def has_float_parts(path: Path) -> bool:
+    """Whether an operator computes floats from floats, as all do in float files and some in int8 files.
+
+    Args:
+        path: a LiteRT file.
+    """
+    from ai_edge_litert import schema_py_generated as schema
+
+    graph = schema.Model.GetRootAs(path.read_bytes(), 0).Subgraphs(0)
+    floats = {i for i in range(graph.TensorsLength()) if graph.Tensors(i).Type() == schema.TensorType.FLOAT32}
+    operators = [graph.Operators(index) for index in range(graph.OperatorsLength())]
+    return any(
+        any(one.Inputs(i) in floats for i in range(one.InputsLength()))
+        and any(one.Outputs(i) in floats for i in range(one.OutputsLength()))
+        for one in operators
+    )
+
+
 def read_metadata_text(path: Path) -> str:
     """Return the text of the metadata entry; empty for a file without one."""
     data = path.read_bytes()

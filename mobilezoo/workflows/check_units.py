@@ -14,7 +14,6 @@ from mobilezoo.workflows.hooks import SILENT, Hooks
 if TYPE_CHECKING:
     import numpy as np
 
-    from mobilezoo_export import Runner
 
 UNITS = {"cpu": "cortex_a76", "gpu": "gpu_check", "npu": "npu_check"}
 """Unit → the device of configs/devices/ that stands for it."""
@@ -25,8 +24,8 @@ IMAGES = 4
 class UnitChecks:
     """Runs files on units of a phone; a `UnitChecker` of an export.
 
-    Files whose arithmetic this machine cannot show (LiteRT fp16, whose kernels exist on ARM only) are always run on
-    the emulated core where it is set up, and are refused where its answers are wrong.
+    Files whose arithmetic this machine cannot show (half precision in LiteRT, whose kernels exist on ARM only) are
+    always run on the emulated core where it is set up, and are refused where its answers are wrong.
     """
 
     def __init__(self, units: tuple[str, ...], hooks: Hooks = SILENT) -> None:
@@ -48,12 +47,14 @@ class UnitChecks:
         self, path: Path, record: Artifact, images: "np.ndarray", reference: "np.ndarray"
     ) -> tuple[UnitCheck, ...]:
         """Run one file, see `UnitChecker`."""
-        needed = ("cpu",) if _only_shown_on_arm(record) and "cpu" not in self.units else ()
+        half = _is_half_on_arm(path, record)
+        needed = ("cpu",) if half and "cpu" not in self.units else ()
         checks = []
         for unit in (*self.units, *needed):
             self._hooks.on_status(f"{record.model}: {record.target} {record.precision} on {unit}")
             checks.append(check_file(path, record, unit, images, reference))
-        _refuse_wrong(record, checks)
+        if half:
+            _refuse_wrong(record, checks)
         return tuple(checks)
 
 
@@ -93,7 +94,8 @@ def check_file(
         return UnitCheck(unit=unit, status="refused", reason=str(error))
     finally:
         device.close()
-    rule = _rule(record, unit, runner)
+    half = runner.runtime_info().get("arithmetic", "half" if unit == "cpu" and _is_half_on_arm(path, record) else "")
+    rule = _rule(record, half == "half")
     source = record.parity.inputs if record.parity else "given images" if images is not None else "noise"
     parity: Parity = measure_parity(
         reference[:IMAGES], logits, precision=rule, inputs=source, ran_in=runner.runtime, boxes=record.boxes
@@ -110,27 +112,25 @@ def check_file(
     )
 
 
-def _rule(record: Artifact, unit: str, runner: "Runner") -> str:
+def _rule(record: Artifact, half: bool) -> str:
     """Name of the limits that a file's answers on a unit must keep."""
-    arithmetic = runner.runtime_info().get("arithmetic")
-    in_half = arithmetic == "half" or (arithmetic is None and unit == "cpu" and _only_shown_on_arm(record))
-    if in_half and record.precision in ("fp32", "fp16", "fp16-weights", "unknown"):
+    if half and record.precision in ("fp32", "fp16", "fp16-weights", "unknown"):
         return "half arithmetic"
     # files of others do not declare theirs; half-precision weights are what float32 kernels often meet
     return "fp16-weights" if record.precision == "unknown" else record.precision
 
 
-def _only_shown_on_arm(record: Artifact) -> bool:
-    """Whether the file computes in half precision on ARM cores, which are emulated, and in float32 on this machine."""
+def _is_half_on_arm(path: Path, record: Artifact) -> bool:
+    """Whether the emulated core computes a file in half precision, and this machine in float32."""
     from mobilezoo_export.registry import load_exporter
     from mobilezoo_latency.emulator.runtimes import RUNTIMES
 
-    return record.target in RUNTIMES and record.precision in load_exporter(record.target).half_arithmetic
+    return record.target in RUNTIMES and load_exporter(record.target).is_half_on_arm(path)
 
 
 def _refuse_wrong(record: Artifact, checks: list[UnitCheck]) -> None:
     """Raise ExportError for a half-precision file that is wrong on ARM: nothing here would show it."""
-    wrong = next((c for c in checks if c.unit == "cpu" and c.status == "failed" and _only_shown_on_arm(record)), None)
+    wrong = next((c for c in checks if c.unit == "cpu" and c.status == "failed"), None)
     if wrong is not None:
         other = "fp32" if record.precision == "int8" else "fp16-weights"
         raise ExportError(

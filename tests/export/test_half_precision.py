@@ -14,6 +14,7 @@ from mobilezoo_export import ExportOptions, ExportSpec
 from mobilezoo_export.half_precision import beyond_half
 from mobilezoo_export.passes.graph import trace
 from mobilezoo_export.reference import torch_logits
+from mobilezoo_export.registry import load_exporter
 
 
 class Peaky(nn.Module):
@@ -86,13 +87,14 @@ def test_a_file_whose_values_do_not_fit_computes_in_float32_and_names_the_layer(
 @pytest.mark.parametrize(("factor", "int8_io", "half"), [(1.0, False, True), (1.0, True, False), (1.5e5, False, False)])
 def test_float_parts_of_int8_files_compute_in_half(factor: float, int8_io: bool, half: bool, tmp_path: Path) -> None:
     pytest.importorskip("litert_torch")
-    from mobilezoo_export.litert_file import computes_in_half
+    from mobilezoo_export.litert_file import computes_in_half, has_float_parts
 
     options = ExportOptions(int8_io=int8_io)
     images = [np.random.default_rng(0).standard_normal((8, 3, 16, 16), dtype=np.float32)]
     (done,) = export_files(network(factor), spec(options=options), ["litert"], ["int8"], tmp_path, calibration=images)
     assert done.ok, done.reason
     assert computes_in_half(tmp_path / "peaky.int8.tflite") == half
+    assert not has_float_parts(tmp_path / "peaky.int8.tflite")  # no core computes it otherwise
     assert any("reaches" in warning and "float parts" in warning for warning in done.warnings) == (factor > 1)
 
 
@@ -107,6 +109,17 @@ class Filtered(nn.Module):
     def forward(self, x: torch.Tensor) -> torch.Tensor:
         rows = self.rows @ self.stem(x).relu().flatten(2).transpose(1, 2).reshape(-1, 14, 14 * 8)
         return self.head(rows.reshape(-1, 6 * 14, 8).mean(1))
+
+
+@pytest.mark.slow
+def test_an_int8_file_with_float_parts_is_run_on_an_emulated_core(tmp_path: Path) -> None:
+    pytest.importorskip("litert_torch")
+    torch.manual_seed(0)
+    network = nn.Sequential(nn.Conv2d(3, 8, 3), nn.GELU(), nn.AdaptiveAvgPool2d(1), nn.Flatten(), nn.Linear(8, 10))
+    images = [np.random.default_rng(0).standard_normal((8, 3, 16, 16), dtype=np.float32)]
+    (done,) = export_files(network.eval(), spec(), ["litert"], ["int8"], tmp_path, calibration=images)
+    assert done.ok, done.reason
+    assert load_exporter("litert").is_half_on_arm(tmp_path / "peaky.int8.tflite")
 
 
 @pytest.mark.slow

@@ -93,6 +93,9 @@ class LiteRTExporter(Exporter):
     def open(self, path: Path, threads: int, record: Artifact | None) -> Runner:
         return LiteRTRunner(path, threads=threads, record=record)
 
+    def is_half_on_arm(self, path: Path) -> bool:
+        return litert_file.computes_in_half(path) and litert_file.has_float_parts(path)
+
     def reading(self, path: Path) -> Reading:
         return coverage.read_litert(path)
 
