@@ -122,13 +122,26 @@ def test_an_int8_file_with_float_parts_is_run_on_an_emulated_core(tmp_path: Path
     assert load_exporter("litert").is_half_on_arm(tmp_path / "peaky.int8.tflite")
 
 
+class Squares(nn.Module):
+    """An RMS norm over channels."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.stem, self.head = nn.Conv2d(3, 8, 3), nn.Linear(8, 10)
+
+    def forward(self, x: torch.Tensor) -> torch.Tensor:
+        rows = self.stem(x).flatten(2).transpose(1, 2)
+        return self.head((rows * ((rows * rows).mean(-1, keepdim=True) + 1e-5).rsqrt()).mean(1))
+
+
 @pytest.mark.slow
-def test_a_constant_on_the_left_of_a_product_does_not_end_half_precision(tmp_path: Path) -> None:
+@pytest.mark.parametrize("kind", [Filtered, Squares])
+def test_no_operator_ends_half_precision_of_the_whole_file(kind: type[nn.Module], tmp_path: Path) -> None:
     pytest.importorskip("litert_torch")
     from mobilezoo_export.litert_file import computes_in_half
 
     torch.manual_seed(0)
-    network = Filtered().eval()
+    network = kind().eval()
     (done,) = export_files(network, spec(), ["litert"], ["fp16"], tmp_path)
     assert done.ok, done.reason
     assert not done.warnings

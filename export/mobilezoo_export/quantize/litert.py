@@ -10,7 +10,7 @@ from typing import Any
 import numpy as np
 
 from mobilezoo_export.coverage import outside_litert
-from mobilezoo_export.litert_products import ADDED
+from mobilezoo_export.litert_spelling import ADDED
 from mobilezoo_export.quantize.mixed import float_positions
 
 FLOAT_ON_CPUS = (
@@ -226,6 +226,8 @@ def _norms(graph: Any, names: Sequence[str]) -> set[int]:
     def before(position: int) -> list[int]:
         inputs = [tensor for tensor in graph.operators[position].inputs if tensor in made_by]
         if names[position] in ("SUB", "SQUARED_DIFFERENCE"):  # of the map and its mean: the mean
+            if len(inputs) < 2:  # of the map and zero: a square
+                return []
             inputs = sorted(inputs, key=lambda tensor: int(np.prod(graph.tensors[tensor].shape)))[:1]
         makers = [made_by[tensor] for tensor in inputs]
         if names[position] == "MEAN":  # of the squares, or of the map, which is not the norm's

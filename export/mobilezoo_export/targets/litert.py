@@ -15,7 +15,7 @@ from mobilezoo_export import coverage, litert_file, packs
 from mobilezoo_export.contract import Exporter, Runner
 from mobilezoo_export.feeding import dequantized, image_input, sized
 from mobilezoo_export.half_precision import half_exceeded
-from mobilezoo_export.litert_products import settle_products
+from mobilezoo_export.litert_spelling import respell
 from mobilezoo_export.metadata import metadata_text
 from mobilezoo_export.quantize.calibration import calibration_batches
 from mobilezoo_export.quantize.litert import quantize
@@ -63,7 +63,7 @@ FOR_HALF = ("half_pads",)
 """Passes for what XNNPACK does not merge in half precision."""
 FOR_FIXED = ("pads", "half_pads")
 """Passes that write sizes where a file of convolutions holds none."""
-SETTLED = ("fp32", "fp16", "fp16-weights", "int8")
+RESPELLED = ("fp32", "fp16", "fp16-weights", "int8")
 """Precisions whose matrix products compute in float."""
 BORDER_METADATA, CHANNEL_METADATA = 1000, 100
 """Most bytes that metadata on integer inputs and outputs adds: in all, and per channel."""
@@ -129,12 +129,12 @@ class LiteRTExporter(Exporter):
     ) -> list[str]:
         with quiet():
             path.write_bytes(self._converted(model, spec))
-            if spec.precision in SETTLED and not spec.options.int8_io:
-                settle_products(path)
+            half = self._has_half(spec) and not spec.beyond_half
+            if spec.precision in RESPELLED and not spec.options.int8_io:
+                respell(path, half)
             # Before quantizing: the quantizer's files hold buffers that the schema's classes would lose.
             text = metadata_text(spec, spec.options.layout)
             room = " " * (BORDER_METADATA + CHANNEL_METADATA * spec.in_chans if _integers(spec) else 0)
-            half = self._has_half(spec) and not spec.beyond_half
             litert_file.name_and_note(path, text + room, pack_metadata(spec), half)
             if spec.precision != "fp32":
                 batches = calibration_batches(calibration, spec) if spec.precision in self.calibrated else []

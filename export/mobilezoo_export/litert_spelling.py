@@ -1,34 +1,37 @@
-"""Matrix products of converted LiteRT files, in forms that every unit takes and computes rightly."""
+"""Operators of converted LiteRT files, spelled so that every unit of a phone takes and computes them rightly."""
 
 from pathlib import Path
 from typing import Any
 
 import numpy as np
 
-ADDED = "product"
+ADDED = "respelled"
 """How the names of the tensors that are added begin."""
 
 
-def settle_products(path: Path) -> int:
-    """Rewrite products that a unit of phones refuses or computes wrongly (LiteRT 2.3).
+def respell(path: Path, half: bool = False) -> int:
+    """Rewrite operators that a unit of phones refuses or computes wrongly (LiteRT 2.3).
 
-    * A constant on the left: XNNPACK then refuses the whole file in half precision, and the GPU leaves that operator
-      and all behind it to the CPU. It gets zeros added that are computed from the input; such constants are small.
-    * Matrices that are shared, one on a side for many on the other: the GPU computes something else. Rows of the left
-      side become one matrix where the right side is one; else the shared matrices are repeated.
+    * A matrix product with a constant on the left: XNNPACK then refuses the whole file in half precision, and the GPU
+      leaves that operator and all behind it to the CPU. Zeros that are computed from the input are added to it.
+    * A matrix product of one matrix with many: the GPU computes something else. Rows of the left side become one matrix
+      where the right side is one; else the shared matrices are repeated.
+    * The mean of a square, for half precision: XNNPACK makes one operator of both, has none in half precision, and
+      computes the whole file in float32. The square becomes the squared difference from zero.
 
     Args:
         path: a float32 file, rewritten if anything changes.
+        half: the file will compute in half precision.
 
     Returns:
-        How many products were changed.
+        How many operators were changed.
     """
     import flatbuffers
     from ai_edge_litert import schema_py_generated as schema
 
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     edit = _Edit(model, schema)
-    changed = edit.free_constants() + edit.unshare()
+    changed = edit.free_constants() + edit.unshare() + (edit.part_squares_from_means() if half else 0)
     if changed:
         builder = flatbuffers.Builder(path.stat().st_size)
         builder.Finish(model.Pack(builder), b"TFL3")
@@ -41,9 +44,7 @@ class _Edit:
 
     def __init__(self, model: Any, schema: Any) -> None:
         self._model, self._graph, self._schema = model, model.subgraphs[0], schema
-        product = schema.BuiltinOperator.BATCH_MATMUL
-        codes = [entry.builtinCode for entry in model.operatorCodes]
-        self._products = [one for one in self._graph.operators if codes[one.opcodeIndex] == product]
+        self._products = self._all("BATCH_MATMUL")
 
     def free_constants(self) -> int:
         """Add a computed zero to each constant that is a left side; returns how many products have one."""
@@ -84,6 +85,31 @@ class _Edit:
                 self._graph.operators[at:at] = self._repeated(product)
             changed += 1
         return changed
+
+    def part_squares_from_means(self) -> int:
+        """Write the squares whose mean is taken as squared differences from zero; returns how many."""
+        averaged = {int(mean.inputs[0]) for mean in self._all("MEAN")}
+        squares = [
+            one
+            for one in self._all("MUL")
+            if one.inputs[0] == one.inputs[1] and int(one.outputs[0]) in averaged and self._is_plain(one)
+        ]
+        options = self._schema.BuiltinOptions.SquaredDifferenceOptions, self._schema.SquaredDifferenceOptionsT()
+        for square in squares:
+            inputs = [int(square.inputs[0]), self._constant(np.zeros(1, np.float32))]
+            new = self._operator("SQUARED_DIFFERENCE", inputs, int(square.outputs[0]), *options)
+            self._graph.operators[self._graph.operators.index(square)] = new
+        return len(squares)
+
+    def _is_plain(self, operator: Any) -> bool:
+        """Whether no activation is part of it."""
+        none = self._schema.ActivationFunctionType.NONE
+        return operator.builtinOptions is None or operator.builtinOptions.fusedActivationFunction == none
+
+    def _all(self, name: str) -> list[Any]:
+        code = getattr(self._schema.BuiltinOperator, name)
+        codes = [entry.builtinCode for entry in self._model.operatorCodes]
+        return [one for one in self._graph.operators if codes[one.opcodeIndex] == code]
 
     def _as_rows(self, product: Any) -> list[Any]:
         """The product with all matrices of its left side as one, between two reshapes."""

@@ -1,4 +1,4 @@
-"""Matrix products of LiteRT files: rewritten, they compute the same, and every unit of a phone takes them."""
+"""Operators of LiteRT files: respelled, they compute the same, and every unit of a phone takes them."""
 
 from math import prod
 from pathlib import Path
@@ -13,7 +13,7 @@ from mobilezoo.preprocessing import Preprocessing
 from mobilezoo.workflows.check_units import check_file
 from mobilezoo_export.anatomy.findings import find
 from mobilezoo_export.anatomy.litert import read_graph
-from mobilezoo_export.litert_products import settle_products
+from mobilezoo_export.litert_spelling import respell
 from mobilezoo_export.registry import start_runner
 from mobilezoo_latency.registry import load_device
 
@@ -84,12 +84,15 @@ class Writer:
         return self.reshape(self.operator("SLICE", [self.image, begin, size], part, schema.SliceOptionsT()), shape)
 
     def write(self, path: Path, left: int, right: int, shape: Shape, turned: bool) -> Path:
-        import flatbuffers
-
         options = schema.BatchMatMulOptionsT()
         options.adjY = turned
         product = self.operator("BATCH_MATMUL", [left, right], shape, options)
-        self.graph.inputs, self.graph.outputs = [self.image], [self.reshape(product, (1, prod(shape)))]
+        return self.finish(path, self.reshape(product, (1, prod(shape))))
+
+    def finish(self, path: Path, output: int) -> Path:
+        import flatbuffers
+
+        self.graph.inputs, self.graph.outputs = [self.image], [output]
         self.model.subgraphs = [self.graph]
         builder = flatbuffers.Builder(1024)
         builder.Finish(self.model.Pack(builder), b"TFL3")
@@ -140,17 +143,17 @@ def test_matrices_are_no_longer_shared(left: Shape, right: Shape, turned: bool, 
     path = product_file(tmp_path / "product.tflite", left, right, turned)
     before = answers(path)
     assert "gpu-fault" in kinds(path)
-    assert settle_products(path) == 1
+    assert respell(path) == 1
     np.testing.assert_array_equal(answers(path), before)
     assert "gpu-fault" not in kinds(path)
-    assert settle_products(path) == 0
+    assert respell(path) == 0
 
 
 @pytest.mark.parametrize(("left", "right", "turned"), EVEN)
 def test_other_products_stay(left: Shape, right: Shape, turned: bool, tmp_path: Path) -> None:
     path = product_file(tmp_path / "product.tflite", left, right, turned)
     before = path.read_bytes()
-    assert settle_products(path) == 0
+    assert respell(path) == 0
     assert path.read_bytes() == before
     assert "gpu-fault" not in kinds(path)
 
@@ -160,9 +163,25 @@ def test_constants_on_the_left_are_computed(left: Shape, right: Shape, tmp_path:
     path = constant_file(tmp_path / "product.tflite", left, right)
     before = answers(path)
     assert "constant-left" in kinds(path)
-    assert settle_products(path) == 1
+    assert respell(path) == 1
     np.testing.assert_array_equal(answers(path), before)
     assert not {"constant-left", "gpu-fault", "constant"} & set(kinds(path))
+
+
+@pytest.mark.parametrize("half", [False, True])
+def test_the_mean_of_a_square_is_of_a_difference_in_half_precision(half: bool, tmp_path: Path) -> None:
+    writer = Writer()
+    square = writer.operator("MUL", [writer.image, writer.image], (1, SIDE, SIDE, CHANNELS), schema.MulOptionsT())
+    options = schema.ReducerOptionsT()
+    options.keepDims = True
+    mean = writer.operator("MEAN", [square, writer.vector((3,))], (1, SIDE, SIDE, 1), options)
+    other = writer.operator("MUL", [mean, mean], (1, SIDE, SIDE, 1), schema.MulOptionsT())
+    path = writer.finish(tmp_path / "square.tflite", writer.reshape(other, (1, SIDE**2)))
+    before = answers(path)
+    assert respell(path, half) == int(half)
+    np.testing.assert_array_equal(answers(path), before)
+    kept = [node.op for node in read_graph(path).nodes]
+    assert (kept.count("SQUARED_DIFFERENCE"), kept.count("MUL")) == ((1, 1) if half else (0, 2))
 
 
 @pytest.mark.parametrize("number", [np.inf, -np.inf, -3.0, 0.0])
@@ -171,7 +190,7 @@ def test_the_zero_is_zero_whatever_the_input(number: float, tmp_path: Path) -> N
     images = IMAGES.copy()
     images[:, 0, 0, 0] = number
     before = start_runner(path, record_of(path)).run(images)
-    settle_products(path)
+    respell(path)
     np.testing.assert_array_equal(start_runner(path, record_of(path)).run(images), before)
 
 
@@ -187,6 +206,6 @@ def test_the_gpu_computes_them_rightly_and_their_former_spelling_wrongly(tmp_pat
         reference = answers(path)
         before = check_file(path, record_of(path), "gpu", IMAGES, reference)
         assert before.status == "failed" or before.outside == {"BATCH_MATMUL": 1}, path.name
-        settle_products(path)
+        respell(path)
         after = check_file(path, record_of(path), "gpu", IMAGES, reference)
         assert (after.status, after.outside) == ("passed", {}), f"{path.name}: {after.reason}"
