@@ -57,7 +57,9 @@ class _Edit:
         freed: dict[tuple[int, tuple[int, ...]], int] = {}
         for product in products:
             left, right = map(int, product.inputs)
-            batch = tuple(np.broadcast_shapes(self._shape(left)[:-2], self._shape(right)[:-2]))
+            batch = tuple(self._shape(left)[:-2])
+            if not self._is_open(right):
+                batch = np.broadcast_shapes(batch, self._shape(right)[:-2])
             if batch not in zeros:
                 new.append(self._zero(positive, batch))
                 zeros[batch] = new[-1].outputs[0]
@@ -215,4 +217,4 @@ class _Edit:
     def _is_open(self, tensor: int) -> bool:
         """Whether the tensor leaves a size open."""
         signature = self._graph.tensors[tensor].shapeSignature
-        return signature is not None and min(signature) < 0
+        return signature is not None and any(size < 0 for size in signature)
