@@ -14,6 +14,7 @@ def respell(path: Path, half: bool = False) -> int:
 
     * A matrix product with a constant on the left: XNNPACK then refuses the whole file in half precision, and the GPU
       leaves that operator and all behind it to the CPU. Zeros that are computed from the input are added to it.
+    * One with a constant on the right, for half precision: XNNPACK takes the file and fails when it runs. The same.
     * A matrix product of one matrix with many: the GPU computes something else. Rows of the left side become one matrix
       where the right side is one; else the shared matrices are repeated.
     * The mean of a square, for half precision: XNNPACK makes one operator of both, has none in half precision, and
@@ -31,7 +32,7 @@ def respell(path: Path, half: bool = False) -> int:
 
     model = schema.ModelT.InitFromPackedBuf(path.read_bytes(), 0)
     edit = _Edit(model, schema)
-    changed = edit.free_constants() + edit.unshare() + (edit.part_squares_from_means() if half else 0)
+    changed = edit.free_constants(half) + edit.unshare() + (edit.part_squares_from_means() if half else 0)
     if changed:
         builder = flatbuffers.Builder(path.stat().st_size)
         builder.Finish(model.Pack(builder), b"TFL3")
@@ -46,29 +47,35 @@ class _Edit:
         self._model, self._graph, self._schema = model, model.subgraphs[0], schema
         self._products = self._all("BATCH_MATMUL")
 
-    def free_constants(self) -> int:
-        """Add a computed zero to each constant that is a left side; returns how many products have one."""
-        products = [one for one in self._products if self._is_constant(one.inputs[0])]
-        if not products:
+    def free_constants(self, half: bool) -> int:
+        """Add computed zeros to each constant that is a left side, in half precision also a right one.
+
+        Returns how many sides of products were constant.
+        """
+        sides = (0, 1) if half else (0,)
+        places = [(one, side) for one in self._products for side in sides if self._is_constant(one.inputs[side])]
+        if not places:
             return 0
         source, after = self._first_float()
         new, positive = self._positive(source)
         zeros: dict[tuple[int, ...], int] = {}
         freed: dict[tuple[int, tuple[int, ...]], int] = {}
-        for product in products:
-            left, right = map(int, product.inputs)
-            batch = tuple(self._shape(left)[:-2])
-            if not self._is_open(right):
-                batch = np.broadcast_shapes(batch, self._shape(right)[:-2])
+        for product, side in places:
+            tensors = [int(tensor) for tensor in product.inputs]
+            constant, other = tensors[side], tensors[1 - side]
+            batch = tuple(self._shape(constant)[:-2])
+            if not self._is_open(other):
+                batch = np.broadcast_shapes(batch, self._shape(other)[:-2])
             if batch not in zeros:
                 new.append(self._zero(positive, batch))
                 zeros[batch] = new[-1].outputs[0]
-            if (left, batch) not in freed:
-                new.append(self._sum(left, zeros[batch], batch))
-                freed[left, batch] = new[-1].outputs[0]
-            product.inputs = [freed[left, batch], right]
+            if (constant, batch) not in freed:
+                new.append(self._sum(constant, zeros[batch], batch))
+                freed[constant, batch] = new[-1].outputs[0]
+            tensors[side] = freed[constant, batch]
+            product.inputs = tensors
         self._graph.operators[after:after] = new
-        return len(products)
+        return len(places)
 
     def unshare(self) -> int:
         """Give each matrix of a product a partner of its own; returns how many products needed it."""

@@ -129,11 +129,12 @@ def _is_half_on_arm(path: Path, record: Artifact) -> bool:
 
 
 def _refuse_wrong(record: Artifact, checks: list[UnitCheck]) -> None:
-    """Raise ExportError for a half-precision file that is wrong on ARM: nothing here would show it."""
-    wrong = next((c for c in checks if c.unit == "cpu" and c.status == "failed"), None)
+    """Raise ExportError for a half-precision file that is wrong on ARM, or fails there: nothing here would show it."""
+    wrong = next((c for c in checks if c.unit == "cpu" and c.status in ("failed", "refused")), None)
     if wrong is not None:
         other = "fp32" if record.precision == "int8" else "fp16-weights"
+        fails = "fails: " if wrong.status == "refused" else ""
         raise ExportError(
             f"{record.model}: the {record.target} {record.precision} file, in half arithmetic on an emulated core, "
-            f"{wrong.reason}; it was not kept: {other} computes in float32"
+            f"{fails}{wrong.reason}; it was not kept: {other} computes in float32"
         )

@@ -169,6 +169,17 @@ def test_constants_on_the_left_are_computed(left: Shape, right: Shape, tmp_path:
 
 
 @pytest.mark.parametrize("half", [False, True])
+def test_constants_on_the_right_are_computed_in_half_precision(half: bool, tmp_path: Path) -> None:
+    writer = Writer()
+    values = np.random.default_rng(1).standard_normal((4, 16, 8), dtype=np.float32)
+    left, right = writer.from_image(WHOLE), writer.tensor(values.shape, values)
+    path = writer.write(tmp_path / "product.tflite", left, right, (4, 16, 8), turned=False)
+    before = answers(path)
+    assert respell(path, half) == int(half)
+    np.testing.assert_allclose(answers(path), before, rtol=1e-5, atol=1e-5)
+
+
+@pytest.mark.parametrize("half", [False, True])
 def test_the_mean_of_a_square_is_of_a_difference_in_half_precision(half: bool, tmp_path: Path) -> None:
     writer = Writer()
     square = writer.operator("MUL", [writer.image, writer.image], (1, SIDE, SIDE, CHANNELS), schema.MulOptionsT())

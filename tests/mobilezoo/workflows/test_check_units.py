@@ -115,6 +115,8 @@ def test_half_precision_is_always_run_on_arm_and_wrong_answers_are_not_kept(monk
     assert (one.unit, one.status) == ("cpu", "passed")
     with pytest.raises(ExportError, match=r"half arithmetic.*not kept: fp16-weights"):
         checked(monkeypatch, Unit(error=1.0), "fp16", units=())
+    with pytest.raises(ExportError, match=r"half arithmetic.* fails: BATCH_MATMUL does not run; it was not kept"):
+        checked(monkeypatch, Unit(refused="BATCH_MATMUL does not run"), "fp16", units=())
     assert checked(monkeypatch, Unit(error=1.0), "fp16-weights", units=()) == ()
 
 
