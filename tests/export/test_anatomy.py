@@ -50,6 +50,16 @@ def test_a_graph_as_it_should_be_has_no_findings() -> None:
     assert kinds(graph) == {}
 
 
+@pytest.mark.parametrize(
+    ("width", "dtype", "found"), [(2, "float32", 1), (6, "float32", 1), (4, "float32", 0), (2, "int8", 0)]
+)
+def test_float_convolutions_in_narrow_groups_are_named(width: int, dtype: str, found: int) -> None:
+    weights = replace(stored(dtype), shape=(24, 1, 1, width))
+    graph = graph_of(("CONV_2D", "x w", "y"), w=weights)
+    wide = replace(graph.tensors["x"], shape=(1, 8, 8, 24))
+    assert kinds(replace(graph, tensors=graph.tensors | {"x": wide})).get("gpu-fault", 0) == found
+
+
 def test_unused_operators_and_inputs_are_dead() -> None:
     unused = graph_of(
         ("CONV_2D", "x w", "a"), ("EXP", "x", "lost"), ("ABS", "lost", "more"), ("EXP", "a", "y"), w=stored()

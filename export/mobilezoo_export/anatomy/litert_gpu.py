@@ -14,12 +14,12 @@ MULTIPLE = 4
 
 def constant_lefts(graph: Graph) -> list[Node]:
     """Matrix products with a constant on the left: the GPU leaves them, and all operators behind them, to the CPU."""
-    return [node for node in _products(graph) if _is_stored(graph, node.inputs[0])]
+    return [node for node, stored in _float_products(graph) if stored]
 
 
 def shared_matrices(graph: Graph) -> list[Node]:
     """Matrix products of fewer matrices on one side than on the other: the GPU computes something else."""
-    return [node for node in _products(graph) if not _is_stored(graph, node.inputs[0]) and _is_shared(graph, node)]
+    return [node for node, stored in _float_products(graph) if not stored and _is_shared(graph, node)]
 
 
 def narrow_groups(graph: Graph) -> list[Node]:
@@ -36,13 +36,14 @@ def narrow_groups(graph: Graph) -> list[Node]:
     return found
 
 
-def _products(graph: Graph) -> Iterator[Node]:
-    return (node for node in graph.nodes if node.op == "BATCH_MATMUL" and len(node.inputs) == 2)
-
-
-def _is_stored(graph: Graph, name: str) -> bool:
-    giver = graph.givers().get(name)
-    return graph.is_constant(giver.inputs[0] if giver is not None and giver.kind == "dequantize" else name)
+def _float_products(graph: Graph) -> Iterator[tuple[Node, bool]]:
+    """(product, whether the file stores its left side, perhaps in fewer bits)."""
+    givers = graph.givers()
+    for node in graph.nodes:
+        if node.op == "BATCH_MATMUL" and len(node.inputs) == 2 and graph.dtype(node.outputs[0]) in FLOATS:
+            giver = givers.get(node.inputs[0])
+            source = giver.inputs[0] if giver is not None and giver.kind == "dequantize" else node.inputs[0]
+            yield node, graph.is_constant(source)
 
 
 def _is_shared(graph: Graph, node: Node) -> bool:
